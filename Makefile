@@ -1,0 +1,30 @@
+# Two commands do everything: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PHOTO ?=
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint clean
+
+demo: .venv/ready
+	$(BIN)/python examples/demo.py $(PHOTO)
+
+test: .venv/ready
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check src tests benchmarks training examples
+	$(BIN)/ruff format --check src tests benchmarks training examples
+	$(BIN)/pyright
+
+# torch first and alone, in the pinned version: a build without CUDA is taken where pip has one at hand.
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,16 @@
+"""neuronwise: the neurons in which a transformer keeps a piece of knowledge."""
+
+from __future__ import annotations
+
+from neuronwise._version import __version__
+from neuronwise.errors import NeuronwiseError
+from neuronwise.intervene import suppress
+from neuronwise.locate import locate
+from neuronwise.model import Model, Run, load
+from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+from neuronwise.read import decode, find, heatmap
+
+__all__ = [
+    "Model", "Neuron", "NeuronSet", "NeuronwiseError", "Run", "ScoredNeuron", "__version__",
+    "decode", "find", "heatmap", "load", "locate", "suppress",
+]  # fmt: skip

@@ -1,0 +1,355 @@
+"""The command line: parse, call, print. Results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neuronwise._version import __version__
+from neuronwise.errors import NeuronwiseError
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model, Run
+    from neuronwise.read import Finding
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find the neurons in which a transformer keeps a piece of knowledge, and read them.",
+)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Hub id, folder, .gguf file, builtin or builtin-text.", show_default="builtin"),
+]
+DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the checkpoint's own by default.")]
+DeviceOption = Annotated[str | None, typer.Option("--device-map", help="auto, cpu, cuda, ...: passed to transformers.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def main() -> None:
+    """Run the command line; what a user got wrong is one sentence on standard error and exit status 2."""
+    _quiet()
+    try:
+        app()
+    except NeuronwiseError as error:
+        print(f"neuronwise: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("neuronwise: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def find(
+    image: Annotated[Path | None, typer.Argument(help="A photo; leave it out with --text.")] = None,
+    text: Annotated[str | None, typer.Option(help="A text prompt instead of a photo, as it stands.")] = None,
+    model: ModelOption = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What to ask about the photo; the model's own habit by default.")
+    ] = None,
+    concept: Annotated[
+        list[str] | None, typer.Option(help="A word of the output; repeat for several. All nouns by default.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Any token, said or not, such as ' Paris'; repeat for several.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="How neurons are scored.")] = "contribution",
+    top: Annotated[int, typer.Option(min=1, help="Neurons for each word.")] = 100,
+    activation: Annotated[
+        str | None, typer.Option(help="ffn (the input of W_down) or gate.", show_default="ffn")
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Exact shares of the logit.")] = False,
+    contrast: Annotated[
+        list[str] | None, typer.Option(help="Subtract the score for this token (or for the top N others: a number).")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=0, help="50 for a photo, 0 for a text.", show_default=False)
+    ] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--no-chat", help="Apply the chat template.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a page to look at (index.html) and finding.json there.")
+    ] = None,
+    dtype: DtypeOption = None,
+    device_map: DeviceOption = None,
+    seed: Annotated[int, typer.Option(help="Every random choice hangs on it.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the neurons behind the words that a model says about a photo, or behind its answer to a text."""
+    if (image is None) == (text is None):
+        raise NeuronwiseError("Give either a photo or --text, not both and not neither.")
+    _require_writable(out)
+    from neuronwise.images import open_image
+    from neuronwise.locate import METHODS
+
+    if method not in METHODS:
+        raise NeuronwiseError(f"There is no method '{method}' for find; the methods are {', '.join(METHODS)}.")
+    if image is not None:
+        open_image(image)  # a wrong file is said before a model is loaded
+    with _stdout_kept():
+        from neuronwise.read import find as find_neurons
+
+        loaded = _load(model or ("builtin" if text is None else "builtin-text"), dtype, device_map)
+        run = _run(loaded, image, text, prompt, max_new_tokens, chat, bool(concept))
+        targets: list[str | int] = list(target or ())
+        if text is not None and not concept and not targets:
+            targets = [_answer(loaded, run)]
+        options = _method_options(method, activation, normalize, contrast)
+        found = find_neurons(
+            loaded, run, concept or None, targets, method=method, top=top, seed=seed, heat=out is not None, **options
+        )
+        content = found.to_dict()
+        if out is not None:
+            _write_out(out, found, content)
+    _print_notes(content)
+    if as_json:
+        _print_json(content)
+    else:
+        _print_finding(content, out)
+
+
+@app.command()
+def decode(
+    neurons: Annotated[list[str], typer.Argument(help="Neurons such as L23.U8083 or L4.E5.U80.")],
+    model: ModelOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Tokens for each neuron.")] = 10,
+    bottom: Annotated[bool, typer.Option("--bottom", help="The tokens it lowers most instead.")] = False,
+    through_norm: Annotated[bool, typer.Option("--through-norm", help="Through the final norm's gain.")] = False,
+    dtype: DtypeOption = None,
+    device_map: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the tokens that neurons write."""
+    from neuronwise.neurons import Neuron
+
+    parsed = [Neuron.parse(address) for address in neurons]
+    with _stdout_kept():
+        from neuronwise.read import decode_all
+
+        loaded = _load(model or "builtin", dtype, device_map)
+        tokens = decode_all(loaded, parsed, k, bottom=bottom, through_norm=through_norm)
+    if as_json:
+        rows = [
+            {"layer": n.layer, "unit": n.unit, "expert": n.expert, "tokens": row}
+            for n, row in zip(parsed, tokens, strict=True)
+        ]
+        _print_json({"schema": "neuronwise.decode/1", "model": loaded.name, "bottom": bottom, "neurons": rows})
+    else:
+        _table("", ["neuron", "tokens"], [[str(n), _tokens(row)] for n, row in zip(parsed, tokens, strict=True)])
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="A model type such as llama; all by default.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the architectures of the installed transformers, and how their neurons are addressed."""
+    with _stdout_kept():
+        from neuronwise.model.survey import survey
+
+        rows = survey(name)
+    if as_json:
+        import transformers
+
+        content = {"schema": "neuronwise.models/1", "transformers": transformers.__version__}
+        _print_json({**content, "architectures": [row.to_dict() for row in rows]})
+        return
+    _table(
+        "",
+        ["model type", "class", "neurons in", "d", "f", "L", "experts"],
+        [
+            [row.model_type, row.architecture, row.where if row.addressable else f"not addressable: {row.reason}"]
+            + [str(value) if value else "" for value in (row.hidden_size, row.width, row.num_layers, row.num_experts)]
+            for row in rows
+        ],
+    )
+
+
+def _load(name: str, dtype: str | None, device_map: str | None) -> Model:
+    import torch
+
+    from neuronwise.model import load
+
+    chosen: Any = None
+    if dtype is not None:
+        chosen = getattr(torch, dtype, None)
+        if not isinstance(chosen, torch.dtype):
+            raise NeuronwiseError(f"There is no dtype '{dtype}'; use float32, bfloat16 or float16.")
+    with _status(f"opening {name}"):
+        return load(name, dtype=chosen, device_map=device_map)
+
+
+def _run(
+    model: Model,
+    image: Path | None,
+    text: str | None,
+    prompt: str | None,
+    length: int | None,
+    chat: bool | None,
+    said: bool,
+) -> Run:
+    if text is not None:
+        if prompt is not None:
+            raise NeuronwiseError("--text is the whole prompt; --prompt goes with a photo.")
+        length = (20 if said else 0) if length is None else length
+        with _status("reading the text"):
+            return model.run(prompt=text, max_new_tokens=length, chat=bool(chat))
+    with _status("looking at the photo"):
+        return model.run(image=image, prompt=prompt, max_new_tokens=50 if length is None else length, chat=chat)
+
+
+def _answer(model: Model, run: Run) -> int:
+    """The token that the model itself says first."""
+    if run.output_ids:
+        return run.output_ids[0]
+    import torch
+
+    with torch.inference_mode():
+        return int(model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
+
+
+def _method_options(method: str, activation: str | None, normalize: bool, contrast: list[str] | None) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if activation is not None:
+        options["activation"] = activation
+    if normalize:
+        options["normalize"] = True
+    if contrast:
+        options["contrast"] = int(contrast[0]) if len(contrast) == 1 and contrast[0].isdigit() else contrast
+    return options
+
+
+def _write_out(out: Path, found: Finding, content: dict[str, Any]) -> None:
+    from neuronwise.neurons import write_json
+    from neuronwise.report import ConceptHeat, write_page
+
+    heat = [
+        None
+        if concept.heat is None
+        else ConceptHeat(
+            mean=concept.heat.grid.tolist(),
+            neurons=concept.heat.each.tolist(),
+            box=concept.heat.box,
+            note=concept.heat_note,
+        )
+        for concept in found.concepts
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "finding.json", content)
+    write_page(out, content, found.run.image, heat if any(heat) else None)
+
+
+def _require_writable(out: Path | None) -> None:
+    if out is None:
+        return
+    if out.exists() and not out.is_dir():
+        raise NeuronwiseError(f"'{out}' is a file; --out names a folder.")
+    parent = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not os.access(parent, os.W_OK):
+        raise NeuronwiseError(f"The folder '{parent}' cannot be written to.")
+
+
+def _print_notes(content: dict[str, Any]) -> None:
+    for concept in content["concepts"]:
+        if concept.get("note"):
+            print(f"neuronwise: {concept['note']}", file=sys.stderr)
+
+
+def _print_finding(content: dict[str, Any], out: Path | None) -> None:
+    from neuronwise.neurons import Neuron
+
+    if content["text"]:
+        print(content["text"])
+    for concept in content["concepts"]:
+        rows = [
+            [
+                str(Neuron(row["layer"], row["unit"], row["expert"])),
+                f"{row['score']:.3f}",
+                "" if row["activation"] is None else f"{row['activation']:.3f}",
+                _tokens(row["tokens"]),
+            ]
+            for row in concept["neurons"][:10]
+        ]
+        left = len(concept["neurons"]) - len(rows)
+        title = f"{concept['word'].strip()}" + (f" (10 of {left + len(rows)})" if left else "")
+        _table(title, ["neuron", "score", "activation", "tokens"], rows)
+    if out is not None:
+        print(f"page: {out / 'index.html'}")
+
+
+def _tokens(tokens: list[str]) -> str:
+    return " ".join(repr(token)[1:-1].replace(" ", "·") for token in tokens)
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("neuron", "score", "activation"))
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+
+
+@contextlib.contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """What libraries print within the body goes to standard error, so that standard output holds the result alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _status(what: str) -> Iterator[None]:
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+def _quiet() -> None:
+    """Libraries' chatter is not the user's: warnings of ours are printed as notes."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    quiet: Callable[[], None] | None = None
+    with contextlib.suppress(ImportError):
+        from transformers.utils import logging as transformers_logging
+
+        quiet = transformers_logging.disable_progress_bar
+    if quiet is not None:
+        quiet()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What a user can get wrong: one sentence each, saying what was wrong and what would work."""
+
+from __future__ import annotations
+
+
+class NeuronwiseError(Exception):
+    """Anything a user can mend: a wrong input, name or file. The shell prints it and exits with status 2."""
+
+
+class ImageError(NeuronwiseError):
+    """An image that is missing, truncated or no image at all."""
+
+
+class ModelError(NeuronwiseError):
+    """A checkpoint that cannot be opened, or a model without addressable feed-forward neurons."""
+
+
+class ModelUnavailable(ModelError):
+    """A model whose published parts cannot be had right now."""
+
+
+class PromptError(NeuronwiseError):
+    """A prompt that is empty or does not fit the model."""
+
+
+class TargetError(NeuronwiseError):
+    """A target or concept that the vocabulary or the caption does not have."""
+
+
+class MethodError(NeuronwiseError):
+    """An unknown method, or one whose options do not fit the model or the run."""
+
+
+class NeuronError(NeuronwiseError):
+    """A neuron that is misspelled or that the model does not have."""
+
+
+class NonFiniteError(NeuronwiseError):
+    """Scores or deltas with NaN or infinity: refused, never saved."""

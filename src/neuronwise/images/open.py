@@ -1,0 +1,76 @@
+"""Opening a photo as RGB, whatever its mode, with one sentence for what is no photo."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from neuronwise.errors import ImageError
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
+
+
+def open_image(source: ImageLike) -> Image.Image:
+    """Open a path, a PIL image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as an upright RGB image.
+
+    Transparent images are laid on white, 16-bit and float ones are scaled to 8 bits, of an animation the first frame
+    is taken, EXIF rotation is applied. Raises ``ImageError`` for a missing, truncated, empty or non-image source.
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, "The image")
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    name = os.fspath(source)
+    try:
+        with Image.open(name) as image:
+            image.seek(0)
+            image.load()
+            return _to_rgb(image, f"'{name}'")
+    except FileNotFoundError as error:
+        raise ImageError(f"There is no file '{name}'.") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"'{name}' is a folder; name one photo.") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"'{name}' is not an image that can be opened.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"'{name}' is too large to open safely.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"The image '{name}' is damaged or truncated: {error}.") from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise ImageError(f"{name} is empty.")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        return _from_array(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
+        raise ImageError(f"An array of shape {array.shape} is no image; give (H, W), (H, W, 3) or (H, W, 4).")
+    if array.dtype != np.uint8:
+        array = _to_bytes(array)
+    return _to_rgb(Image.fromarray(array), "The array")
+
+
+def _to_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    values = array.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("The image holds values that are not finite.")
+    if array.dtype == np.bool_ or (np.issubdtype(array.dtype, np.floating) and values.min() >= 0 and values.max() <= 1):
+        top = 1.0
+    elif array.dtype in (np.uint16, np.int32, np.int64) or values.max() > 255:
+        top = 65535.0 if values.max() <= 65535 else values.max()
+    else:
+        top = 255.0
+    return np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)

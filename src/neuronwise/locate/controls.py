@@ -1,0 +1,56 @@
+"""Random controls: neurons chosen by nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from neuronwise.errors import MethodError
+from neuronwise.locate.scores import Scores
+from neuronwise.model.run import Run, Target
+from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+
+def random(model: Model, run: Run, targets: Sequence[Target], *, seed: int = 0) -> list[Scores]:
+    """Uniform over all neurons of the decoder, routed experts included ([MMN], [SCH] controls)."""
+    generator = torch.Generator().manual_seed(seed)
+    results = []
+    for _ in targets:
+        scores = Scores()
+        for block in model.blocks:
+            if block.width:
+                scores.values[block.layer, None] = torch.rand(block.width, generator=generator)
+            for expert in range(block.num_experts):
+                width = block.expert(expert)[0].width
+                scores.values[block.layer, expert] = torch.rand(width, generator=generator)
+        results.append(scores)
+    return results
+
+
+def random_same_layers(model: Model, like: NeuronSet, *, seed: int = 0) -> NeuronSet:
+    """As many neurons of each layer (and expert) as ``like`` has there, drawn uniformly, none of them in ``like``.
+
+    Raises ``MethodError`` when a layer has too few other neurons.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    taken = set(like.neurons)
+    drawn: set[Neuron] = set()
+    members = []
+    for neuron in like.neurons:
+        block = model.blocks[neuron.layer]
+        width = block.width if neuron.expert is None else block.expert(neuron.expert)[0].width
+        free = [
+            candidate
+            for unit in torch.randperm(width, generator=generator).tolist()
+            if (candidate := Neuron(neuron.layer, unit, neuron.expert)) not in taken and candidate not in drawn
+        ]
+        if not free:
+            raise MethodError(f"Layer {neuron.layer} has too few neurons for a control of {len(like)} others.")
+        drawn.add(free[0])
+        members.append(ScoredNeuron(free[0], 0.0))
+    return NeuronSet(tuple(members), {"method": "random_same_layers", "seed": seed, "like": dict(like.record)})

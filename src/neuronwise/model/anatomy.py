@@ -1,0 +1,292 @@
+"""Where a model keeps its feed-forward neurons, found by the structure of its modules.
+
+No list of model names: the decoder is the stack of layers around the token embedding, and a layer's feed-forward
+writers are the projections back to the hidden size (width f to d) that have a partner from the hidden size (d to f
+or 2f) outside of every token-mixing module. Works on the meta device, so that an architecture can be judged without
+weights; ``neuronwise.model.check`` then proves the finding by numbers on the real one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from neuronwise.errors import ModelError
+
+# Modules whose output at one position depends on other positions: their projections are no feed-forward neurons.
+_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+_MIXER = re.compile(r"mamba|ssm|lstm|rnn|recurrent|rglru|conv|delta|retention|hyena|indexer|rotary", re.IGNORECASE)
+# A name that ends in "feed-forward" wins over the second list (xLSTMFeedForward, NemotronHMLP ...).
+_FEED_FORWARD = re.compile(r"(mlp|feed_?forward|ffn|experts?|expertglu|moe)$", re.IGNORECASE)
+# Only consulted where shapes alone leave two readings (an expert's up and down weights of one shape).
+_DOWN = re.compile(r"down|fc2|fc_out|c_proj|4h_to_h|^wo$|^w2$|lin2|output|linear_2|proj_out|w_out", re.IGNORECASE)
+_NOT_TEXT = re.compile(r"vision|visual|image|audio|speech|codec|vq|depth_decoder|vit|qformer|perceiver", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense writer: a linear module (nn.Linear, Conv1D or a quantized linear) from width f to hidden size d."""
+
+    path: str
+    module: nn.Module = field(repr=False)
+    width: int
+    hidden_size: int
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Routed experts: one parameter for all (``parameter``), or a container with one linear writer for each expert."""
+
+    path: str
+    module: nn.Module = field(repr=False)
+    experts: int
+    width: int
+    hidden_size: int
+    parameter: str | None = None
+    transposed: bool = False  # the parameter is (E, f, d) instead of (E, d, f)
+    linears: tuple[nn.Module, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class LayerParts:
+    """One decoder layer and its feed-forward writers, in the order of their definition."""
+
+    path: str
+    module: nn.Module = field(repr=False)
+    dense: tuple[Dense, ...]
+    routed: tuple[Routed, ...]
+
+    @property
+    def width(self) -> int:
+        return sum(writer.width for writer in self.dense)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The decoder of a language model: its layers with their writers, and the hidden size d."""
+
+    decoder_path: str
+    hidden_size: int
+    layers: tuple[LayerParts, ...]
+
+    @property
+    def num_neurons(self) -> int:
+        return sum(p.width + sum(r.experts * r.width for r in p.routed) for p in self.layers)
+
+
+def dissect(module: nn.Module) -> Anatomy:
+    """Find the decoder layers and feed-forward writers of ``module``; raises ``ModelError`` saying why it cannot."""
+    decoder_path, decoder = _decoder(module)
+    stack_path, stack = _layer_stack(decoder)
+    hidden_size = _hidden_size(module, decoder, stack)
+    prefix = ".".join(part for part in (decoder_path, stack_path) if part)
+    layers = []
+    for number, layer in enumerate(stack):
+        dense, routed = _writers(layer, hidden_size)
+        layers.append(LayerParts(f"{prefix}.{number}", layer, dense, routed))
+    if not any(parts.dense or parts.routed for parts in layers):
+        mixers = sorted({type(m).__name__ for m in stack.modules() if _mixes_tokens(m)})
+        what = f" (its layers hold {', '.join(mixers[:3])})" if mixers else ""
+        raise ModelError(
+            f"{type(module).__name__} has no addressable feed-forward neurons: none of its decoder layers projects "
+            f"from an inner width back to the hidden size {hidden_size} outside of token mixing{what}."
+        )
+    return Anatomy(decoder_path, hidden_size, tuple(layers))
+
+
+def linear_shape(module: nn.Module) -> tuple[int, int] | None:
+    """(in, out) of a linear-like module: nn.Linear and its quantized kin, or Conv1D; None for anything else."""
+    if hasattr(module, "nx") and hasattr(module, "nf"):  # transformers' Conv1D
+        return int(module.nx), int(module.nf)  # type: ignore[arg-type]
+    if hasattr(module, "in_features") and hasattr(module, "out_features") and hasattr(module, "weight"):
+        return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
+    return None
+
+
+def _decoder(module: nn.Module) -> tuple[str, nn.Module]:
+    """The smallest module around the token embedding that also holds a stack of layers."""
+    config = getattr(module, "config", None)
+    paths = {id(m): name for name, m in module.named_modules()}
+    if getattr(config, "is_encoder_decoder", False) or _inner_encoder_decoder(module) is not None:
+        owner = module if getattr(config, "is_encoder_decoder", False) else _inner_encoder_decoder(module)
+        decoder = owner.get_decoder()  # type: ignore[union-attr]
+        return paths.get(id(decoder), ""), decoder
+    embedding = _token_embedding(module)
+    path = paths.get(id(embedding), "") if embedding is not None else ""
+    while path:
+        path = path.rpartition(".")[0]
+        candidate = module.get_submodule(path)
+        if any(_is_stack(name, child) for name, child in candidate.named_modules()):
+            return path, candidate
+    return "", module
+
+
+def _token_embedding(module: nn.Module) -> nn.Module | None:
+    try:
+        return module.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError, TypeError):
+        return next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
+
+
+def _inner_encoder_decoder(module: nn.Module) -> nn.Module | None:
+    """The encoder-decoder language model inside an image-text model (BLIP-2 with T5), if there is one."""
+    inner = getattr(module, "language_model", None)
+    if inner is not None and getattr(getattr(inner, "config", None), "is_encoder_decoder", False):
+        return inner
+    return None
+
+
+def _is_stack(name: str, module: nn.Module) -> bool:
+    if not isinstance(module, nn.ModuleList) or len(module) == 0 or _NOT_TEXT.search(name):
+        return False
+    return any(parameter.dim() >= 2 for parameter in module[0].parameters())
+
+
+def _layer_stack(decoder: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The outermost ModuleList with the most parameters: the layers."""
+    outermost: list[tuple[str, nn.ModuleList]] = []
+    for name, child in decoder.named_modules():
+        if isinstance(child, nn.ModuleList) and _is_stack(name, child):
+            if not any(name.startswith(f"{other}.") for other, _ in outermost):
+                outermost.append((name, child))
+    if not outermost:
+        raise ModelError(f"{type(decoder).__name__} has no stack of decoder layers, so it has no addressable neurons.")
+    return max(outermost, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+
+
+def _hidden_size(module: nn.Module, decoder: nn.Module, stack: nn.ModuleList) -> int:
+    for owner in (decoder, module):
+        config = getattr(owner, "config", None)
+        if config is not None and hasattr(config, "get_text_config"):
+            config = config.get_text_config(decoder=True)
+        for name in ("hidden_size", "d_model", "n_embd"):
+            if isinstance(getattr(config, name, None), int):
+                return getattr(config, name)
+    raise ModelError(f"The hidden size of {type(module).__name__} cannot be read from its configuration.")
+
+
+def _writers(layer: nn.Module, hidden_size: int) -> tuple[tuple[Dense, ...], tuple[Routed, ...]]:
+    linears: list[tuple[str, nn.Module, int, int]] = []
+    routed: list[Routed] = []
+    inside: list[str] = []
+    for path, module in _outside_mixers(layer):
+        if any(path.startswith(f"{outer}.") for outer in inside):
+            continue
+        experts = _fused_experts(path, module, hidden_size) or _listed_experts(path, module, hidden_size)
+        if experts is not None:
+            routed.append(experts)
+            inside.append(path)
+            continue
+        if re.search(r"experts?$", type(module).__name__, re.IGNORECASE) and _own_weights(module):
+            # Experts that write into a space of their own (MuseSpark's): what surrounds them holds no neurons either.
+            linears = [item for item in linears if item[0].rpartition(".")[0] != path.rpartition(".")[0]]
+            inside += [path, path.rpartition(".")[0] or path]
+            continue
+        shape = linear_shape(module)
+        if shape is not None:
+            linears.append((path, module, *shape))
+    dense = list(_dense_writers(linears, hidden_size))
+    if any(writer.width >= hidden_size for writer in dense):
+        # Beside a full block, a narrow bottleneck is an adapter or a low-rank shortcut, unless it is an expert.
+        dense = [w for w in dense if w.width >= hidden_size or "expert" in w.path]
+    return tuple(dense), tuple(routed)
+
+
+def _outside_mixers(layer: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for name, child in layer.named_children():
+        path = f"{prefix}.{name}" if prefix else name
+        if _mixes_tokens(child) or "norm" in name.lower():
+            continue
+        yield path, child
+        yield from _outside_mixers(child, path)
+
+
+def _own_weights(module: nn.Module) -> bool:
+    return any(p.dim() == 3 for p in module.parameters(recurse=False))
+
+
+def _mixes_tokens(module: nn.Module) -> bool:
+    kind = type(module).__name__
+    if linear_shape(module) is not None or _holds_feed_forward(module):
+        return False  # a whole layer (ZambaAttentionDecoderLayer) holds more than its mixer
+    return bool(_ATTENTION.search(kind) or (_MIXER.search(kind) and not _FEED_FORWARD.search(kind)))
+
+
+def _holds_feed_forward(module: nn.Module) -> bool:
+    return any(_FEED_FORWARD.search(type(child).__name__) for child in module.children())
+
+
+def _dense_writers(linears: list[tuple[str, nn.Module, int, int]], hidden_size: int) -> Iterator[Dense]:
+    """Those linears of width f to d that have a partner of d to f, or d to 2f, beside or around them."""
+    for index, (path, module, width, out) in enumerate(linears):
+        if out != hidden_size or width == 1:
+            continue
+        family = path.rpartition(".")[0]
+        around = family.rpartition(".")[0]
+        partners = [
+            other
+            for other, (other_path, _, inputs, outputs) in enumerate(linears)
+            if other != index
+            and inputs == hidden_size
+            and outputs in (width, 2 * width)
+            and (other_path.rpartition(".")[0] == family or other_path.startswith(f"{around}." if around else ""))
+        ]
+        if not partners:
+            continue
+        name = path.rpartition(".")[2]
+        if width == hidden_size and (
+            name in ("o_proj", "out_proj") or (not _DOWN.search(name) and index < max(partners))
+        ):
+            continue  # two square projections: the later one writes, and an attention's output is none
+        yield Dense(path, module, width, hidden_size)
+
+
+def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | None:
+    """Experts whose weights are one parameter: (E, d, f), (E, f, d), or (E·f, d) with ``ffn_hidden_size`` told."""
+    own = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape) > 1}
+    for name, child in module.named_children():  # JetMoE wraps each of the two parameters in a module of its own
+        inner = [(n, p) for n, p in child.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape) > 1]
+        if len(inner) == 1 and not own.get(name):
+            own[f"{name}.{inner[0][0]}"] = inner[0][1]
+    if own and linear_shape(module) is None:
+        downs = [n for n in own if _DOWN.search(n)] or list(own)[-1:]
+        for name in downs:
+            experts, rows, columns = own[name].shape
+            others = [p.shape for n, p in own.items() if n != name]
+            if not others or hidden_size not in (rows, columns):
+                continue
+            transposed = rows != hidden_size if rows != columns else bool(getattr(module, "is_transposed", False))
+            width = rows if transposed else columns
+            if any(width in shape[1:] or 2 * width in shape[1:] for shape in others):
+                return Routed(path, module, experts, width, hidden_size, name, transposed)
+    flat = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() == 2}
+    width = getattr(module, "ffn_hidden_size", None)
+    if len(flat) >= 2 and width and linear_shape(module) is None and _FEED_FORWARD.search(type(module).__name__):
+        name = [n for n in flat if _DOWN.search(n)][-1:] or list(flat)[-1:]
+        rows, columns = flat[name[0]].shape
+        if columns == hidden_size and rows % width == 0:
+            return Routed(path, module, rows // width, width, hidden_size, name[0], True)
+    return None
+
+
+def _listed_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | None:
+    """A ModuleList or ModuleDict of alike feed-forward modules that are called for the tokens routed to them."""
+    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)) or not re.search("expert", path, re.IGNORECASE):
+        return None
+    if "shared" in path.lower():  # every token passes all of these: dense writers
+        return None
+    members = list(module.values()) if isinstance(module, nn.ModuleDict) else list(module)
+    writers = []
+    for member in members:
+        inner = [(name, m, *shape) for name, m in member.named_modules() if (shape := linear_shape(m))]
+        found = list(_dense_writers(inner, hidden_size))
+        if len(found) != 1:
+            return None
+        writers.append(found[0])
+    if not writers or len({w.width for w in writers}) != 1:
+        return None
+    linears = tuple(w.module for w in writers)
+    return Routed(path, module, len(writers), writers[0].width, hidden_size, linears=linears)

@@ -1,0 +1,109 @@
+"""The check at load: activations · value vectors + bias must be what each feed-forward block really writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from neuronwise.errors import ModelError
+from neuronwise.model.blocks import Block, dense_weight, writer_bias
+from neuronwise.model.experts import RoutedCall, expert_output, record_routed
+from neuronwise.model.hooks import Hooks, first_tensor
+from neuronwise.model.record import parent_of
+
+if TYPE_CHECKING:
+    from neuronwise.model.model import Model
+
+
+def check_model(model: Model) -> None:
+    """Run the blocks on a probe and compare; raises ``ModelError`` naming the first layer that does not add up."""
+    if any(parameter.is_meta for parameter in model.module.parameters()) and not hasattr(model.module, "_hf_hook"):
+        return  # no weights, nothing to compare
+    if model.unembedding.shape[1] != model.hidden_size:
+        raise ModelError(
+            f"{model.name}: the decoder's hidden size is {model.hidden_size} but its output embeddings read "
+            f"{model.unembedding.shape[1]} numbers, so what a neuron writes cannot be read as tokens."
+        )
+    seen: dict[int, int] = {}
+    for block in model.blocks:
+        kind = hash(tuple((w.path, w.width) for w in block.dense) + tuple((r.path, r.experts) for r in block.routed))
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] > 2:  # one or two layers of each form prove the form
+            continue
+        for writer in block.dense:
+            _check_dense(model, block, writer)
+        for routed in block.routed:
+            _check_routed(model, block, routed)
+
+
+def _probe(model: Model, module: nn.Module, *shape: int) -> Tensor:
+    like = next((p for p in module.parameters() if p.is_floating_point()), None)
+    device = like.device if like is not None and not like.is_meta else model.device
+    dtype = like.dtype if like is not None else torch.float32
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+
+
+def _check_dense(model: Model, block: Block, writer: Any) -> None:
+    """The block around the writer (where it is called with hidden states alone), else the writer itself."""
+    parent = parent_of(block.module, writer.path)
+    inputs: list[Tensor] = []
+    whole = False
+    with Hooks() as hooks, torch.no_grad():
+        hooks.before(writer.module, lambda module, args, kwargs: inputs.append(first_tensor(args, kwargs)))
+        output = None
+        if parent is not block.module:
+            try:
+                output = parent(_probe(model, parent, 1, 2, model.hidden_size))
+                output = output if isinstance(output, Tensor) else output[0]
+                whole = len(inputs) == 1 and output.shape[-1] == model.hidden_size
+            except Exception:  # a block that wants more than hidden states: its writer is checked alone
+                whole = False
+        if not whole:
+            inputs.clear()
+            output = writer.module(_probe(model, writer.module, 2, writer.width))
+    weight = dense_weight(writer)
+    expected = inputs[0].reshape(-1, writer.width).to(weight.device).float() @ weight.float().T
+    bias = writer_bias(writer.module)
+    if bias is not None:
+        expected = expected + bias.to(expected.device).float()
+    assert output is not None
+    real = output.reshape(-1, model.hidden_size).float().to(expected.device)
+    difference = (expected - real).norm()
+    if difference > _tolerance(weight) * real.norm() + 1e-6 and not _outer_steps(parent, writer):
+        raise ModelError(
+            f"{model.name}: in layer {block.layer}, activations times the value vectors of '{writer.path}' do not "
+            "reproduce what the block writes, so its neurons cannot be scored."
+        )
+
+
+def _outer_steps(parent: nn.Module, writer: Any) -> bool:
+    """The block adds its residual, a norm or a gate after the writer (BERT, BLOOM, RWKV): only the writer compares."""
+    return sum(1 for child in parent.children() if any(True for _ in child.parameters())) != 0 and any(
+        "norm" in name.lower() or "receptance" in name.lower() for name, _ in parent.named_children()
+    )
+
+
+def _tolerance(weight: Tensor) -> float:
+    return 1e-4 if weight.dtype == torch.float32 else 3e-2
+
+
+def _check_routed(model: Model, block: Block, routed: Any) -> None:
+    calls: list[RoutedCall] = []
+    parent = parent_of(block.module, routed.path)
+    if parent is block.module:
+        return  # called by the layer itself with a router beside it: proved when a run records it
+    with Hooks() as hooks, torch.no_grad():
+        record_routed(hooks, routed, parent, lambda: 2, calls.append)
+        try:
+            parent(_probe(model, parent, 1, 2, model.hidden_size))
+        except Exception:  # a block that wants more than hidden states: proved when a run records it
+            return
+    for call in calls:
+        for row in range(call.tokens):
+            for expert, record in call.row(row).items():
+                if not torch.isfinite(expert_output(routed, expert, record.activation)).all():
+                    raise ModelError(
+                        f"{model.name}: an expert of layer {block.layer} writes numbers that are not finite."
+                    )

@@ -1,0 +1,249 @@
+"""Routed experts: what each neuron of the experts chosen for one token did.
+
+The experts of a layer share one parameter and are computed by fused kernels, so there is no module to hook. Instead
+the layer's own experts module is called once more for the single token in question, in its plain implementation,
+while a function mode watches which slice of the output parameter each product uses: its input is the activation.
+Nothing of any architecture's formula (gates, clamps, biases, scaled inputs) is written down here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from neuronwise.errors import ModelError
+from neuronwise.model.anatomy import Routed
+from neuronwise.model.blocks import expert_weight
+from neuronwise.model.hooks import Hooks, first_tensor
+
+
+@dataclass(frozen=True)
+class ExpertActivation:
+    """One expert's activations (f,) for one token, and the weight with which its output is written."""
+
+    activation: Tensor
+    weight: float
+
+
+@dataclass(frozen=True)
+class RoutedCall:
+    """The recorded arguments and output of one call of an experts module (or of the module around it)."""
+
+    routed: Routed
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Tensor
+    tokens: int
+
+    def row(self, index: int) -> dict[int, ExpertActivation]:
+        """Activations of every expert that token ``index`` was routed to, keyed by the expert's index in the writer."""
+        args = tuple(_row(value, index, self.tokens) for value in self.args)
+        kwargs = {name: _row(value, index, self.tokens) for name, value in self.kwargs.items()}
+        with torch.no_grad(), _plain_implementation(self.module), _watch(self.routed) as seen:
+            _tensor(self.module(*args, **kwargs))
+        output = self.output.reshape(self.tokens, -1)[index].float()
+        active = {expert: activation for expert, activation in seen.items() if bool(activation.any())}
+        if not active:
+            return {}
+        return _with_weights(self.routed, active, _weights_given(self, index), output)
+
+
+def record_routed(hooks: Hooks, routed: Routed, parent: nn.Module, tokens: Any, keep: Any) -> None:
+    """Call ``keep(RoutedCall)`` for every call of the experts, with ``tokens()`` the number of tokens in the pass."""
+    state = {"inside": False}
+
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if state["inside"] or _watching:
+            return
+        hidden = first_tensor(args, kwargs)
+        if hidden.numel() != tokens() * hidden.shape[-1]:
+            return
+        keep(RoutedCall(routed, module, _kept(args), _kept(kwargs), _tensor(output).detach(), tokens()))
+
+    hooks.after(call_unit(routed, parent), after)
+
+
+def call_unit(routed: Routed, parent: nn.Module) -> nn.Module:
+    """The module to call for one token: the experts module where its arguments are per token, else the one around.
+
+    Experts that take the hidden states alone (Llama 4's get one copy for each expert) or have no forward of their own
+    (a plain ModuleList) are called through the module around them.
+    """
+    import inspect
+
+    if isinstance(routed.module, (nn.ModuleList, nn.ModuleDict)) and type(routed.module).__module__.startswith("torch"):
+        return parent
+    holds_router = any("router" in name.lower() or name.lower() == "gate" for name, _ in routed.module.named_children())
+    required = list(inspect.signature(routed.module.forward).parameters)
+    return routed.module if len(required) > 1 or holds_router else parent
+
+
+_watching: list[Routed] = []
+
+
+@contextlib.contextmanager
+def _watch(routed: Routed) -> Iterator[dict[int, Tensor]]:
+    seen: dict[int, Tensor] = {}
+    _watching.append(routed)
+    try:
+        with Hooks() as hooks:
+            if routed.parameter is None:
+                for number, linear in enumerate(routed.linears):
+
+                    def keep(module: nn.Module, args: Any, kwargs: Any, number: int = number) -> None:
+                        rows = first_tensor(args, kwargs).detach().reshape(-1, routed.width)
+                        if len(rows):
+                            seen[number] = rows[-1].clone()
+
+                    hooks.before(linear, keep)
+                yield seen
+            else:
+                with _Watcher(routed, seen):
+                    yield seen
+    finally:
+        _watching.pop()
+
+
+class _Watcher(TorchFunctionMode):
+    """Records the input of every product whose weight is (a slice of) the experts' output parameter."""
+
+    def __init__(self, routed: Routed, seen: dict[int, Tensor]) -> None:
+        super().__init__()
+        assert routed.parameter is not None
+        owner, _, name = routed.parameter.rpartition(".")
+        self.parameter = getattr(routed.module.get_submodule(owner), name)
+        self.storage = self.parameter.untyped_storage().data_ptr()
+        self.size = self.parameter.numel() // routed.experts
+        self.routed = routed
+        self.seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        if len(operands) >= 2 and func in _PRODUCTS:
+            weight = operands[1]
+            if weight.numel() and weight.untyped_storage().data_ptr() == self.storage:
+                self._note(operands[0].detach(), weight)
+        return func(*args, **kwargs)
+
+    def _note(self, inputs: Tensor, weight: Tensor) -> None:
+        if weight.numel() == self.size:
+            expert = (weight.storage_offset() - self.parameter.storage_offset()) // self.size
+            rows = inputs.reshape(-1, self.routed.width)
+            if len(rows):
+                self.seen[expert] = rows[-1].clone()
+        elif weight.dim() == 3 and inputs.dim() == 3:  # every expert at once: (E, n, f) @ (E, f, d)
+            for expert in range(self.routed.experts):
+                self.seen[expert] = inputs[expert, -1].clone()
+
+
+_PRODUCTS = {
+    torch.nn.functional.linear,
+    torch.matmul,
+    torch.Tensor.matmul,
+    torch.Tensor.__matmul__,
+    torch.mm,
+    torch.Tensor.mm,
+    torch.bmm,
+    torch.Tensor.bmm,
+}
+
+
+@contextlib.contextmanager
+def _plain_implementation(module: nn.Module) -> Iterator[None]:
+    """Run fused experts by their plain loop for the body (grouped kernels hide which expert sees which token)."""
+    configs = {id(m.config): m.config for m in module.modules() if hasattr(m, "config")}
+    before = {key: getattr(config, "_experts_implementation", None) for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            if hasattr(config, "_experts_implementation"):
+                config._experts_implementation = "eager"
+        yield
+    finally:
+        for key, config in configs.items():
+            if before[key] is not None:
+                config._experts_implementation = before[key]
+
+
+def expert_output(routed: Routed, index: int, activation: Tensor) -> Tensor:
+    """(d,) float32: what one expert writes for these activations, its bias included, before the router's weight."""
+    weight = expert_weight(routed, index)
+    written = weight.float() @ activation.to(weight.device).float()
+    bias = expert_bias(routed, index)
+    return written if bias is None else written + bias.float()
+
+
+def expert_bias(routed: Routed, index: int) -> Tensor | None:
+    if routed.parameter is None:
+        bias = getattr(routed.linears[index], "bias", None)
+        return bias.detach() if isinstance(bias, Tensor) else None
+    owner, _, name = routed.parameter.rpartition(".")
+    bias = getattr(routed.module.get_submodule(owner), f"{name}_bias", None)
+    return bias.detach()[index] if isinstance(bias, Tensor) and bias.dim() == 2 else None
+
+
+def _with_weights(
+    routed: Routed, active: dict[int, Tensor], given: dict[int, float] | None, output: Tensor
+) -> dict[int, ExpertActivation]:
+    """Router weights as given to the module where they explain its output, else solved from the output itself."""
+    experts = list(active)
+    columns = torch.stack([expert_output(routed, e, active[e]) for e in experts], dim=1)
+    if given is not None and set(experts) <= set(given):
+        weights = torch.tensor([given[e] for e in experts], device=columns.device)
+        if _close(columns @ weights, output):
+            return {e: ExpertActivation(active[e], given[e]) for e in experts}
+    ones = torch.ones(len(experts), device=columns.device)
+    if _close(columns @ ones, output):
+        return {e: ExpertActivation(active[e], 1.0) for e in experts}
+    solution = torch.linalg.lstsq(columns.double().cpu(), output.double().cpu().unsqueeze(1)).solution[:, 0]
+    if not _close(columns.cpu() @ solution.float(), output.cpu()):
+        raise ModelError(
+            f"The experts at {routed.path} do not add up: their weighted value vectors do not reproduce the module's "
+            "output, so the neurons of this model cannot be scored."
+        )
+    return {e: ExpertActivation(active[e], float(w)) for e, w in zip(experts, solution, strict=True)}
+
+
+def _weights_given(call: RoutedCall, index: int) -> dict[int, float] | None:
+    """Router weights among the call's arguments: an integer (tokens, k) tensor and a float one of the same shape."""
+    tensors = [v for v in (*call.args, *call.kwargs.values()) if isinstance(v, Tensor)]
+    chosen = next((t for t in tensors if t.dim() == 2 and not t.is_floating_point()), None)
+    if chosen is None:
+        return None
+    weights = next((t for t in tensors if t.is_floating_point() and t.shape == chosen.shape), None)
+    if weights is None:
+        return None
+    return dict(zip(chosen[index].tolist(), weights[index].float().tolist(), strict=True))
+
+
+def _close(left: Tensor, right: Tensor) -> bool:
+    tolerance = 2e-2 if right.dtype != torch.float32 else 1e-3
+    return bool((left - right).norm() <= tolerance * right.norm() + 1e-6)
+
+
+def _row(value: Any, index: int, tokens: int) -> Any:
+    if isinstance(value, Tensor) and value.dim() >= 1:
+        if value.shape[0] == tokens:
+            return value[index : index + 1]
+        if value.dim() >= 2 and value.shape[0] * value.shape[1] == tokens:
+            return value.reshape(tokens, *value.shape[2:])[index][None, None]
+    return value
+
+
+def _kept(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _kept(value) for name, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_kept(value) for value in values)
+    return values.detach() if isinstance(values, Tensor) else values
+
+
+def _tensor(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]

@@ -1,0 +1,50 @@
+"""Hooks that are always let go: one context manager for every hook the package sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+class Hooks:
+    """Collects hooks and removes them all on exit, also when the body or a registration raises.
+
+    >>> with Hooks() as hooks:
+    ...     hooks.before(module, lambda module, args, kwargs: None)
+    ...     hooks.after(module, lambda module, args, kwargs, output: None)
+
+    A hook that returns something other than None replaces the arguments (a pair ``args, kwargs``) or the output.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Hooks:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+
+
+def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The hidden states among a module's arguments: the first positional one, else ``hidden_states``."""
+    if args:
+        return args[0]
+    return kwargs["hidden_states"] if "hidden_states" in kwargs else next(iter(kwargs.values()))
+
+
+def replace_first(args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same arguments with ``value`` where ``first_tensor`` looked."""
+    if args:
+        return (value, *args[1:]), kwargs
+    name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+    return args, {**kwargs, name: value}

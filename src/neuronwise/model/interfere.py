@@ -1,0 +1,119 @@
+"""Primitives that change what happens inside a pass; interventions and causal scores are made of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from neuronwise.model.blocks import Block
+from neuronwise.model.hooks import Hooks, first_tensor, replace_first
+
+if TYPE_CHECKING:
+    from neuronwise.model.model import Model
+
+
+def change_activations(hooks: Hooks, block: Block, change: Callable[[Tensor], Tensor], batch: int = 1) -> None:
+    """Pass the dense activations of a layer, (batch, positions, f), through ``change`` in every forward pass."""
+    start = 0
+    for writer in block.dense:
+        span = slice(start, start + writer.width)
+        start += writer.width
+
+        def before(module: nn.Module, args: Any, kwargs: Any, span: slice = span) -> Any:
+            inputs = first_tensor(args, kwargs)
+            whole = inputs.new_zeros(batch, inputs.numel() // (batch * inputs.shape[-1]), block.width)
+            whole[..., span] = inputs.reshape(batch, -1, inputs.shape[-1])
+            return replace_first(args, kwargs, change(whole)[..., span].reshape(inputs.shape))
+
+        hooks.before(writer.module, before)
+
+
+def change_output(hooks: Hooks, module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Pass what a module returns (its first tensor) through ``change`` in every forward pass."""
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return change(output)
+        return (change(output[0]), *output[1:])
+
+    hooks.after(module, after)
+
+
+class LastPosition:
+    """The last position of a sequence, evaluated many times side by side.
+
+    What is done at the last position of a causal model leaves the earlier ones as they are, so these are computed
+    once and kept as key-value cache; each evaluation is then one token for each of ``count`` copies. Where a model
+    does not allow that (its cached logits differ from those of a whole pass), whole sequences are run instead.
+    """
+
+    def __init__(self, model: Model, inputs: dict[str, Any]) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.cache: Any = None
+        with torch.inference_mode():
+            whole = model.forward(inputs, rows=[-1])[:, -1].float()
+        self.logits = whole[0]
+        self.cache = self._cached_prefix()
+        if self.cache is not None:
+            try:
+                cached = self.evaluate(1)
+            except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+                self.cache = None
+            else:
+                tolerance = 1e-3 if next(model.module.parameters()).dtype == torch.float32 else 5e-2
+                if not bool((cached[0] - self.logits).norm() <= tolerance * self.logits.norm()):
+                    self.cache = None
+
+    def _cached_prefix(self) -> Any:
+        ids = self.inputs["input_ids"]
+        if self.model.is_encoder_decoder or ids.shape[1] < 2:
+            return None
+        length = ids.shape[1]
+        prefix = {
+            name: value[:, :-1]
+            if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == length
+            else value
+            for name, value in self.inputs.items()
+        }
+        try:
+            with torch.no_grad(), self.model.only_rows([-1]):
+                cache = self.model.module(**self.model._placed(prefix), use_cache=True).past_key_values
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+            return None
+        return cache if hasattr(cache, "batch_repeat_interleave") else None
+
+    def evaluate(self, count: int, hooks: Callable[[Hooks], None] | None = None, grad: bool = False) -> Tensor:
+        """Logits (count, V) float32 at the last position of ``count`` copies, with ``hooks`` set for the pass."""
+        context = torch.enable_grad() if grad else torch.no_grad()
+        with Hooks() as active, context, self.model.only_rows([-1]):
+            if hooks is not None:
+                hooks(active)
+            if self.cache is None:
+                return self._whole(count)
+            cache = copy.deepcopy(self.cache)
+            if count > 1:
+                cache.batch_repeat_interleave(count)
+            ids = self.inputs["input_ids"].to(self.model.device)
+            mask = torch.ones(count, ids.shape[1], dtype=torch.long, device=ids.device)
+            output = self.model.module(
+                input_ids=ids[:, -1:].expand(count, 1), attention_mask=mask, past_key_values=cache, use_cache=True
+            )
+            return output.logits[:, -1].float()
+
+    def _whole(self, count: int) -> Tensor:
+        repeated = {
+            name: value.repeat(count, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
+            for name, value in self.inputs.items()
+        }
+        output = self.model.module(**self.model._placed(repeated), use_cache=False)
+        return output.logits[:, -1].float()
+
+
+def last_rows(values: Tensor, count: int) -> Tensor:
+    """A view of the last position of each of ``count`` copies in (count, positions, d) or (count · positions, d)."""
+    return values.reshape(count, -1, values.shape[-1])[:, -1]

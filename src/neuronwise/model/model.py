@@ -1,0 +1,257 @@
+"""One uniform view of any Hugging Face language or image-text model: its neurons, its unembedding, its runs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuronwise.errors import ModelError, NeuronError
+from neuronwise.images import ImageLike, open_image
+from neuronwise.model.anatomy import dissect
+from neuronwise.model.blocks import Block
+from neuronwise.model.gate import GateRecorder
+from neuronwise.model.hooks import Hooks, first_tensor, replace_first
+from neuronwise.model.prompt import lay_out
+from neuronwise.model.record import Activations, Recorder, require_complete
+from neuronwise.model.run import Run
+from neuronwise.neurons import Neuron
+
+
+class Model:
+    """Wraps a loaded transformers model and its processor or tokenizer; nothing in the model is changed.
+
+    ``blocks[l].value_vectors`` is the (d, f) view of layer l's W_down; ``num_layers`` counts decoder layers,
+    ``num_neurons`` the decoder's feed-forward neurons over all layers. At construction a check runs that activations
+    and value vectors reproduce what each feed-forward block really writes; raises ``ModelError`` when they do not.
+    """
+
+    def __init__(
+        self, module: nn.Module, processor: Any = None, *, name: str | None = None, check: bool = True
+    ) -> None:
+        self.module = module.eval()
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.config: Any = getattr(module, "config", None)
+        self.name = name or getattr(self.config, "name_or_path", "") or type(module).__name__
+        self.anatomy = dissect(module)
+        self.blocks = [Block(layer, parts, self.anatomy.hidden_size) for layer, parts in enumerate(self.anatomy.layers)]
+        self.head = output_head(module)
+        if check:
+            from neuronwise.model.check import check_model
+
+            check_model(self)
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, layers={self.num_layers}, neurons={self.num_neurons})"
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def num_neurons(self) -> int:
+        return self.anatomy.num_neurons
+
+    @property
+    def hidden_size(self) -> int:
+        return self.anatomy.hidden_size
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.unembedding.shape[0]
+
+    @property
+    def unembedding(self) -> Tensor:
+        """(V, d): the output embeddings U."""
+        from neuronwise.model.blocks import _plain_weight
+
+        return _plain_weight(self.head)
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        inner = getattr(self.module, "language_model", None)
+        configs = (self.config, getattr(inner, "config", None))
+        return any(bool(getattr(config, "is_encoder_decoder", False)) for config in configs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the token embeddings."""
+        return next(p.device for p in self.module.get_input_embeddings().parameters())  # type: ignore[operator]
+
+    @property
+    def image_token_id(self) -> int | None:
+        for owner in (self.config, self.processor):
+            for name in ("image_token_id", "image_token_index"):
+                if isinstance(getattr(owner, name, None), int):
+                    return getattr(owner, name)
+        return None
+
+    def require(self, neuron: Neuron) -> None:
+        """Raise ``NeuronError`` with the valid range when the model has no such neuron."""
+        if not 0 <= neuron.layer < self.num_layers:
+            raise NeuronError(f"There is no neuron {neuron}: {self.name} has layers 0 to {self.num_layers - 1}.")
+        self.blocks[neuron.layer].require(neuron)
+
+    def decode_ids(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def run(
+        self,
+        image: ImageLike | None = None,
+        prompt: str | None = None,
+        *,
+        max_new_tokens: int = 50,
+        chat: bool | None = None,
+    ) -> Run:
+        """Generate greedily with the key-value cache, recording at each step only the last position's activations.
+
+        ``image`` is a path, a PIL image or an array, ``None`` for text alone; ``prompt=None`` asks in the model's own
+        habit. ``chat=None`` applies the chat template where the tokenizer has one. ``max_new_tokens=0`` runs one
+        forward pass, whose last position predicts. Raises ``ImageError`` and ``PromptError``.
+        """
+        if self.tokenizer is None:
+            raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
+        if max_new_tokens < 0:
+            raise ModelError(f"max_new_tokens is {max_new_tokens}; it counts tokens, so 0 or more.")
+        picture = None if image is None else open_image(image)
+        model_type = getattr(self.config, "model_type", "")
+        prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat)
+        with Recorder(self.blocks) as recorder, torch.inference_mode():
+            if max_new_tokens:
+                output_ids = self._generate(prompted.inputs, max_new_tokens, recorder)
+            else:
+                self.forward(prompted.inputs, rows=[-1])
+                output_ids = []
+        require_complete(recorder.passes, self.blocks, len(recorder.passes))
+        return Run(self, prompted, output_ids, recorder.passes, picture)
+
+    def _generate(self, inputs: dict[str, Any], max_new_tokens: int, recorder: Recorder) -> list[int]:
+        settings = copy.deepcopy(self.module.generation_config)
+        settings.update(
+            do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, max_length=None, repetition_penalty=1.0,
+            no_repeat_ngram_size=0, length_penalty=1.0, temperature=None, top_p=None, top_k=None, min_length=0,
+            use_cache=True, return_dict_in_generate=False,
+        )  # fmt: skip
+        if settings.pad_token_id is None:
+            ends = settings.eos_token_id
+            settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
+        sequence = self.module.generate(**self._placed(inputs), generation_config=settings)[0].tolist()  # type: ignore[operator]
+        generated = sequence[len(sequence) - len(recorder.passes) :]
+        ends = settings.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends or ())
+        while generated and generated[-1] in ends:
+            generated.pop()
+        return generated
+
+    def extend(self, inputs: dict[str, Any], output_ids: Sequence[int]) -> dict[str, Any]:
+        """Inputs of one pass over the prompt's ``inputs`` followed by ``output_ids`` (the decoder's, if it has two)."""
+        added = torch.tensor([list(output_ids)], dtype=torch.long)
+        if self.is_encoder_decoder:
+            start = self._decoder_start()
+            return {**inputs, "decoder_input_ids": torch.cat([torch.tensor([[start]]), added], dim=1)}
+        if not output_ids:
+            return dict(inputs)
+        length = inputs["input_ids"].shape[1]
+        longer = {}
+        for name, value in inputs.items():
+            if name == "input_ids":
+                longer[name] = torch.cat([value, added], dim=1)
+            elif isinstance(value, Tensor) and value.dim() >= 2 and value.shape[:2] == (1, length):
+                if name == "attention_mask":
+                    tail = torch.ones_like(value[:, -1:])
+                elif "type_ids" in name:  # generated tokens are text
+                    tail = torch.zeros_like(value[:, -1:]) if name.startswith("mm_") else value[:, -1:]
+                else:
+                    tail = value[:, -1:]
+                longer[name] = torch.cat([value, tail.expand(1, len(output_ids), *value.shape[2:])], dim=1)
+            else:
+                longer[name] = value
+        return longer
+
+    def _decoder_start(self) -> int:
+        inner = getattr(self.module, "language_model", self.module)
+        for owner in (getattr(self.module, "generation_config", None), self.config, getattr(inner, "config", None)):
+            for name in ("decoder_start_token_id", "bos_token_id"):
+                if isinstance(getattr(owner, name, None), int):
+                    return getattr(owner, name)
+        return 0
+
+    def forward(self, inputs: dict[str, Any], rows: Sequence[int] | None = None) -> Tensor:
+        """Logits (batch, rows, V) of one pass without cache; only ``rows`` pass the output head (all for ``None``).
+
+        The logits are what the model returns: after any scale and soft cap of the architecture.
+        """
+        with self.only_rows(rows):
+            output = self.module(**self._placed(inputs), use_cache=False)
+        logits = output.logits if hasattr(output, "logits") else output[0]
+        return logits
+
+    @contextlib.contextmanager
+    def only_rows(self, rows: Sequence[int] | None) -> Iterator[None]:
+        """Within the body the output head sees only these rows of the sequence."""
+        with Hooks() as hooks:
+            if rows is not None:
+                chosen = list(rows)
+
+                def keep(module: nn.Module, args: Any, kwargs: Any) -> Any:
+                    hidden = first_tensor(args, kwargs)
+                    return replace_first(args, kwargs, hidden[..., chosen, :])
+
+                hooks.before(self.head, keep)
+            yield
+
+    def record(
+        self,
+        inputs: dict[str, Any],
+        rows: Sequence[int] | None = None,
+        units: dict[int, Tensor] | None = None,
+        kind: str = "ffn",
+    ) -> Activations:
+        """Activations of chosen rows and units in one pass over ``inputs``; ``kind`` "ffn" or "gate".
+
+        The pass ends after the last layer that is asked for.
+        """
+        recorder = Recorder(self.blocks, rows, units) if kind == "ffn" else GateRecorder(self.blocks, rows, units)
+        with recorder, Hooks() as hooks, torch.inference_mode(), contextlib.suppress(_Enough):
+            hooks.after(recorder.blocks[-1].module, _enough)
+            self.forward(inputs, rows=[-1])
+        return recorder.activations(0)
+
+    def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Inputs on the model's device, pixels in its dtype."""
+        dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        placed = {}
+        for name, value in inputs.items():
+            if isinstance(value, Tensor):
+                value = value.to(self.device)
+                if value.is_floating_point() and "pixel" in name:
+                    value = value.to(dtype)
+            placed[name] = value
+        return placed
+
+
+class _Enough(Exception):
+    """Ends a pass once everything asked for is recorded."""
+
+
+def _enough(*_: Any) -> None:
+    raise _Enough
+
+
+def output_head(module: nn.Module) -> nn.Module:
+    """The linear module that turns the last hidden state into logits; raises ``ModelError`` without one."""
+    for owner in (module, getattr(module, "language_model", None), getattr(module, "text_decoder", None)):
+        if owner is None:
+            continue
+        try:
+            head = owner.get_output_embeddings()
+        except (AttributeError, NotImplementedError):
+            head = None
+        if head is not None:
+            return head
+    raise ModelError(f"{type(module).__name__} has no output embeddings: neurons are scored by what they do to logits.")

@@ -1,0 +1,61 @@
+"""Norms seen as linear maps: their output with the scale of the moment held fixed.
+
+Which kind a norm is (RMS or centered, gain w or 1 + w, with or without bias) is read off its own input and output,
+not off its class.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FrozenNorm:
+    """y = scale ⊙ gain ⊙ (x − mean(x) if centered) + bias, with ``scale`` (…, 1) taken from one real call."""
+
+    scale: Tensor
+    gain: Tensor | None
+    bias: Tensor | None
+    centered: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self.linear(x.float())
+        return (y if self.bias is None else y + self.bias).to(x.dtype)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The linear part alone, for differences of x."""
+        if self.centered:
+            x = x - x.mean(dim=-1, keepdim=True)
+        return self.scale * (x if self.gain is None else self.gain * x)
+
+
+def looks_like_norm(name: str, module: nn.Module) -> bool:
+    """A module that may be a norm: called so, or a LayerNorm by class, and without parts of its own."""
+    kind = type(module).__name__.lower()
+    named = "norm" in kind or "norm" in name.rpartition(".")[2].lower()
+    return named and not any(True for _ in module.children())
+
+
+def freeze(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm | None:
+    """Find the form under which ``module`` gave ``y`` for ``x``; None when it is no such norm."""
+    weight = getattr(module, "weight", None)
+    bias = getattr(module, "bias", None)
+    gains = [None] if not isinstance(weight, Tensor) else [weight.detach().float(), 1 + weight.detach().float(), None]
+    biases = [bias.detach().float()] if isinstance(bias, Tensor) else [None]
+    x, y = x.detach().float(), y.detach().float()
+    tolerance = 1e-4 if module_dtype(module) == torch.float32 else 3e-2
+    for centered, gain, shift in itertools.product((False, True), gains, biases):
+        unit = FrozenNorm(torch.ones((), device=x.device), gain, None, centered).linear(x)
+        target = y if shift is None else y - shift
+        scale = (unit * target).sum(-1, keepdim=True) / (unit * unit).sum(-1, keepdim=True).clamp_min(1e-30)
+        if (scale * unit - target).norm() <= tolerance * target.norm() + 1e-12:
+            return FrozenNorm(scale, gain, shift, centered)
+    return None
+
+
+def module_dtype(module: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

@@ -1,0 +1,168 @@
+"""Laying out a prompt: chat template, the image's place in it, and the tokens of a target."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from neuronwise.errors import PromptError, TargetError
+
+INSTRUCTION = "Describe the image in few words."
+# Models that follow no instructions have a habit of their own; everything with a chat template gets INSTRUCTION.
+HABITS = {
+    "paligemma": "caption en",
+    "blip-2": "a photo of",
+    "git": "",
+    "kosmos-2": "<grounding> An image of",
+    "instructblip": INSTRUCTION,
+    "pix2struct": "",
+    "blip": "a photo of",
+}
+_TEMPLATES = {"llava": "USER: {image}\n{prompt} ASSISTANT:", "vipllava": "USER: {image}\n{prompt} ASSISTANT:"}
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A prompt as the model gets it: the tensors of the first forward pass, batch of one."""
+
+    prompt: str
+    chat: bool
+    inputs: dict[str, Any] = field(repr=False)
+
+    @property
+    def input_ids(self) -> list[int]:
+        return self.inputs["input_ids"][0].tolist()
+
+
+def default_prompt(model_type: str, has_template: bool, has_image: bool) -> str:
+    """What to ask when the user did not say; raises ``PromptError`` for text models, which must be asked something."""
+    if not has_image:
+        raise PromptError("Without an image a prompt is needed, such as prompt='The capital of France is'.")
+    return HABITS.get(model_type, INSTRUCTION if has_template else "a photo of")
+
+
+def lay_out(
+    processor: Any, tokenizer: Any, model_type: str, prompt: str | None, image: Image.Image | None, chat: bool | None
+) -> Prompted:
+    """Apply the chat template where there is one (``chat=None``) and turn prompt and image into tensors."""
+    template_owner = processor if image is not None else tokenizer
+    has_template = bool(getattr(template_owner, "chat_template", None))
+    if prompt is None:
+        prompt = default_prompt(model_type, has_template, image is not None)
+    if not prompt.strip() and not (image is not None and HABITS.get(model_type) == ""):
+        raise PromptError("The prompt is empty; write what the model shall continue or answer.")
+    if chat and not has_template:
+        raise PromptError("This model has no chat template; leave chat out or set it to False.")
+    chat = has_template if chat is None else chat
+    if image is None:
+        return Prompted(prompt, chat, _text_inputs(tokenizer, prompt, chat))
+    if processor is tokenizer or not hasattr(processor, "image_processor"):
+        raise PromptError("This model has no image processor, so it cannot look at an image; leave the image out.")
+    return Prompted(prompt, chat, _image_inputs(processor, model_type, prompt, image, chat))
+
+
+def _text_inputs(tokenizer: Any, prompt: str, chat: bool) -> dict[str, Any]:
+    if chat:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        return _tensors(tokenizer(text, return_tensors="pt", add_special_tokens=False))
+    inputs = _tensors(tokenizer(prompt, return_tensors="pt"))
+    ends_itself = inputs["input_ids"].shape[1] > 1 and inputs["input_ids"][0, -1] == tokenizer.eos_token_id
+    if ends_itself and tokenizer.eos_token_id != tokenizer.bos_token_id:  # T5's habit; its encoder wants it
+        return inputs
+    return inputs
+
+
+def _image_inputs(processor: Any, model_type: str, prompt: str, image: Image.Image, chat: bool) -> dict[str, Any]:
+    if chat:
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        bos = getattr(processor.tokenizer, "bos_token", None)
+        special = not (bos and text.startswith(bos))
+        return _tensors(processor(images=image, text=text, return_tensors="pt", add_special_tokens=special))
+    mark = image_mark(processor)
+    if mark and mark not in prompt and model_type not in HABITS:
+        prompt = _TEMPLATES.get(model_type, "{image}\n{prompt}").format(image=mark, prompt=prompt)
+    return _tensors(processor(images=image, text=prompt, return_tensors="pt"))
+
+
+def image_mark(processor: Any) -> str | None:
+    """The text that stands for an image in a prompt of this processor, if it has one."""
+    for name in ("boi_token", "image_token"):
+        mark = getattr(processor, name, None)
+        if isinstance(mark, str) and mark:
+            return mark
+        if mark is not None and hasattr(mark, "content"):
+            return mark.content
+    return None
+
+
+def _tensors(encoded: Any) -> dict[str, Any]:
+    return {
+        name: value if isinstance(value, Tensor) else torch.as_tensor(value)
+        for name, value in dict(encoded).items()
+        if isinstance(value, Tensor) or _is_numeric(value)
+    }
+
+
+def _is_numeric(value: Any) -> bool:
+    try:
+        torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class TargetTokens:
+    """A target's tokens; the first is scored. ``note`` says so where there are several."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+    @property
+    def token_id(self) -> int:
+        return self.token_ids[0]
+
+    @property
+    def note(self) -> str | None:
+        if len(self.token_ids) == 1:
+            return None
+        return f"The target {self.text!r} is {len(self.token_ids)} tokens; scored is the first."
+
+
+def target_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTokens:
+    """Tokens of a target: a token id as it is, or a string exactly as written (" Paris" is not "Paris").
+
+    SentencePiece tokenizers write the leading space of a word themselves; there, one leading space of the target is
+    taken as that space. Raises ``TargetError`` for an empty target, or one outside of the vocabulary.
+    """
+    if isinstance(target, int):
+        if not 0 <= target < vocabulary:
+            raise TargetError(f"There is no token {target}: the vocabulary has ids 0 to {vocabulary - 1}.")
+        return TargetTokens(_decode(tokenizer, [target]), (target,))
+    if not target.strip():
+        raise TargetError("The target is empty; name a word such as ' Paris'.")
+    ids = tokenizer(target, add_special_tokens=False)["input_ids"]
+    if len(ids) > 1 and not _decode(tokenizer, ids[:1]).strip():
+        without = tokenizer(target.lstrip(" "), add_special_tokens=False)["input_ids"]
+        ids = without if without and _decode(tokenizer, without[:1]).strip() else ids[1:]
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if not ids or (unknown is not None and ids[0] == unknown):
+        raise TargetError(f"The target {target!r} is not in this model's vocabulary.")
+    found = TargetTokens(target, tuple(ids))
+    if found.note:
+        warnings.warn(found.note, stacklevel=3)
+    return found
+
+
+def _decode(tokenizer: Any, ids: list[int]) -> str:
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)

@@ -1,0 +1,157 @@
+"""A run: one recorded forward pass or generation, with its tokens, words and activations where they matter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from neuronwise.errors import PromptError, TargetError
+from neuronwise.model.concepts import Concept, concepts_in, find_concept
+from neuronwise.model.prompt import Prompted, target_tokens
+from neuronwise.model.record import Activations
+
+if TYPE_CHECKING:
+    from neuronwise.model.model import Model
+
+
+@dataclass(frozen=True)
+class Target:
+    """A token to be scored and where: ``position`` counts generated tokens from 0.
+
+    The scored row is the one that predicts that token: the last of the prompt for position 0. ``note`` says what a
+    reader must know (a word of several tokens is scored at its first).
+    """
+
+    token_id: int
+    position: int
+    text: str
+    note: str | None = None
+
+
+@dataclass(eq=False)
+class Run:
+    """What the model read and said. ``text`` is the generated text; ``output_ids`` its tokens, without the end token.
+
+    ``steps[k]`` holds the activations of the position that predicted generated token k (``Run.activations(k)``).
+    """
+
+    model: Model = field(repr=False)
+    prompted: Prompted = field(repr=False)
+    output_ids: list[int]
+    steps: list[Activations] = field(repr=False)
+    image: Image.Image | None = field(default=None, repr=False)
+    _extra: dict[tuple[str, int], Activations] = field(default_factory=dict, repr=False)
+
+    @property
+    def prompt(self) -> str:
+        return self.prompted.prompt
+
+    @property
+    def chat(self) -> bool:
+        """Whether the chat template was applied to the prompt."""
+        return self.prompted.chat
+
+    @cached_property
+    def text(self) -> str:
+        return self.model.decode_ids(self.output_ids).strip()
+
+    @cached_property
+    def concepts(self) -> tuple[Concept, ...]:
+        """The nouns of the generated text, with all their occurrences, tokens and positions."""
+        return concepts_in(self.model.tokenizer, self.output_ids)
+
+    def concept(self, word: str) -> Concept:
+        """Any word of the generated text; raises ``TargetError`` listing the nouns when it does not occur."""
+        return find_concept(self.model.tokenizer, self.output_ids, word, self.concepts)
+
+    def target(
+        self,
+        concept: str | Concept | None = None,
+        target: str | int | None = None,
+        position: int | None = None,
+        occurrence: int = 0,
+    ) -> Target:
+        """What to score: a concept of the text, or any target token.
+
+        A target is scored where it was generated (its first time), else at the first generated position (after the
+        prompt); ``position`` names another. Raises ``TargetError`` for what cannot be scored.
+        """
+        if (concept is None) == (target is None):
+            raise TargetError("Name either a concept of the text or a target token to score.")
+        if concept is not None:
+            return self._concept_target(concept, occurrence)
+        assert target is not None
+        tokens = target_tokens(self.model.tokenizer, self.model.vocabulary_size, target)
+        if position is None:
+            position = self.output_ids.index(tokens.token_id) if tokens.token_id in self.output_ids else 0
+        if not 0 <= position <= len(self.output_ids):
+            raise TargetError(
+                f"Position {position} is outside of this run: it generated {len(self.output_ids)} tokens."
+            )
+        return Target(tokens.token_id, position, tokens.text, tokens.note)
+
+    def _concept_target(self, concept: str | Concept, occurrence: int) -> Target:
+        found = self.concept(concept) if isinstance(concept, str) else concept
+        if not 0 <= occurrence < len(found.occurrences):
+            raise TargetError(
+                f"{found.word!r} occurs {len(found.occurrences)} times; there is no occurrence {occurrence}."
+            )
+        place = found.occurrences[occurrence]
+        note = None
+        if len(place.token_ids) > 1:
+            note = f"{found.word!r} is {len(place.token_ids)} tokens; scored is the first, {place.tokens[0]!r}."
+        return Target(place.token_ids[0], place.positions[0], found.word, note)
+
+    def activations(self, position: int, kind: str = "ffn") -> Activations:
+        """Activations at the position that predicts generated token ``position``.
+
+        ``kind="ffn"``: recorded as the token was generated. ``kind="gate"``: the gate's output before it is
+        multiplied, by one more pass, kept for later. Raises ``MethodError`` for a model without a separate gate.
+        """
+        if kind == "ffn" and position < len(self.steps):
+            return self.steps[position]
+        key = (kind, position)
+        if key not in self._extra:
+            inputs = self.forced_inputs()
+            self._extra[key] = self.model.record(inputs, rows=[self.row(position)], kind=kind)
+        return self._extra[key]
+
+    def rows(self, rows: list[int], kind: str = "ffn") -> Activations:
+        """Activations of many rows of the full sequence, by one more pass."""
+        return self.model.record(self.forced_inputs(), rows=rows, kind=kind)
+
+    @property
+    def length(self) -> int:
+        """The number of rows of the full sequence in the decoder."""
+        inputs = self.forced_inputs()
+        return inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
+
+    @property
+    def has_image_tokens(self) -> bool:
+        """Whether the prompt holds tokens of an image."""
+        return self.image is not None and self.model.image_token_id in self.prompted.input_ids
+
+    def row(self, position: int) -> int:
+        """The row that predicts generated token ``position`` in a pass over the full sequence, from its end."""
+        return position - len(self.output_ids) - 1
+
+    def forced_inputs(self, upto: int | None = None) -> dict[str, Any]:
+        """Inputs of one pass over the prompt and the first ``upto`` generated tokens (all by default)."""
+        return self.model.extend(self.prompted.inputs, self.output_ids[:upto])
+
+    @cached_property
+    def image_positions(self) -> Tensor:
+        """Positions of the image's tokens in the prompt, found where the input ids equal the image token."""
+        token = self.model.image_token_id
+        if self.image is None or token is None:
+            raise PromptError("This run has no image, or this model has no image tokens in its prompt.")
+        ids = torch.tensor(self.prompted.input_ids)
+        positions = torch.nonzero(ids == token).flatten()
+        if len(positions) == 0:
+            raise PromptError("The prompt of this run holds no image tokens.")
+        return positions

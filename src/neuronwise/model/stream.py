@@ -1,0 +1,220 @@
+"""How what a layer writes reaches a logit: along the direct path alone, or through everything above it.
+
+The direct path is the residual stream with every other branch held at its recorded value and every norm's scale held
+fixed. It is found by running the model itself: the inputs of all modules with weights inside the decoder layers are
+cut off from the graph, their outputs become leaves, norms become the linear maps they were at that moment. The logit
+is then affine in all leaves, so the gradients are exact shares, through post-norms, residual multipliers, parallel
+blocks, gates and logit scales of any architecture, without a word about any of them here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from neuronwise.errors import ModelError
+from neuronwise.model.hooks import Hooks, first_tensor, replace_first
+from neuronwise.model.norms import freeze, looks_like_norm
+from neuronwise.model.record import routed_unit
+
+if TYPE_CHECKING:
+    from neuronwise.model.model import Model
+
+Key = tuple[int, str]  # (layer, path of the writer in it)
+
+
+@dataclass
+class Written:
+    """For each target, the gradient of its logit with respect to what each writer wrote, and the logits.
+
+    ``gradients[t][key]`` is (positions, d) float32 for writer ``key``; with a direct path also ``outputs[key]``
+    (positions, d), the written vectors, and ``constants[t]``, what norm and head biases add.
+    """
+
+    logits: list[float]
+    gradients: list[dict[Key, Tensor]]
+    outputs: dict[Key, Tensor] = field(default_factory=dict)
+    constants: list[float] = field(default_factory=list)
+
+
+EMBEDDINGS: Key = (-1, "embeddings")
+
+
+def written_gradients(
+    model: Model, inputs: dict[str, Any], targets: Sequence[tuple[int, int]], *, direct: bool
+) -> Written:
+    """Gradients of the logits of ``targets``, pairs (row, token id), with respect to the layers' writes.
+
+    ``direct=True``: along the residual stream alone, with the final norm and all others linearized where they are,
+    before any soft cap; ``direct=False``: of the model's real logit, through all later layers. Rows count as in the
+    sequence of ``inputs`` (from its end when negative).
+    """
+    leaves: dict[Key, Tensor] = {}
+    outputs: dict[Key, Tensor] = {}
+    constants: list[Tensor] = []
+    rows = sorted({row for row, _ in targets})
+    with _frozen_parameters(model.module), Hooks() as hooks, torch.enable_grad():
+        if direct:
+            _direct_hooks(model, hooks, leaves, outputs, constants)
+        else:
+            _full_hooks(model, hooks, leaves)
+        logits, before_cap = _logits(model, inputs, rows, hooks)
+        values = before_cap if direct else logits
+        result = Written([], [])
+        for row, token in targets:
+            value = values[0, rows.index(row), token].float()
+            wanted = [*leaves.values(), *constants]
+            grads = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+            result.logits.append(float(value.detach()))
+            result.gradients.append(
+                {
+                    key: grad.detach().float().reshape(-1, grad.shape[-1]).cpu()
+                    for key, grad in zip(leaves, grads, strict=False)
+                    if grad is not None
+                }
+            )
+            if direct:
+                shares = zip(constants, grads[len(leaves) :], strict=True)
+                head = getattr(model.head, "bias", None)
+                total = sum(float((c.float() * g.float()).sum()) for c, g in shares if g is not None)
+                if isinstance(head, Tensor):
+                    total += float(head[token]) * _scale(logits, before_cap)
+                result.constants.append(total)
+        result.outputs = {key: out.reshape(-1, out.shape[-1]).float().cpu() for key, out in outputs.items()}
+    return result
+
+
+def _direct_hooks(
+    model: Model, hooks: Hooks, leaves: dict[Key, Tensor], outputs: dict[Key, Tensor], constants: list[Tensor]
+) -> None:
+    for block in model.blocks:
+        units = [routed_unit(block, i) for i in range(len(block.routed))]
+        routed_inside = {id(m) for unit in units for m in unit.modules()} - {id(w.module) for w in block.dense}
+        for name, module in block.module.named_modules():
+            if looks_like_norm(name, module):
+                hooks.after(module, _LinearNorm(constants))
+            elif any(module is unit for unit in units) or (
+                id(module) not in routed_inside and _has_own_weights(module)
+            ):
+                _cut(hooks, module, (block.layer, name), leaves, outputs)
+    inside = {id(m) for block in model.blocks for m in block.module.modules()}
+    for name, module in model.module.named_modules():
+        if id(module) not in inside and looks_like_norm(name, module):
+            hooks.after(module, _LinearNorm(constants))
+
+    def embeddings(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        hidden = first_tensor(args, kwargs).detach()
+        outputs[EMBEDDINGS] = hidden
+        leaves[EMBEDDINGS] = torch.zeros_like(hidden, requires_grad=True)
+        return replace_first(args, kwargs, hidden + leaves[EMBEDDINGS])
+
+    hooks.before(model.blocks[0].module, embeddings)
+
+
+def _has_own_weights(module: nn.Module) -> bool:
+    """Owns parameters (or a quantized weight) itself, and none of its parts do."""
+    own = any(True for _ in module.parameters(recurse=False)) or isinstance(getattr(module, "weight", None), Tensor)
+    return own and not any(True for child in module.children() for _ in child.parameters())
+
+
+def _cut(hooks: Hooks, module: nn.Module, key: Key, leaves: dict[Key, Tensor], outputs: dict[Key, Tensor]) -> None:
+    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return tuple(_detached(a) for a in args), {name: _detached(v) for name, v in kwargs.items()}
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        tensor = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            return None
+        tensor = tensor.detach()
+        leaf = torch.zeros_like(tensor, requires_grad=True)
+        leaves[key], outputs[key] = leaf, tensor
+        joined = tensor + leaf
+        return joined if isinstance(output, Tensor) else (joined, *output[1:])
+
+    hooks.before(module, before)
+    hooks.after(module, after)
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+class _LinearNorm:
+    """Replaces a norm's output by the linear map it was, so that no gradient flows through its scale."""
+
+    def __init__(self, constants: list[Tensor]) -> None:
+        self.constants = constants
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        inputs = first_tensor(args, kwargs)
+        if len(args) + len(kwargs) > 1 or not isinstance(output, Tensor) or output.shape != inputs.shape:
+            return None
+        frozen = freeze(module, inputs, output)
+        if frozen is None:
+            return None
+        linear = frozen.linear(inputs.float())
+        if frozen.bias is not None:
+            bias = frozen.bias.expand(linear.shape).clone().requires_grad_(True)
+            self.constants.append(bias)
+            linear = linear + bias
+        return linear.to(output.dtype)
+
+
+def _full_hooks(model: Model, hooks: Hooks, leaves: dict[Key, Tensor]) -> None:
+    def add_leaf(key: Key) -> Any:
+        def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            tensor = output if isinstance(output, Tensor) else output[0]
+            leaves[key] = torch.zeros_like(tensor, requires_grad=True)
+            joined = tensor + leaves[key]
+            return joined if isinstance(output, Tensor) else (joined, *output[1:])
+
+        return after
+
+    for block in model.blocks:
+        for writer in block.dense:
+            hooks.after(writer.module, add_leaf((block.layer, writer.path)))
+        for number, routed in enumerate(block.routed):
+            hooks.after(routed_unit(block, number), add_leaf((block.layer, unit_path(block, number))))
+
+
+def unit_path(block: Any, number: int) -> str:
+    """The path, in its layer, of the module whose output holds what the routed experts write."""
+    unit = routed_unit(block, number)
+    return next(name for name, module in block.module.named_modules() if module is unit)
+
+
+def _logits(model: Model, inputs: dict[str, Any], rows: list[int], hooks: Hooks) -> tuple[Tensor, Tensor]:
+    """The model's logits (1, rows, V) and the same before any soft cap, with every linear scale applied."""
+    seen: list[Tensor] = []
+    hooks.after(model.head, lambda module, args, kwargs, output: seen.append(output))
+    logits = model.forward(inputs, rows=rows)
+    if len(seen) != 1:
+        raise ModelError(
+            "The output head of this model is called more than once in a pass; its logits cannot be split."
+        )
+    return logits, seen[0] * _scale(logits, seen[0])
+
+
+def _scale(logits: Tensor, head: Tensor) -> float:
+    """c where logits = c · head output (a logit scale); 1 where they are not proportional (a soft cap)."""
+    a, b = logits.detach().float().flatten(), head.detach().float().flatten()
+    scale = float((a @ b) / (b @ b).clamp_min(1e-30))
+    return scale if bool((a - scale * b).norm() <= 1e-4 * a.norm()) else 1.0
+
+
+@contextlib.contextmanager
+def _frozen_parameters(module: nn.Module) -> Iterator[None]:
+    """No parameter asks for gradients within the body, so that no activations are kept for them."""
+    wanted = [p for p in module.parameters() if p.requires_grad]
+    try:
+        for parameter in wanted:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)

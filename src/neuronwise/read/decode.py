@@ -1,0 +1,91 @@
+"""What a neuron means: the tokens that its value vector raises most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neuronwise.errors import MethodError
+from neuronwise.model.norms import freeze, looks_like_norm
+from neuronwise.neurons import Neuron
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+
+def decode(
+    model: Model, neuron: Neuron | str, k: int = 10, *, bottom: bool = False, through_norm: bool = False
+) -> list[str]:
+    """The ``k`` tokens with the largest U·v ([MMN] §3.3); ``bottom``: the smallest.
+
+    ``through_norm`` multiplies v by the final norm's gain first. Raises ``NeuronError`` for a neuron out of range.
+    """
+    return decode_all(model, [neuron], k, bottom=bottom, through_norm=through_norm)[0]
+
+
+def decode_all(
+    model: Model,
+    neurons: Iterable[Neuron | str],
+    k: int = 10,
+    *,
+    bottom: bool = False,
+    through_norm: bool = False,
+) -> list[list[str]]:
+    """``decode`` for many neurons, in one product of their value vectors and the unembedding."""
+    parsed = [Neuron.parse(neuron) if isinstance(neuron, str) else neuron for neuron in neurons]
+    if not parsed:
+        return []
+    if not 1 <= k <= model.vocabulary_size:
+        raise MethodError(f"k is {k}; ask for 1 to {model.vocabulary_size} tokens.")
+    distinct = list(dict.fromkeys(parsed))
+    vectors = torch.stack([value_vector(model, neuron) for neuron in distinct])
+    if through_norm:
+        vectors = vectors * final_gain(model).to(vectors.device, vectors.dtype)
+    ids = _extreme_tokens(vectors, model.unembedding, k, bottom)
+    words = token_strings(model, [token for row in ids for token in row])
+    found = {neuron: [words[token] for token in row] for neuron, row in zip(distinct, ids, strict=True)}
+    return [found[neuron] for neuron in parsed]
+
+
+def _extreme_tokens(vectors: Tensor, unembedding: Tensor, k: int, bottom: bool) -> list[list[int]]:
+    rows: list[list[int]] = []
+    with torch.inference_mode():
+        for part in vectors.split(1024):
+            logits = part.to(unembedding.device, unembedding.dtype) @ unembedding.T
+            rows += logits.topk(k, dim=-1, largest=not bottom).indices.tolist()
+    return rows
+
+
+def value_vector(model: Model, neuron: Neuron) -> Tensor:
+    model.require(neuron)
+    return model.blocks[neuron.layer].value_vector(neuron)
+
+
+def token_strings(model: Model, ids: Sequence[int]) -> dict[int, str]:
+    """Tokens as text, leading spaces kept."""
+    distinct = list(dict.fromkeys(ids))
+    texts = model.tokenizer.batch_decode([[token] for token in distinct], clean_up_tokenization_spaces=False)
+    return dict(zip(distinct, texts, strict=True))
+
+
+def final_gain(model: Model) -> Tensor:
+    """(d,) gain of the norm before the output head; raises ``MethodError`` for a model without one."""
+    inside = {id(m) for block in model.blocks for m in block.module.modules()}
+    found = None
+    for name, module in model.module.get_submodule(model.anatomy.decoder_path).named_modules():
+        weight = getattr(module, "weight", None)
+        if id(module) not in inside and looks_like_norm(name, module) and isinstance(weight, Tensor):
+            if weight.shape == (model.hidden_size,):
+                found = module
+    if found is None:
+        raise MethodError(f"{model.name} has no norm with a gain before its output head.")
+    with torch.no_grad():
+        probe = torch.randn(4, model.hidden_size, generator=torch.Generator().manual_seed(0))
+        probe = probe.to(found.weight.device, found.weight.dtype)  # type: ignore[arg-type]
+        frozen = freeze(found, probe, found(probe))
+    if frozen is None or frozen.gain is None:
+        raise MethodError(f"The norm before the output head of {model.name} is of an unknown form.")
+    return frozen.gain

@@ -1,0 +1,142 @@
+"""A finding: for each word of a text its neurons, what they mean and where they fire, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from neuronwise.errors import MethodError, PromptError, TargetError
+from neuronwise.locate import describe, score_all
+from neuronwise.model.run import Run, Target
+from neuronwise.neurons import NeuronSet
+from neuronwise.read.decode import decode_all
+from neuronwise.read.heatmap import Heatmap, heatmaps
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+SCHEMA = "neuronwise.find/1"
+
+
+@dataclass(frozen=True)
+class FoundConcept:
+    """One word (or target) with its ranked neurons, their tokens (n × 10) and, for an image, its heatmap."""
+
+    word: str
+    target: Target
+    spans: tuple[tuple[int, int], ...]
+    neurons: NeuronSet
+    tokens: list[list[str]]
+    heat: Heatmap | None = None
+    heat_note: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What ``find`` found in one run; ``to_dict`` is the object that the shell prints with --json."""
+
+    run: Run = field(repr=False)
+    method: str
+    options: dict[str, Any]
+    top: int
+    seed: int
+    concepts: tuple[FoundConcept, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as plain JSON values, in the form ``neuronwise.find/1``."""
+        record = describe(self.run.model, self.run, _any_target(self.concepts), self.method, self.options)
+        return {
+            "schema": SCHEMA,
+            "model": record["model"],
+            "prompt": self.run.prompt,
+            "chat": self.run.chat,
+            "text": self.run.text,
+            "method": self.method,
+            "options": record["options"],
+            "activation": record["activation"],
+            "seed": self.seed,
+            "top": self.top,
+            "num_layers": self.run.model.num_layers,
+            "versions": record["versions"],
+            "concepts": [_concept_dict(self.run, concept) for concept in self.concepts],
+        }
+
+
+def find(
+    model: Model,
+    run: Run,
+    concepts: Sequence[str] | None = None,
+    targets: Sequence[str | int] = (),
+    *,
+    method: str = "contribution",
+    top: int = 100,
+    seed: int = 0,
+    heat: bool = True,
+    **options: Any,
+) -> Finding:
+    """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
+
+    ``targets`` are scored besides, whether they were said or not. All words share their passes. Raises
+    ``TargetError`` when there is nothing to score.
+    """
+    words = [run.concept(word) for word in concepts] if concepts is not None else ([] if targets else run.concepts)
+    wanted = [run.target(concept) for concept in words] + [run.target(target=target) for target in targets]
+    if not wanted:
+        raise TargetError(f"The text {run.text!r} has no noun to look for; name a word with a concept or a target.")
+    if method == "random":
+        options = {**options, "seed": seed}
+    scored = score_all(model, run, wanted, method, **options)
+    sets = [
+        scores.top(top, describe(model, run, target, method, options))
+        for scores, target in zip(scored, wanted, strict=True)
+    ]
+    tokens = iter(decode_all(model, [neuron for one in sets for neuron in one.neurons]))
+    maps, note = _heat(model, run, sets) if heat and run.image is not None else ([None] * len(sets), None)
+    offset = len(model.decode_ids(run.output_ids)) - len(model.decode_ids(run.output_ids).lstrip())
+    found = []
+    for index, target in enumerate(wanted):
+        spans: tuple[tuple[int, int], ...] = ()
+        if index < len(words):
+            spans = tuple((o.start - offset, o.end - offset) for o in words[index].occurrences)
+        own = [next(tokens) for _ in sets[index]]
+        found.append(FoundConcept(target.text, target, spans, sets[index], own, maps[index], note))
+    return Finding(run, method, options, top, seed, tuple(found))
+
+
+def _heat(model: Model, run: Run, sets: list[NeuronSet]) -> tuple[list[Heatmap | None], str | None]:
+    """Heatmaps where the model has a grid; else none, and the reason."""
+    try:
+        maps = heatmaps(model, run, sets)
+    except (PromptError, MethodError) as error:
+        return [None] * len(sets), str(error)
+    return list(maps), maps[0].note
+
+
+def _any_target(concepts: tuple[FoundConcept, ...]) -> Target:
+    return concepts[0].target
+
+
+def _concept_dict(run: Run, concept: FoundConcept) -> dict[str, Any]:
+    generated = bool(run.output_ids)
+    row: dict[str, Any] = {
+        "word": concept.word,
+        "token": run.model.tokenizer.decode([concept.target.token_id], clean_up_tokenization_spaces=False),
+        "token_id": concept.target.token_id,
+        "position": concept.target.position if generated else None,
+        "occurrences": [list(span) for span in concept.spans],
+    }
+    if concept.target.note:
+        row["note"] = concept.target.note
+    row["neurons"] = [
+        {
+            "layer": member.neuron.layer,
+            "unit": member.neuron.unit,
+            "expert": member.neuron.expert,
+            "score": member.score,
+            "activation": member.activation,
+            "tokens": tokens,
+        }
+        for member, tokens in zip(concept.neurons, concept.tokens, strict=True)
+    ]
+    return row

@@ -1,0 +1,144 @@
+"""Where in the photo neurons fire."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from neuronwise.errors import MethodError, NeuronwiseError
+from neuronwise.model.grid import Box, ImageGrid, image_grid
+from neuronwise.model.run import Run
+from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Activations over the image's grid.
+
+    ``grid`` (h, w): mean over the neurons; ``each`` (n, h, w): neuron by neuron; ``box``: what the grid covers,
+    (left, top, right, bottom) in photo pixels; ``note``: how the grid came about where it is not plain.
+    """
+
+    grid: np.ndarray[Any, Any]
+    each: np.ndarray[Any, Any]
+    box: Box
+    photo: Image.Image
+    note: str | None = None
+
+    def image(self) -> np.ndarray[Any, Any]:
+        """(H, W) float32: the grid brought bilinearly to the photo's size; NaN where the model saw nothing."""
+        width, height = self.photo.size
+        left, top, right, bottom = self.box
+        columns = (np.arange(width) + 0.5 - left) / (right - left) * self.grid.shape[1] - 0.5
+        rows = (np.arange(height) + 0.5 - top) / (bottom - top) * self.grid.shape[0] - 0.5
+        values = _bilinear(self.grid.astype(np.float32), rows, columns)
+        outside_rows = (np.arange(height) + 0.5 < top) | (np.arange(height) + 0.5 > bottom)
+        outside_columns = (np.arange(width) + 0.5 < left) | (np.arange(width) + 0.5 > right)
+        values[outside_rows] = np.nan
+        values[:, outside_columns] = np.nan
+        return values
+
+    def mask(self, percentile: float = 95.0) -> np.ndarray[Any, Any]:
+        """(H, W) bool: where the heat lies over its ``percentile``, 95 as in [MMN] and [SCH]."""
+        if not 0 <= percentile < 100:
+            raise MethodError(f"percentile is {percentile}; give a number from 0 to below 100.")
+        heat = self.image()
+        with np.errstate(invalid="ignore"):
+            return heat > np.nanpercentile(heat, percentile)
+
+    def overlay(self, strength: float = 0.55) -> Image.Image:
+        """The photo with the heat laid over it, transparent where it is cold."""
+        heat = self.image()
+        low, high = np.nanmin(heat), np.nanmax(heat)
+        level = np.nan_to_num((heat - low) / (high - low) if high > low else np.zeros_like(heat))
+        color = np.stack([np.clip(1.6 * level, 0, 1), np.clip(1.8 * level - 0.7, 0, 1), 0.35 * (1 - level)], axis=-1)
+        alpha = (strength * level)[..., None]
+        photo = np.asarray(self.photo, dtype=np.float32) / 255
+        return Image.fromarray((255 * ((1 - alpha) * photo + alpha * color)).round().astype(np.uint8))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the overlay as an image file (.png, .jpg ...)."""
+        try:
+            self.overlay().save(path)
+        except (OSError, ValueError) as error:
+            raise NeuronwiseError(f"The heatmap cannot be written to '{Path(path)}': {error}.") from error
+
+
+def heatmap(model: Model, run: Run, neurons: NeuronSet | ScoredNeuron | Iterable[Neuron | str]) -> Heatmap:
+    """Mean activation of the neurons over the image's tokens ([MMN] §4.2), by one pass that ends at the last of them.
+
+    Raises ``PromptError`` for a run without an image or a model whose image tokens have no place in the photo.
+    """
+    if isinstance(neurons, ScoredNeuron):
+        neurons = [neurons.neuron]
+    return heatmaps(model, run, [neurons])[0]
+
+
+def heatmaps(model: Model, run: Run, sets: Sequence[NeuronSet | Iterable[Neuron | str]]) -> list[Heatmap]:
+    """Heatmaps of several sets of neurons, all read in one pass."""
+    chosen = [_neurons(one) for one in sets]
+    if not all(chosen):
+        raise MethodError("A heatmap needs one neuron or more.")
+    grid = image_grid(run)
+    each = _grid_activations(model, run, grid, list(dict.fromkeys(n for one in chosen for n in one)))
+    assert run.image is not None
+    results = []
+    for one in chosen:
+        stacked = np.stack([each[neuron] for neuron in one])
+        results.append(Heatmap(stacked.mean(0), stacked, grid.box, run.image, grid.note))
+    return results
+
+
+def _neurons(source: NeuronSet | Iterable[Neuron | str]) -> list[Neuron]:
+    if isinstance(source, NeuronSet):
+        return list(source.neurons)
+    return [Neuron.parse(neuron) if isinstance(neuron, str) else neuron for neuron in source]
+
+
+def _grid_activations(
+    model: Model, run: Run, grid: ImageGrid, neurons: list[Neuron]
+) -> dict[Neuron, np.ndarray[Any, Any]]:
+    for neuron in neurons:
+        model.require(neuron)
+    units: dict[int, list[int]] = {}
+    for neuron in neurons:
+        units.setdefault(neuron.layer, [])
+        if neuron.expert is None:
+            units[neuron.layer].append(neuron.unit)
+    wanted = {layer: torch.tensor(sorted(set(found)), dtype=torch.long) for layer, found in units.items()}
+    acts = model.record(run.prompted.inputs, rows=grid.positions.tolist(), units=wanted)
+    results = {}
+    for neuron in neurons:
+        if neuron.expert is None:
+            column = int(torch.searchsorted(wanted[neuron.layer], neuron.unit))
+            values = acts.dense[neuron.layer][:, column].float()
+        else:
+            rows = acts.routed[neuron.layer]
+            values = torch.tensor(
+                [float(row[neuron.expert].activation[neuron.unit]) if neuron.expert in row else 0.0 for row in rows]
+            )
+        results[neuron] = grid.spread(values).numpy()
+    return results
+
+
+def _bilinear(
+    grid: np.ndarray[Any, Any], rows: np.ndarray[Any, Any], columns: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    rows = np.clip(rows, 0, grid.shape[0] - 1)
+    columns = np.clip(columns, 0, grid.shape[1] - 1)
+    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
+    bottom, right = np.minimum(top + 1, grid.shape[0] - 1), np.minimum(left + 1, grid.shape[1] - 1)
+    down, across = (rows - top)[:, None], (columns - left)[None, :]
+    upper = grid[np.ix_(top, left)] * (1 - across) + grid[np.ix_(top, right)] * across
+    lower = grid[np.ix_(bottom, left)] * (1 - across) + grid[np.ix_(bottom, right)] * across
+    return upper * (1 - down) + lower * down

@@ -1,0 +1,286 @@
+"""The numbers on tiny random models of many architectures: activations, shares of the logit, gradients, effects."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from families import NAMES, tiny  # noqa: E402
+
+from neuronwise import locate  # noqa: E402
+from neuronwise.locate import score_all  # noqa: E402
+from neuronwise.locate.contribution import component_scale, direct_shares  # noqa: E402
+from neuronwise.model import Model, Run, Target  # noqa: E402
+from neuronwise.model.hooks import Hooks, first_tensor, replace_first  # noqa: E402
+from neuronwise.model.interfere import LastPosition  # noqa: E402
+from neuronwise.model.prompt import Prompted  # noqa: E402
+from neuronwise.model.record import Recorder, routed_unit  # noqa: E402
+from neuronwise.neurons import Neuron, NeuronSet  # noqa: E402
+
+torch.set_num_threads(1)
+SPOKEN = [17, 33]  # what the model "said" after the prompt; the row after it predicts TARGET
+TARGET = Target(29, len(SPOKEN), "t")
+
+
+@functools.lru_cache(maxsize=4)
+def recorded(name: str, dtype: torch.dtype = torch.float32) -> Run:
+    """A run without a tokenizer: the family's inputs and two forced tokens."""
+    module, inputs = tiny(name, dtype)
+    return Run(Model(module), Prompted("", False, inputs), SPOKEN, [])
+
+
+def plain_logits(run: Run) -> Tensor:
+    """The last row's logits of an ordinary forward pass."""
+    with torch.no_grad():
+        return run.model.module(**run.model._placed(run.forced_inputs()), use_cache=False).logits[0, -1]
+
+
+def uncapped(run: Run, logits: Tensor) -> Tensor:
+    cap = getattr(run.model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.atanh(logits / cap)
+
+
+def own_weight(module: nn.Module) -> Tensor:
+    """(f, d) from the module's own parameter, read here again."""
+    assert isinstance(module.weight, Tensor)
+    return module.weight.detach() if hasattr(module, "nx") else module.weight.detach().T
+
+
+def neurons_of(run: Run) -> list[Neuron]:
+    """The strongest neuron of every layer, dense and routed."""
+    acts = run.activations(TARGET.position)
+    found = [Neuron(layer, int(a[0].abs().argmax())) for layer, a in acts.dense.items() if a.shape[1]]
+    for layer, rows in acts.routed.items():
+        for expert, record in rows[0].items():
+            found.append(Neuron(layer, int(record.activation.abs().argmax()), expert))
+    return found
+
+
+def routed_column(run: Run, neuron: Neuron) -> Tensor:
+    """The value vector's own numbers in the parameter, so that they can be changed in place."""
+    assert neuron.expert is not None
+    routed, index = run.model.blocks[neuron.layer].expert(neuron.expert)
+    if routed.parameter is None:
+        return routed.linears[index].weight.data[:, neuron.unit]  # type: ignore[union-attr, index]
+    owner, _, name = routed.parameter.rpartition(".")
+    parameter = getattr(routed.module.get_submodule(owner), name).data
+    expert = parameter.view(routed.experts, -1, parameter.shape[-1])[index]
+    return expert[neuron.unit] if routed.transposed else expert[:, neuron.unit]
+
+
+def scaled_logits(run: Run, neuron: Neuron, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Logits of a plain whole pass in which what one neuron writes at the last row is changed by hand.
+
+    A dense neuron: at W_down's input. A routed one: the experts are computed again with its value vector changed in
+    the weights, and the last row taken from there.
+    """
+    block = run.model.blocks[neuron.layer]
+    busy = [False]
+
+    def dense(module: nn.Module, args: Any, kwargs: Any, unit: int) -> Any:
+        inputs = first_tensor(args, kwargs).clone()
+        flat = inputs.view(-1, inputs.shape[-1])
+        flat[-1, unit] = change(flat[-1, unit])
+        return replace_first(args, kwargs, inputs)
+
+    def routed(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if busy[0]:
+            return None
+        busy[0] = True
+        column = routed_column(run, neuron)
+        kept = column.clone()
+        column.copy_(change(kept))
+        again = module(*args, **kwargs)
+        column.copy_(kept)
+        busy[0] = False
+        whole, changed = (o if isinstance(o, Tensor) else o[0] for o in (output, again))
+        joined = whole.clone()
+        joined.view(-1, whole.shape[-1])[-1] = changed.reshape(-1, whole.shape[-1])[-1]
+        return joined if isinstance(output, Tensor) else (joined, *output[1:])
+
+    with Hooks() as hooks:
+        if neuron.expert is None:
+            start = 0
+            for writer in block.dense:
+                if start <= neuron.unit < start + writer.width:
+                    hooks.before(writer.module, functools.partial(dense, unit=neuron.unit - start))
+                start += writer.width
+        else:
+            number = block.routed.index(block.expert(neuron.expert)[0])
+            hooks.after(routed_unit(block, number), routed)
+        return plain_logits(run)
+
+
+def all_hooks(module: nn.Module) -> Iterator[Any]:
+    for part in module.modules():
+        yield from part._forward_hooks.values()
+        yield from part._forward_pre_hooks.values()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_activations_reproduce_what_is_written(name: str) -> None:
+    run = recorded(name)
+    written: dict[tuple[int, str], Tensor] = {}
+    with Hooks() as hooks:
+        for block in run.model.blocks:
+            for writer in block.dense:
+
+                def keep(module: nn.Module, args: Any, kwargs: Any, output: Any, key: Any) -> None:
+                    written[key] = output.detach().reshape(-1, output.shape[-1])[-1]
+
+                hooks.after(writer.module, functools.partial(keep, key=(block.layer, writer.path)))
+        plain_logits(run)
+    acts = run.activations(TARGET.position)
+    assert any(block.num_neurons for block in run.model.blocks)
+    for block in run.model.blocks:
+        start = 0
+        for writer in block.dense:
+            a = acts.dense[block.layer][0, start : start + writer.width]
+            start += writer.width
+            expected = a @ own_weight(writer.module)
+            torch.testing.assert_close(block.value_vectors[:, start - writer.width : start].T, own_weight(writer.module))
+            bias = getattr(writer.module, "bias", None)
+            expected = expected if bias is None else expected + bias.detach()
+            torch.testing.assert_close(expected, written[block.layer, writer.path], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
+    run = recorded(name)
+    model = run.model
+    scores = score_all(model, run, [TARGET], "contribution", normalize=True)[0]
+    written = direct_shares(model, run, [TARGET])
+    gradients, row = written.gradients[0], run.row(TARGET.position)
+    others = dict(gradients)
+    total = written.constants[0]
+    acts = run.activations(TARGET.position)
+    for block in model.blocks:
+        for writer in block.dense:
+            gradient = others.pop((block.layer, writer.path))
+            bias = getattr(writer.module, "bias", None)
+            total += 0.0 if bias is None else float(gradient[row] @ bias.detach())
+        for number, routed in enumerate(block.routed):
+            unit = routed_unit(block, number)
+            path = next(n for n, m in block.module.named_modules() if m is unit)
+            gradient = others.pop((block.layer, path))
+            total += expert_biases(run, block, routed, acts, gradient[row])
+    total += sum(float(values.double().sum()) for values in scores.values.values())
+    total += sum(float(g[row] @ written.outputs[key][row]) for key, g in others.items())
+    real = float(uncapped(run, plain_logits(run))[TARGET.token_id])
+    # Rounding is measured against the sizes of the shares: they cancel one another in a random model.
+    assert total == pytest.approx(real, abs=1e-4 * component_scale(written, 0, row), rel=1e-4)
+    assert sum(float(v.abs().sum()) for v in scores.values.values()) > 0.01 * component_scale(written, 0, row)
+
+
+def expert_biases(run: Run, block: Any, routed: Any, acts: Any, gradient: Tensor) -> float:
+    first = block.first_expert(routed)
+    total = 0.0
+    for expert, record in acts.routed[block.layer][0].items():
+        if not first <= expert < first + routed.experts or routed.parameter is None:
+            continue
+        owner, _, name = routed.parameter.rpartition(".")
+        bias = getattr(routed.module.get_submodule(owner), f"{name}_bias", None)
+        if bias is not None:
+            total += record.weight * float(gradient @ bias.detach()[expert - first])
+    return total
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_equals_finite_differences(name: str) -> None:
+    run = recorded(name, torch.float64)
+    scores = score_all(run.model, run, [TARGET], "gradient_activation", positions="predicting")[0]
+    acts = run.activations(TARGET.position)
+    for neuron in neurons_of(run):
+        step = 1e-5
+        up = scaled_logits(run, neuron, lambda a: a * (1 + step))[TARGET.token_id]
+        down = scaled_logits(run, neuron, lambda a: a * (1 - step))[TARGET.token_id]
+        difference = float(up - down) / (2 * step)
+        largest = max(float(v.abs().max()) for v in scores.values.values())
+        assert scores[neuron] == pytest.approx(difference, rel=1e-3, abs=1e-4 * largest), neuron
+    plain = score_all(run.model, run, [TARGET], "gradient")[0]
+    for layer, a in acts.dense.items():
+        torch.testing.assert_close(plain.values[layer, None] * a[0].float(), scores.values[layer, None])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_causal_effect_equals_zeroing_by_hand(name: str) -> None:
+    run = recorded(name)
+    neurons = neurons_of(run)
+    found = locate(run.model, run, target=TARGET.token_id, position=TARGET.position, method="causal_effect",
+                   among=NeuronSet.of(neurons), batch=3)  # fmt: skip
+    before = plain_logits(run).log_softmax(-1)[TARGET.token_id]
+    assert {m.neuron for m in found} == set(neurons)
+    for member in found:
+        after = scaled_logits(run, member.neuron, torch.zeros_like).log_softmax(-1)[TARGET.token_id]
+        assert member.score == pytest.approx(float(before - after), rel=1e-3, abs=2e-5), member.neuron
+    assert max(abs(m.score) for m in found) > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_last_position_equals_a_whole_pass(name: str) -> None:
+    run = recorded(name)
+    last = LastPosition(run.model, run.forced_inputs())
+    torch.testing.assert_close(last.evaluate(2), plain_logits(run).expand(2, -1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generation_records_what_a_whole_pass_does(name: str) -> None:
+    run = recorded(name)
+    model = run.model
+    with Recorder(model.blocks) as recorder, torch.inference_mode():
+        ids = model._generate(run.prompted.inputs, 3, recorder)
+    spoken = Run(model, run.prompted, ids, recorder.passes)
+    for position in range(len(recorder.passes)):
+        whole = model.record(spoken.forced_inputs(position), rows=[-1])
+        for layer, a in spoken.activations(position).dense.items():
+            torch.testing.assert_close(a, whole.dense[layer], rtol=1e-3, atol=1e-4, msg=lambda m: f"{position}: {m}")
+        for layer, rows in spoken.activations(position).routed.items():
+            assert rows[0].keys() == whole.routed[layer][0].keys()
+            for expert, record in rows[0].items():
+                other = whole.routed[layer][0][expert]
+                torch.testing.assert_close(record.activation, other.activation, rtol=1e-3, atol=1e-4)
+                assert record.weight == pytest.approx(other.weight, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_lets_go_of_hooks_and_gradients(name: str) -> None:
+    run = recorded(name)
+    model = run.model
+    frozen = next(model.module.parameters())
+    frozen.requires_grad_(False)
+    flags = [p.requires_grad for p in model.module.parameters()]
+    before = list(all_hooks(model.module))
+    for method in ("contribution", "gradient", "integrated_gradients"):
+        scores = score_all(model, run, [TARGET], method)[0]
+        assert all(torch.isfinite(values).all() for values in scores.values.values())
+    for positions in (None, [0]):
+        with pytest.raises(KeyError, match="on purpose"), Recorder(model.blocks, positions):
+            raise KeyError("on purpose")
+    assert list(all_hooks(model.module)) == before
+    assert [p.requires_grad for p in model.module.parameters()] == flags
+    assert all(p.grad is None for p in model.module.parameters())
+    frozen.requires_grad_(True)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3_text", "mixtral", "gpt_oss", "t5", "llava", "qwen2_vl"])
+def test_half_precision_is_finite(name: str) -> None:
+    run = recorded(name, torch.bfloat16)
+    exact = score_all(recorded(name).model, recorded(name), [TARGET], "contribution")[0]
+    for method in ("contribution", "gradient_activation", "integrated_gradients"):
+        scores = score_all(run.model, run, [TARGET], method)[0]
+        assert all(values.dtype == torch.float32 for values in scores.values.values())
+        assert len(scores.top(5)) == 5
+        assert not math.isnan(scores.top(1)[0].score)
+    rounded = score_all(run.model, run, [TARGET], "contribution")[0]
+    for place, values in exact.values.items():
+        if place[1] is None:
+            assert torch.nn.functional.cosine_similarity(rounded.values[place], values, dim=0) > 0.9

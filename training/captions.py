@@ -1,0 +1,172 @@
+"""What the model should say of a view: our own plain sentences, and how several of them share one photo in a batch."""
+
+import dataclasses
+import random
+import re
+
+import torch
+
+from neuronwise.data.objects import imagenet_parents, objects_named, objects_pattern
+
+PROMPT = "Describe the image in few words."
+OTHER_PROMPTS = ("What is in this image?", "Describe the image.", "What do you see?", "Describe this photo briefly.")
+LIST_PROMPT = "What is in this image?"
+
+_PLAIN = ("{A}.", "{A}.", "A photo of {a}.", "A close-up of {a}.", "There is {a} in the photo.", "A picture of {a}.")
+_NAMED = ("{A}, {b}.", "A close-up of {a}, {b}.", "A photo of {a}, {b}.")
+_BEGUN = (" A photo of", " A picture of", " This is")
+
+
+@dataclasses.dataclass
+class Sample:
+    """One view with a prompt (None: plain text that `begun` begins) and the sentences that may answer it."""
+
+    prompt: str | None
+    answers: list[str]
+    begun: str = ""
+
+
+def with_article(words: str) -> str:
+    """Return "a dog", "an owl", "sunglasses"."""
+    if words.endswith("s") and not words.endswith(("ss", "us", "bus")):
+        return words
+    return ("an " if words[0].lower() in "aeiou" else "a ") + words
+
+
+def capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def listing(words: list[str]) -> str:
+    """Return "A dog, a car and a person."."""
+    parts = [with_article(word) for word in words]
+    return capital(", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]) + "."
+
+
+def tidy(caption: str) -> str:
+    """Return a caption with one full stop at its end and single spaces."""
+    return capital(re.sub(r"\s+", " ", caption).strip().rstrip(".!, ")) + "."
+
+
+def plain_word(index: int, name: str, chance: random.Random) -> str:
+    """Return a plain word for an ImageNet class: mostly its closest parent."""
+    parents = imagenet_parents(index)
+    return parents[0] if parents and chance.random() < 0.85 else name
+
+
+def class_answers(index: int, name: str, chance: random.Random) -> list[str]:
+    """Return sentences for a class-named photo: the plain parent alone, parent and name, name and parent."""
+    parents = imagenet_parents(index)
+    plain = parents[0] if parents else name
+    chosen = [chance.choice(_PLAIN).format(A=capital(with_article(plain)), a=with_article(plain))]
+    pair = [plain, name] if plain.lower() != name.lower() else None
+    if pair:
+        for first, second in (pair, pair[::-1]):
+            form = chance.choice(_NAMED)
+            chosen.append(
+                form.format(A=capital(with_article(first)), a=with_article(first), b=with_article(second))
+            )
+    return chosen
+
+
+def plain_answers(word: str, chance: random.Random, count: int = 2) -> list[str]:
+    """Return sentences for a view of one thing."""
+    forms = chance.sample(sorted(set(_PLAIN)), count)
+    return [form.format(A=capital(with_article(word)), a=with_article(word)) for form in forms]
+
+
+def begun_sample(word: str, chance: random.Random) -> Sample:
+    """Return a sample that completes plain text instead of answering a chat prompt."""
+    return Sample(None, [f" {with_article(word)}."], chance.choice(_BEGUN))
+
+
+class Packer:
+    """Lays samples out as token rows in which all answers to one prompt share the photo and the prompt before them.
+
+    An answer attends to what it shares and to itself, never to another answer, and its positions follow the prompt's,
+    so that the model computes for each answer what it would compute for it alone.
+    """
+
+    def __init__(self, tokenizer: object, image_tokens: int, image_token_id: int, object_weight: float):
+        self.tokenizer, self.image_tokens, self.image_token_id = tokenizer, image_tokens, image_token_id
+        self.object_weight = object_weight
+        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")  # type: ignore[attr-defined]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids  # type: ignore[operator]
+
+    def shared(self, sample: Sample) -> list[int]:
+        """Return the token ids before the answers, the image's placeholders among them."""
+        image = [self.image_token_id] * self.image_tokens
+        if sample.prompt is None:
+            return image + self._ids("\n" + sample.begun.lstrip())
+        before, after = "<|im_start|>user\n", f"\n{sample.prompt}<|im_end|>\n<|im_start|>assistant\n"
+        return self._ids(before) + image + self._ids(after)
+
+    def answer(self, text: str) -> tuple[list[int], list[float]]:
+        """Return an answer's ids with the end of turn, and the weight of each in the loss: objects weigh more."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)  # type: ignore[operator]
+        spans = [match.span() for match in objects_pattern().finditer(text.lower())]
+        weights = [
+            self.object_weight if any(start < last and first < end for first, last in spans) else 1.0
+            for start, end in encoded.offset_mapping
+        ]
+        return encoded.input_ids + [self.end], [*weights, 1.0]
+
+    def pack(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
+        """Return ids, positions (B, L), mask (B, 1, L, L), and `rows`, `targets`, `weights` of what is predicted."""
+        laid = []
+        for sample in samples:
+            shared = self.shared(sample)
+            ids, positions, segments = list(shared), list(range(len(shared))), [0] * len(shared)
+            predictions = []
+            for number, text in enumerate(sample.answers, start=1):
+                tokens, weights = self.answer(text)
+                before = len(shared) - 1
+                for offset, (token, weight) in enumerate(zip(tokens, weights, strict=True)):
+                    predictions.append((before, token, weight / len(sample.answers)))
+                    before = len(ids) + offset
+                # The end of turn is predicted from, never fed: nothing follows it.
+                ids += tokens[:-1]
+                positions += range(len(shared), len(shared) + len(tokens) - 1)
+                segments += [number] * (len(tokens) - 1)
+            laid.append((ids, positions, segments, predictions))
+        # Few different shapes: the matrix library prepares itself anew for each.
+        length = -(-max(len(ids) for ids, *_ in laid) // 16) * 16
+        packed_ids = torch.full((len(laid), length), self.end)
+        packed_positions = torch.zeros((len(laid), length), dtype=torch.long)
+        packed_segments = torch.full((len(laid), length), -1)
+        rows, targets, weights = [], [], []
+        for number, (ids, positions, segments, predictions) in enumerate(laid):
+            packed_ids[number, : len(ids)] = torch.tensor(ids)
+            packed_positions[number, : len(ids)] = torch.tensor(positions)
+            packed_segments[number, : len(ids)] = torch.tensor(segments)
+            for row, target, weight in predictions:
+                rows.append(number * length + row)
+                targets.append(target)
+                weights.append(weight)
+        padding = -len(rows) % 64
+        rows, targets, weights = rows + [0] * padding, targets + [self.end] * padding, weights + [0.0] * padding
+        key, query = packed_segments[:, None, :], packed_segments[:, :, None]
+        allowed = ((key == 0) | (key == query)) & torch.ones(length, length, dtype=torch.bool).tril()
+        mask = torch.zeros(len(laid), 1, length, length).masked_fill(~allowed[:, None], torch.finfo(torch.bfloat16).min)
+        return {
+            "ids": packed_ids,
+            "positions": packed_positions,
+            "mask": mask.to(torch.bfloat16),
+            "rows": torch.tensor(rows),
+            "targets": torch.tensor(targets),
+            "weights": torch.tensor(weights),
+        }
+
+
+def caption_choices(captions: list[str], objects: set[str], chance: random.Random, count: int) -> list[str]:
+    """Choose `count` captions, likelier those that name more of the photo's objects."""
+    left = [tidy(caption) for caption in captions]
+    weights = [1.0 + len(objects_named(caption) & objects) for caption in left]
+    chosen = []
+    for _ in range(min(count, len(left))):
+        at = chance.choices(range(len(left)), weights)[0]
+        chosen.append(left.pop(at))
+        weights.pop(at)
+    return chosen

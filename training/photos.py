@@ -1,0 +1,158 @@
+"""Photos to train and measure on: the fixed splits, what is known of each photo, and random views of it."""
+
+import dataclasses
+import json
+import pathlib
+import random
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+
+from neuronwise.data.objects import objects_named
+
+SIDE = 224
+Box = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass
+class Photo:
+    """A photo in memory and what is known of it: captions, annotated objects with boxes, or an ImageNet class."""
+
+    path: pathlib.Path
+    image: Image.Image
+    captions: list[str] = dataclasses.field(default_factory=list)
+    boxes: list[tuple[str, Box]] = dataclasses.field(default_factory=list)
+    class_index: int | None = None
+    class_name: str = ""
+
+    @property
+    def objects(self) -> set[str]:
+        """The annotated categories."""
+        return {category for category, _ in self.boxes}
+
+    @property
+    def agreed_objects(self) -> set[str]:
+        """The annotated categories or, without annotations, those that at least two captions name."""
+        if self.boxes:
+            return self.objects
+        named = [objects_named(caption) for caption in self.captions]
+        return {category for names in named for category in names if sum(category in other for other in named) > 1}
+
+
+@dataclasses.dataclass
+class Splits:
+    """Training photos, photos that choose recipe and checkpoint, and photos that are only ever measured on."""
+
+    train: list[Photo]
+    validation: list[Photo]
+    test: list[Photo]
+
+
+def _open(path: pathlib.Path, longest: int | None) -> Image.Image:
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    if longest:
+        # Training keeps all photos in memory; twice the encoder's side is enough for crops.
+        image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+    return image
+
+
+def read_coco(folder: pathlib.Path, part: str, longest: int | None = 512) -> list[Photo]:
+    """Read one part ("train2017", "val2017") of a COCO folder: photos with captions and, where given, boxes."""
+    captions = json.loads((folder / f"annotations/captions_{part}.json").read_text())
+    instances = json.loads((folder / f"annotations/instances_{part}.json").read_text())
+    categories = {category["id"]: category["name"] for category in instances["categories"]}
+    photos = {}
+    for entry in sorted(captions["images"], key=lambda entry: entry["id"]):
+        path = folder / part / entry["file_name"]
+        photo = photos[entry["id"]] = Photo(path, _open(path, longest))
+        # Boxes are kept relative, since photos are made smaller.
+        width, height = entry["width"], entry["height"]
+        for annotation in instances["annotations"]:
+            if annotation["image_id"] == entry["id"] and not annotation["iscrowd"]:
+                x, y, w, h = annotation["bbox"]
+                box = (x / width, y / height, (x + w) / width, (y + h) / height)
+                photo.boxes.append((categories[annotation["category_id"]], box))
+    for annotation in captions["annotations"]:
+        photos[annotation["image_id"]].captions.append(annotation["caption"])
+    return list(photos.values())
+
+
+def split_coco(folder: pathlib.Path, longest: int | None = 512) -> Splits:
+    """Split by what is annotated: val2017 photos with objects are the test, every fourth train2017 photo validation."""
+    first, second = (read_coco(folder, part, longest) for part in ("train2017", "val2017"))
+    train = [photo for number, photo in enumerate(first) if number % 4] + [p for p in second if not p.boxes]
+    return Splits(train=train, validation=first[::4], test=[photo for photo in second if photo.boxes])
+
+
+def split_classes(folder: pathlib.Path, longest: int | None = 512) -> Splits:
+    """Split class-named photos by class: every tenth is the test, every twentieth from the fifth on validation."""
+    splits = Splits([], [], [])
+    for line in (folder / "metadata.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        index, path = entry["class_index"], folder / entry["file_name"]
+        photo = Photo(path, _open(path, longest), class_index=index, class_name=entry["class_name"])
+        part = splits.test if index % 10 == 0 else splits.validation if index % 20 == 5 else splits.train
+        part.append(photo)
+    return splits
+
+
+def read_captioned(folder: pathlib.Path) -> list[Photo]:
+    """Read any folder of photos whose metadata.jsonl gives file_name and caption (a string or several)."""
+    photos = []
+    for line in (folder / "metadata.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        captions = [entry["caption"]] if isinstance(entry["caption"], str) else list(entry["caption"])
+        photos.append(Photo(folder / entry["file_name"], _open(folder / entry["file_name"], 512), captions=captions))
+    return photos
+
+
+def whole(image: Image.Image, width: int = SIDE, height: int = SIDE, flip: bool = False) -> Image.Image:
+    """Squeeze the whole photo to the encoder's square, as the served model does."""
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return ImageOps.mirror(resized) if flip else resized
+
+
+def random_view(
+    image: Image.Image,
+    chance: random.Random,
+    smallest: float,
+    width: int = SIDE,
+    height: int = SIDE,
+    box: Box = (0, 0, 1, 1),
+    flip: bool = True,
+) -> Image.Image:
+    """Return a random crop of at least the share `smallest` of `box`, flipped and recolored at random."""
+    area, ratio = chance.uniform(smallest, 1), chance.uniform(0.8, 1.25)
+    across, down = min((area * ratio) ** 0.5, 1), min((area / ratio) ** 0.5, 1)
+    left = box[0] + chance.uniform(0, 1 - across) * (box[2] - box[0])
+    top = box[1] + chance.uniform(0, 1 - down) * (box[3] - box[1])
+    right, bottom = left + across * (box[2] - box[0]), top + down * (box[3] - box[1])
+    pixels = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+    view = image.resize((width, height), Image.Resampling.BICUBIC, box=pixels)
+    if flip and chance.random() < 0.5:
+        view = ImageOps.mirror(view)
+    if chance.random() < 0.5:
+        for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+            view = change(view).enhance(chance.uniform(0.7, 1.3))
+    return view
+
+
+def around(box: Box, chance: random.Random) -> Box:
+    """Return a box with some of its surroundings."""
+    margin = chance.uniform(0.05, 0.5)
+    width, height = box[2] - box[0], box[3] - box[1]
+    # A very long box is widened, since the view squeezes it to a square.
+    across, down = max(width, height / 2) - width, max(height, width / 2) - height
+    return (
+        max(box[0] - margin * width - across / 2, 0),
+        max(box[1] - margin * height - down / 2, 0),
+        min(box[2] + margin * width + across / 2, 1),
+        min(box[3] + margin * height + down / 2, 1),
+    )
+
+
+def pixels(views: list[Image.Image]) -> torch.Tensor:
+    """Stack views to the encoder's input (B, 3, 224, 224)."""
+    stacked = np.stack([np.asarray(view, dtype=np.float32) for view in views])
+    return torch.from_numpy((stacked - 127) / 128).permute(0, 3, 1, 2)
