@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +20,6 @@ from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
     from neuronwise.model import Model, Run
-    from neuronwise.read import Finding
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -117,9 +117,11 @@ def find(
         found = find_neurons(
             loaded, run, concept or None, targets, method=method, top=top, seed=seed, heat=out is not None, **options
         )
-        content = found.to_dict()
+        content = {**found.to_dict(), "command": shlex.join(["neuronwise", *sys.argv[1:]])}
         if out is not None:
-            _write_out(out, found, content)
+            from neuronwise.report import write_finding
+
+            write_finding(out, found, content)
     _print_notes(content)
     if as_json:
         _print_json(content)
@@ -223,7 +225,7 @@ def _answer(model: Model, run: Run) -> int:
         return run.output_ids[0]
     import torch
 
-    with torch.inference_mode():
+    with torch.no_grad():
         return int(model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
 
 
@@ -236,26 +238,6 @@ def _method_options(method: str, activation: str | None, normalize: bool, contra
     if contrast:
         options["contrast"] = int(contrast[0]) if len(contrast) == 1 and contrast[0].isdigit() else contrast
     return options
-
-
-def _write_out(out: Path, found: Finding, content: dict[str, Any]) -> None:
-    from neuronwise.neurons import write_json
-    from neuronwise.report import ConceptHeat, write_page
-
-    heat = [
-        None
-        if concept.heat is None
-        else ConceptHeat(
-            mean=concept.heat.grid.tolist(),
-            neurons=concept.heat.each.tolist(),
-            box=concept.heat.box,
-            note=concept.heat_note,
-        )
-        for concept in found.concepts
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "finding.json", content)
-    write_page(out, content, found.run.image, heat if any(heat) else None)
 
 
 def _require_writable(out: Path | None) -> None:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from families import NAMES, tiny  # noqa: E402
 
-from neuronwise import locate  # noqa: E402
+from neuronwise.errors import MethodError  # noqa: E402
 from neuronwise.locate import score_all  # noqa: E402
+from neuronwise.locate.causal_effect import causal_effect  # noqa: E402
 from neuronwise.locate.contribution import component_scale, direct_shares  # noqa: E402
 from neuronwise.model import Model, Run, Target  # noqa: E402
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first  # noqa: E402
@@ -55,6 +56,11 @@ def own_weight(module: nn.Module) -> Tensor:
     return module.weight.detach() if hasattr(module, "nx") else module.weight.detach().T
 
 
+def served_layers(run: Run, module: nn.Module) -> list[int]:
+    """The layers that ``module`` writes for: Zamba has one feed-forward block for many."""
+    return [block.layer for block in run.model.blocks if any(w.module is module for w in block.dense)]
+
+
 def neurons_of(run: Run) -> list[Neuron]:
     """The strongest neuron of every layer, dense and routed."""
     acts = run.activations(TARGET.position)
@@ -85,8 +91,12 @@ def scaled_logits(run: Run, neuron: Neuron, change: Callable[[Tensor], Tensor]) 
     """
     block = run.model.blocks[neuron.layer]
     busy = [False]
+    calls = [0]
 
     def dense(module: nn.Module, args: Any, kwargs: Any, unit: int) -> Any:
+        calls[0] += 1
+        if served_layers(run, module)[calls[0] - 1] != neuron.layer:
+            return None
         inputs = first_tensor(args, kwargs).clone()
         flat = inputs.view(-1, inputs.shape[-1])
         flat[-1, unit] = change(flat[-1, unit])
@@ -129,15 +139,16 @@ def all_hooks(module: nn.Module) -> Iterator[Any]:
 @pytest.mark.parametrize("name", NAMES)
 def test_recorded_activations_reproduce_what_is_written(name: str) -> None:
     run = recorded(name)
-    written: dict[tuple[int, str], Tensor] = {}
+    written: dict[int, list[Tensor]] = {}  # a module that serves several layers is called in their order
     with Hooks() as hooks:
         for block in run.model.blocks:
             for writer in block.dense:
 
                 def keep(module: nn.Module, args: Any, kwargs: Any, output: Any, key: Any) -> None:
-                    written[key] = output.detach().reshape(-1, output.shape[-1])[-1]
+                    written.setdefault(key, []).append(output.detach().reshape(-1, output.shape[-1])[-1].clone())
 
-                hooks.after(writer.module, functools.partial(keep, key=(block.layer, writer.path)))
+                if len(served_layers(run, writer.module)) == 1 or block.layer == served_layers(run, writer.module)[0]:
+                    hooks.after(writer.module, functools.partial(keep, key=id(writer.module)))
         plain_logits(run)
     acts = run.activations(TARGET.position)
     assert any(block.num_neurons for block in run.model.blocks)
@@ -150,10 +161,21 @@ def test_recorded_activations_reproduce_what_is_written(name: str) -> None:
             torch.testing.assert_close(block.value_vectors[:, start - writer.width : start].T, own_weight(writer.module))
             bias = getattr(writer.module, "bias", None)
             expected = expected if bias is None else expected + bias.detach()
-            torch.testing.assert_close(expected, written[block.layer, writer.path], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(expected, written[id(writer.module)].pop(0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# JetMoE's attention is a mixture of experts with a bias of its own around it, which is no module's output: refused.
+UNSPLIT = ("jetmoe",)
+
+
+@pytest.mark.parametrize("name", UNSPLIT)
+def test_a_stream_that_does_not_add_up_is_refused(name: str) -> None:
+    run = recorded(name)
+    with pytest.raises(MethodError, match="cannot be split"):
+        score_all(run.model, run, [TARGET], "contribution", normalize=True)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNSPLIT])
 def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
     run = recorded(name)
     model = run.model
@@ -165,7 +187,10 @@ def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
     acts = run.activations(TARGET.position)
     for block in model.blocks:
         for writer in block.dense:
-            gradient = others.pop((block.layer, writer.path))
+            gradient = others.pop((block.layer, writer.path), None)
+            if gradient is None:  # written into another branch (Zamba's, which Mamba reads): no share of its own
+                assert not any(scores.values[block.layer, None])
+                continue
             bias = getattr(writer.module, "bias", None)
             total += 0.0 if bias is None else float(gradient[row] @ bias.detach())
         for number, routed in enumerate(block.routed):
@@ -178,12 +203,14 @@ def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
     real = float(uncapped(run, plain_logits(run))[TARGET.token_id])
     # Rounding is measured against the sizes of the shares: they cancel one another in a random model.
     assert total == pytest.approx(real, abs=1e-4 * component_scale(written, 0, row), rel=1e-4)
-    assert sum(float(v.abs().sum()) for v in scores.values.values()) > 0.01 * component_scale(written, 0, row)
+    if name != "zamba2":
+        assert sum(float(v.abs().sum()) for v in scores.values.values()) > 0.01 * component_scale(written, 0, row)
 
 
 def expert_biases(run: Run, block: Any, routed: Any, acts: Any, gradient: Tensor) -> float:
     first = block.first_expert(routed)
-    total = 0.0
+    own = getattr(routed_unit(block, block.routed.index(routed)), "bias", None)
+    total = 0.0 if own is None else float(gradient @ own.detach())
     for expert, record in acts.routed[block.layer][0].items():
         if not first <= expert < first + routed.experts or routed.parameter is None:
             continue
@@ -194,18 +221,23 @@ def expert_biases(run: Run, block: Any, routed: Any, acts: Any, gradient: Tensor
     return total
 
 
+def relative_slope(run: Run, neuron: Neuron, step: float) -> float:
+    """The logit's change for each part by which the neuron's activation grows: a · ∂y/∂a."""
+    up, down = (scaled_logits(run, neuron, lambda a, s=s: a * (1 + s))[TARGET.token_id] for s in (step, -step))
+    return float(up - down) / (2 * step)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_equals_finite_differences(name: str) -> None:
-    run = recorded(name, torch.float64)
+    run = recorded(name, torch.float32 if name == "xglm" else torch.float64)  # its mask overflows in float64
     scores = score_all(run.model, run, [TARGET], "gradient_activation", positions="predicting")[0]
     acts = run.activations(TARGET.position)
+    largest = max(float(v.abs().max()) for v in scores.values.values())
     for neuron in neurons_of(run):
-        step = 1e-5
-        up = scaled_logits(run, neuron, lambda a: a * (1 + step))[TARGET.token_id]
-        down = scaled_logits(run, neuron, lambda a: a * (1 - step))[TARGET.token_id]
-        difference = float(up - down) / (2 * step)
-        largest = max(float(v.abs().max()) for v in scores.values.values())
-        assert scores[neuron] == pytest.approx(difference, rel=1e-3, abs=1e-4 * largest), neuron
+        # Central differences, extrapolated: norms and rotary embeddings compute in float32 even in a float64 model,
+        # so that a smaller step would drown.
+        fine, coarse = (relative_slope(run, neuron, step) for step in (1e-2, 2e-2))
+        assert scores[neuron] == pytest.approx((4 * fine - coarse) / 3, rel=1e-3, abs=1e-4 * largest), neuron
     plain = score_all(run.model, run, [TARGET], "gradient")[0]
     for layer, a in acts.dense.items():
         torch.testing.assert_close(plain.values[layer, None] * a[0].float(), scores.values[layer, None])
@@ -215,8 +247,7 @@ def test_gradient_equals_finite_differences(name: str) -> None:
 def test_causal_effect_equals_zeroing_by_hand(name: str) -> None:
     run = recorded(name)
     neurons = neurons_of(run)
-    found = locate(run.model, run, target=TARGET.token_id, position=TARGET.position, method="causal_effect",
-                   among=NeuronSet.of(neurons), batch=3)  # fmt: skip
+    found = causal_effect(run.model, run, TARGET, NeuronSet.of(neurons), batch=3)
     before = plain_logits(run).log_softmax(-1)[TARGET.token_id]
     assert {m.neuron for m in found} == set(neurons)
     for member in found:

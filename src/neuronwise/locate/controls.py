@@ -44,13 +44,11 @@ def random_same_layers(model: Model, like: NeuronSet, *, seed: int = 0) -> Neuro
     for neuron in like.neurons:
         block = model.blocks[neuron.layer]
         width = block.width if neuron.expert is None else block.expert(neuron.expert)[0].width
-        free = [
-            candidate
-            for unit in torch.randperm(width, generator=generator).tolist()
-            if (candidate := Neuron(neuron.layer, unit, neuron.expert)) not in taken and candidate not in drawn
-        ]
-        if not free:
+        shuffled = torch.randperm(width, generator=generator).tolist()
+        candidates = (Neuron(neuron.layer, unit, neuron.expert) for unit in shuffled)
+        free = next((candidate for candidate in candidates if candidate not in taken and candidate not in drawn), None)
+        if free is None:
             raise MethodError(f"Layer {neuron.layer} has too few neurons for a control of {len(like)} others.")
-        drawn.add(free[0])
-        members.append(ScoredNeuron(free[0], 0.0))
+        drawn.add(free)
+        members.append(ScoredNeuron(free, 0.0))
     return NeuronSet(tuple(members), {"method": "random_same_layers", "seed": seed, "like": dict(like.record)})

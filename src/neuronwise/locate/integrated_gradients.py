@@ -71,19 +71,19 @@ def _scale(hooks: Hooks, block: Block, acts: Activations, steps: int, leaves: di
         return change
 
     for writer in block.dense:
-        change_output(hooks, writer.module, scaled(writer.path, writer_bias(writer.module)))  # type: ignore[arg-type]
+        change_output(hooks, writer.module, scaled(writer.path, writer_bias(writer.module)), block)  # type: ignore[arg-type]
     for number, _ in enumerate(block.routed):
         routed_part = routed_written(block, acts, number)
 
         def change(out: Tensor, number: int = number, part: Tensor = routed_part) -> Tensor:
             rows = out.reshape(steps, -1, out.shape[-1])
             factor = factors.to(out.device).unsqueeze(1)
-            moved = rows[:, -1].float() + (factor - 1) * part.to(out.device)
-            leaf = moved.to(out.dtype).detach().requires_grad_(True)
+            leaf = (factor * part.to(out.device)).to(out.dtype).requires_grad_(True)
             leaves[f"routed {number}"] = leaf
-            return torch.cat([rows[:, :-1], leaf.unsqueeze(1)], dim=1).reshape(out.shape)
+            moved = rows[:, -1] - part.to(out.device, out.dtype) + leaf  # a shared expert's part stays in the graph
+            return torch.cat([rows[:, :-1], moved.unsqueeze(1)], dim=1).reshape(out.shape)
 
-        change_output(hooks, routed_unit(block, number), change)
+        change_output(hooks, routed_unit(block, number), change, block)
 
 
 def routed_written(block: Block, acts: Activations, number: int) -> Tensor:

@@ -97,6 +97,11 @@ def dissect(module: nn.Module) -> Anatomy:
     return Anatomy(decoder_path, hidden_size, tuple(layers))
 
 
+def holds_feed_forward_parts(module: nn.Module) -> bool:
+    """Whether any part is called a feed-forward block: then neurons may exist that ``dissect`` did not find."""
+    return any(_FEED_FORWARD.search(type(part).__name__) for part in module.modules())
+
+
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a linear-like module: nn.Linear and its quantized kin, or Conv1D; None for anything else."""
     if hasattr(module, "nx") and hasattr(module, "nf"):  # transformers' Conv1D
@@ -262,13 +267,14 @@ def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | N
             width = rows if transposed else columns
             if any(width in shape[1:] or 2 * width in shape[1:] for shape in others):
                 return Routed(path, module, experts, width, hidden_size, name, transposed)
-    flat = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() == 2}
-    width = getattr(module, "ffn_hidden_size", None)
-    if len(flat) >= 2 and width and linear_shape(module) is None and _FEED_FORWARD.search(type(module).__name__):
-        name = [n for n in flat if _DOWN.search(n)][-1:] or list(flat)[-1:]
-        rows, columns = flat[name[0]].shape
-        if columns == hidden_size and rows % width == 0:
-            return Routed(path, module, rows // width, width, hidden_size, name[0], True)
+    for owner, child in module.named_children():  # DBRX's container hands flat slices to the module that holds them
+        flat = {n: p for n, p in child.named_parameters(recurse=False) if p.dim() == 2}
+        width = getattr(child, "ffn_hidden_size", None)
+        if len(flat) >= 2 and width and linear_shape(child) is None and _FEED_FORWARD.search(type(child).__name__):
+            name = ([n for n in flat if _DOWN.search(n)] or list(flat))[-1]
+            rows, columns = flat[name].shape
+            if columns == hidden_size and rows % width == 0:
+                return Routed(path, module, rows // width, width, hidden_size, f"{owner}.{name}", True)
     return None
 
 

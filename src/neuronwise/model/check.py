@@ -95,7 +95,7 @@ def _check_routed(model: Model, block: Block, routed: Any) -> None:
     if parent is block.module:
         return  # called by the layer itself with a router beside it: proved when a run records it
     with Hooks() as hooks, torch.no_grad():
-        record_routed(hooks, routed, parent, lambda: 2, calls.append)
+        record_routed(hooks, routed, parent, block.dense, lambda: 2, calls.append)
         try:
             parent(_probe(model, parent, 1, 2, model.hidden_size))
         except Exception:  # a block that wants more than hidden states: proved when a run records it

@@ -56,14 +56,17 @@ def token_spans(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tup
             list(token_ids[:count]), skip_special_tokens=True, clean_up_tokenization_spaces=False
         ).rstrip("\ufffd")
         if not grown.startswith(text):  # a byte token changed what stood before it: it owns the change
-            common = next(
-                i for i, pair in enumerate(zip(grown + "\0", text + "\1", strict=False)) if pair[0] != pair[1]
-            )
+            common = _common_prefix(grown, text)
             spans = [(min(s, common), min(e, common)) for s, e in spans]
             text = text[:common]
         spans.append((len(text), len(grown)))
         text = grown
     return text, spans
+
+
+def _common_prefix(left: str, right: str) -> int:
+    pairs = zip(left, right, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
 def nouns(text: str) -> list[str]:

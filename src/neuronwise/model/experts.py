@@ -9,7 +9,8 @@ Nothing of any architecture's formula (gates, clamps, biases, scaled inputs) is 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neuronwise.errors import ModelError
-from neuronwise.model.anatomy import Routed
+from neuronwise.model.anatomy import Dense, Routed
 from neuronwise.model.blocks import expert_weight
 from neuronwise.model.hooks import Hooks, first_tensor
 
@@ -33,7 +34,10 @@ class ExpertActivation:
 
 @dataclass(frozen=True)
 class RoutedCall:
-    """The recorded arguments and output of one call of an experts module (or of the module around it)."""
+    """The recorded arguments of one call of an experts module (or of the module around it).
+
+    ``output`` is what the routed experts alone added to its output.
+    """
 
     routed: Routed
     module: nn.Module
@@ -48,26 +52,68 @@ class RoutedCall:
         kwargs = {name: _row(value, index, self.tokens) for name, value in self.kwargs.items()}
         with torch.no_grad(), _plain_implementation(self.module), _watch(self.routed) as seen:
             _tensor(self.module(*args, **kwargs))
-        output = self.output.reshape(self.tokens, -1)[index].float()
+        output = self.output.reshape(self.tokens, -1)[index]
         active = {expert: activation for expert, activation in seen.items() if bool(activation.any())}
         if not active:
             return {}
         return _with_weights(self.routed, active, _weights_given(self, index), output)
 
 
-def record_routed(hooks: Hooks, routed: Routed, parent: nn.Module, tokens: Any, keep: Any) -> None:
-    """Call ``keep(RoutedCall)`` for every call of the experts, with ``tokens()`` the number of tokens in the pass."""
-    state = {"inside": False}
+def record_routed(
+    hooks: Hooks, routed: Routed, parent: nn.Module, dense: Sequence[Dense], tokens: Any, keep: Any
+) -> None:
+    """Call ``keep(RoutedCall)`` for every call of the experts, with ``tokens()`` the number of tokens in the pass.
+
+    ``dense`` are the layer's dense writers: those inside of the module that is called (Llama 4's shared expert) are
+    taken out of its output, as is a bias of its own.
+    """
+    unit = call_unit(routed, parent)
+    beside: dict[int, Tensor] = {}
 
     def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if state["inside"] or _watching:
+        if _watching:
             return
         hidden = first_tensor(args, kwargs)
         if hidden.numel() != tokens() * hidden.shape[-1]:
             return
-        keep(RoutedCall(routed, module, _kept(args), _kept(kwargs), _tensor(output).detach(), tokens()))
+        written = _tensor(output).detach().reshape(tokens(), -1)
+        for other in beside.values():
+            written = written - other.reshape(tokens(), -1)
+        bias = unit_bias(unit, written.shape[-1])
+        if bias is not None:
+            written = written - bias
+        keep(RoutedCall(routed, module, _kept(args), _kept(kwargs), written, tokens()))
 
-    hooks.after(call_unit(routed, parent), after)
+    for writer in writers_inside(unit, dense):
+        keep_beside(hooks, writer.module, beside)
+    hooks.after(unit, after)
+
+
+def writers_inside(unit: nn.Module, dense: Sequence[Dense]) -> list[Dense]:
+    """The dense writers that are part of ``unit``."""
+    parts = {id(module) for module in unit.modules()}
+    return [writer for writer in dense if id(writer.module) in parts]
+
+
+def keep_beside(hooks: Hooks, module: nn.Module, kept: dict[int, Tensor]) -> None:
+    """Keep what ``module`` last returned under its id."""
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if not _watching:
+            kept[id(module)] = _tensor(output).detach().clone()  # Llama 4 adds to it in place
+
+    hooks.after(module, after)
+
+
+def unit_bias(unit: nn.Module, hidden_size: int) -> Tensor | None:
+    """A bias that the module around the experts adds to their sum (JetMoE)."""
+    bias = getattr(unit, "bias", None)
+    return bias.detach() if isinstance(bias, Tensor) and bias.shape == (hidden_size,) else None
+
+
+def watching() -> bool:
+    """Whether modules are being called again to watch the experts: no hook shall count that call."""
+    return bool(_watching)
 
 
 def call_unit(routed: Routed, parent: nn.Module) -> nn.Module:
@@ -194,16 +240,18 @@ def _with_weights(
 ) -> dict[int, ExpertActivation]:
     """Router weights as given to the module where they explain its output, else solved from the output itself."""
     experts = list(active)
+    close = functools.partial(_close, tolerance=1e-3 if output.dtype in (torch.float32, torch.float64) else 2e-2)
+    output = output.float()
     columns = torch.stack([expert_output(routed, e, active[e]) for e in experts], dim=1)
     if given is not None and set(experts) <= set(given):
         weights = torch.tensor([given[e] for e in experts], device=columns.device)
-        if _close(columns @ weights, output):
+        if close(columns @ weights, output):
             return {e: ExpertActivation(active[e], given[e]) for e in experts}
     ones = torch.ones(len(experts), device=columns.device)
-    if _close(columns @ ones, output):
+    if close(columns @ ones, output):
         return {e: ExpertActivation(active[e], 1.0) for e in experts}
     solution = torch.linalg.lstsq(columns.double().cpu(), output.double().cpu().unsqueeze(1)).solution[:, 0]
-    if not _close(columns.cpu() @ solution.float(), output.cpu()):
+    if not close(columns.cpu() @ solution.float(), output.cpu()):
         raise ModelError(
             f"The experts at {routed.path} do not add up: their weighted value vectors do not reproduce the module's "
             "output, so the neurons of this model cannot be scored."
@@ -223,8 +271,7 @@ def _weights_given(call: RoutedCall, index: int) -> dict[int, float] | None:
     return dict(zip(chosen[index].tolist(), weights[index].float().tolist(), strict=True))
 
 
-def _close(left: Tensor, right: Tensor) -> bool:
-    tolerance = 2e-2 if right.dtype != torch.float32 else 1e-3
+def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
     return bool((left - right).norm() <= tolerance * right.norm() + 1e-6)
 
 

@@ -125,7 +125,7 @@ def _through_qformer(run: Run, qformer: nn.Module, positions: Tensor) -> ImageGr
     def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         caught.extend(layer for layer in output.cross_attentions or () if layer is not None)
 
-    with Hooks() as hooks, torch.inference_mode():
+    with Hooks() as hooks, torch.no_grad():
         hooks.before(qformer, ask)
         hooks.after(qformer, keep)
         run.model.forward(run.prompted.inputs, rows=[-1])

@@ -28,6 +28,13 @@ class Hooks:
         while self._handles:
             self._handles.pop().remove()
 
+    def inside(self, module: nn.Module) -> Callable[[], bool]:
+        """Tells whether ``module`` is being called: a part that serves several layers is told apart by it."""
+        active = [False]
+        self.before(module, lambda *_: active.__setitem__(0, True))
+        self.after(module, lambda *_: active.__setitem__(0, False))
+        return lambda: active[0]
+
     def before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 def change_activations(hooks: Hooks, block: Block, change: Callable[[Tensor], Tensor], batch: int = 1) -> None:
     """Pass the dense activations of a layer, (batch, positions, f), through ``change`` in every forward pass."""
     start = 0
+    active = hooks.inside(block.module)
     for writer in block.dense:
         span = slice(start, start + writer.width)
         start += writer.width
 
         def before(module: nn.Module, args: Any, kwargs: Any, span: slice = span) -> Any:
+            if not active():
+                return None
             inputs = first_tensor(args, kwargs)
             whole = inputs.new_zeros(batch, inputs.numel() // (batch * inputs.shape[-1]), block.width)
             whole[..., span] = inputs.reshape(batch, -1, inputs.shape[-1])
@@ -32,10 +35,18 @@ def change_activations(hooks: Hooks, block: Block, change: Callable[[Tensor], Te
         hooks.before(writer.module, before)
 
 
-def change_output(hooks: Hooks, module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-    """Pass what a module returns (its first tensor) through ``change`` in every forward pass."""
+def change_output(
+    hooks: Hooks, module: nn.Module, change: Callable[[Tensor], Tensor], block: Block | None = None
+) -> None:
+    """Pass what a module returns (its first tensor) through ``change`` in every forward pass.
+
+    ``block``: only within that layer, for a module that serves several.
+    """
+    active = hooks.inside(block.module) if block is not None else lambda: True
 
     def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if not active():
+            return None
         if isinstance(output, Tensor):
             return change(output)
         return (change(output[0]), *output[1:])
@@ -61,7 +72,7 @@ class LastPosition:
         self.cache = self._cached_prefix()
         if self.cache is not None:
             try:
-                cached = self.evaluate(1)
+                cached = self.evaluate(2)  # not every cache can be repeated (linear attention's)
             except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
                 self.cache = None
             else:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from neuronwise.errors import MethodError
 from neuronwise.model.hooks import Hooks
-from neuronwise.model.record import routed_unit
 from neuronwise.model.stream import Key, _direct_hooks, _frozen_parameters, _scale, unit_path
 
 if TYPE_CHECKING:
@@ -80,15 +79,34 @@ class LogitLens:
         streams = streams.to(self.stream[-1].device)
         return self._finish(self._raw(streams)).log_softmax(-1).cpu()
 
+    @property
+    def has_bounds(self) -> bool:
+        """Whether ``increase_bounds`` holds: one plain product in float32 ends the way, without a soft cap."""
+        head = self.model.head
+        return bool(self.tail) and self.tail[-1] is head and self._cap is None and _is_float32(head)
+
+    @torch.no_grad()
+    def increase_bounds(self, residual: Tensor, vectors: Tensor, token: int) -> Tensor:
+        """(n,) upper bounds of log p(t | h + w) − log p(t | h), h (d,) and each w in (n, d), without reading V tokens.
+
+        With z the logits: log-sum-exp is convex, so it lies over its tangent at z(h), and the increase is at most
+        (e_t − softmax(z(h))) · (z(h + w) − z(h)), which is a product of width d.
+        """
+        head = self.tail[-1]
+        streams = torch.cat([residual.unsqueeze(0), residual + vectors]).to(self.stream[-1].device)
+        for module in self.tail[:-1]:
+            streams = module(streams)
+        chances = self._finish(head(streams[:1])).softmax(-1)[0]
+        weight = self.model.unembedding.float()
+        direction = self._scale * (weight[token] - chances @ weight)
+        return ((streams[1:] - streams[:1]) @ direction).cpu()
+
     def residual_before(self, layer: int) -> Tensor:
         """(d,) float32: the stream after the layer, without what its feed-forward neurons and biases wrote."""
         block = self.model.blocks[layer]
         stream = self.stream[layer][0, -1].detach().float().cpu()
         paths = [writer.path for writer in block.dense]
-        units = [routed_unit(block, i) for i in range(len(block.routed))]
-        for number, unit in enumerate(units):
-            if not any(id(w.module) in {id(m) for m in unit.modules()} for w in block.dense):
-                paths.append(unit_path(block, number))
+        paths += [unit_path(block, number) for number in range(len(block.routed))]
         for path in paths:
             output = self.outputs[layer, path]
             written = output.reshape(-1, output.shape[-1])[-1].float().cpu()
@@ -120,3 +138,7 @@ class LogitLens:
                 "log_prob_increase is not to be had; use method='contribution'."
             )
         return diagonal
+
+
+def _is_float32(module: nn.Module) -> bool:
+    return all(parameter.dtype == torch.float32 for parameter in module.parameters())

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from neuronwise.errors import ModelError, NeuronError
 from neuronwise.images import ImageLike, open_image
@@ -33,7 +34,7 @@ class Model:
     def __init__(
         self, module: nn.Module, processor: Any = None, *, name: str | None = None, check: bool = True
     ) -> None:
-        self.module = module.eval()
+        self.module: Any = module.eval()  # its attributes are the architecture's, unknown to a type checker
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.config: Any = getattr(module, "config", None)
@@ -81,7 +82,7 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the token embeddings."""
-        return next(p.device for p in self.module.get_input_embeddings().parameters())  # type: ignore[operator]
+        return next(p.device for p in self.module.get_input_embeddings().parameters())
 
     @property
     def image_token_id(self) -> int | None:
@@ -121,7 +122,7 @@ class Model:
         picture = None if image is None else open_image(image)
         model_type = getattr(self.config, "model_type", "")
         prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat)
-        with Recorder(self.blocks) as recorder, torch.inference_mode():
+        with Recorder(self.blocks) as recorder, torch.no_grad():
             if max_new_tokens:
                 output_ids = self._generate(prompted.inputs, max_new_tokens, recorder)
             else:
@@ -157,21 +158,13 @@ class Model:
         if not output_ids:
             return dict(inputs)
         length = inputs["input_ids"].shape[1]
-        longer = {}
-        for name, value in inputs.items():
-            if name == "input_ids":
-                longer[name] = torch.cat([value, added], dim=1)
-            elif isinstance(value, Tensor) and value.dim() >= 2 and value.shape[:2] == (1, length):
-                if name == "attention_mask":
-                    tail = torch.ones_like(value[:, -1:])
-                elif "type_ids" in name:  # generated tokens are text
-                    tail = torch.zeros_like(value[:, -1:]) if name.startswith("mm_") else value[:, -1:]
-                else:
-                    tail = value[:, -1:]
-                longer[name] = torch.cat([value, tail.expand(1, len(output_ids), *value.shape[2:])], dim=1)
-            else:
-                longer[name] = value
-        return longer
+        longer = {name: value for name, value in inputs.items() if name != "input_ids"}
+        for _ in output_ids:  # masks and types of generated tokens as the model's own generation has them
+            longer = self.module._update_model_kwargs_for_generation(ModelOutput(), longer, False)
+        for name, value in longer.items():
+            if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[:2] == (1, length):
+                longer[name] = torch.cat([value, value[:, -1:].expand(1, len(output_ids), *value.shape[2:])], dim=1)
+        return {"input_ids": torch.cat([inputs["input_ids"], added], dim=1), **longer}
 
     def _decoder_start(self) -> int:
         inner = getattr(self.module, "language_model", self.module)
@@ -217,7 +210,7 @@ class Model:
         The pass ends after the last layer that is asked for.
         """
         recorder = Recorder(self.blocks, rows, units) if kind == "ffn" else GateRecorder(self.blocks, rows, units)
-        with recorder, Hooks() as hooks, torch.inference_mode(), contextlib.suppress(_Enough):
+        with recorder, Hooks() as hooks, torch.no_grad(), contextlib.suppress(_Enough):
             hooks.after(recorder.blocks[-1].module, _enough)
             self.forward(inputs, rows=[-1])
         return recorder.activations(0)

@@ -97,11 +97,10 @@ def _image_inputs(processor: Any, model_type: str, prompt: str, image: Image.Ima
 def image_mark(processor: Any) -> str | None:
     """The text that stands for an image in a prompt of this processor, if it has one."""
     for name in ("boi_token", "image_token"):
-        mark = getattr(processor, name, None)
+        mark: Any = getattr(processor, name, None)
+        mark = getattr(mark, "content", mark)  # some processors keep it as an AddedToken
         if isinstance(mark, str) and mark:
             return mark
-        if mark is not None and hasattr(mark, "content"):
-            return mark.content
     return None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuronwise.errors import ModelError
 from neuronwise.model.blocks import Block
-from neuronwise.model.experts import ExpertActivation, RoutedCall, call_unit, record_routed
+from neuronwise.model.experts import ExpertActivation, RoutedCall, call_unit, record_routed, watching
 from neuronwise.model.hooks import Hooks, first_tensor
 
 Row = dict[int, ExpertActivation]
@@ -82,7 +82,7 @@ class Recorder:
             self._hooks.before(block.module, self._count_tokens)
             for routed in block.routed:
                 keep = _Routed(self, block, block.first_expert(routed))
-                record_routed(self._hooks, routed, parent_of(block.module, routed.path), self.tokens, keep)
+                record_routed(self._hooks, routed, parent_of(block.module, routed.path), block.dense, self.tokens, keep)
 
     def tokens(self) -> int:
         return self._tokens
@@ -104,6 +104,8 @@ class _Dense:
         self.calls = 0
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if watching():
+            return
         forward_pass, place = divmod(self.calls, len(self.places))
         self.calls += 1
         block, number = self.places[place]

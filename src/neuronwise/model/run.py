@@ -102,9 +102,8 @@ class Run:
                 f"{found.word!r} occurs {len(found.occurrences)} times; there is no occurrence {occurrence}."
             )
         place = found.occurrences[occurrence]
-        note = None
-        if len(place.token_ids) > 1:
-            note = f"{found.word!r} is {len(place.token_ids)} tokens; scored is the first, {place.tokens[0]!r}."
+        first, *others = place.tokens
+        note = f"{found.word!r} is {1 + len(others)} tokens; scored is the first, {first!r}." if others else None
         return Target(place.token_ids[0], place.positions[0], found.word, note)
 
     def activations(self, position: int, kind: str = "ffn") -> Activations:

@@ -10,7 +10,7 @@ blocks, gates and logit scales of any architecture, without a word about any of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import ModelError
+from neuronwise.model.experts import keep_beside, writers_inside
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.norms import freeze, looks_like_norm
 from neuronwise.model.record import routed_unit
 
 if TYPE_CHECKING:
+    from neuronwise.model.blocks import Block
     from neuronwise.model.model import Model
 
 Key = tuple[int, str]  # (layer, path of the writer in it)
@@ -93,19 +95,22 @@ def _direct_hooks(
     model: Model, hooks: Hooks, leaves: dict[Key, Tensor], outputs: dict[Key, Tensor], constants: list[Tensor]
 ) -> None:
     for block in model.blocks:
+        cut = _Cut(hooks, block, leaves, outputs)
         units = [routed_unit(block, i) for i in range(len(block.routed))]
-        routed_inside = {id(m) for unit in units for m in unit.modules()} - {id(w.module) for w in block.dense}
+        inside_units = {id(m) for unit in units for m in unit.modules()}
         for name, module in block.module.named_modules():
-            if looks_like_norm(name, module):
-                hooks.after(module, _LinearNorm(constants))
-            elif any(module is unit for unit in units) or (
-                id(module) not in routed_inside and _has_own_weights(module)
-            ):
-                _cut(hooks, module, (block.layer, name), leaves, outputs)
+            if any(module is unit for unit in units):
+                cut(name, module)
+            elif id(module) in inside_units:
+                continue
+            elif looks_like_norm(name, module):
+                hooks.after(module, _LinearNorm(constants, cut.active))
+            elif _has_own_weights(module):
+                cut(name, module)
     inside = {id(m) for block in model.blocks for m in block.module.modules()}
     for name, module in model.module.named_modules():
         if id(module) not in inside and looks_like_norm(name, module):
-            hooks.after(module, _LinearNorm(constants))
+            hooks.after(module, _LinearNorm(constants, lambda: EMBEDDINGS in outputs))  # none of an image encoder
 
     def embeddings(module: nn.Module, args: Any, kwargs: Any) -> Any:
         hidden = first_tensor(args, kwargs).detach()
@@ -122,22 +127,46 @@ def _has_own_weights(module: nn.Module) -> bool:
     return own and not any(True for child in module.children() for _ in child.parameters())
 
 
-def _cut(hooks: Hooks, module: nn.Module, key: Key, leaves: dict[Key, Tensor], outputs: dict[Key, Tensor]) -> None:
-    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        return tuple(_detached(a) for a in args), {name: _detached(v) for name, v in kwargs.items()}
+class _Cut:
+    """Cuts modules of one layer from the graph; what they write into the stream becomes leaves."""
 
-    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        tensor = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            return None
-        tensor = tensor.detach()
-        leaf = torch.zeros_like(tensor, requires_grad=True)
-        leaves[key], outputs[key] = leaf, tensor
-        joined = tensor + leaf
-        return joined if isinstance(output, Tensor) else (joined, *output[1:])
+    def __init__(self, hooks: Hooks, block: Block, leaves: dict[Key, Tensor], outputs: dict[Key, Tensor]) -> None:
+        self.hooks = hooks
+        self.block = block
+        self.leaves = leaves
+        self.outputs = outputs
+        self.active = hooks.inside(block.module)
 
-    hooks.before(module, before)
-    hooks.after(module, after)
+    def __call__(self, name: str, module: nn.Module) -> None:
+        """Cut ``module``. Dense writers inside of it (beside routed experts) are leaves of their own."""
+        inner = [w for w in writers_inside(module, self.block.dense) if w.module is not module]
+        beside: dict[int, Tensor] = {}
+        for writer in inner:
+            keep_beside(self.hooks, writer.module, beside)
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            return tuple(_detached(a) for a in args), {name: _detached(v) for name, v in kwargs.items()}
+
+        def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            tensor = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
+            if not self.active() or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                return None
+            tensor = joined = tensor.detach()
+            if tensor.shape[-1] == self.block.hidden_size:  # anything else (a gate's number) is no part of the stream
+                for writer in inner:
+                    part = beside[id(writer.module)].reshape(tensor.shape)
+                    tensor = tensor - part
+                    joined = joined + self._leaf(writer.path, part)
+                joined = joined + self._leaf(name, tensor)
+            return joined if isinstance(output, Tensor) else (joined, *output[1:])
+
+        self.hooks.before(module, before)
+        self.hooks.after(module, after)
+
+    def _leaf(self, name: str, output: Tensor) -> Tensor:
+        leaf = torch.zeros_like(output, requires_grad=True)
+        self.leaves[self.block.layer, name], self.outputs[self.block.layer, name] = leaf, output
+        return leaf
 
 
 def _detached(value: Any) -> Any:
@@ -147,10 +176,13 @@ def _detached(value: Any) -> Any:
 class _LinearNorm:
     """Replaces a norm's output by the linear map it was, so that no gradient flows through its scale."""
 
-    def __init__(self, constants: list[Tensor]) -> None:
+    def __init__(self, constants: list[Tensor], active: Callable[[], bool]) -> None:
         self.constants = constants
+        self.active = active
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if not self.active():
+            return None
         inputs = first_tensor(args, kwargs)
         if len(args) + len(kwargs) > 1 or not isinstance(output, Tensor) or output.shape != inputs.shape:
             return None
@@ -166,8 +198,10 @@ class _LinearNorm:
 
 
 def _full_hooks(model: Model, hooks: Hooks, leaves: dict[Key, Tensor]) -> None:
-    def add_leaf(key: Key) -> Any:
+    def add_leaf(key: Key, active: Callable[[], bool]) -> Any:
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            if not active():
+                return None
             tensor = output if isinstance(output, Tensor) else output[0]
             leaves[key] = torch.zeros_like(tensor, requires_grad=True)
             joined = tensor + leaves[key]
@@ -176,10 +210,11 @@ def _full_hooks(model: Model, hooks: Hooks, leaves: dict[Key, Tensor]) -> None:
         return after
 
     for block in model.blocks:
+        active = hooks.inside(block.module)
         for writer in block.dense:
-            hooks.after(writer.module, add_leaf((block.layer, writer.path)))
-        for number, routed in enumerate(block.routed):
-            hooks.after(routed_unit(block, number), add_leaf((block.layer, unit_path(block, number))))
+            hooks.after(writer.module, add_leaf((block.layer, writer.path), active))
+        for number in range(len(block.routed)):
+            hooks.after(routed_unit(block, number), add_leaf((block.layer, unit_path(block, number)), active))
 
 
 def unit_path(block: Any, number: int) -> str:

@@ -52,7 +52,7 @@ def decode_all(
 
 def _extreme_tokens(vectors: Tensor, unembedding: Tensor, k: int, bottom: bool) -> list[list[int]]:
     rows: list[list[int]] = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for part in vectors.split(1024):
             logits = part.to(unembedding.device, unembedding.dtype) @ unembedding.T
             rows += logits.topk(k, dim=-1, largest=not bottom).indices.tolist()
@@ -77,9 +77,9 @@ def final_gain(model: Model) -> Tensor:
     found = None
     for name, module in model.module.get_submodule(model.anatomy.decoder_path).named_modules():
         weight = getattr(module, "weight", None)
-        if id(module) not in inside and looks_like_norm(name, module) and isinstance(weight, Tensor):
-            if weight.shape == (model.hidden_size,):
-                found = module
+        sized = isinstance(weight, Tensor) and weight.shape == (model.hidden_size,)
+        if sized and id(module) not in inside and looks_like_norm(name, module):
+            found = module
     if found is None:
         raise MethodError(f"{model.name} has no norm with a gain before its output head.")
     with torch.no_grad():

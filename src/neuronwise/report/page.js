@@ -1,0 +1,230 @@
+// The page: the words of the caption, the chosen one, and what the choice shows.
+
+const finding = JSON.parse(document.getElementById("finding-json").textContent);
+const heats = JSON.parse(document.getElementById("heat-json").textContent);
+const photo = part("photo");
+const state = { concept: 0, layer: null, pinned: null, pointed: null, everything: false };
+
+// What a score says, so that nobody has to guess its unit.
+const SCORES = {
+  contribution: "what each neuron adds to the logit of",
+  log_prob_increase: "by how much each neuron raises the log-probability of",
+  gradient_activation: "activation × gradient of the logit of",
+  gradient: "the gradient, by the neuron's activation, of the logit of",
+  integrated_gradients: "activation × integrated gradient of the probability of",
+  activation: "how strongly each neuron fires where the model predicts",
+  causal_effect: "by how much the log-probability falls, when the neuron is silenced, of",
+  random: "drawn at random as a control for",
+  random_same_layers: "drawn at random, layer by layer, as a control for",
+};
+
+// The fragment of each concept's address: its word, numbered where a word is asked for twice.
+const fragments = finding.concepts.map(({ word }, index) => {
+  const before = finding.concepts.slice(0, index).filter((other) => other.word === word).length;
+  return "#" + encodeURIComponent(word.replace(/\p{Cs}/gu, "\ufffd")) + (before ? `~${before + 1}` : "");
+});
+
+const holders = new Map(); // address → indices of the concepts that list it
+finding.concepts.forEach(({ neurons }, index) => neurons.forEach((neuron) => {
+  holders.set(address(neuron), [...(holders.get(address(neuron)) ?? []), index]);
+}));
+const sharedBy = (neuron) => holders.get(address(neuron)).filter((index) => index !== state.concept)
+  .map((index) => `“${finding.concepts[index].word}”`);
+
+function wordLink(index, text) {
+  const link = make("a", { class: "word", href: fragments[index], "data-concept": index }, text);
+  link.addEventListener("click", (event) => {
+    if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+    // Chosen here and not by the browser, which would scroll to the top of the page for the word "top".
+    event.preventDefault();
+    history.pushState(null, "", fragments[index]);
+    choose(index);
+  });
+  return link;
+}
+
+/** The text with its concepts as links. Spans count characters as Python does: by code point, not UTF-16 unit. */
+function captionNodes() {
+  const characters = Array.from(finding.text);
+  const spans = finding.concepts.flatMap((concept, index) =>
+    (concept.occurrences ?? []).map(([start, end]) => ({ start, end, index })));
+  spans.sort((a, b) => a.start - b.start || b.end - a.end);
+  const nodes = [];
+  let at = 0;
+  for (const { start, end, index } of spans) {
+    if (start < at || end <= start) continue; // "dog" inside "hot dog": the longer word has the letters
+    nodes.push(characters.slice(at, start).join(""), wordLink(index, characters.slice(start, end).join("")));
+    at = end;
+  }
+  return [...nodes, characters.slice(at).join("")];
+}
+
+function drawSaid() {
+  const { prompt, text, concepts } = finding;
+  part("model").textContent = finding.model;
+  const caption = part("caption");
+  if (text) caption.append(...captionNodes());
+  else if (!photo) caption.append(make("span", { class: "given" }, prompt));
+  else caption.append(make("span", { class: "given" }, "The model said nothing."));
+  if (prompt && (photo || text)) part("asked").append("Asked ", make("q", { dir: "auto" }, prompt));
+  caption.classList.toggle("long", caption.textContent.length > 180);
+  const linked = new Set([...caption.querySelectorAll(".word")].map((link) => Number(link.dataset.concept)));
+  const others = concepts.map((_, index) => index).filter((index) => !linked.has(index));
+  if (!text && !photo && others.length === 1) {
+    caption.append(/\s$/.test(prompt) ? "" : " ", wordLink(others[0], concepts[others[0]].word.trim()));
+  } else if (others.length) {
+    const links = others.flatMap((index) => [wordLink(index, concepts[index].word), " "]);
+    part("others").append("Also asked for: ", ...links);
+    part("others").hidden = false;
+  }
+}
+
+function choose(index) {
+  Object.assign(state, { concept: index, layer: null, pinned: null, pointed: null, everything: false });
+  for (const link of document.querySelectorAll(".word")) {
+    if (Number(link.dataset.concept) === index) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+  const concept = finding.concepts[index];
+  part("word").textContent = concept.word.trim() || concept.word;
+  const times = concept.occurrences?.length ?? 0;
+  part("token").replaceChildren(
+    "Scored at its token ", tokenElement(concept.token, "inline"), ` (id ${concept.token_id})`,
+    concept.position == null ? " where the prompt ends" : `, position ${concept.position} of the text, counted from 0`,
+    times > 1 ? `; the text has the word ${times} times` : "");
+  part("note").textContent = concept.note ?? "";
+  part("note").hidden = !concept.note;
+  const meaning = SCORES[finding.method];
+  part("explained").replaceChildren(
+    ...(meaning ? [`Score: ${meaning} `, tokenElement(concept.token, "inline"), ". "] : [`Score: ${finding.method}. `]),
+    "Beneath each neuron stand the tokens that its value vector raises most",
+    concept.neurons.some(({ activation }) => activation < 0) ? "; under a negative activation it lowers them." : ".");
+  draw();
+  part("status").textContent = `${concept.word}: ${plural(concept.neurons.length, "neuron")}`;
+}
+
+function draw() {
+  const concept = finding.concepts[state.concept];
+  const counts = Array(Math.max(finding.num_layers, ...concept.neurons.map(({ layer }) => layer + 1))).fill(0);
+  for (const { layer } of concept.neurons) counts[layer]++;
+  drawLayers(counts, concept.neurons.length, state.layer, (layer) => {
+    state.layer = layer;
+    draw();
+  });
+  drawRows(concept, state, sharedBy);
+  drawSeen();
+}
+
+function drawSeen() {
+  const concept = finding.concepts[state.concept];
+  const wanted = state.pointed ?? state.pinned;
+  pointLayer(wanted === null ? null : concept.neurons[wanted].layer);
+  if (!photo) return;
+  const heat = heats[state.concept];
+  const own = wanted === null ? undefined : heat?.neurons?.[wanted];
+  const grid = own ?? heat?.mean;
+  const name = wanted === null ? "" : address(concept.neurons[wanted]);
+  part("heat").hidden = part("controls").hidden = !grid;
+  part("heat-note").textContent = heat?.note ?? "";
+  part("heat-note").hidden = !heat?.note;
+  part("unpin").hidden = state.pinned === null || !grid;
+  part("showing").parentElement.hidden = !grid;
+  if (!grid) return;
+  // Where a neuron helps the word by a negative activation, the photo matters where it is most negative.
+  const downward = Boolean(own) && concept.neurons[wanted].activation < 0;
+  part("showing").replaceChildren(...(own ? ["Where ", make("b", {}, name), downward ? " fires negatively" : " fires"]
+    : ["Where the neurons of ", make("b", {}, concept.word.trim()), " fire, on average",
+      name && ` (${name} has no map of its own)`]));
+  part("low").textContent = digits(downward ? grid.high : grid.low);
+  part("high").textContent = grid.low === grid.high ? "the same everywhere" : digits(downward ? grid.low : grid.high);
+  drawHeat(part("heat"), heat, grid, part("opacity").value / 100, part("contour").checked, downward);
+}
+
+let waiting = false; // a pointer runs over many rows in one frame: draw the last
+function drawSoon() {
+  if (!waiting) requestAnimationFrame(() => { waiting = false; drawSeen(); });
+  waiting = true;
+}
+
+function drawMade() {
+  const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const pairs = (object) => Object.entries(object ?? {}).map(([key, value]) => `${key} ${plain(value)}`).join(", ");
+  const facts = {
+    Model: finding.model,
+    Prompt: finding.prompt,
+    "Chat template": finding.chat ? "applied" : "not applied",
+    Method: finding.method,
+    Options: pairs(finding.options) || "none",
+    Activation: finding.activation === "gate" ? "gate: the activation function's output"
+      : "ffn: the input of the output projection",
+    "Neurons per word": finding.top,
+    Layers: finding.num_layers,
+    Seed: finding.seed,
+    Versions: pairs(finding.versions),
+    Command: finding.command,
+  };
+  for (const [name, value] of Object.entries(facts)) {
+    if (value === undefined || value === "") continue;
+    part("made").append(make("dt", {}, name), name === "Command" || name === "Prompt"
+      ? make("dd", {}, make("code", { dir: "auto" }, plain(value))) : make("dd", {}, plain(value)));
+  }
+}
+
+function listen() {
+  const pin = (index) => {
+    state.pinned = index === state.pinned ? null : index;
+    for (const item of part("rows").children) {
+      const pinned = Number(item.dataset.index) === state.pinned;
+      item.classList.toggle("pinned", pinned);
+      item.querySelector(".address").setAttribute("aria-pressed", pinned);
+    }
+    drawSoon();
+  };
+  listenToRows((index) => { state.pointed = index; drawSoon(); }, pin);
+  part("unpin").addEventListener("click", () => pin(state.pinned));
+  part("all-layers").addEventListener("click", () => { state.layer = null; draw(); });
+  part("more").addEventListener("click", () => {
+    state.everything = true;
+    draw();
+    part("rows").querySelectorAll(".address")[AT_FIRST]?.focus();
+  });
+  for (const name of ["opacity", "contour"]) part(name).addEventListener("input", drawSoon);
+  addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    Object.assign(state, { pinned: null, layer: null });
+    draw();
+    state.pointed = null; // although the focus stays where it was
+    drawSoon();
+  });
+  part("caption").addEventListener("keydown", (event) => {
+    const links = [...part("caption").querySelectorAll(".word")];
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) links[links.indexOf(document.activeElement) + step]?.focus();
+  });
+  addEventListener("popstate", chooseFromAddress);
+}
+
+function download() {
+  // The very text that was embedded: parsing it here would round large integers.
+  const text = document.getElementById("finding-json").textContent;
+  const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  make("a", { href: url, download: "finding.json" }).click();
+  URL.revokeObjectURL(url);
+}
+
+function chooseFromAddress() {
+  choose(Math.max(0, fragments.indexOf(location.hash)));
+}
+
+drawSaid();
+drawMade();
+part("download").addEventListener("click", download);
+if (photo) {
+  part("seen").hidden = false;
+  part("stage").style.setProperty("--shape", photo.width / photo.height);
+} else part("main").classList.add("text-only");
+if (finding.concepts.length) {
+  listen();
+  chooseFromAddress();
+} else part("found").replaceChildren(make("p", { class: "note" },
+  "No noun was found in the text. Ask for a word with --concept."));

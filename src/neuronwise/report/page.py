@@ -1,0 +1,163 @@
+"""The page of one finding: a single HTML file with everything in it, which asks the network nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from neuronwise.errors import NeuronwiseError, NonFiniteError
+
+LONGEST_SIDE = 1280
+SCRIPTS = ("tokens.js", "heat.js", "layers.js", "neurons.js", "page.js")  # one scope, joined in this order
+
+
+@dataclass(frozen=True)
+class ConceptHeat:
+    """Where in the photo one concept's neurons fire.
+
+    ``mean`` is an (h, w) grid: the mean activation of the concept's top neurons over the image tokens, empty when the
+    model has no grid. ``neurons`` holds one such grid for each of the concept's first neurons. ``box`` is the part of
+    the photo that the grid covers (left, top, right, bottom in the photo's pixels), ``None`` for all of it. ``note``
+    says what a reader must know about the grid, or why there is none.
+    """
+
+    mean: Sequence[Sequence[float]] = ()
+    neurons: Sequence[Sequence[Sequence[float]]] = field(default=())
+    box: tuple[float, float, float, float] | None = None
+    note: str | None = None
+
+
+def write_page(
+    directory: str | os.PathLike[str],
+    finding: Mapping[str, Any],
+    photo: Image.Image | None = None,
+    heat: Sequence[ConceptHeat | None] | None = None,
+) -> Path:
+    """Write ``directory/index.html``, whole or not at all, and return its path.
+
+    ``finding`` is what ``find --json`` prints; ``heat`` goes with its concepts, one for each. Raises
+    ``NonFiniteError`` for NaN or infinity among the numbers and ``NeuronwiseError`` where nothing can be written.
+    """
+    concepts = finding["concepts"]
+    if heat is not None and len(heat) != len(concepts):
+        raise ValueError(f"{len(concepts)} concepts need as many heats, not {len(heat)}.")
+    size = (1, 1) if photo is None else photo.size
+    packed = [None if one is None or photo is None else _packed(one, size) for one in heat or [None] * len(concepts)]
+    script, style = "".join(_file(name) for name in SCRIPTS), _file("page.css")
+    parts = {
+        "policy": _policy(script, style),
+        "title": html.escape(_title(finding)),
+        "style": style,
+        "photo": "" if photo is None else _photo_element(photo, str(finding.get("text", ""))),
+        "finding": _json(finding),
+        "heat": _json(packed),
+        "script": script,
+    }
+    # One pass: a placeholder's name inside a prompt or a caption is never filled in.
+    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html"))
+    return _write(Path(directory), page)
+
+
+def _file(name: str) -> str:
+    return resources.files("neuronwise.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(script: str, style: str) -> str:
+    """Only this very script and style run; nothing is loaded but the images inside the file, nothing is sent."""
+    code, look = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style))
+    return (
+        f"default-src 'none'; script-src 'sha256-{code}'; style-src 'sha256-{look}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _title(finding: Mapping[str, Any]) -> str:
+    said = " ".join(str(finding.get("text") or finding.get("prompt") or "").split())
+    said = said if len(said) <= 70 else said[:69] + "…"
+    return f"{said} · neuronwise" if said else "neuronwise"
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end the script element that holds it, in ASCII alone (which escapes U+2028 and U+2029 too)."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise NonFiniteError("The finding holds numbers that are not finite; no page was written.") from error
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _photo_element(photo: Image.Image, text: str) -> str:
+    shown = photo.convert("RGB")
+    shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    shown.save(stream, "JPEG", quality=88, optimize=True, progressive=True)
+    data = base64.b64encode(stream.getvalue()).decode()
+    alt = html.escape(f"The photo, which the model captioned: {text}" if text else "The photo")
+    return (
+        f'<img data-part="photo" width="{shown.width}" height="{shown.height}" alt="{alt}" '
+        f'src="data:image/jpeg;base64,{data}">'
+    )
+
+
+def _packed(heat: ConceptHeat, size: tuple[int, int]) -> dict[str, Any]:
+    """The heat as the page reads it: the box in shares of the photo, each grid in one byte per cell."""
+    if len(heat.mean) == 0:
+        return {"note": heat.note, "mean": None}
+    width, height = size
+    left, top, right, bottom = heat.box or (0, 0, width, height)
+    mean = _cells(heat.mean)
+    rows, columns = mean.shape
+    neurons = [_cells(grid) for grid in heat.neurons]
+    if any(grid.shape != mean.shape for grid in neurons):
+        raise ValueError("The grids of one concept's heat must have one shape.")
+    return {
+        "note": heat.note,
+        "rows": rows,
+        "columns": columns,
+        "box": [left / width, top / height, right / width, bottom / height],
+        "mean": _bytes(mean),
+        "neurons": [_bytes(grid) for grid in neurons],
+    }
+
+
+def _cells(grid: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    cells = np.asarray(grid, dtype=np.float64)
+    if cells.ndim != 2 or cells.size == 0:
+        raise ValueError(f"A heat grid is (h, w), not {cells.shape}.")
+    if not np.isfinite(cells).all():
+        raise NonFiniteError("The heat holds activations that are not finite; no page was written.")
+    return cells
+
+
+def _bytes(cells: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
+    """256 steps from the lowest to the highest cell: finer than eyes see, and a tenth of the digits."""
+    low, high = float(cells.min()), float(cells.max())
+    scaled = (cells - low) / ((high - low) or 1.0) * 255
+    return {"low": low, "high": high, "cells": base64.b64encode(np.rint(scaled).astype(np.uint8).tobytes()).decode()}
+
+
+def _write(directory: Path, page: str) -> Path:
+    path = directory / "index.html"
+    temporary = directory / f".{path.name}.{os.getpid()}.partial"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(page.encode("utf-8", errors="replace"))
+        temporary.replace(path)
+    except OSError as error:
+        raise NeuronwiseError(f"'{path}' cannot be written: {error.strerror}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

