@@ -62,9 +62,8 @@ def spotted(width: int, height: int, left: int, top: int, size: int) -> Image.Im
 
 def hottest(heat: nw.read.Heatmap) -> tuple[float, float]:
     """The center (x, y) of what is hotter than half, in photo pixels."""
-    values = np.nan_to_num(heat.image(), nan=-np.inf)
-    values = np.abs(values - np.median(values[np.isfinite(values)]))
-    rows, columns = np.nonzero(values >= 0.5 * values[np.isfinite(values)].max())
+    values = np.abs(heat.image() - np.nanmedian(heat.image()))
+    rows, columns = np.nonzero(np.nan_to_num(values) >= 0.5 * np.nanmax(values))
     return float(columns.mean()), float(rows.mean())
 
 

@@ -22,6 +22,8 @@ from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
 from neuronwise.neurons import Neuron
 
+HEAT_SHARE = 0.04  # of the weights' memory: the most that ``run(heat=True)`` keeps
+
 
 class Model:
     """Wraps a loaded transformers model and its processor or tokenizer; nothing in the model is changed.
@@ -108,12 +110,15 @@ class Model:
         *,
         max_new_tokens: int = 50,
         chat: bool | None = None,
+        heat: bool = False,
     ) -> Run:
         """Generate greedily with the key-value cache, recording at each step only the last position's activations.
 
         ``image`` is a path, a PIL image or an array, ``None`` for text alone; ``prompt=None`` asks in the model's own
         habit. ``chat=None`` applies the chat template where the tokenizer has one. ``max_new_tokens=0`` runs one
-        forward pass, whose last position predicts. Raises ``ImageError`` and ``PromptError``.
+        forward pass, whose last position predicts. ``heat`` also keeps the activations at the image's tokens, so that
+        heatmaps need no pass of their own, unless they would take more than ``HEAT_SHARE`` of the weights' memory.
+        Raises ``ImageError`` and ``PromptError``.
         """
         if self.tokenizer is None:
             raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
@@ -122,14 +127,24 @@ class Model:
         picture = None if image is None else open_image(image)
         model_type = getattr(self.config, "model_type", "")
         prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat)
-        with Recorder(self.blocks) as recorder, torch.no_grad():
+        opening = self._image_rows(prompted.inputs) if heat and picture is not None else None
+        with Recorder(self.blocks, opening=opening) as recorder, torch.no_grad():
             if max_new_tokens:
                 output_ids = self._generate(prompted.inputs, max_new_tokens, recorder)
             else:
                 self.forward(prompted.inputs, rows=[-1])
                 output_ids = []
         require_complete(recorder.passes, self.blocks, len(recorder.passes))
-        return Run(self, prompted, output_ids, recorder.passes, picture)
+        return Run(self, prompted, output_ids, recorder.passes, picture, recorder.opened if heat else None)
+
+    def _image_rows(self, inputs: dict[str, Any]) -> Tensor | None:
+        """Rows of the image's tokens when all their activations are small beside the weights, else None."""
+        rows = torch.nonzero(inputs["input_ids"][0] == (self.image_token_id or -1)).flatten()
+        dtype = next(p.dtype for p in self.module.parameters() if p.is_floating_point())
+        weights = sum(p.numel() * p.element_size() for p in self.module.parameters())
+        size = len(rows) * self.num_neurons * dtype.itemsize
+        fits = 0 < size <= HEAT_SHARE * weights
+        return rows if fits and not self.is_encoder_decoder and not any(b.routed for b in self.blocks) else None
 
     def _generate(self, inputs: dict[str, Any], max_new_tokens: int, recorder: Recorder) -> list[int]:
         settings = copy.deepcopy(self.module.generation_config)

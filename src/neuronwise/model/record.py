@@ -33,7 +33,9 @@ class Recorder:
     """Records the inputs of W_down (the activations) in every forward pass inside the body.
 
     ``rows`` are positions of the pass (negative ones count from its end), ``None`` for all; ``units`` restricts the
-    dense neurons of a layer (and drops layers not named). One ``Activations`` for each pass is in ``passes``.
+    dense neurons of a layer (and drops layers not named). One ``Activations`` for each pass is in ``passes``, complete
+    once the body is left. ``opening`` names rows of the first pass whose dense activations are kept besides, on the
+    model's device, in ``opened``.
 
     >>> with Recorder(model.blocks) as recorder:
     ...     model.module.generate(...)
@@ -46,11 +48,14 @@ class Recorder:
         rows: Sequence[int] | None = (-1,),
         units: Mapping[int, Tensor] | None = None,
         routed: bool = True,
+        opening: Tensor | None = None,
     ) -> None:
         self.blocks = [b for b in blocks if units is None or b.layer in units]
         self.rows = None if rows is None else list(rows)
         self.units = units
         self.with_routed = routed
+        self.opening = opening
+        self.opened = Activations()
         self.passes: list[Activations] = []
         self._hooks = Hooks()
         self._tokens = 0
@@ -66,6 +71,9 @@ class Recorder:
 
     def __exit__(self, *exception: object) -> None:
         self._hooks.__exit__()
+        # Not sooner: each copy from an accelerator would make the pass wait.
+        for recorded in self.passes:
+            recorded.dense = {layer: rows.cpu() for layer, rows in recorded.dense.items()}
 
     def _register(self) -> None:
         # One module may serve several layers (Zamba shares its feed-forward block): its calls within a pass come in
@@ -111,14 +119,23 @@ class _Dense:
         block, number = self.places[place]
         inputs = first_tensor(args, kwargs).detach()
         inputs = inputs.reshape(-1, inputs.shape[-1])
-        rows = inputs if self.recorder.rows is None else inputs[self.recorder.rows]
+        if forward_pass == 0 and self.recorder.opening is not None:
+            opened = self.recorder.opened.dense
+            seen = inputs[self.recorder.opening.to(inputs.device)]
+            opened[block.layer] = torch.cat([opened[block.layer], seen], dim=1) if number else seen
+        rows = self._chosen(inputs)
         if self.recorder.units is not None:
             start = sum(writer.width for writer in block.dense[:number])
             local = self.recorder.units[block.layer] - start
             rows = rows[:, local[(local >= 0) & (local < block.dense[number].width)].to(rows.device)]
         kept = self.recorder.activations(forward_pass).dense
-        rows = rows.to("cpu", copy=True)
         kept[block.layer] = torch.cat([kept[block.layer], rows], dim=1) if number else rows
+
+    def _chosen(self, inputs: Tensor) -> Tensor:
+        """A copy of the rows that are asked for."""
+        if self.recorder.rows is None:
+            return inputs.clone()
+        return inputs[-1:].clone() if self.recorder.rows == [-1] else inputs[self.recorder.rows]
 
 
 class _Routed:

@@ -37,7 +37,8 @@ class Target:
 class Run:
     """What the model read and said. ``text`` is the generated text; ``output_ids`` its tokens, without the end token.
 
-    ``steps[k]`` holds the activations of the position that predicted generated token k (``Run.activations(k)``).
+    ``steps[k]`` holds the activations of the position that predicted generated token k (``Run.activations(k)``);
+    ``seen``, where they were asked for, those at the image's tokens.
     """
 
     model: Model = field(repr=False)
@@ -45,6 +46,7 @@ class Run:
     output_ids: list[int]
     steps: list[Activations] = field(repr=False)
     image: Image.Image | None = field(default=None, repr=False)
+    seen: Activations | None = field(default=None, repr=False)
     _extra: dict[tuple[str, int], Activations] = field(default_factory=dict, repr=False)
 
     @property

@@ -14,6 +14,7 @@ from PIL import Image
 
 from neuronwise.errors import MethodError, NeuronwiseError
 from neuronwise.model.grid import Box, ImageGrid, image_grid
+from neuronwise.model.record import Activations
 from neuronwise.model.run import Run
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 
@@ -116,7 +117,7 @@ def _grid_activations(
         if neuron.expert is None:
             units[neuron.layer].append(neuron.unit)
     wanted = {layer: torch.tensor(sorted(set(found)), dtype=torch.long) for layer, found in units.items()}
-    acts = model.record(run.prompted.inputs, rows=grid.positions.tolist(), units=wanted)
+    acts = _seen(run, grid, wanted) or model.record(run.prompted.inputs, rows=grid.positions.tolist(), units=wanted)
     results = {}
     for neuron in neurons:
         if neuron.expert is None:
@@ -129,6 +130,18 @@ def _grid_activations(
             )
         results[neuron] = grid.spread(values).numpy()
     return results
+
+
+def _seen(run: Run, grid: ImageGrid, wanted: dict[int, torch.Tensor]) -> Activations | None:
+    """The grid's activations from the run's own pass, where it kept them."""
+    if run.seen is None or any(layer not in run.seen.dense for layer in wanted):
+        return None
+    rows = torch.searchsorted(run.image_positions, grid.positions)
+    dense = {}
+    for layer, units in wanted.items():
+        kept = run.seen.dense[layer]
+        dense[layer] = kept[rows.to(kept.device)][:, units.to(kept.device)].cpu()
+    return Activations(dense)
 
 
 def _bilinear(
