@@ -81,7 +81,7 @@ def dissect(module: nn.Module) -> Anatomy:
     """Find the decoder layers and feed-forward writers of ``module``; raises ``ModelError`` saying why it cannot."""
     decoder_path, decoder = _decoder(module)
     stack_path, stack = _layer_stack(decoder)
-    hidden_size = _hidden_size(module, decoder, stack)
+    hidden_size = _hidden_size(decoder.get_submodule(stack_path.rpartition(".")[0]), decoder, module)
     prefix = ".".join(part for part in (decoder_path, stack_path) if part)
     layers = []
     for number, layer in enumerate(stack):
@@ -99,7 +99,11 @@ def dissect(module: nn.Module) -> Anatomy:
 
 def holds_feed_forward_parts(module: nn.Module) -> bool:
     """Whether any part is called a feed-forward block: then neurons may exist that ``dissect`` did not find."""
-    return any(_FEED_FORWARD.search(type(part).__name__) for part in module.modules())
+    return any(
+        _FEED_FORWARD.search(type(part).__name__)
+        for name, part in module.named_modules()
+        if not _NOT_TEXT.search(name)
+    )
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
@@ -123,6 +127,8 @@ def _decoder(module: nn.Module) -> tuple[str, nn.Module]:
     path = paths.get(id(embedding), "") if embedding is not None else ""
     while path:
         path = path.rpartition(".")[0]
+        if path.rpartition(".")[2].endswith("encoder"):  # a part that reads for the decoder (BLT's bytes)
+            continue
         candidate = module.get_submodule(path)
         if any(_is_stack(name, child) for name, child in candidate.named_modules()):
             return path, candidate
@@ -151,7 +157,7 @@ def _is_stack(name: str, module: nn.Module) -> bool:
 
 
 def _layer_stack(decoder: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The outermost ModuleList with the most parameters: the layers."""
+    """The outermost ModuleList with the most parameters: the layers. Of several alike, the one called a decoder."""
     outermost: list[tuple[str, nn.ModuleList]] = []
     for name, child in decoder.named_modules():
         if isinstance(child, nn.ModuleList) and _is_stack(name, child):
@@ -159,18 +165,29 @@ def _layer_stack(decoder: nn.Module) -> tuple[str, nn.ModuleList]:
                 outermost.append((name, child))
     if not outermost:
         raise ModelError(f"{type(decoder).__name__} has no stack of decoder layers, so it has no addressable neurons.")
-    return max(outermost, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    largest = max(outermost, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    alike = [item for item in outermost if type(item[1][0]) is type(largest[1][0])]
+    if len(alike) == 1:
+        return largest
+    named = [item for item in alike if "decoder" in item[0]]
+    if len(named) == 1:
+        return named[0]
+    raise ModelError(
+        f"{type(decoder).__name__} has several stacks of layers ({', '.join(name for name, _ in alike)}) that take turns "
+        "within one pass, so its neurons have no one layer and no one activation."
+    )
 
 
-def _hidden_size(module: nn.Module, decoder: nn.Module, stack: nn.ModuleList) -> int:
-    for owner in (decoder, module):
+def _hidden_size(*owners: nn.Module) -> int:
+    """Read from the configuration of the first of ``owners`` that tells it."""
+    for owner in owners:
         config = getattr(owner, "config", None)
         if config is not None and hasattr(config, "get_text_config"):
             config = config.get_text_config(decoder=True)
         for name in ("hidden_size", "d_model", "n_embd"):
             if isinstance(getattr(config, name, None), int):
                 return getattr(config, name)
-    raise ModelError(f"The hidden size of {type(module).__name__} cannot be read from its configuration.")
+    raise ModelError(f"The hidden size of {type(owners[-1]).__name__} cannot be read from its configuration.")
 
 
 def _writers(layer: nn.Module, hidden_size: int) -> tuple[tuple[Dense, ...], tuple[Routed, ...]]:
@@ -251,9 +268,9 @@ def _dense_writers(linears: list[tuple[str, nn.Module, int, int]], hidden_size: 
 
 def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | None:
     """Experts whose weights are one parameter: (E, d, f), (E, f, d), or (E·f, d) with ``ffn_hidden_size`` told."""
-    own = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape) > 1}
+    own = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape[1:]) > 1}
     for name, child in module.named_children():  # JetMoE wraps each of the two parameters in a module of its own
-        inner = [(n, p) for n, p in child.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape) > 1]
+        inner = [(n, p) for n, p in child.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape[1:]) > 1]
         if len(inner) == 1 and not own.get(name):
             own[f"{name}.{inner[0][0]}"] = inner[0][1]
     if own and linear_shape(module) is None:

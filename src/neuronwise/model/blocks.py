@@ -94,7 +94,7 @@ class Block:
 
 def dense_weight(writer: Dense) -> Tensor:
     """(d, f) view of a dense writer's weight (nn.Linear as it is, Conv1D transposed, quantized dequantized)."""
-    weight = _plain_weight(writer.module)
+    weight = plain_weight(writer.module)
     return weight.T if hasattr(writer.module, "nx") else weight
 
 
@@ -103,19 +103,20 @@ def expert_weight(routed: Routed, index: int) -> Tensor:
     if routed.parameter is None:
         return dense_weight(Dense(routed.path, routed.linears[index], routed.width, routed.hidden_size))
     owner, _, name = routed.parameter.rpartition(".")
-    with _materialized(routed.module):
+    with materialized(routed.module):
         parameter = getattr(routed.module.get_submodule(owner), name).detach()
     rows = parameter.reshape(routed.experts, -1, parameter.shape[-1])[index]
     return rows.T if routed.transposed else rows
 
 
 def writer_bias(module: nn.Module) -> Tensor | None:
-    bias = getattr(module, "bias", None)
-    return bias.detach() if isinstance(bias, Tensor) else None
+    with materialized(module):
+        bias = getattr(module, "bias", None)
+        return bias.detach() if isinstance(bias, Tensor) else None
 
 
 @contextlib.contextmanager
-def _materialized(module: nn.Module) -> Iterator[None]:
+def materialized(module: nn.Module) -> Iterator[None]:
     """Weights that accelerate keeps on disk or in another memory are brought in for the body only."""
     if hasattr(module, "_hf_hook"):
         from accelerate.utils import align_module_device
@@ -126,8 +127,8 @@ def _materialized(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def _plain_weight(module: nn.Module) -> Tensor:
-    with _materialized(module):
+def plain_weight(module: nn.Module) -> Tensor:
+    with materialized(module):
         weight = module.weight
         if hasattr(weight, "quant_state") or type(weight).__name__ == "Int8Params":
             from transformers.integrations.bitsandbytes import dequantize_bnb_weight

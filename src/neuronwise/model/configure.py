@@ -44,7 +44,7 @@ def filled(config: Any) -> Any:
     """Fields that are None or missing in the configuration and its parts, set to what they mean when left out."""
     for part in _parts(config):
         for field, value in _defaults(part).items():
-            if getattr(part, field, None) is None:
+            if getattr(part, field, None) in (None, False):
                 setattr(part, field, value)
     return config
 
@@ -63,7 +63,7 @@ def _defaults(config: Any) -> dict[str, Any]:
     layers = getattr(config, "num_hidden_layers", None)
     found: dict[str, Any] = {
         "is_decoder": True, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocabulary_map": {},
-        "rope_theta": 10000.0,
+        "rope_theta": 10000.0, "n_routed_experts": 8, "num_experts": 8, "num_local_experts": 8,
     }  # fmt: skip
     if isinstance(heads, int) and isinstance(width, int):
         found |= {"num_key_value_heads": heads, "head_dim": width // heads}

@@ -38,6 +38,7 @@ def load(
 
         path = os.fspath(builtin_folder(name))  # type: ignore[arg-type]
     import transformers
+    from safetensors import SafetensorError
 
     given = {
         "dtype": dtype,
@@ -64,7 +65,7 @@ def load(
         processor = _processor(transformers, path, shared, auto is not transformers.AutoModelForCausalLM)
     except NeuronwiseError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()
         raise ModelError(
             f"'{name}' cannot be opened as a model: {reason[0] if reason else type(error).__name__}"

@@ -53,7 +53,7 @@ class LogitLens:
         raw = self._raw(self.stream[-1][0, -1].detach().unsqueeze(0))[0]
         self._scale = _scale(logits, raw)
         cap = getattr(self.model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
-        close = 1e-3 if logits.dtype == torch.float32 else 5e-2
+        close = 1e-3 if self.stream[-1].dtype == torch.float32 else 5e-2
         for candidate in (None, cap):
             self._cap = candidate
             if (self._finish(raw) - logits).norm() <= close * logits.norm():

@@ -71,9 +71,9 @@ class Model:
     @property
     def unembedding(self) -> Tensor:
         """(V, d): the output embeddings U."""
-        from neuronwise.model.blocks import _plain_weight
+        from neuronwise.model.blocks import plain_weight
 
-        return _plain_weight(self.head)
+        return plain_weight(self.head)
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -228,6 +228,7 @@ class Model:
         with recorder, Hooks() as hooks, torch.no_grad(), contextlib.suppress(_Enough):
             hooks.after(recorder.blocks[-1].module, _enough)
             self.forward(inputs, rows=[-1])
+        require_complete(recorder.passes, recorder.blocks, 1)
         return recorder.activations(0)
 
     def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:

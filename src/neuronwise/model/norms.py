@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neuronwise.model.blocks import materialized
+
 
 @dataclass(frozen=True)
 class FrozenNorm:
@@ -42,8 +44,9 @@ def looks_like_norm(name: str, module: nn.Module) -> bool:
 
 def freeze(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm | None:
     """Find the form under which ``module`` gave ``y`` for ``x``; None when it is no such norm."""
-    weight = getattr(module, "weight", None)
-    bias = getattr(module, "bias", None)
+    with materialized(module):
+        weight = getattr(module, "weight", None)
+        bias = getattr(module, "bias", None)
     gains = [None] if not isinstance(weight, Tensor) else [weight.detach().float(), 1 + weight.detach().float(), None]
     biases = [bias.detach().float()] if isinstance(bias, Tensor) else [None]
     x, y = x.detach().float(), y.detach().float()

@@ -122,8 +122,9 @@ def _described(name: str, kind: str, model_class: str, module: nn.Module, anatom
 
 
 def _short(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:160]
+    if isinstance(error, ImportError):
+        return str(error).split(" but ")[0].strip()
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
 
 
 @contextlib.contextmanager
