@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deletion_report import report
 from torch import Tensor
 
 import neuronwise as nw
+from deletion_report import report
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.interfere import LastPosition, change_activations
 from neuronwise.model.prompt import target_tokens
@@ -87,9 +87,8 @@ def known(model: nw.Model, facts: Sequence[Fact], batch: int = 32) -> list[Fact]
             ids = torch.cat([ids for _, ids in part])
             with torch.inference_mode():
                 logits = model.forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, rows=[-1])[:, -1]
-            given += [
-                fact for (fact, _), token in zip(part, logits.argmax(-1).tolist(), strict=True) if token == fact.token_id
-            ]
+            first = logits.argmax(-1).tolist()
+            given += [fact for (fact, _), token in zip(part, first, strict=True) if token == fact.token_id]
     return sorted(given, key=lambda fact: fact.number)
 
 

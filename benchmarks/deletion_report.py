@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ def bootstrap(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tupl
 def curve_area(counts: Sequence[int], losses: Sequence[float], upto: int) -> float:
     """Area under loss over log K from the first count to ``upto``, as a share of the whole (1: all lost at once)."""
     kept = [(math.log(k), loss) for k, loss in zip(counts, losses, strict=True) if k <= upto]
-    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in zip(kept, kept[1:], strict=False))
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(kept))
     return area / (kept[-1][0] - kept[0][0])
 
 
@@ -90,7 +91,8 @@ def _cell(estimate: tuple[float, float, float] | None) -> str:
 
 
 def areas(summary: dict[str, Any]) -> str:
-    lines = ["| method | to K = 200 | to K = 1000 | others, to 200 | others, to 1000 | s / fact |", "|---|" + "---|" * 5]
+    head = ("method", "to K = 200", "to K = 1000", "others, to 200", "others, to 1000", "s / fact")
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---|" * 5]
     for name, found in summary.items():
         cells = [
             f"{found[part][upto]:.2f}" if upto in found[part] else "–"

@@ -50,22 +50,20 @@ def tidy(caption: str) -> str:
 
 def plain_word(index: int, name: str, chance: random.Random) -> str:
     """Return a plain word for an ImageNet class: mostly its closest parent."""
-    parents = imagenet_parents(index)
+    parents = imagenet_parents(index, broad=True)
     return parents[0] if parents and chance.random() < 0.85 else name
 
 
 def class_answers(index: int, name: str, chance: random.Random) -> list[str]:
     """Return sentences for a class-named photo: the plain parent alone, parent and name, name and parent."""
-    parents = imagenet_parents(index)
+    parents = imagenet_parents(index, broad=True)
     plain = parents[0] if parents else name
     chosen = [chance.choice(_PLAIN).format(A=capital(with_article(plain)), a=with_article(plain))]
     pair = [plain, name] if plain.lower() != name.lower() else None
     if pair:
         for first, second in (pair, pair[::-1]):
             form = chance.choice(_NAMED)
-            chosen.append(
-                form.format(A=capital(with_article(first)), a=with_article(first), b=with_article(second))
-            )
+            chosen.append(form.format(A=capital(with_article(first)), a=with_article(first), b=with_article(second)))
     return chosen
 
 
@@ -111,7 +109,7 @@ class Packer:
             self.object_weight if any(start < last and first < end for first, last in spans) else 1.0
             for start, end in encoded.offset_mapping
         ]
-        return encoded.input_ids + [self.end], [*weights, 1.0]
+        return [*encoded.input_ids, self.end], [*weights, 1.0]
 
     def pack(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
         """Return ids, positions (B, L), mask (B, 1, L, L), and `rows`, `targets`, `weights` of what is predicted."""

@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from captions import PROMPT
-from photos import Photo, split_classes, split_coco
 from safetensors.torch import load_file
-from scores import caption_scores
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import neuronwise.model.efficientnet_lite  # noqa: F401 (registers the vision tower)
-from neuronwise.data.objects import names_class, objects_named
+from captions import PROMPT
+from neuronwise.data.objects import objects_named
 from neuronwise.model.builtin import builtin_folder
+from photos import Photo, split_classes, split_coco
+from scores import caption_scores
 
 MEANINGS = {
     "any": "captions naming at least one annotated object",
@@ -85,7 +85,7 @@ def main() -> None:
         table[name]["interval"] = interval(len(coco), score, options.seed)
     table["ended"] = {"value": sum(ended for _, ended in told) / len(told), "cases": len(told)}
     named = [describe(model, processor, photo)[0] for photo in classes]
-    hits = [names_class(text, photo.class_index, photo.class_name) for text, photo in zip(named, classes, strict=True)]
+    hits = [photo.is_named_by(text) for text, photo in zip(named, classes, strict=True)]
     table["class"] = {"value": sum(hits) / len(hits), "cases": len(hits)}
     table["class"]["interval"] = interval(len(hits), lambda at: sum(hits[i] for i in at) / len(hits), options.seed)
 

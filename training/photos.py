@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from neuronwise.data.objects import objects_named
+from neuronwise.data.objects import names_class, objects_named
 
 SIDE = 224
 Box = tuple[float, float, float, float]
@@ -38,6 +38,10 @@ class Photo:
             return self.objects
         named = [objects_named(caption) for caption in self.captions]
         return {category for names in named for category in names if sum(category in other for other in named) > 1}
+
+    def is_named_by(self, caption: str) -> bool:
+        """Say whether a caption names the photo's class or a close parent of it."""
+        return self.class_index is not None and names_class(caption, self.class_index, self.class_name)
 
 
 @dataclasses.dataclass

@@ -14,6 +14,8 @@ class Projector(nn.Module):
     feature and the shift would be far larger than all others.
     """
 
+    mean: torch.Tensor
+
     def __init__(self, mean: torch.Tensor, scale: float, inputs: int = 1280, width: int = 576):
         super().__init__()
         self.linear_1, self.linear_2 = nn.Linear(inputs, width), nn.Linear(width, width)

@@ -4,10 +4,10 @@ import copy
 from collections.abc import Callable
 
 import torch
-from captions import PROMPT, Packer, Sample
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from captions import PROMPT, Packer, Sample
 from neuronwise.model.builtin import IMAGE_TOKEN, read_image_encoder, read_language_model
 from neuronwise.model.efficientnet_lite import ConvNorm
 
@@ -18,7 +18,8 @@ class Fused(nn.Module):
     def __init__(self, published: ConvNorm):
         super().__init__()
         self.conv, norm = copy.deepcopy(published.conv), published.norm
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         weight, bias = fuse_conv_bn_weights(
             self.conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )

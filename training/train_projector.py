@@ -16,6 +16,9 @@ import time
 from typing import Any
 
 import torch
+from PIL import Image
+from safetensors.torch import save_file
+
 from captions import (
     LIST_PROMPT,
     OTHER_PROMPTS,
@@ -29,15 +32,11 @@ from captions import (
     plain_answers,
     plain_word,
 )
+from neuronwise.model.builtin import PROJECTOR
 from photos import SIDE, Photo, Splits, around, pixels, random_view, read_captioned, split_classes, split_coco, whole
-from PIL import Image
 from projector import Projector
-from safetensors.torch import save_file
 from scores import caption_scores
 from speaking import Speaker
-
-from neuronwise.data.objects import names_class
-from neuronwise.model.builtin import PROJECTOR
 
 
 def arguments() -> argparse.Namespace:
@@ -149,17 +148,9 @@ def closed_form(projector: Projector, speaker: Speaker, classes: Splits, sample:
 
 
 def validate(projector: Projector, speaker: Speaker, coco: list[Photo], classes: list[Photo]) -> dict[str, Any]:
-    """Return the loss of the captions and what generated captions name, on four views of each validation photo."""
-    views, of = [], []
-    for photo in coco:
-        for inset in (0.0, 0.08)[:1]:
-            width, height = photo.image.size
-            cut = photo.image.crop(
-                (int(inset * width), int(inset * height), int((1 - inset) * width), int((1 - inset) * height))
-            )
-            for flip in (False, True):
-                views.append(whole(cut, flip=flip))
-                of.append(photo)
+    """Return the captions' loss and what generated captions name, on validation photos and their mirror images."""
+    views = [whole(photo.image, flip=flip) for photo in coco for flip in (False, True)]
+    of = [photo for photo in coco for _ in range(2)]
     features = speaker.encode(pixels(views))
     captions = speaker.describe(projector, features)
     scores = caption_scores(captions, [photo.objects for photo in of])
@@ -167,7 +158,7 @@ def validate(projector: Projector, speaker: Speaker, coco: list[Photo], classes:
         projector, features[::2], [Sample(PROMPT, [c.strip() for c in photo.captions]) for photo in coco]
     ).item()
     named = speaker.describe(projector, speaker.encode(pixels([whole(photo.image) for photo in classes])))
-    hits = [names_class(text, photo.class_index or 0, photo.class_name) for text, photo in zip(named, classes)]
+    hits = [photo.is_named_by(text) for text, photo in zip(named, classes, strict=True)]
     return {
         "loss": loss,
         "any": scores["any"],
@@ -270,7 +261,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def selection(result: dict[str, Any]) -> float:
-    """Return what the checkpoint is chosen by: objects named, classes named, and few things named that are not there."""
+    """Return what the checkpoint is chosen by: objects and classes named, less the objects that are not there."""
     return result["any"] + result["other"] + 0.5 * result["class"] - 0.5 * result["chair_i"]
 
 

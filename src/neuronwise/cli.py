@@ -109,7 +109,7 @@ def find(
         from neuronwise.read import find as find_neurons
 
         loaded = _load(model or ("builtin" if text is None else "builtin-text"), dtype, device_map)
-        run = _run(loaded, image, text, prompt, max_new_tokens, chat, bool(concept))
+        run = _run(loaded, image, text, prompt, max_new_tokens, chat, bool(concept), heat=out is not None)
         targets: list[str | int] = list(target or ())
         if text is not None and not concept and not targets:
             targets = [_answer(loaded, run)]
@@ -177,10 +177,17 @@ def models(
         return
     _table(
         "",
-        ["model type", "class", "neurons in", "d", "f", "L", "experts"],
+        ["architecture", "kind", "neurons in", "d", "L"],
         [
-            [row.model_type, row.architecture, row.where if row.addressable else f"not addressable: {row.reason}"]
-            + [str(value) if value else "" for value in (row.hidden_size, row.width, row.num_layers, row.num_experts)]
+            [
+                row.name,
+                row.kind,
+                f"{row.decoder}: {'; '.join(map(str, row.writers))}"
+                if row.addressable
+                else f"{row.status}: {row.reason}",
+                str(row.hidden_size or ""),
+                str(row.layers or ""),
+            ]
             for row in rows
         ],
     )
@@ -208,6 +215,7 @@ def _run(
     length: int | None,
     chat: bool | None,
     said: bool,
+    heat: bool,
 ) -> Run:
     if text is not None:
         if prompt is not None:
@@ -216,7 +224,8 @@ def _run(
         with _status("reading the text"):
             return model.run(prompt=text, max_new_tokens=length, chat=bool(chat))
     with _status("looking at the photo"):
-        return model.run(image=image, prompt=prompt, max_new_tokens=50 if length is None else length, chat=chat)
+        length = 50 if length is None else length
+        return model.run(image=image, prompt=prompt, max_new_tokens=length, chat=chat, heat=heat)
 
 
 def _answer(model: Model, run: Run) -> int:

@@ -70,14 +70,16 @@ def test_encoder_statistics_stay_frozen_in_training_mode() -> None:
 
 def test_norm_and_activation_are_those_of_the_formula() -> None:
     layer = ConvNorm(3, 4, 1, 1, 1, 1e-3, True)
-    torch.nn.init.normal_(layer.norm.running_mean)
-    torch.nn.init.uniform_(layer.norm.running_var, 0.5, 2)
-    torch.nn.init.normal_(layer.norm.weight, std=5)
+    mean, variance = torch.randn(4), torch.rand(4) + 0.5
+    layer.norm.load_state_dict(
+        {"running_mean": mean, "running_var": variance, "weight": 5 * torch.randn(4), "bias": torch.randn(4)},
+        strict=False,
+    )
     x = torch.randn(1, 3, 5, 5)
     norm, plain = layer.norm, torch.einsum("oi,bihw->bohw", layer.conv.weight[..., 0, 0], x)
     shape = (1, -1, 1, 1)
-    scale = norm.weight / (norm.running_var + 1e-3).sqrt()
-    expected = ((plain - norm.running_mean.view(shape)) * scale.view(shape) + norm.bias.view(shape)).clamp(0, 6)
+    scale = norm.weight / (variance + 1e-3).sqrt()
+    expected = ((plain - mean.view(shape)) * scale.view(shape) + norm.bias.view(shape)).clamp(0, 6)
     torch.testing.assert_close(layer(x), expected)
 
 

@@ -21,11 +21,11 @@ _SYNONYMS: dict[str, str] = {
     "car": "automobile van minivan sedan suv taxi cab convertible limousine jeep hatchback sports_car station_wagon",
     "motorcycle": "motorbike motor_bike moped scooter motor_scooter dirt_bike",
     "airplane": "plane aeroplane aircraft jet airliner jetliner seaplane biplane",
-    "bus": "school_bus minibus double_decker trolleybus coach",
+    "bus": "school_bus minibus double_decker trolleybus",
     "train": "locomotive tram streetcar trolley subway_car railcar",
     "truck": "lorry pickup pickup_truck fire_truck fire_engine tow_truck semi",
     "boat": "ship sailboat canoe kayak ferry yacht rowboat speedboat motorboat gondola raft barge",
-    "traffic light": "traffic_signal stoplight stop_light street_light traffic_lamp",
+    "traffic light": "traffic_signal stoplight stop_light",
     "fire hydrant": "hydrant fireplug",
     "stop sign": "stopsign",
     "parking meter": "meter",
@@ -78,7 +78,7 @@ _SYNONYMS: dict[str, str] = {
     "potted plant": "plant houseplant house_plant flowerpot",
     "bed": "bunk mattress",
     "dining table": "table kitchen_table dinner_table",
-    "toilet": "urinal toilet_seat",
+    "toilet": "urinal toilet_seat toilet_bowl",
     "tv": "television monitor television_set tv_set",
     "laptop": "computer laptop_computer notebook_computer",
     "mouse": "mice computer_mouse",
@@ -86,7 +86,7 @@ _SYNONYMS: dict[str, str] = {
     "keyboard": "computer_keyboard",
     "cell phone": "phone cellphone mobile_phone smartphone telephone",
     "microwave": "microwave_oven",
-    "oven": "stove range",
+    "oven": "stove",
     "toaster": "toaster_oven",
     "sink": "washbasin basin",
     "refrigerator": "fridge freezer",
@@ -101,13 +101,19 @@ _SYNONYMS: dict[str, str] = {
 
 # Phrases that contain a category's word and are something else; they name none.
 _NOT_OBJECTS = (
-    "computer_desk fishing_boat_ramp table_tennis table_cloth coffee_table_book baseball_field baseball_game \
-baseball_player tennis_player football_player soccer_player bear_claw train_station train_track bus_stop \
-horse_racing dog_house bird_house book_shelf toilet_paper car_park parking_lot air_plant power_plant orange_juice \
-carrot_cake hot_plate wine_glass_rack seat_belt"
+    "air_plant baseball_cap baseball_diamond baseball_field baseball_game baseball_hat baseball_team baseball_uniform "
+    "basketball_court basketball_game bird_house book_shelf bus_stop bus_station car_park cd_player "
+    "computer_desk couple_of dog_house flower_bed football_field football_game hot_plate orange_juice power_plant "
+    "record_player seat_belt ski_lift ski_slope soccer_field soccer_game table_cloth table_tennis tennis_game "
+    "toilet_paper train_station train_track truck_bed"
 )
 
-_PERSON_PHRASES = ("baseball player", "tennis player", "football player", "soccer player")
+_PERSON_PHRASES = ("baseball player", "basketball player", "football player", "soccer player", "tennis player")
+
+# "An orange cat" holds no orange: before another noun the word is a color.
+_ORANGE_COLOR = re.compile(
+    r"\borange (?!(?:and|or|in|on|with|at|is|are|next|sitting|to|from|of|that|which)\b)(?=[a-z])"
+)
 
 COCO_SYNONYMS: dict[str, tuple[str, ...]] = {
     category: (category, *(word.replace("_", " ") for word in words.split())) for category, words in _SYNONYMS.items()
@@ -144,7 +150,8 @@ def _reader() -> tuple[re.Pattern[str], dict[str, str]]:
 def objects_named(caption: str) -> set[str]:
     """Return the COCO categories that a caption names by their name or a plain synonym."""
     pattern, phrases = _reader()
-    found = (phrases[match] for match in pattern.findall(caption.lower().replace("-", " ")))
+    text = _ORANGE_COLOR.sub("", caption.lower().replace("-", " "))
+    found = (phrases[match] for match in pattern.findall(text))
     return {category for category in found if category}
 
 
@@ -448,15 +455,17 @@ def _indices(ranges: str) -> set[int]:
 
 
 @functools.cache
-def imagenet_parents(index: int) -> tuple[str, ...]:
+def imagenet_parents(index: int, broad: bool = False) -> tuple[str, ...]:
     """Return the plain words that are close parents of ImageNet class `index` (0–999), the closest first.
 
-    The index order of ImageNet's 1000 classes is taxonomic for animals, so that most parents are ranges. Classes
-    without a plain parent give an empty tuple.
+    With `broad`, words such as "animal" or "furniture" follow. The index order of ImageNet's 1000 classes is taxonomic
+    for animals, so that most of their parents are ranges. Classes without a plain parent give an empty tuple.
     """
     if not 0 <= index < 1000:
         raise ValueError(f"ImageNet has the classes 0 to 999, not {index}.")
-    return tuple(word for word, ranges in _PARENTS.items() if index in _indices(ranges))
+    words = [word for word, ranges in _PARENTS.items() if index in _indices(ranges)]
+    close = tuple(word for word in words if word not in _BROAD)
+    return close + tuple(word for word in words if word in _BROAD) if broad else close
 
 
 def names_class(caption: str, index: int, name: str) -> bool:

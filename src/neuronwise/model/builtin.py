@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from typing import Any
 
@@ -103,6 +104,7 @@ def builtin_folder(name: str = "builtin") -> pathlib.Path:
         return folder
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
+        _clear_abandoned()
         # Beside its final place, so that moving it there is one atomic step.
         unfinished = pathlib.Path(tempfile.mkdtemp(prefix=".building-", dir=cache_folder()))
     except OSError as error:
@@ -122,6 +124,13 @@ def builtin_folder(name: str = "builtin") -> pathlib.Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _clear_abandoned() -> None:
+    """Delete what builds that were killed left behind, unless it could still be worked on."""
+    for folder in cache_folder().glob(".building-*"):
+        if time.time() - folder.stat().st_mtime > 86400:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch(part: Part) -> pathlib.Path:
@@ -173,15 +182,10 @@ def _download(part: Part, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sum(file)
-
-
-def _sum(file: Any) -> str:
-    # hashlib.file_digest came with Python 3.11.
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -196,17 +200,17 @@ def _digest(name: str) -> str:
 def read_language_model() -> tuple[Any, Any]:
     """Return SmolLM2-135M-Instruct as `(LlamaForCausalLM in float32, tokenizer)`, converted from the published GGUF."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     path = fetch(LANGUAGE_MODEL)
     folder = str(path.parent)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
     read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=path.name, dtype=torch.float32)
     # The weights are plain numbers now, but the config still calls them quantized, and such a model is not saved.
-    config = read.config
-    del config.quantization_config
-    config.dtype = torch.float32
-    model = LlamaForCausalLM(config)
+    settings = read.config.to_dict()
+    for obsolete in ("quantization_config", "_name_or_path"):
+        settings.pop(obsolete, None)
+    model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
     model.load_state_dict(read.state_dict())
     model.tie_weights()
     _greedy(model.generation_config)

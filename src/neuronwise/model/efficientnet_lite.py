@@ -70,7 +70,7 @@ class ConvNorm(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MBConv: widen by `expansion`, convolve each channel alone, project back; added to its input where shapes allow."""
+    """MBConv: widen by `expansion`, convolve each channel alone, project back; with a residual where shapes allow."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, eps: float):
         super().__init__()
@@ -133,7 +133,7 @@ class EfficientNetLiteModel(PreTrainedModel):
 
 
 def convert_published_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename the tensors of the published checkpoint to those of `EfficientNetLiteModel`; its classifier is left out."""
+    """Rename the tensors of the published checkpoint to those of `EfficientNetLiteModel`, without the classifier."""
     parts = {
         "_conv_stem": "stem.conv",
         "_bn0": "stem.norm",

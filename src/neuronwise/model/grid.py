@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,10 @@ def image_grid(run: Run) -> ImageGrid:
         merge = math.isqrt(rows * columns // len(positions))
         if merge and (rows // merge) * (columns // merge) == len(positions):
             return ImageGrid(positions, rows // merge, columns // merge, whole)
+    if len(positions) == 1:
+        raise PromptError(
+            "This model reads the photo by cross-attention: its prompt has no image tokens to lay a heatmap over."
+        )
     view = _one_view(run, positions)
     side = math.isqrt(len(view))
     if side > 1 and side * side == len(view) - 1:  # the encoder's class token comes first
@@ -119,15 +125,14 @@ def _through_qformer(run: Run, qformer: nn.Module, positions: Tensor) -> ImageGr
     """Query tokens have no place of their own: their mean cross-attention to patches says where they looked."""
     caught: list[Tensor] = []
 
-    def ask(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        return args, {**kwargs, "output_attentions": True}
-
     def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        caught.extend(layer for layer in output.cross_attentions or () if layer is not None)
+        if isinstance(output, tuple) and len(output) > 1 and isinstance(output[1], Tensor) and output[1].dim() == 4:
+            caught.append(output[1])  # (batch, heads, queries, patches)
 
-    with Hooks() as hooks, torch.no_grad():
-        hooks.before(qformer, ask)
-        hooks.after(qformer, keep)
+    with Hooks() as hooks, torch.no_grad(), _shown_attention(qformer):
+        for name, module in qformer.named_modules():
+            if "cross" in name.lower():
+                hooks.after(module, keep)
         run.model.forward(run.prompted.inputs, rows=[-1])
     if not caught:
         raise PromptError("The Q-Former of this model does not show its attention to patches, so there is no heatmap.")
@@ -140,3 +145,17 @@ def _through_qformer(run: Run, qformer: nn.Module, positions: Tensor) -> ImageGr
     box = _covered(getattr(run.model.processor, "image_processor", None), run.image.size)
     note = "through the Q-Former's cross-attention: where its query tokens looked, weighted by the activations"
     return ImageGrid(positions, side, side, box, attention.T.contiguous(), note)
+
+
+@contextlib.contextmanager
+def _shown_attention(module: nn.Module) -> Iterator[None]:
+    """Attention computed plainly within the body, so that its weights can be seen."""
+    configs: dict[int, Any] = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]

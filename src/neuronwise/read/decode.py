@@ -11,6 +11,7 @@ from torch import Tensor
 from neuronwise.errors import MethodError
 from neuronwise.model.norms import freeze, looks_like_norm
 from neuronwise.neurons import Neuron
+from neuronwise.read.extremes import top_tokens
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -44,19 +45,10 @@ def decode_all(
     vectors = torch.stack([value_vector(model, neuron) for neuron in distinct])
     if through_norm:
         vectors = vectors * final_gain(model).to(vectors.device, vectors.dtype)
-    ids = _extreme_tokens(vectors, model.unembedding, k, bottom)
+    ids = top_tokens(-vectors if bottom else vectors, model.unembedding, k)
     words = token_strings(model, [token for row in ids for token in row])
     found = {neuron: [words[token] for token in row] for neuron, row in zip(distinct, ids, strict=True)}
     return [found[neuron] for neuron in parsed]
-
-
-def _extreme_tokens(vectors: Tensor, unembedding: Tensor, k: int, bottom: bool) -> list[list[int]]:
-    rows: list[list[int]] = []
-    with torch.no_grad():
-        for part in vectors.split(1024):
-            logits = part.to(unembedding.device, unembedding.dtype) @ unembedding.T
-            rows += logits.topk(k, dim=-1, largest=not bottom).indices.tolist()
-    return rows
 
 
 def value_vector(model: Model, neuron: Neuron) -> Tensor:
