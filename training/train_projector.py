@@ -33,7 +33,19 @@ from captions import (
     plain_word,
 )
 from neuronwise.model.builtin import PROJECTOR
-from photos import SIDE, Photo, Splits, around, pixels, random_view, read_captioned, split_classes, split_coco, whole
+from photos import (
+    SIDE,
+    Box,
+    Photo,
+    Splits,
+    around,
+    pixels,
+    random_view,
+    read_captioned,
+    split_classes,
+    split_coco,
+    whole,
+)
 from projector import Projector
 from scores import caption_scores
 from speaking import Speaker
@@ -48,7 +60,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--answers", type=int, default=3, help="answers packed with each photo")
-    parser.add_argument("--mix", default="0.5,0.25,0.1,0.15", help="captioned, class-named, object crops, mosaics")
+    parser.add_argument(
+        "--mix",
+        default="0.4,0.27,0.1,0.06,0.17",
+        help="captioned, class-named, object crops, recognized crops, mosaics",
+    )
     parser.add_argument("--rate", type=float, default=7e-4)
     parser.add_argument("--decay", type=float, default=0.02)
     parser.add_argument("--drop", type=float, default=0.1)
@@ -71,14 +87,32 @@ class Views:
     def __init__(self, coco: Splits, classes: Splits, more: list[Photo], options: argparse.Namespace):
         self.captioned, self.classes, self.options = coco.train + more, classes.train, options
         self.mix = [float(share) for share in options.mix.split(",")]
-        self.crops: dict[str, list[tuple[Photo, tuple[float, float, float, float]]]] = {}
+        self.crops: dict[str, list[tuple[Photo, Box]]] = {}
         for photo in coco.train:
             for category, box in photo.boxes:
                 if (box[2] - box[0]) * (box[3] - box[1]) > 0.01:
                     self.crops.setdefault(category, []).append((photo, box))
 
+        self.recognized: list[tuple[Photo, Box, str]] = []
+
+    def recognize(self, speaker: Speaker, classes: Splits, seed: int) -> None:
+        """Find crops of captioned photos in which the encoder's own classifier is sure of a training class."""
+        chance, known = random.Random(seed), {photo.class_index: photo for photo in classes.train}
+        for photo in self.captioned:
+            boxes = []
+            for _ in range(24):
+                side, ratio = chance.uniform(0.25, 0.7), chance.uniform(0.8, 1.25)
+                across, down = side * ratio, side / ratio
+                left, top = chance.uniform(0, 1 - across), chance.uniform(0, 1 - down)
+                boxes.append((left, top, left + across, top + down))
+            views = [random_view(photo.image, chance, 1.0, box=box, flip=False) for box in boxes]
+            logits = speaker.encode(pixels(views)).mean(1) @ speaker.classifier["weight"].T + speaker.classifier["bias"]
+            for box, share, index in zip(boxes, *(found.tolist() for found in logits.softmax(1).max(1)), strict=True):
+                if share > 0.6 and index in known:
+                    self.recognized.append((photo, box, plain_word(index, known[index].class_name, chance)))
+
     def draw(self, chance: random.Random) -> tuple[Image.Image, Sample]:
-        kind = chance.choices((self.caption, self.named, self.crop, self.mosaic), self.mix)[0]
+        kind = chance.choices((self.caption, self.named, self.crop, self.recognition, self.mosaic), self.mix)[0]
         return kind(chance)
 
     def caption(self, chance: random.Random) -> tuple[Image.Image, Sample]:
@@ -112,6 +146,10 @@ class Views:
             return view, begun_sample(category, chance)
         return view, Sample(PROMPT, plain_answers(category, chance))
 
+    def recognition(self, chance: random.Random) -> tuple[Image.Image, Sample]:
+        photo, box, word = chance.choice(self.recognized)
+        return random_view(photo.image, chance, 0.85, box=box), Sample(PROMPT, plain_answers(word, chance))
+
     def tile(self, chance: random.Random, width: int, height: int) -> tuple[Image.Image, str]:
         if chance.random() < 0.5:
             category = chance.choice(sorted(self.crops))
@@ -123,15 +161,21 @@ class Views:
         return random_view(photo.image, chance, 0.5, width, height), word
 
     def mosaic(self, chance: random.Random) -> tuple[Image.Image, Sample]:
-        beside = chance.random() < 0.5
-        cut = chance.choice((96, 112, 128))
-        canvas, words = Image.new("RGB", (SIDE, SIDE)), []
-        for start, end in ((0, cut), (cut, SIDE)):
-            size = (end - start, SIDE) if beside else (SIDE, end - start)
-            tile, word = self.tile(chance, *size)
-            canvas.paste(tile, (start, 0) if beside else (0, start))
+        """Lay two photos beside or above each other, or four in a square; the answers list what they show."""
+        half, canvas, words = SIDE // 2, Image.new("RGB", (SIDE, SIDE)), []
+        layout = chance.choice(
+            (
+                [(0, 0, half, SIDE), (half, 0, half, SIDE)],
+                [(0, 0, SIDE, half), (0, half, SIDE, half)],
+                [(x, y, half, half) for x in (0, half) for y in (0, half)],
+            )
+        )
+        for left, top, width, height in layout:
+            tile, word = self.tile(chance, width, height)
+            canvas.paste(tile, (left, top))
             words.append(word)
-        return canvas, Sample(PROMPT, [listing(words), listing(words[::-1])])
+        words = sorted(set(words))
+        return canvas, Sample(PROMPT, [listing(chance.sample(words, len(words))) for _ in range(2)])
 
 
 def closed_form(projector: Projector, speaker: Speaker, classes: Splits, sample: torch.Tensor, ridge: float) -> None:
@@ -179,6 +223,7 @@ def main() -> None:
     speaker = Speaker()
     coco, classes = split_coco(options.coco), split_classes(options.classes)
     views = Views(coco, classes, [photo for folder in options.captioned for photo in read_captioned(folder)], options)
+    views.recognize(speaker, classes, options.seed)
     packer = Packer(speaker.tokenizer, 49, speaker.image_token_id, options.object_weight)
 
     chance = random.Random(options.seed)

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from families import NAMES, tiny  # noqa: E402
+from families import NAMES, tiny
 
-from neuronwise.errors import MethodError  # noqa: E402
-from neuronwise.locate import score_all  # noqa: E402
-from neuronwise.locate.causal_effect import causal_effect  # noqa: E402
-from neuronwise.locate.contribution import component_scale, direct_shares  # noqa: E402
-from neuronwise.model import Model, Run, Target  # noqa: E402
-from neuronwise.model.hooks import Hooks, first_tensor, replace_first  # noqa: E402
-from neuronwise.model.interfere import LastPosition  # noqa: E402
-from neuronwise.model.prompt import Prompted  # noqa: E402
-from neuronwise.model.record import Recorder, routed_unit  # noqa: E402
-from neuronwise.neurons import Neuron, NeuronSet  # noqa: E402
+from neuronwise.errors import MethodError
+from neuronwise.locate import score_all
+from neuronwise.locate.causal_effect import causal_effect
+from neuronwise.locate.contribution import component_scale, direct_shares
+from neuronwise.model import Model, Run, Target
+from neuronwise.model.hooks import Hooks, first_tensor, replace_first
+from neuronwise.model.interfere import LastPosition
+from neuronwise.model.prompt import Prompted
+from neuronwise.model.record import Recorder, routed_unit
+from neuronwise.neurons import Neuron, NeuronSet
 
 torch.set_num_threads(1)
 SPOKEN = [17, 33]  # what the model "said" after the prompt; the row after it predicts TARGET

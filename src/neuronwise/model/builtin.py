@@ -208,7 +208,7 @@ def read_language_model() -> tuple[Any, Any]:
     read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=path.name, dtype=torch.float32)
     # The weights are plain numbers now, but the config still calls them quantized, and such a model is not saved.
     settings = read.config.to_dict()
-    for obsolete in ("quantization_config", "_name_or_path"):
+    for obsolete in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         settings.pop(obsolete, None)
     model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
     model.load_state_dict(read.state_dict())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import ModelError
+from neuronwise.model.anatomy import linear_shape
 from neuronwise.model.blocks import Block, dense_weight, writer_bias
 from neuronwise.model.experts import RoutedCall, expert_output, record_routed
 from neuronwise.model.hooks import Hooks, first_tensor
@@ -21,11 +22,7 @@ def check_model(model: Model) -> None:
     """Run the blocks on a probe and compare; raises ``ModelError`` naming the first layer that does not add up."""
     if any(parameter.is_meta for parameter in model.module.parameters()) and not hasattr(model.module, "_hf_hook"):
         return  # no weights, nothing to compare
-    if model.unembedding.shape[1] != model.hidden_size:
-        raise ModelError(
-            f"{model.name}: the decoder's hidden size is {model.hidden_size} but its output embeddings read "
-            f"{model.unembedding.shape[1]} numbers, so what a neuron writes cannot be read as tokens."
-        )
+    require_readable(model.name, model.head, model.hidden_size)
     seen: dict[int, int] = {}
     for block in model.blocks:
         kind = hash(tuple((w.path, w.width) for w in block.dense) + tuple((r.path, r.experts) for r in block.routed))
@@ -36,6 +33,16 @@ def check_model(model: Model) -> None:
             _check_dense(model, block, writer)
         for routed in block.routed:
             _check_routed(model, block, routed)
+
+
+def require_readable(name: str, head: nn.Module, hidden_size: int) -> None:
+    """Raise ``ModelError`` unless the output embeddings read the stream that the neurons write into."""
+    width = (linear_shape(head) or (hidden_size,))[0]
+    if width != hidden_size:
+        raise ModelError(
+            f"{name}: the decoder's hidden size is {hidden_size} but its output embeddings read {width} numbers, so "
+            "what a neuron writes cannot be read as tokens."
+        )
 
 
 def _probe(model: Model, module: nn.Module, *shape: int) -> Tensor:

@@ -126,13 +126,15 @@ class Model:
             raise ModelError(f"max_new_tokens is {max_new_tokens}; it counts tokens, so 0 or more.")
         picture = None if image is None else open_image(image)
         model_type = getattr(self.config, "model_type", "")
-        prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat)
+        prompted = lay_out(
+            self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder
+        )
         opening = self._image_rows(prompted.inputs) if heat and picture is not None else None
         with Recorder(self.blocks, opening=opening) as recorder, torch.no_grad():
             if max_new_tokens:
                 output_ids = self._generate(prompted.inputs, max_new_tokens, recorder)
             else:
-                self.forward(prompted.inputs, rows=[-1])
+                self.forward(self.extend(prompted.inputs, []), rows=[-1])
                 output_ids = []
         require_complete(recorder.passes, self.blocks, len(recorder.passes))
         return Run(self, prompted, output_ids, recorder.passes, picture, recorder.opened if heat else None)

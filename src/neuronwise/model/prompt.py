@@ -47,11 +47,22 @@ def default_prompt(model_type: str, has_template: bool, has_image: bool) -> str:
 
 
 def lay_out(
-    processor: Any, tokenizer: Any, model_type: str, prompt: str | None, image: Image.Image | None, chat: bool | None
+    processor: Any,
+    tokenizer: Any,
+    model_type: str,
+    prompt: str | None,
+    image: Image.Image | None,
+    chat: bool | None,
+    reads_end: bool = False,
 ) -> Prompted:
-    """Apply the chat template where there is one (``chat=None``) and turn prompt and image into tensors."""
-    template_owner = processor if image is not None else tokenizer
-    has_template = bool(getattr(template_owner, "chat_template", None))
+    """Apply the chat template where there is one (``chat=None``) and turn prompt and image into tensors.
+
+    ``reads_end``: the end token that some tokenizers append stays (an encoder wants it, a decoder would go on after
+    the end).
+    """
+    owners = (processor,) if image is not None else (tokenizer, processor)
+    template_owner = next((owner for owner in owners if getattr(owner, "chat_template", None)), None)
+    has_template = template_owner is not None
     if prompt is None:
         prompt = default_prompt(model_type, has_template, image is not None)
     if not prompt.strip() and not (image is not None and HABITS.get(model_type) == ""):
@@ -60,22 +71,23 @@ def lay_out(
         raise PromptError("This model has no chat template; leave chat out or set it to False.")
     chat = has_template if chat is None else chat
     if image is None:
-        return Prompted(prompt, chat, _text_inputs(tokenizer, prompt, chat))
+        return Prompted(prompt, chat, _text_inputs(tokenizer, template_owner, prompt, chat, reads_end))
     if processor is tokenizer or not hasattr(processor, "image_processor"):
         raise PromptError("This model has no image processor, so it cannot look at an image; leave the image out.")
     return Prompted(prompt, chat, _image_inputs(processor, model_type, prompt, image, chat))
 
 
-def _text_inputs(tokenizer: Any, prompt: str, chat: bool) -> dict[str, Any]:
+def _text_inputs(tokenizer: Any, template_owner: Any, prompt: str, chat: bool, reads_end: bool) -> dict[str, Any]:
     if chat:
-        text = tokenizer.apply_chat_template(
+        text = template_owner.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
         )
         return _tensors(tokenizer(text, return_tensors="pt", add_special_tokens=False))
     inputs = _tensors(tokenizer(prompt, return_tensors="pt"))
-    ends_itself = inputs["input_ids"].shape[1] > 1 and inputs["input_ids"][0, -1] == tokenizer.eos_token_id
-    if ends_itself and tokenizer.eos_token_id != tokenizer.bos_token_id:  # T5's habit; its encoder wants it
-        return inputs
+    length, ends = inputs["input_ids"].shape[1], (tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None))
+    if not reads_end and length > 1 and int(inputs["input_ids"][0, -1]) in ends:
+        # Some tokenizers close every text; a decoder is asked to go on.
+        return {name: value[:, :-1] if value.shape[:2] == (1, length) else value for name, value in inputs.items()}
     return inputs
 
 

@@ -135,7 +135,8 @@ class Run:
     @property
     def has_image_tokens(self) -> bool:
         """Whether the prompt holds tokens of an image."""
-        return self.image is not None and self.model.image_token_id in self.prompted.input_ids
+        seen = self.image is not None and self.model.image_token_id in self.prompted.input_ids
+        return seen and not self.model.is_encoder_decoder
 
     def row(self, position: int) -> int:
         """The row that predicts generated token ``position`` in a pass over the full sequence, from its end."""
@@ -148,6 +149,8 @@ class Run:
     @cached_property
     def image_positions(self) -> Tensor:
         """Positions of the image's tokens in the prompt, found where the input ids equal the image token."""
+        if self.model.is_encoder_decoder:
+            raise PromptError("The image's tokens are read by this model's encoder; its decoder has no rows for them.")
         token = self.model.image_token_id
         if self.image is None or token is None:
             raise PromptError("This run has no image, or this model has no image tokens in its prompt.")

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
-
 from neuronwise.errors import ModelError
 from neuronwise.model.anatomy import Anatomy, dissect, holds_feed_forward_parts
+from neuronwise.model.check import require_readable
 from neuronwise.model.configure import default_model
 
 ADDRESSABLE = "addressable"
@@ -99,14 +98,15 @@ def _look(name: str, kind: str, model_class: str) -> Architecture:
         except Exception as error:  # whatever an architecture's code raises on its own defaults
             return Architecture(name, kind, model_class, NOT_BUILT, reason=_short(error))
         try:
-            output_head(module)
-            return _described(name, kind, model_class, module, dissect(module))
+            anatomy = dissect(module)
+            require_readable(model_class, output_head(module), anatomy.hidden_size)
+            return _described(name, kind, model_class, anatomy)
         except ModelError as error:
             status = REFUSED if holds_feed_forward_parts(module) else NO_NEURONS
             return Architecture(name, kind, model_class, status, reason=str(error))
 
 
-def _described(name: str, kind: str, model_class: str, module: nn.Module, anatomy: Anatomy) -> Architecture:
+def _described(name: str, kind: str, model_class: str, anatomy: Anatomy) -> Architecture:
     counted: Counter[tuple[str, int, int | None]] = Counter()
     for parts in anatomy.layers:
         for dense in parts.dense:
@@ -116,9 +116,8 @@ def _described(name: str, kind: str, model_class: str, module: nn.Module, anatom
             counted[path, routed.width, routed.experts] += 1
     writers = tuple(Writers(path, width, layers, experts) for (path, width, experts), layers in counted.items())
     stack = anatomy.layers[0].path.rpartition(".")[0]
-    return Architecture(
-        name, kind, model_class, ADDRESSABLE, stack, len(anatomy.layers), anatomy.hidden_size, anatomy.num_neurons, writers
-    )
+    size = (len(anatomy.layers), anatomy.hidden_size, anatomy.num_neurons)
+    return Architecture(name, kind, model_class, ADDRESSABLE, stack, *size, writers)
 
 
 def _short(error: Exception) -> str:
