@@ -11,6 +11,7 @@ facts.jsonl for each fact: run it again and it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
@@ -28,6 +29,7 @@ from torch import Tensor
 
 import neuronwise as nw
 from deletion_report import report
+from neuronwise.errors import MethodError
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.interfere import LastPosition, change_activations
 from neuronwise.model.prompt import target_tokens
@@ -94,12 +96,17 @@ def known(model: nw.Model, facts: Sequence[Fact], batch: int = 32) -> list[Fact]
 
 def rank(model: nw.Model, run: Any, token: int, name: str, earlier: dict[str, NeuronSet], seed: int) -> NeuronSet:
     """The neurons of one method, best first."""
-    method, options = METHODS[name]
+    method: str = METHODS[name][0]
+    options: dict[str, Any] = METHODS[name][1]
     top = min(COUNTS[-1], model.num_neurons)
     if method == "causal_effect":
         return nw.locate(model, run, target=token, method=method, among=earlier[CONTRASTED][:VERIFIED], top=top)
     if method == "random_same_layers":
-        return nw.locate(model, run, target=token, method=method, among=earlier[CONTRASTED], seed=seed, top=top)
+        like = earlier[CONTRASTED]
+        while True:
+            with contextlib.suppress(MethodError):  # a layer with too few neurons for as many others
+                return nw.locate(model, run, target=token, method=method, among=like, seed=seed, top=top)
+            like = like[: len(like) // 2]
     if method == "random":
         options = {"seed": seed}
     return nw.locate(model, run, target=token, method=method, top=top, **options)

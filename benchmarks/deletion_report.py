@@ -31,15 +31,15 @@ def curve_area(counts: Sequence[int], losses: Sequence[float], upto: int) -> flo
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """For each method: per count the mean loss with its interval, on the facts and on the others; areas; seconds."""
-    names = list(rows[0]["seconds"])
     summary: dict[str, Any] = {}
-    for name in names:
-        counts = [k for method, k in rows[0]["places"] if method == name]
+    common = set.intersection(*({tuple(place) for place in row["places"]} for row in rows))
+    for name in rows[0]["seconds"]:
+        counts = sorted(k for method, k in common if method == name)
         own: dict[int, list[float]] = {k: [] for k in counts}
         side: dict[int, list[float]] = {k: [] for k in counts}
         for row in rows:
             for place, (method, k) in enumerate(row["places"]):
-                if method == name:
+                if method == name and k in own:
                     lost = [1 - one["after"][place] / one["before"] for one in row["measured"]]
                     own[k].append(lost[0])
                     side[k].append(float(np.mean(lost[1:])))

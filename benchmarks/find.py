@@ -29,8 +29,8 @@ from PIL import Image
 
 import neuronwise as nw
 import published
+from neuronwise import read
 from neuronwise.images import open_image
-from neuronwise.read import Finding
 from shapes import TEXT, random_model
 
 
@@ -45,10 +45,10 @@ def plain(model: nw.Model, image: Image.Image, length: int) -> list[int]:
     return ids
 
 
-def find(model: nw.Model, image: Image.Image, length: int, top: int = 100) -> Finding:
+def find(model: nw.Model, image: Image.Image, length: int, top: int = 100) -> read.Finding:
     """Generate while recording; then neurons, decoded tokens and a full-size heatmap for every noun."""
     run = model.run(image=image, max_new_tokens=length, heat=True)
-    found = nw.read.find(model, run, top=top)
+    found = read.find(model, run, top=top)
     for concept in found.concepts:
         if concept.heat is not None:
             concept.heat.image()

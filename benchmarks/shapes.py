@@ -47,7 +47,7 @@ def random_model(shape: str, dtype: torch.dtype, device: str, seed: int = 0) -> 
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            module = LlavaForConditionalGeneration(config)
+            module: Any = LlavaForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
     with torch.no_grad():

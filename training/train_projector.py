@@ -93,7 +93,7 @@ class Views:
                 if (box[2] - box[0]) * (box[3] - box[1]) > 0.01:
                     self.crops.setdefault(category, []).append((photo, box))
 
-        self.recognized: list[tuple[Photo, Box, str]] = []
+        self.recognized: dict[str, list[tuple[Photo, Box]]] = {}
 
     def recognize(self, speaker: Speaker, classes: Splits, seed: int) -> None:
         """Find crops of captioned photos in which the encoder's own classifier is sure of a training class."""
@@ -109,7 +109,8 @@ class Views:
             logits = speaker.encode(pixels(views)).mean(1) @ speaker.classifier["weight"].T + speaker.classifier["bias"]
             for box, share, index in zip(boxes, *(found.tolist() for found in logits.softmax(1).max(1)), strict=True):
                 if share > 0.6 and index in known:
-                    self.recognized.append((photo, box, plain_word(index, known[index].class_name, chance)))
+                    word = plain_word(index, known[index].class_name, chance)
+                    self.recognized.setdefault(word, []).append((photo, box))
 
     def draw(self, chance: random.Random) -> tuple[Image.Image, Sample]:
         kind = chance.choices((self.caption, self.named, self.crop, self.recognition, self.mosaic), self.mix)[0]
@@ -147,7 +148,8 @@ class Views:
         return view, Sample(PROMPT, plain_answers(category, chance))
 
     def recognition(self, chance: random.Random) -> tuple[Image.Image, Sample]:
-        photo, box, word = chance.choice(self.recognized)
+        word = chance.choice(sorted(self.recognized))
+        photo, box = chance.choice(self.recognized[word])
         return random_view(photo.image, chance, 0.85, box=box), Sample(PROMPT, plain_answers(word, chance))
 
     def tile(self, chance: random.Random, width: int, height: int) -> tuple[Image.Image, str]:
@@ -248,6 +250,9 @@ def main() -> None:
         projector.load_state_dict(state["projector"])
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
+        # The saved groups bring their own settings; those asked for now hold.
+        for group, asked in zip(optimizer.param_groups, groups, strict=True):
+            group.update(weight_decay=options.decay, peak=asked["peak"])
         torch.set_rng_state(state["torch_random"])
     (options.run / "options.json").write_text(json.dumps(vars(options), default=str, indent=1))
     began, losses = time.time(), []

@@ -160,6 +160,52 @@ def decode(
 
 
 @app.command()
+def suppress(
+    image: Annotated[Path, typer.Argument(help="A photo.")],
+    concept: Annotated[str, typer.Option(help="A word of the output: the neurons behind it are silenced.")],
+    model: ModelOption = None,
+    prompt: Annotated[str | None, typer.Option(help="What to ask; the model's own habit by default.")] = None,
+    method: Annotated[str, typer.Option(help="How neurons are scored.")] = "contribution",
+    top: Annotated[int, typer.Option(min=1, help="Neurons to silence.")] = 50,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Exact shares of the logit.")] = False,
+    contrast: Annotated[list[str] | None, typer.Option(help="As for find.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 50,
+    chat: Annotated[bool | None, typer.Option("--chat/--no-chat", help="Apply the chat template.")] = None,
+    dtype: DtypeOption = None,
+    device_map: DeviceOption = None,
+    seed: Annotated[int, typer.Option(help="The random controls hang on it.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the model says with a word's neurons silenced, beside two random controls of the same size."""
+    from neuronwise.images import open_image
+
+    open_image(image)
+    with _stdout_kept():
+        from neuronwise.intervene import texts_without
+        from neuronwise.locate import locate
+
+        loaded = _load(model or "builtin", dtype, device_map)
+        run = _run(loaded, image, None, prompt, max_new_tokens, chat, True, False)
+        options = _method_options(method, None, normalize, contrast)
+        found = locate(loaded, run, concept, method=method, top=top, **options)
+        sets = {
+            "suppressed": found,
+            "random": locate(loaded, run, concept, method="random", top=top, seed=seed),
+            "random_same_layers": locate(
+                loaded, run, concept, method="random_same_layers", top=top, among=found, seed=seed
+            ),
+        }
+        with _status("asking again without them"):
+            texts = {"before": run.text, **texts_without(loaded, run, sets)}
+    if as_json:
+        neurons = {name: [str(neuron) for neuron in one.neurons] for name, one in sets.items()}
+        content = {"schema": "neuronwise.suppress/1", **dict(found.record), "top": top, "seed": seed}
+        _print_json({**content, "texts": texts, "neurons": neurons})
+    else:
+        _table("", ["neurons silenced", "text"], [[name, text] for name, text in texts.items()])
+
+
+@app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="A model type such as llama; all by default.")] = None,
     as_json: JsonOption = False,

@@ -93,9 +93,9 @@ def direct_shares(model: Model, run: Run, targets: Sequence[Target]) -> Written:
     """
     pairs = [(run.row(target.position), target.token_id) for target in targets]
     written = written_gradients(model, run.forced_inputs(), pairs, direct=True)
-    for index, (row, _) in enumerate(pairs):
-        total = share_total(written, index, row)
-        scale = component_scale(written, index, row)
+    for index in range(len(pairs)):
+        total = share_total(written, index)
+        scale = component_scale(written, index)
         dtype = next(model.module.parameters()).dtype
         tolerance = 1e-4 if dtype == torch.float32 else 5e-2
         if abs(total - written.logits[index]) > tolerance * scale:
@@ -106,17 +106,19 @@ def direct_shares(model: Model, run: Run, targets: Sequence[Target]) -> Written:
     return written
 
 
-def share_total(written: Written, index: int, row: int) -> float:
+def share_total(written: Written, index: int) -> float:
     """The sum of all components' shares of target ``index``: writers, attention, embeddings and biases."""
-    shares = (float((g[row] * written.outputs[key][row]).sum()) for key, g in written.gradients[index].items())
-    return written.constants[index] + sum(shares)
+    return written.constants[index] + sum(_shares(written, index))
 
 
-def component_scale(written: Written, index: int, row: int) -> float:
+def component_scale(written: Written, index: int) -> float:
     """The sum of the shares' sizes: what rounding errors are measured against."""
-    return sum(
-        abs(float((g[row] * written.outputs[key][row]).sum())) for key, g in written.gradients[index].items()
-    ) + abs(written.logits[index])
+    return sum(map(abs, _shares(written, index))) + abs(written.logits[index])
+
+
+def _shares(written: Written, index: int) -> list[float]:
+    """Each component's share, over all its rows: along the direct path only the target's own row has a gradient."""
+    return [float((g * written.outputs[key]).sum()) for key, g in written.gradients[index].items()]
 
 
 def _read(block: object, written: Written, index: int, row: int, paths: Sequence[str]) -> Tensor:

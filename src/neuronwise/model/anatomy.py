@@ -100,9 +100,7 @@ def dissect(module: nn.Module) -> Anatomy:
 def holds_feed_forward_parts(module: nn.Module) -> bool:
     """Whether any part is called a feed-forward block: then neurons may exist that ``dissect`` did not find."""
     return any(
-        _FEED_FORWARD.search(type(part).__name__)
-        for name, part in module.named_modules()
-        if not _NOT_TEXT.search(name)
+        _FEED_FORWARD.search(type(part).__name__) for name, part in module.named_modules() if not _NOT_TEXT.search(name)
     )
 
 

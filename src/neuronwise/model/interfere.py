@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from neuronwise.model.model import Model
 
 
-def change_activations(hooks: Hooks, block: Block, change: Callable[[Tensor], Tensor], batch: int = 1) -> None:
-    """Pass the dense activations of a layer, (batch, positions, f), through ``change`` in every forward pass."""
+def change_activations(
+    hooks: Hooks, block: Block, change: Callable[[Tensor], Tensor], batch: int | Callable[[], int] = 1
+) -> None:
+    """Pass the dense activations of a layer, (batch, positions, f), through ``change`` in every forward pass.
+
+    ``batch`` may be a function that tells the batch of the pass under way.
+    """
     start = 0
     active = hooks.inside(block.module)
     for writer in block.dense:
@@ -28,8 +33,9 @@ def change_activations(hooks: Hooks, block: Block, change: Callable[[Tensor], Te
             if not active():
                 return None
             inputs = first_tensor(args, kwargs)
-            whole = inputs.new_zeros(batch, inputs.numel() // (batch * inputs.shape[-1]), block.width)
-            whole[..., span] = inputs.reshape(batch, -1, inputs.shape[-1])
+            copies = batch if isinstance(batch, int) else batch()
+            whole = inputs.new_zeros(copies, inputs.numel() // (copies * inputs.shape[-1]), block.width)
+            whole[..., span] = inputs.reshape(copies, -1, inputs.shape[-1])
             return replace_first(args, kwargs, change(whole)[..., span].reshape(inputs.shape))
 
         hooks.before(writer.module, before)

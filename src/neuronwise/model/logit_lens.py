@@ -43,6 +43,11 @@ class LogitLens:
             logits = model.forward(inputs, rows=[-1])[0, -1].detach().float()
         self._maps: dict[Key, Tensor] = {}
         self._scale, self._cap = 1.0, None
+        if any(s.dim() != 3 or s.shape[-1] != model.hidden_size for s in self.stream):
+            raise MethodError(
+                f"The residual stream of {model.name} is more than one vector of width {model.hidden_size} for each "
+                "position, so log_prob_increase is not to be had; use method='contribution'."
+            )
         self._fit_tail(logits)
 
     def _keep_stream(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

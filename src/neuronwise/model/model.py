@@ -126,9 +126,7 @@ class Model:
             raise ModelError(f"max_new_tokens is {max_new_tokens}; it counts tokens, so 0 or more.")
         picture = None if image is None else open_image(image)
         model_type = getattr(self.config, "model_type", "")
-        prompted = lay_out(
-            self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder
-        )
+        prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder)
         opening = self._image_rows(prompted.inputs) if heat and picture is not None else None
         with Recorder(self.blocks, opening=opening) as recorder, torch.no_grad():
             if max_new_tokens:
@@ -137,7 +135,8 @@ class Model:
                 self.forward(self.extend(prompted.inputs, []), rows=[-1])
                 output_ids = []
         require_complete(recorder.passes, self.blocks, len(recorder.passes))
-        return Run(self, prompted, output_ids, recorder.passes, picture, recorder.opened if heat else None)
+        seen = recorder.opened if heat else None
+        return Run(self, prompted, output_ids, recorder.passes, picture, seen, max_new_tokens)
 
     def _image_rows(self, inputs: dict[str, Any]) -> Tensor | None:
         """Rows of the image's tokens when all their activations are small beside the weights, else None."""

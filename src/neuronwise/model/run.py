@@ -47,6 +47,7 @@ class Run:
     steps: list[Activations] = field(repr=False)
     image: Image.Image | None = field(default=None, repr=False)
     seen: Activations | None = field(default=None, repr=False)
+    max_new_tokens: int = 0
     _extra: dict[tuple[str, int], Activations] = field(default_factory=dict, repr=False)
 
     @property

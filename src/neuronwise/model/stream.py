@@ -83,7 +83,7 @@ def written_gradients(
             if direct:
                 shares = zip(constants, grads[len(leaves) :], strict=True)
                 head = getattr(model.head, "bias", None)
-                total = sum(float((c.float() * g.float()).sum()) for c, g in shares if g is not None)
+                total = sum(float((c.detach().float() * g.float()).sum()) for c, g in shares if g is not None)
                 if isinstance(head, Tensor):
                     total += float(head[token]) * _scale(logits, before_cap)
                 result.constants.append(total)
@@ -107,6 +107,8 @@ def _direct_hooks(
                 hooks.after(module, _LinearNorm(constants, cut.active))
             elif _has_own_weights(module):
                 cut(name, module)
+            else:
+                constants += [bias.requires_grad_(True) for bias in _own_biases(module, block.hidden_size)]
     inside = {id(m) for block in model.blocks for m in block.module.modules()}
     for name, module in model.module.named_modules():
         if id(module) not in inside and looks_like_norm(name, module):
@@ -125,6 +127,12 @@ def _has_own_weights(module: nn.Module) -> bool:
     """Owns parameters (or a quantized weight) itself, and none of its parts do."""
     own = any(True for _ in module.parameters(recurse=False)) or isinstance(getattr(module, "weight", None), Tensor)
     return own and not any(True for child in module.children() for _ in child.parameters())
+
+
+def _own_biases(module: nn.Module, hidden_size: int) -> list[Tensor]:
+    """Biases that a module adds to what its parts return (GPT-NeoX Japanese, JetMoE's attention)."""
+    own = module.named_parameters(recurse=False)
+    return [p for name, p in own if name.endswith("bias") and p.shape == (hidden_size,)]
 
 
 class _Cut:
@@ -245,11 +253,11 @@ def _scale(logits: Tensor, head: Tensor) -> float:
 @contextlib.contextmanager
 def _frozen_parameters(module: nn.Module) -> Iterator[None]:
     """No parameter asks for gradients within the body, so that no activations are kept for them."""
-    wanted = [p for p in module.parameters() if p.requires_grad]
+    before = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     try:
-        for parameter in wanted:
+        for parameter, _ in before:
             parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
+        for parameter, wanted in before:
+            parameter.requires_grad_(wanted)
