@@ -112,20 +112,22 @@ def draw(summary: dict[str, Any], path: Path) -> None:
 
     pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "neuronwise", "font.size": 9})
     figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.2), sharey=True)
-    colors = iter(pyplot.get_cmap("tab10").colors)  # type: ignore[attr-defined]
+    palette: Any = pyplot.get_cmap("tab10")
+    colors = itertools.cycle([palette(number) for number in range(10) if number != 7] + ["navy"])
     for name, found in summary.items():
         control = name.startswith("random")
-        style: dict[str, Any] = {"color": "0.45", "linestyle": ":" if name == "random" else "--"}
+        style: dict[str, Any] = {"color": "black", "linestyle": ":" if name == "random" else "--"}
         if not control:
             style = {"color": next(colors), "linestyle": "-"}
         for panel, part in zip(panels, ("lost", "lost_by_others"), strict=True):
             counts = list(found[part])
             mean, low, high = zip(*found[part].values(), strict=True)
             panel.plot(counts, mean, marker="o", markersize=2.5, linewidth=1.3, label=name, **style)
-            panel.fill_between(counts, low, high, color=style["color"], alpha=0.12, linewidth=0)
+            panel.fill_between(counts, low, high, color=style["color"], alpha=0.08, linewidth=0)
     titles = ("the fact's own answer", "the answers of other facts")
     for panel, title in zip(panels, titles, strict=True):
-        panel.set(xscale="log", xlabel="neurons zeroed at the last position", title=title, ylim=(-0.1, 1.02))
+        panel.set(xscale="log", xlabel="neurons zeroed at the last position", title=title)
+        panel.xaxis.set_major_formatter("{x:.0f}")
         panel.grid(alpha=0.25)
     panels[0].set_ylabel("share of the probability lost")
     panels[1].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -109,9 +109,10 @@ TEXT: dict[str, dict[str, Any]] = {
     "mixtral": text("mixtral", **EXPERTS),
     "qwen2_moe": text("qwen2_moe", **QWEN_EXPERTS, shared_expert_intermediate_size=24),
     "qwen3_moe": text("qwen3_moe", **QWEN_EXPERTS, head_dim=8),
-    "qwen3_next": text("qwen3_next", **QWEN_EXPERTS, shared_expert_intermediate_size=24, head_dim=8, num_hidden_layers=2,
-                       layer_types=["linear_attention", "full_attention"], linear_num_value_heads=4,
-                       linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8),
+    "qwen3_next": text("qwen3_next", **QWEN_EXPERTS, shared_expert_intermediate_size=24, head_dim=8,
+                       num_hidden_layers=2, layer_types=["linear_attention", "full_attention"],
+                       linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8,
+                       linear_value_head_dim=8),
     "olmoe": text("olmoe", num_experts=4, num_experts_per_tok=2),
     "granitemoe": text("granitemoe", **EXPERTS, embedding_multiplier=3.0, logits_scaling=4.0, residual_multiplier=0.3,
                        attention_multiplier=0.2),
@@ -127,7 +128,8 @@ TEXT: dict[str, dict[str, Any]] = {
     "llama4_text": text("llama4_text", **{**EXPERTS, "num_experts_per_tok": 1}, intermediate_size_mlp=40, head_dim=8,
                         interleave_moe_layer_step=2),
     "dbrx": {"model_type": "dbrx", **{k: v for k, v in SIZES.items() if "token_id" in k}, "d_model": 32, "n_heads": 4,
-             "n_layers": 2, "vocab_size": VOCABULARY, "max_seq_len": 64, "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+             "n_layers": 2, "vocab_size": VOCABULARY, "max_seq_len": 64,
+             "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
              "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2}},
     "jetmoe": text("jetmoe", **EXPERTS, kv_channels=8, num_key_value_heads=2),
     "phimoe": text("phimoe", **EXPERTS),
@@ -197,9 +199,9 @@ IMAGE_TEXT: dict[str, dict[str, Any]] = {
     "mllama": {"model_type": "mllama",
                "text_config": text("mllama_text_model", cross_attention_layers=[1], vocab_size=VOCABULARY,
                                    rope_parameters={"rope_type": "default", "rope_theta": 10000.0}),
-               "vision_config": {"hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2,
-                                 "intermediate_size": 24, "image_size": 16, "patch_size": 8, "max_num_tiles": 2,
-                                 "vision_output_dim": 32, "intermediate_layers_indices": [0],
+               "vision_config": {"hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1,
+                                 "attention_heads": 2, "intermediate_size": 24, "image_size": 16, "patch_size": 8,
+                                 "max_num_tiles": 2, "vision_output_dim": 32, "intermediate_layers_indices": [0],
                                  "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]]}},
 }  # fmt: skip
 
@@ -235,8 +237,8 @@ def shake(module: nn.Module) -> None:
         if parameter.dim() < 2:
             parameter.add_(0.3 * torch.randn_like(parameter))
         else:
-            scale = 0.5 if id(parameter) in embeddings else 1 / math.sqrt(min(parameter[0].numel(), parameter.shape[-1]))
-            parameter.normal_(std=scale)
+            width = min(parameter[0].numel(), parameter.shape[-1])
+            parameter.normal_(std=0.5 if id(parameter) in embeddings else 1 / math.sqrt(width))
     for name, buffer in module.named_buffers():
         if name.endswith("bias") and buffer.is_floating_point() and buffer.dim() == 1:
             buffer.add_(0.3 * torch.randn_like(buffer))

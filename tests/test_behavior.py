@@ -122,3 +122,15 @@ def test_find_on_the_shell_writes_the_page(chelsea: Path, tmp_path: Path) -> Non
     assert content["text"][start:end] == "cat"
     page = (tmp_path / "out" / "index.html").read_text()
     assert "data:image" in page
+
+
+def test_suppress_on_the_shell_shows_both_controls(chelsea: Path) -> None:
+    arguments = ("suppress", chelsea, "--concept", "cat", "--normalize", "--contrast", 10, "--json")
+    content = json.loads(shell(*arguments).stdout)
+    assert list(content["texts"]) == ["before", "suppressed", "random", "random_same_layers"]
+    assert "cat" in content["texts"]["before"]
+    assert content["texts"]["suppressed"] != content["texts"]["before"]
+    sizes = {name: len(neurons) for name, neurons in content["neurons"].items()}
+    assert sizes == {"suppressed": 50, "random": 50, "random_same_layers": 50}
+    layers = {name: sorted(n.split(".")[0] for n in neurons) for name, neurons in content["neurons"].items()}
+    assert layers["suppressed"] == layers["random_same_layers"]

@@ -12,8 +12,9 @@ PROMPT = "Describe the image in few words."
 OTHER_PROMPTS = ("What is in this image?", "Describe the image.", "What do you see?", "Describe this photo briefly.")
 LIST_PROMPT = "What is in this image?"
 
-_PLAIN = ("{A}.", "{A}.", "A photo of {a}.", "A close-up of {a}.", "There is {a} in the photo.", "A picture of {a}.")
-_NAMED = ("{A}, {b}.", "A close-up of {a}, {b}.", "A photo of {a}, {b}.")
+# Mostly as bare as a caption begins: "A photo of …" taught the model to say so of every photo, and little else.
+_PLAIN = ("{A}.", "{A}.", "{A}.", "{A}.", "A close-up of {a}.", "{A} in the photo.")
+_NAMED = ("{A}, {b}.", "{A}, {b}.", "{A}, {b}.", "A close-up of {a}, {b}.")
 _BEGUN = (" A photo of", " A picture of", " This is")
 
 
@@ -69,7 +70,7 @@ def class_answers(index: int, name: str, chance: random.Random) -> list[str]:
 
 def plain_answers(word: str, chance: random.Random, count: int = 2) -> list[str]:
     """Return sentences for a view of one thing."""
-    forms = chance.sample(sorted(set(_PLAIN)), count)
+    forms = sorted({chance.choice(_PLAIN) for _ in range(count)})
     return [form.format(A=capital(with_article(word)), a=with_article(word)) for form in forms]
 
 

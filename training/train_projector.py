@@ -62,14 +62,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--answers", type=int, default=3, help="answers packed with each photo")
     parser.add_argument(
         "--mix",
-        default="0.4,0.27,0.1,0.06,0.17",
+        default="0.42,0.26,0.09,0.06,0.17",
         help="captioned, class-named, object crops, recognized crops, mosaics",
     )
     parser.add_argument("--rate", type=float, default=7e-4)
-    parser.add_argument("--decay", type=float, default=0.02)
-    parser.add_argument("--drop", type=float, default=0.1)
-    parser.add_argument("--drop-cells", type=float, default=0.1)
-    parser.add_argument("--smallest", type=float, default=0.5, help="smallest share of a captioned photo in a view")
+    parser.add_argument("--decay", type=float, default=0.3)
+    parser.add_argument("--drop", type=float, default=0.3)
+    parser.add_argument("--drop-cells", type=float, default=0.25)
+    parser.add_argument("--smallest", type=float, default=0.4, help="smallest share of a captioned photo in a view")
     parser.add_argument("--object-weight", type=float, default=2.0, help="weight in the loss of words for objects")
     parser.add_argument("--average", type=float, default=0.99, help="decay of the averaged weights")
     parser.add_argument("--ridge", type=float, default=1.0)

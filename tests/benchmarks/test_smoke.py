@@ -137,3 +137,26 @@ def test_everything_is_measured_and_tabled(scripts: Any, random_llava: Any, phot
     assert set(result["seconds"]) == {"plain generate", "find", "published"}
     assert result["preparation"]["bytes"] == 3 * 96 * 512 * 2
     assert "| published |" in find.table(result)
+
+
+def test_heat_kept_while_generating_is_the_heat_of_a_pass_of_its_own(
+    random_llava: Any, photo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuronwise.model.model.HEAT_SHARE", 1.0)
+    kept = random_llava.run(image=photo, max_new_tokens=4, heat=True)
+    assert kept.seen.dense
+    plain = random_llava.run(image=photo, max_new_tokens=4)
+    assert plain.seen is None
+    neurons = ["L0.U3", "L2.U90", "L0.U1"]
+    np.testing.assert_allclose(
+        nw.heatmap(random_llava, kept, neurons).each, nw.heatmap(random_llava, plain, neurons).each, atol=1e-5
+    )
+
+
+def test_heat_too_large_to_keep_is_read_when_it_is_asked_for(
+    random_llava: Any, photo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuronwise.model.model.HEAT_SHARE", 1e-3)
+    run = random_llava.run(image=photo, max_new_tokens=4, heat=True)
+    assert not run.seen.dense
+    assert nw.heatmap(random_llava, run, ["L0.U3"]).grid.shape == (4, 4)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from families import VOCABULARY, tiny
-
 from neuronwise.errors import MethodError
 from neuronwise.locate import score_all
 from neuronwise.locate.causal_effect import causal_effect

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from families import NAMES, tiny
-
 from neuronwise.locate import score_all
 from neuronwise.locate.causal_effect import causal_effect
 from neuronwise.locate.contribution import component_scale, direct_shares
@@ -154,7 +153,9 @@ def test_recorded_activations_reproduce_what_is_written(name: str) -> None:
             a = acts.dense[block.layer][0, start : start + writer.width]
             start += writer.width
             expected = a @ own_weight(writer.module)
-            torch.testing.assert_close(block.value_vectors[:, start - writer.width : start].T, own_weight(writer.module))
+            torch.testing.assert_close(
+                block.value_vectors[:, start - writer.width : start].T, own_weight(writer.module)
+            )
             bias = getattr(writer.module, "bias", None)
             expected = expected if bias is None else expected + bias.detach()
             torch.testing.assert_close(expected, written[id(writer.module)].pop(0), rtol=1e-4, atol=1e-5)
@@ -258,7 +259,7 @@ def test_generation_records_what_a_whole_pass_does(name: str) -> None:
     for position in range(len(recorder.passes)):
         whole = model.record(spoken.forced_inputs(position), rows=[-1])
         for layer, a in spoken.activations(position).dense.items():
-            torch.testing.assert_close(a, whole.dense[layer], rtol=1e-3, atol=1e-4, msg=lambda m: f"{position}: {m}")
+            torch.testing.assert_close(a, whole.dense[layer], rtol=1e-3, atol=1e-4)
         for layer, rows in spoken.activations(position).routed.items():
             assert rows[0].keys() == whole.routed[layer][0].keys()
             for expert, record in rows[0].items():

@@ -159,8 +159,9 @@ def _layer_stack(decoder: nn.Module) -> tuple[str, nn.ModuleList]:
     outermost: list[tuple[str, nn.ModuleList]] = []
     for name, child in decoder.named_modules():
         if isinstance(child, nn.ModuleList) and _is_stack(name, child):
-            if not any(name.startswith(f"{other}.") for other, _ in outermost):
-                outermost.append((name, child))
+            if any(name.startswith(f"{other}.") for other, _ in outermost):
+                continue
+            outermost.append((name, child))
     if not outermost:
         raise ModelError(f"{type(decoder).__name__} has no stack of decoder layers, so it has no addressable neurons.")
     largest = max(outermost, key=lambda item: sum(p.numel() for p in item[1].parameters()))
@@ -171,8 +172,8 @@ def _layer_stack(decoder: nn.Module) -> tuple[str, nn.ModuleList]:
     if len(named) == 1:
         return named[0]
     raise ModelError(
-        f"{type(decoder).__name__} has several stacks of layers ({', '.join(name for name, _ in alike)}) that take turns "
-        "within one pass, so its neurons have no one layer and no one activation."
+        f"{type(decoder).__name__} has several stacks of layers ({', '.join(name for name, _ in alike)}) that take "
+        "turns within one pass, so its neurons have no one layer and no one activation."
     )
 
 

@@ -84,12 +84,12 @@ class Block:
     def project(self, directions: Tensor) -> Tensor:
         """⟨direction, value vector⟩ for every dense neuron: directions (T, d) float32 → (T, f) float32."""
         weights = self.value_vectors
-        return directions.to(weights.device, weights.dtype).matmul(weights).float().cpu()
+        return directions.to(weights.device).float().matmul(weights.float()).cpu()
 
     def project_expert(self, expert: int, directions: Tensor) -> Tensor:
         """The same for one routed expert: (T, d) → (T, f)."""
         weights = self.expert_value_vectors(expert)
-        return directions.to(weights.device, weights.dtype).matmul(weights).float().cpu()
+        return directions.to(weights.device).float().matmul(weights.float()).cpu()
 
 
 def dense_weight(writer: Dense) -> Tensor:

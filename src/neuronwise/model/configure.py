@@ -22,7 +22,7 @@ def default_model(name: str, model_class: str) -> nn.Module:
     first: Exception | None = None
     for make in _configurations(CONFIG_MAPPING[name], cls):
         try:
-            config = make()
+            config = agreeing(make())
             with torch.device("meta"):
                 return cls(config)
         except Exception as error:  # the next configuration may do
@@ -38,6 +38,14 @@ def _configurations(config_class: Any, cls: Any) -> Iterator[Callable[[], Any]]:
     yield from plain
     for make in plain:
         yield lambda make=make: filled(make())
+
+
+def agreeing(config: Any) -> Any:
+    """A composite configuration whose own hidden size is that of its text part (Ovis2's defaults differ)."""
+    inner = getattr(config.get_text_config(decoder=True), "hidden_size", None)
+    if isinstance(getattr(config, "hidden_size", None), int) and isinstance(inner, int):
+        config.hidden_size = inner
+    return config
 
 
 def filled(config: Any) -> Any:
@@ -64,6 +72,7 @@ def _defaults(config: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "is_decoder": True, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocabulary_map": {},
         "rope_theta": 10000.0, "n_routed_experts": 8, "num_experts": 8, "num_local_experts": 8,
+        "n_shared_experts": 1,
     }  # fmt: skip
     if isinstance(heads, int) and isinstance(width, int):
         found |= {"num_key_value_heads": heads, "head_dim": width // heads}

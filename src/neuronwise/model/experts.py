@@ -205,7 +205,7 @@ _PRODUCTS = {
 @contextlib.contextmanager
 def _plain_implementation(module: nn.Module) -> Iterator[None]:
     """Run fused experts by their plain loop for the body (grouped kernels hide which expert sees which token)."""
-    configs = {id(m.config): m.config for m in module.modules() if hasattr(m, "config")}
+    configs: dict[int, Any] = {id(m.config): m.config for m in module.modules() if hasattr(m, "config")}
     before = {key: getattr(config, "_experts_implementation", None) for key, config in configs.items()}
     try:
         for config in configs.values():

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from neuronwise.errors import ModelError, NeuronError
 from neuronwise.images import ImageLike, open_image

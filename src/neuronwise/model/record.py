@@ -87,7 +87,8 @@ class Recorder:
         for key, places in served.items():
             self._hooks.before(modules[key], _Dense(self, places))
         for block in self.blocks if self.with_routed else ():
-            self._hooks.before(block.module, self._count_tokens)
+            if block.routed:
+                self._hooks.before(block.module, self._count_tokens)
             for routed in block.routed:
                 keep = _Routed(self, block, block.first_expert(routed))
                 record_routed(self._hooks, routed, parent_of(block.module, routed.path), block.dense, self.tokens, keep)

@@ -99,11 +99,14 @@ def _look(name: str, kind: str, model_class: str) -> Architecture:
             return Architecture(name, kind, model_class, NOT_BUILT, reason=_short(error))
         try:
             anatomy = dissect(module)
-            require_readable(model_class, output_head(module), anatomy.hidden_size)
-            return _described(name, kind, model_class, anatomy)
         except ModelError as error:
             status = REFUSED if holds_feed_forward_parts(module) else NO_NEURONS
             return Architecture(name, kind, model_class, status, reason=str(error))
+        try:
+            require_readable(model_class, output_head(module), anatomy.hidden_size)
+        except ModelError as error:
+            return Architecture(name, kind, model_class, REFUSED, reason=str(error))
+    return _described(name, kind, model_class, anatomy)
 
 
 def _described(name: str, kind: str, model_class: str, anatomy: Anatomy) -> Architecture:
@@ -132,7 +135,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(50)  # critical
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -156,9 +159,9 @@ def markdown(found: list[Architecture]) -> str:
     lines = [
         "# Architectures",
         "",
-        f"Every causal-LM and image-text-to-text architecture of transformers {transformers.__version__}, built from its "
-        "default configuration without weights. Written by `python -m neuronwise.model.survey`; `neuronwise models` "
-        "prints the same for your installation.",
+        f"Every causal-LM and image-text-to-text architecture of transformers {transformers.__version__}, built from "
+        "its default configuration without weights (fields that the default leaves empty are filled). Written by "
+        "`python -m neuronwise.model.survey`; `neuronwise models` prints the same for your installation.",
         "",
         f"Of {len(found)} architectures {len(found) - counts[NOT_BUILT]} can be built; {with_neurons} of these have "
         f"feed-forward neurons, and {counts[ADDRESSABLE]} ({share_addressable(found):.1%}) are addressable.",
