@@ -75,6 +75,7 @@ TEXT: dict[str, dict[str, Any]] = {
     "bloom": {"model_type": "bloom", **GPT, "hidden_size": 32},
     "llama": text("llama"),
     "llama_bias": text("llama", mlp_bias=True, attention_bias=True),
+    "llama_shared": text("llama"),  # the last layer's feed-forward block is the first's
     "mistral": text("mistral"),
     "qwen2": text("qwen2"),
     "qwen3": text("qwen3", head_dim=8),
@@ -222,6 +223,8 @@ def tiny(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[
     elif config.is_encoder_decoder:
         auto = transformers.AutoModelForSeq2SeqLM
     module = auto.from_config(config, dtype=torch.float32).eval()
+    if name == "llama_shared":
+        module.model.layers[2].mlp = module.model.layers[0].mlp
     shake(module)
     inputs = image_inputs(name, module) if name in IMAGE_TEXT else text_inputs()
     if dtype == torch.float64:  # the fused kernels of experts take no doubles

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import shell
 
 import neuronwise as nw
 from neuronwise.locate import METHODS
+from test_cli import shell
 
 pytestmark = pytest.mark.builtin
 

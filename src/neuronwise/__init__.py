@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from neuronwise._version import __version__
+from neuronwise.data.facts import Fact
+from neuronwise.edit import Edit, fine, load_edit
 from neuronwise.errors import NeuronwiseError
 from neuronwise.intervene import suppress
 from neuronwise.locate import locate
@@ -11,6 +13,6 @@ from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 from neuronwise.read import decode, find, heatmap
 
 __all__ = [
-    "Model", "Neuron", "NeuronSet", "NeuronwiseError", "Run", "ScoredNeuron", "__version__",
-    "decode", "find", "heatmap", "load", "locate", "suppress",
+    "Edit", "Fact", "Model", "Neuron", "NeuronSet", "NeuronwiseError", "Run", "ScoredNeuron", "__version__",
+    "decode", "find", "fine", "heatmap", "load", "load_edit", "locate", "suppress",
 ]  # fmt: skip

@@ -37,3 +37,7 @@ class NeuronError(NeuronwiseError):
 
 class NonFiniteError(NeuronwiseError):
     """Scores or deltas with NaN or infinity: refused, never saved."""
+
+
+class EditError(NeuronwiseError):
+    """An edit that is damaged, does not fit the model, or is applied or reverted when it cannot be."""

@@ -23,6 +23,7 @@ WRITERS = {
     "bloom": "transformer.h: mlp.dense_4h_to_h[128] x3",
     "llama": "model.layers: mlp.down_proj[48] x3",
     "llama_bias": "model.layers: mlp.down_proj[48] x3",
+    "llama_shared": "model.layers: mlp.down_proj[48] x3",
     "mistral": "model.layers: mlp.down_proj[48] x3",
     "qwen2": "model.layers: mlp.down_proj[48] x3",
     "qwen3": "model.layers: mlp.down_proj[48] x3",

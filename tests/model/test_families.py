@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -286,6 +287,23 @@ def test_every_method_lets_go_of_hooks_and_gradients(name: str) -> None:
     assert [p.requires_grad for p in model.module.parameters()] == flags
     assert all(p.grad is None for p in model.module.parameters())
     frozen.requires_grad_(True)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "llama4_text", "llava"])
+def test_memory_is_let_go(name: str) -> None:
+    """After a call only its result is left: no tensor of the pass, no graph."""
+    run = recorded(name)
+    run.activations(TARGET.position)  # kept by the run
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(1 for thing in gc.get_objects() if issubclass(type(thing), Tensor))
+
+    before = tensors()
+    for method, options in (("contribution", {"normalize": True}), ("gradient", {}), ("integrated_gradients", {})):
+        score_all(run.model, run, [TARGET], method, **options)
+    causal_effect(run.model, run, TARGET, NeuronSet.of(neurons_of(run)))
+    assert tensors() <= before
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3_text", "mixtral", "gpt_oss", "t5", "llava", "qwen2_vl"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import families
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import families
 import neuronwise as nw
 from neuronwise.errors import PromptError
 from neuronwise.model.grid import image_grid

@@ -150,7 +150,7 @@ class TargetTokens:
         return f"The target {self.text!r} is {len(self.token_ids)} tokens; scored is the first."
 
 
-def target_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTokens:
+def exact_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTokens:
     """Tokens of a target: a token id as it is, or a string exactly as written (" Paris" is not "Paris").
 
     SentencePiece tokenizers write the leading space of a word themselves; there, one leading space of the target is
@@ -169,7 +169,12 @@ def target_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetT
     unknown = getattr(tokenizer, "unk_token_id", None)
     if not ids or (unknown is not None and ids[0] == unknown):
         raise TargetError(f"The target {target!r} is not in this model's vocabulary.")
-    found = TargetTokens(target, tuple(ids))
+    return TargetTokens(target, tuple(ids))
+
+
+def target_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTokens:
+    """``exact_tokens`` of what is to be scored; warns when there are several, since the first alone is scored."""
+    found = exact_tokens(tokenizer, vocabulary, target)
     if found.note:
         warnings.warn(found.note, stacklevel=3)
     return found

@@ -1,0 +1,224 @@
+"""Edit objects: applied, reverted to the bit, composed, saved, merged, exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import families
+import neuronwise as nw
+from neuronwise.edit import Delta, Edit, column_norms, load_edit, suppress_neurons
+from neuronwise.errors import EditError, NonFiniteError
+from neuronwise.model.model import Model
+
+FAMILIES = [
+    "gpt2", "gptj", "gpt_neox", "opt", "bloom", "llama", "qwen3", "gemma2", "phi", "falcon", "olmo2", "cohere",
+    "mixtral", "llava",
+]  # fmt: skip
+
+
+def tiny(name: str, dtype: torch.dtype = torch.float32) -> tuple[Model, dict[str, Any]]:
+    module, inputs = families.tiny(name, dtype)
+    return Model(module, name=name), inputs
+
+
+def random_edit(model: Model, seed: int = 0, neurons: int = 3, low_rank: bool = False) -> Edit:
+    generator = torch.Generator().manual_seed(seed)
+    deltas = []
+    for block in model.blocks[-2:]:
+        for writer in block.dense:
+            units = torch.randperm(writer.width, generator=generator)[:neurons]
+            left = torch.randn(model.hidden_size, neurons, generator=generator)
+            right = torch.randn(neurons, writer.width, generator=generator) if low_rank else None
+            deltas.append(Delta(block.layer, writer.path, left, None if low_rank else units, right))
+        for expert in range(min(2, block.num_experts)):
+            routed, _ = block.expert(expert)
+            left = torch.randn(model.hidden_size, neurons, generator=generator)
+            units = torch.randperm(routed.width, generator=generator)[:neurons]
+            deltas.append(Delta(block.layer, routed.path, left, units, expert=expert))
+    return Edit(tuple(deltas), {"method": "random", "model": model.name}, column_norms(model, tuple(deltas)))
+
+
+def weights(model: Model) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.module.state_dict().items()}
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_reverting_gives_back_every_bit(name: str, dtype: torch.dtype) -> None:
+    model, _ = tiny(name, dtype)
+    before = weights(model)
+    edit = random_edit(model)
+    edit.apply(model)
+    assert not same(before, weights(model))
+    edit.revert(model)
+    assert same(before, weights(model))
+    with pytest.raises(RuntimeError, match="inside"), edit.applied(model):
+        raise RuntimeError("inside")
+    assert same(before, weights(model))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral"])
+def test_an_edit_adds_its_deltas(name: str) -> None:
+    model, inputs = tiny(name)
+    edit = random_edit(model)
+    expected = weights(model)
+    for delta in edit.deltas:
+        block = model.blocks[delta.layer]
+        view = block.value_vectors if delta.expert is None else block.expert_value_vectors(delta.expert)
+        assert delta.units is not None
+        with edit.applied(model):
+            now = view.clone()
+        assert torch.allclose(now[:, delta.units], view[:, delta.units] + delta.left, atol=1e-6)
+    assert same(expected, weights(model))
+    assert inputs
+
+
+settings.register_profile("edits", max_examples=15, deadline=None)
+
+
+@settings(settings.get_profile("edits"))
+@given(order=st.permutations([0, 1, 2]), low_rank=st.booleans())
+def test_edits_come_out_in_any_order(order: list[int], low_rank: bool) -> None:
+    model, _ = tiny("llama")
+    before = weights(model)
+    edits = [random_edit(model, seed, low_rank=low_rank and seed == 1) for seed in range(3)]
+    for edit in edits:
+        edit.apply(model)
+    for position, number in enumerate(order):
+        edits[number].revert(model)
+        left = [edits[k] for k in range(3) if k not in order[: position + 1]]
+        now = weights(model)
+        for edit in left:
+            edit.revert(model)
+        for edit in left:
+            edit.apply(model)
+        assert same(now, weights(model))
+    assert same(before, weights(model))
+
+
+def test_a_sum_is_both(tmp_path: Path) -> None:
+    model, inputs = tiny("llama")
+    first, second = random_edit(model, 1), random_edit(model, 2)
+    with first.applied(model), second.applied(model):
+        both = model.module(**inputs).logits.detach()
+    with (first + second).applied(model):
+        assert torch.allclose(model.module(**inputs).logits, both, atol=1e-5)
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_save_and_load_is_the_identity(tmp_path: Path, low_rank: bool) -> None:
+    model, inputs = tiny("llama")
+    edit = random_edit(model, low_rank=low_rank)
+    edit.save(tmp_path / "edit")
+    loaded = load_edit(tmp_path / "edit")
+    assert loaded.record == edit.record
+    with edit.applied(model):
+        logits = model.module(**inputs).logits.detach()
+    with loaded.applied(model):
+        assert torch.equal(model.module(**inputs).logits, logits)
+    if not low_rank:
+        assert sum(file.stat().st_size for file in (tmp_path / "edit").iterdir()) < 8000
+    with pytest.raises(EditError, match="there already"):
+        edit.save(tmp_path / "edit")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "llava"])
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_the_adapter_of_peft_is_the_same(tmp_path: Path, name: str, low_rank: bool) -> None:
+    peft = pytest.importorskip("peft")
+    model, inputs = tiny(name)
+    edit = random_edit(model, low_rank=low_rank) + random_edit(model, 5, neurons=2)
+    with edit.applied(model):
+        expected = model.module(**inputs).logits.detach()
+    edit.to_peft(model, tmp_path / "adapter")
+    adapted = peft.PeftModel.from_pretrained(model.module, tmp_path / "adapter")
+    assert torch.allclose(adapted(**inputs).logits, expected, atol=1e-6 * float(expected.abs().max()) + 1e-6)
+
+
+def test_merging_writes_an_ordinary_checkpoint(tiny_folder: Path, tmp_path: Path) -> None:
+    model = nw.load(tiny_folder)
+    before = weights(model)
+    edit = random_edit(model)
+    edit.merge(model, tmp_path / "merged")
+    assert same(before, weights(model))
+    run = nw.load(tmp_path / "merged").run(prompt="the cat sits", max_new_tokens=5)
+    with edit.applied(model):
+        assert model.run(prompt="the cat sits", max_new_tokens=5).output_ids == run.output_ids
+
+
+def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    model, _ = tiny("llama")
+    edit = random_edit(model)
+    before = weights(model)
+    with pytest.raises(EditError, match="nothing to revert"):
+        edit.revert(model)
+    edit.apply(model)
+    with pytest.raises(EditError, match="applied already"):
+        edit.apply(model)
+    edit.revert(model)
+    other, _ = tiny("qwen3")
+    with pytest.raises(EditError):
+        edit.apply(other)
+    stranger = Model(families.tiny("llama", seed=7)[0])
+    with pytest.raises(EditError, match="not those that this edit was made for"):
+        edit.apply(stranger)
+    assert same(before, weights(model))
+    with pytest.raises(NonFiniteError):
+        Delta(0, "mlp.down_proj", torch.full((4, 1), torch.nan), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "json", "newer"])
+def test_a_damaged_folder_is_said(tmp_path: Path, damage: str) -> None:
+    model, _ = tiny("llama")
+    random_edit(model).save(tmp_path / "edit")
+    tensors, record = tmp_path / "edit" / "deltas.safetensors", tmp_path / "edit" / "edit.json"
+    if damage == "missing":
+        tensors.unlink()
+    elif damage == "truncated":
+        tensors.write_bytes(tensors.read_bytes()[:100])
+    elif damage == "json":
+        record.write_text("{")
+    else:
+        record.write_text(json.dumps({**json.loads(record.read_text()), "schema": "neuronwise.edit/2"}))
+    words = {"missing": "no edit's folder", "newer": "this version reads"}
+    with pytest.raises(EditError, match=words.get(damage, "damaged")):
+        load_edit(tmp_path / "edit")
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_suppression_as_an_edit_is_the_intervention(name: str) -> None:
+    model, inputs = tiny(name)
+    block = model.blocks[1]
+    if block.num_experts:
+        addresses = [f"L1.E{e}.U{u}" for e in range(block.num_experts) for u in (1, 4)]
+    else:
+        addresses = ["L1.U3", "L1.U9", "L0.U2"]
+    found = nw.NeuronSet.of(addresses)
+    with nw.suppress(model, found):
+        expected = model.module(**inputs).logits.detach()
+    with suppress_neurons(model, found).applied(model):
+        assert torch.allclose(model.module(**inputs).logits, expected, atol=1e-5)
+        assert not model.blocks[1].value_vector(found[0].neuron).any()
+
+
+def test_a_direction_alone_is_taken_out() -> None:
+    model, _ = tiny("llama")
+    direction = torch.randn(model.hidden_size)
+    before = model.blocks[1].value_vectors[:, 3].clone()
+    with suppress_neurons(model, nw.NeuronSet.of(["L1.U3"]), direction=direction).applied(model):
+        after = model.blocks[1].value_vectors[:, 3].clone()
+    unit = direction / direction.norm()
+    assert float(after @ unit) == pytest.approx(0, abs=1e-5)
+    assert torch.allclose(after, before - (before @ unit) * unit, atol=1e-5)
