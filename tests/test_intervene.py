@@ -40,7 +40,8 @@ def by_hand(model: Model, change: Callable[[Tensor], Tensor], inputs: dict[str, 
 
 def written(activations: Tensor, value: Any, rows: Any = slice(None)) -> Tensor:
     for k, unit in enumerate(UNITS):
-        activations[:, rows, unit] = value(activations[:, rows, unit]) if callable(value) else value[k]
+        new: Any = value(activations[:, rows, unit]) if callable(value) else value[k]
+        activations[:, rows, unit] = new
     return activations
 
 

@@ -28,7 +28,7 @@ def test_an_address_is_parsed_back(neuron: Neuron) -> None:
 
 @pytest.mark.parametrize("address", ["", "23.8083", "L1U2", "L1.U", "L-1.U2", "L1.E.U2", "L1.U2x", "l1.u2"])
 def test_anything_else_is_no_address(address: str) -> None:
-    with pytest.raises(NeuronError, match="L23.U8083"):
+    with pytest.raises(NeuronError, match=r"L23\.U8083"):
         Neuron.parse(address)
 
 

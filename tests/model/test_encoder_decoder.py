@@ -17,8 +17,9 @@ def model(tiny_tokenizer: Any) -> nw.Model:
     torch.manual_seed(0)
     config = T5Config(
         d_model=32, d_ff=40, num_layers=3, num_decoder_layers=3, num_heads=2, d_kv=16, vocab_size=len(tiny_tokenizer),
-        decoder_start_token_id=1, eos_token_id=2, pad_token_id=2, initializer_factor=3.0,
+        eos_token_id=2, pad_token_id=2, initializer_factor=3.0,
     )  # fmt: skip
+    config.decoder_start_token_id = 1
     return nw.Model(T5ForConditionalGeneration(config), tiny_tokenizer)
 
 

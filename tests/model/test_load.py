@@ -65,7 +65,7 @@ def test_a_block_that_does_not_add_up_is_refused(tiny_folder: Path) -> None:
     block = module.model.layers[0].mlp
     plain = block.forward
     block.forward = lambda hidden: torch.tanh(plain(hidden))
-    with pytest.raises(ModelError, match="layer 0.*do not reproduce"):
+    with pytest.raises(ModelError, match=r"layer 0.*do not reproduce"):
         nw.Model(module)
 
 

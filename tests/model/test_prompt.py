@@ -11,7 +11,10 @@ from PIL import Image
 from neuronwise.errors import PromptError
 from neuronwise.model.prompt import INSTRUCTION, lay_out
 
-TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}{% if add_generation_prompt %} [me]{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %} [me]{% endif %}"
+)
 
 
 class FakeProcessor:

@@ -15,6 +15,7 @@ from neuronwise.errors import MethodError, PromptError
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Prompted
 from neuronwise.model.run import Run
+from neuronwise.read import Heatmap
 
 SIDE, PATCH, IMAGE = 56, 7, 60  # an 8 × 8 grid; the image token's id
 
@@ -60,7 +61,7 @@ def spotted(width: int, height: int, left: int, top: int, size: int) -> Image.Im
     return Image.fromarray(photo)
 
 
-def hottest(heat: nw.read.Heatmap) -> tuple[float, float]:
+def hottest(heat: Heatmap) -> tuple[float, float]:
     """The center (x, y) of what is hotter than half, in photo pixels."""
     values = np.abs(heat.image() - np.nanmedian(heat.image()))
     rows, columns = np.nonzero(np.nan_to_num(values) >= 0.5 * np.nanmax(values))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +128,7 @@ def materialized(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def plain_weight(module: nn.Module) -> Tensor:
+def plain_weight(module: Any) -> Tensor:
     with materialized(module):
         weight = module.weight
         if hasattr(weight, "quant_state") or type(weight).__name__ == "Int8Params":

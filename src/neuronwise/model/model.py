@@ -253,7 +253,7 @@ def _enough(*_: Any) -> None:
     raise _Enough
 
 
-def output_head(module: nn.Module) -> nn.Module:
+def output_head(module: Any) -> nn.Module:
     """The linear module that turns the last hidden state into logits; raises ``ModelError`` without one."""
     for owner in (module, getattr(module, "language_model", None), getattr(module, "text_decoder", None)):
         if owner is None:
