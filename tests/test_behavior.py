@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import neuronwise as nw
@@ -40,11 +41,12 @@ def test_every_method_finds_neurons_that_are_heated_and_decoded(builtin: Any, ca
 
 def test_contributions_are_shares_of_the_logit(builtin: Any, cat: nw.Run) -> None:
     """All neurons' normalized scores are what the feed-forward blocks add to the real logit."""
-    from neuronwise.locate.contribution import direct_shares, share_total
+    from neuronwise.locate.shares import direct_shares, share_total
 
     target = cat.target("cat")
-    written = direct_shares(builtin, cat, [target])
-    logit = float(builtin.forward(cat.forced_inputs(), rows=[cat.row(target.position)])[0, 0, target.token_id])
+    written = direct_shares(builtin, cat, [(target.position, {target.token_id: 1.0})])
+    with torch.no_grad():
+        logit = float(builtin.forward(cat.forced_inputs(), rows=[cat.row(target.position)])[0, 0, target.token_id])
     assert share_total(written, 0) == pytest.approx(logit, rel=1e-4)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from families import NAMES, tiny
 from neuronwise.locate import score_all
 from neuronwise.locate.causal_effect import causal_effect
-from neuronwise.locate.contribution import component_scale, direct_shares
+from neuronwise.locate.shares import component_scale, direct_shares
 from neuronwise.model import Model, Run, Target
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.interfere import LastPosition
@@ -167,9 +167,8 @@ def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
     run = recorded(name)
     model = run.model
     scores = score_all(model, run, [TARGET], "contribution", normalize=True)[0]
-    written = direct_shares(model, run, [TARGET])
-    gradients, row = written.gradients[0], run.row(TARGET.position)
-    others = dict(gradients)
+    written = direct_shares(model, run, [(TARGET.position, {TARGET.token_id: 1.0})])
+    others, shares = dict(written.gradients[0]), dict(written.shares[0])
     total = written.constants[0]
     acts = run.activations(TARGET.position)
     for block in model.blocks:
@@ -179,14 +178,14 @@ def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
                 assert not any(scores.values[block.layer, None])
                 continue
             bias = getattr(writer.module, "bias", None)
-            total += 0.0 if bias is None else float(gradient[row] @ bias.detach())
+            total += 0.0 if bias is None else float(gradient @ bias.detach())
         for number, routed in enumerate(block.routed):
             unit = routed_unit(block, number)
             path = next(n for n, m in block.module.named_modules() if m is unit)
             gradient = others.pop((block.layer, path))
-            total += expert_biases(run, block, routed, acts, gradient[row])
+            total += expert_biases(run, block, routed, acts, gradient)
     total += sum(float(values.double().sum()) for values in scores.values.values())
-    total += sum(float((g * written.outputs[key]).sum()) for key, g in others.items())
+    total += sum(shares[key] for key in others)
     real = float(uncapped(run, plain_logits(run))[TARGET.token_id])
     # Rounding is measured against the sizes of the shares: they cancel one another in a random model.
     assert total == pytest.approx(real, abs=1e-4 * component_scale(written, 0), rel=1e-4)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
-from neuronwise.locate.scores import Scores, combine
+from neuronwise.locate.scores import Scores
+from neuronwise.locate.shares import direct_shares
+from neuronwise.model.blocks import Block, dense_weight
 from neuronwise.model.prompt import target_tokens
-from neuronwise.model.record import Activations
 from neuronwise.model.run import Run, Target
-from neuronwise.model.stream import Written, unit_path, written_gradients
+from neuronwise.model.stream import Written, unit_path
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
+
+# (block, expert or None) → (f,): ⟨direction, value vector⟩ of each neuron there, for one target
+Reader = Callable[[Block, int | None], Tensor]
 
 
 def contribution(
@@ -34,127 +38,98 @@ def contribution(
     ``normalize``: read through the final norm and everything else on the direct path, linearized at p, so that scores
     are exact shares of the logit before any soft cap (ours). ``contrast``: tokens whose mean score is subtracted, or
     a number k for the model's own top-k alternatives to the target at p (ours). A routed expert's neuron counts with
-    its router weight.
+    its router weight; a gate behind a shared expert counts with ``normalize`` alone.
     """
-    contrasts = [_contrast_tokens(model, run, target, contrast) for target in targets]
-    wanted = [
-        Target(token, target.position, "")
-        for target, tokens in zip(targets, contrasts, strict=True)
-        for token in (target.token_id, *tokens)
-    ]
-    scores = iter(_scores(model, run, wanted, activation, normalize))
-    results = []
-    for tokens in contrasts:
-        score = next(scores)
-        for _ in tokens:
-            score = combine(score, next(scores), -1.0 / len(tokens))
-        results.append(score)
-    return results
+    weights = [_weights(model, run, target, contrast) for target in targets]
+    if normalize:
+        written = direct_shares(model, run, [(t.position, w) for t, w in zip(targets, weights, strict=True)])
+        readers = [_along_the_direct_path(written, index) for index in range(len(targets))]
+    else:
+        readers = _by_unembedding(model, weights)
+    return [_scores(model, run, target, activation, reader) for target, reader in zip(targets, readers, strict=True)]
 
 
-def _scores(model: Model, run: Run, targets: Sequence[Target], kind: str, normalize: bool) -> list[Scores]:
-    written = direct_shares(model, run, targets) if normalize else None
-    results = []
-    by_position: dict[int, list[int]] = {}
-    for index, target in enumerate(targets):
-        by_position.setdefault(target.position, []).append(index)
-    results = [Scores() for _ in targets]
-    for position, indices in by_position.items():
-        acts = run.activations(position, kind)
-        directions = model.unembedding[[targets[i].token_id for i in indices]]
-        for block in model.blocks:
-            paths = [w.path for w in block.dense]
-            if block.layer in acts.dense:
-                a = acts.dense[block.layer][0].float()
-                if written is None:
-                    projected = block.project(directions)
-                else:
-                    projected = torch.stack([_read(block, written, i, run.row(position), paths) for i in indices])
-                for index, read in zip(indices, projected, strict=True):
-                    results[index].values[block.layer, None] = a * read
-                    results[index].activations[block.layer, None] = a
-            for expert, record in _experts(acts, block.layer).items():
-                a = record.activation.float()
-                if written is not None:
-                    number = block.routed.index(block.expert(expert)[0])
-                    key = (block.layer, unit_path(block, number))
-                    directions = torch.stack([written.gradients[i][key][run.row(position)] for i in indices])
-                for index, read in zip(indices, block.project_expert(expert, directions), strict=True):
-                    results[index].values[block.layer, expert] = record.weight * a * read
-                    results[index].activations[block.layer, expert] = a
-    return results
+def _scores(model: Model, run: Run, target: Target, kind: str, reader: Reader) -> Scores:
+    scores = Scores()
+    acts = run.activations(target.position, kind)
+    for block in model.blocks:
+        if block.layer in acts.dense:
+            a = acts.dense[block.layer][0].float()
+            scores.values[block.layer, None] = a * reader(block, None)
+            scores.activations[block.layer, None] = a
+        for expert, record in (acts.routed[block.layer][0] if block.layer in acts.routed else {}).items():
+            a = record.activation.float()
+            scores.values[block.layer, expert] = record.weight * a * reader(block, expert)
+            scores.activations[block.layer, expert] = a
+    return scores
 
 
-def direct_shares(model: Model, run: Run, targets: Sequence[Target]) -> Written:
-    """Direct-path gradients of the targets' logits in one pass over the run's sequence.
-
-    Raises ``MethodError`` where the components' shares do not add up to the logit: an architecture whose stream
-    cannot be split this way (altered residual streams) is refused, not mis-scored.
-    """
-    pairs = [(run.row(target.position), target.token_id) for target in targets]
-    written = written_gradients(model, run.forced_inputs(), pairs, direct=True)
-    for index in range(len(pairs)):
-        total = share_total(written, index)
-        scale = component_scale(written, index)
-        dtype = next(model.module.parameters()).dtype
-        tolerance = 1e-4 if dtype == torch.float32 else 5e-2
-        if abs(total - written.logits[index]) > tolerance * scale:
-            raise MethodError(
-                f"The residual stream of {model.name} cannot be split into shares of the logit (the components add up "
-                f"to {total:.4f}, the logit is {written.logits[index]:.4f}); use normalize=False."
+def _by_unembedding(model: Model, weights: Sequence[Mapping[int, float]]) -> list[Reader]:
+    """Readers of Σ weight · U_token, one product of T directions and W_down for each layer: never f × V."""
+    unembedding = model.unembedding
+    directions = torch.stack(
+        [
+            (unembedding[list(one)].float() * torch.tensor(list(one.values()), device=unembedding.device)[:, None]).sum(
+                0
             )
-    return written
+            for one in weights
+        ]
+    )
+    read: dict[tuple[int, int | None], Tensor] = {}
+
+    def reader(index: int) -> Reader:
+        def at(block: Block, expert: int | None) -> Tensor:
+            place = (block.layer, expert)
+            if place not in read:
+                found = block.project(directions) if expert is None else block.project_expert(expert, directions)
+                read[place] = found
+            return read[place][index]
+
+        return at
+
+    return [reader(index) for index in range(len(weights))]
 
 
-def share_total(written: Written, index: int) -> float:
-    """The sum of all components' shares of target ``index``: writers, attention, embeddings and biases."""
-    return written.constants[index] + sum(_shares(written, index))
+def _along_the_direct_path(written: Written, index: int) -> Reader:
+    gradients = written.gradients[index]
+
+    def at(block: Block, expert: int | None) -> Tensor:
+        if expert is not None:
+            path = unit_path(block, block.routed.index(block.expert(expert)[0]))
+            return block.project_expert(expert, gradients[block.layer, path][None])[0]
+        parts = []
+        for writer in block.dense:
+            gradient = gradients.get((block.layer, writer.path))
+            if gradient is None:  # written into another branch: no share of its own
+                parts.append(torch.zeros(writer.width))
+            else:
+                weight = dense_weight(writer)
+                parts.append((gradient.to(weight.device) @ weight.float()).cpu())
+        return torch.cat(parts)
+
+    return at
 
 
-def component_scale(written: Written, index: int) -> float:
-    """The sum of the shares' sizes: what rounding errors are measured against."""
-    return sum(map(abs, _shares(written, index))) + abs(written.logits[index])
+def _weights(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> dict[int, float]:
+    """The target's logit, less the mean of those it is contrasted with, as weights of tokens."""
+    others = _contrast_tokens(model, run, target, contrast)
+    weights = {target.token_id: 1.0}
+    for token in others:
+        weights[token] = weights.get(token, 0.0) - 1.0 / len(others)
+    return weights
 
 
-def _shares(written: Written, index: int) -> list[float]:
-    """Each component's share, over all its rows: along the direct path only the target's own row has a gradient."""
-    return [float((g * written.outputs[key]).sum()) for key, g in written.gradients[index].items()]
-
-
-def _read(block: object, written: Written, index: int, row: int, paths: Sequence[str]) -> Tensor:
-    """(f,): ⟨direct gradient, value vector⟩, writer by writer."""
-    from neuronwise.model.blocks import Block, dense_weight
-
-    assert isinstance(block, Block)
-    parts = []
-    for writer, path in zip(block.dense, paths, strict=True):
-        gradient = written.gradients[index].get((block.layer, path))
-        if gradient is None:  # off the direct path
-            parts.append(torch.zeros(writer.width))
-            continue
-        weight = dense_weight(writer)
-        parts.append((gradient[row].to(weight.device) @ weight.float()).cpu())
-    return torch.cat(parts)
-
-
-def _experts(acts: Activations, layer: int) -> dict:
-    return acts.routed[layer][0] if layer in acts.routed else {}
-
-
-def _contrast_tokens(
-    model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None
-) -> tuple[int, ...]:
+def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> list[int]:
     if contrast is None:
-        return ()
+        return []
     if isinstance(contrast, int):
         if contrast < 1:
-            raise MethodError(
-                f"contrast is {contrast}; give a number of alternatives from 1, or the tokens themselves."
-            )
+            raise MethodError(f"contrast is {contrast}; name tokens, or a number of alternatives from 1.")
         with torch.no_grad():
             logits = model.forward(run.forced_inputs(), rows=[run.row(target.position)])[0, 0].float().clone()
         logits[target.token_id] = -torch.inf
-        return tuple(logits.topk(contrast).indices.tolist())
-    if isinstance(contrast, str):
-        contrast = [contrast]
-    return tuple(target_tokens(model.tokenizer, model.vocabulary_size, token).token_id for token in contrast)
+        return logits.topk(min(contrast, len(logits) - 1)).indices.tolist()
+    listed = [contrast] if isinstance(contrast, str) else contrast
+    if not listed:
+        raise MethodError("contrast names no token; name some, or a number of alternatives.")
+    return [target_tokens(model.tokenizer, model.vocabulary_size, token).token_id for token in listed]

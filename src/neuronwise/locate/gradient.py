@@ -54,9 +54,9 @@ def rows_of(run: Run, target: Target, positions: str) -> list[int]:
 def _gradient_scores(
     model: Model, run: Run, targets: Sequence[Target], positions: str, times_activation: bool
 ) -> list[Scores]:
-    pairs = [(run.row(target.position), target.token_id) for target in targets]
+    readouts = [(run.row(target.position), {target.token_id: 1.0}) for target in targets]
     inputs = run.forced_inputs()
-    written = written_gradients(model, inputs, pairs, direct=False)
+    written = written_gradients(model, inputs, readouts, direct=False)
     return [
         position_scores(model, run, target, written, index, rows_of(run, target, positions), times_activation)
         for index, target in enumerate(targets)

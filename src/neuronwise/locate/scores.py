@@ -61,11 +61,3 @@ class Scores:
                 )
             )
         return NeuronSet(tuple(members), dict(record or {}))
-
-
-def combine(left: Scores, right: Scores, factor: float) -> Scores:
-    """left + factor · right, where an expert missing on one side counts as 0."""
-    values = {place: value.clone() for place, value in left.values.items()}
-    for place, value in right.values.items():
-        values[place] = values.get(place, torch.zeros_like(value)) + factor * value
-    return Scores(values, {**right.activations, **left.activations})

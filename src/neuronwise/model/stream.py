@@ -10,7 +10,7 @@ blocks, gates and logit scales of any architecture, without a word about any of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,67 +28,76 @@ if TYPE_CHECKING:
     from neuronwise.model.model import Model
 
 Key = tuple[int, str]  # (layer, path of the writer in it)
-
-
-@dataclass
-class Written:
-    """For each target, the gradient of its logit with respect to what each writer wrote, and the logits.
-
-    ``gradients[t][key]`` is (positions, d) float32 for writer ``key``; with a direct path also ``outputs[key]``
-    (positions, d), the written vectors, and ``constants[t]``, what norm and head biases add.
-    """
-
-    logits: list[float]
-    gradients: list[dict[Key, Tensor]]
-    outputs: dict[Key, Tensor] = field(default_factory=dict)
-    constants: list[float] = field(default_factory=list)
-
+Readout = tuple[int, Mapping[int, float]]  # (row, token id → weight): a weighted sum of that row's logits
 
 EMBEDDINGS: Key = (-1, "embeddings")
 
 
-def written_gradients(
-    model: Model, inputs: dict[str, Any], targets: Sequence[tuple[int, int]], *, direct: bool
-) -> Written:
-    """Gradients of the logits of ``targets``, pairs (row, token id), with respect to the layers' writes.
+@dataclass
+class Written:
+    """For each readout, its value and its gradient with respect to what each writer wrote.
+
+    ``gradients[t][key]`` is float32: (d,) at the readout's own row along the direct path, (positions, d) otherwise.
+    With a direct path also ``shares[t][key]``, what each component adds to the value, and ``constants[t]``, what
+    norm and head biases add.
+    """
+
+    values: list[float] = field(default_factory=list)
+    gradients: list[dict[Key, Tensor]] = field(default_factory=list)
+    shares: list[dict[Key, float]] = field(default_factory=list)
+    constants: list[float] = field(default_factory=list)
+
+
+def written_gradients(model: Model, inputs: dict[str, Any], readouts: Sequence[Readout], *, direct: bool) -> Written:
+    """Gradients of weighted sums of logits with respect to the layers' writes, all in one pass over ``inputs``.
 
     ``direct=True``: along the residual stream alone, with the final norm and all others linearized where they are,
-    before any soft cap; ``direct=False``: of the model's real logit, through all later layers. Rows count as in the
+    before any soft cap; ``direct=False``: of the model's real logits, through all later layers. Rows count as in the
     sequence of ``inputs`` (from its end when negative).
     """
     leaves: dict[Key, Tensor] = {}
     outputs: dict[Key, Tensor] = {}
     constants: list[Tensor] = []
-    rows = sorted({row for row, _ in targets})
+    rows = sorted({row for row, _ in readouts})
+    result = Written()
     with _frozen_parameters(model.module), Hooks() as hooks, torch.enable_grad():
         if direct:
             _direct_hooks(model, hooks, leaves, outputs, constants)
         else:
             _full_hooks(model, hooks, leaves)
         logits, before_cap = _logits(model, inputs, rows, hooks)
-        values = before_cap if direct else logits
-        result = Written([], [])
-        for row, token in targets:
-            value = values[0, rows.index(row), token].float()
-            wanted = [*leaves.values(), *constants]
-            grads = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
-            result.logits.append(float(value.detach()))
-            result.gradients.append(
-                {
-                    key: grad.detach().float().reshape(-1, grad.shape[-1]).cpu()
-                    for key, grad in zip(leaves, grads, strict=False)
-                    if grad is not None
-                }
-            )
+        read_from = before_cap if direct else logits
+        for row, weights in readouts:
+            value = _weighted(read_from[0, rows.index(row)], weights)
+            grads = torch.autograd.grad(value, [*leaves.values(), *constants], retain_graph=True, allow_unused=True)
+            found = {key: grad for key, grad in zip(leaves, grads, strict=False) if grad is not None}
+            result.values.append(float(value.detach()))
             if direct:
-                shares = zip(constants, grads[len(leaves) :], strict=True)
+                # Along the direct path a position sees itself alone, so one row of each gradient is all there is.
+                result.gradients.append({key: _rows(grad)[row].float().cpu() for key, grad in found.items()})
+                result.shares.append({key: _product(grad, outputs[key]) for key, grad in found.items()})
+                biases = zip(constants, grads[len(leaves) :], strict=True)
+                total = sum(_product(grad, bias) for bias, grad in biases if grad is not None)
                 head = getattr(model.head, "bias", None)
-                total = sum(float((c.detach().float() * g.float()).sum()) for c, g in shares if g is not None)
                 if isinstance(head, Tensor):
-                    total += float(head[token]) * _scale(logits, before_cap)
+                    total += float(_weighted(head.detach(), weights)) * _scale(logits, before_cap)
                 result.constants.append(total)
-        result.outputs = {key: out.reshape(-1, out.shape[-1]).float().cpu() for key, out in outputs.items()}
+            else:
+                result.gradients.append({key: _rows(grad).float().cpu() for key, grad in found.items()})
     return result
+
+
+def _weighted(logits: Tensor, weights: Mapping[int, float]) -> Tensor:
+    chosen = logits[torch.tensor(list(weights), device=logits.device)].float()
+    return (chosen * torch.tensor(list(weights.values()), device=logits.device)).sum()
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.detach().reshape(-1, values.shape[-1])
+
+
+def _product(left: Tensor, right: Tensor) -> float:
+    return float((left.detach().float() * right.detach().float()).sum())
 
 
 def _direct_hooks(

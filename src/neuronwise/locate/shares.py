@@ -1,0 +1,44 @@
+"""Exact shares of a logit: the direct-path gradients, and the proof that all components add up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from neuronwise.errors import MethodError
+from neuronwise.model.run import Run
+from neuronwise.model.stream import Written, written_gradients
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+
+def direct_shares(model: Model, run: Run, readouts: Sequence[tuple[int, Mapping[int, float]]]) -> Written:
+    """Direct-path gradients of weighted sums of logits, pairs (position, token id → weight), in one pass.
+
+    Raises ``MethodError`` where the components' shares do not add up to the value: an architecture whose stream
+    cannot be split this way (altered residual streams) is refused, not mis-scored.
+    """
+    rows = [(run.row(position), weights) for position, weights in readouts]
+    written = written_gradients(model, run.forced_inputs(), rows, direct=True)
+    exact = next(p.dtype for p in model.module.parameters() if p.is_floating_point()) == torch.float32
+    for index, value in enumerate(written.values):
+        total = share_total(written, index)
+        if abs(total - value) > (1e-4 if exact else 5e-2) * component_scale(written, index):
+            raise MethodError(
+                f"The residual stream of {model.name} cannot be split into shares of the logit (the components add up "
+                f"to {total:.4f}, the logit is {value:.4f}); use normalize=False."
+            )
+    return written
+
+
+def share_total(written: Written, index: int) -> float:
+    """The sum of all components' shares of one readout: writers, attention, embeddings and biases."""
+    return written.constants[index] + sum(written.shares[index].values())
+
+
+def component_scale(written: Written, index: int) -> float:
+    """The sum of the shares' sizes: what rounding errors are measured against."""
+    return sum(map(abs, written.shares[index].values())) + abs(written.values[index])
