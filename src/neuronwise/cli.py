@@ -214,7 +214,8 @@ def models(
     with _stdout_kept():
         from neuronwise.model.survey import survey
 
-        rows = survey(name)
+        with _progress("building architectures") as progress:
+            rows = survey(name, progress)
     if as_json:
         import transformers
 
@@ -370,6 +371,17 @@ def _status(what: str) -> Iterator[None]:
 
     with Console(stderr=True).status(what):
         yield
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _quiet() -> None:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,16 +66,22 @@ class Architecture:
         return asdict(self)
 
 
-def survey(name: str | None = None) -> list[Architecture]:
+def survey(name: str | None = None, progress: Callable[[int, int], None] | None = None) -> list[Architecture]:
     """Every causal-LM and image-text-to-text architecture, or those called ``name``; raises ``ModelError`` for none.
 
     Everything happens on the meta device: no weights, no downloads. About two minutes for all, a second for one.
     """
     wanted = [entry for entry in _entries() if name is None or entry[0] == name]
     if not wanted:
-        known = ", ".join(sorted({entry[0] for entry in _entries()}))
-        raise ModelError(f"The installed transformers has no architecture '{name}' that writes text; it has {known}.")
-    return [_look(*entry) for entry in wanted]
+        close = difflib.get_close_matches(str(name), sorted({entry[0] for entry in _entries()}), n=5, cutoff=0.5)
+        hint = f"close to it are {', '.join(close)}" if close else "`neuronwise models` lists them"
+        raise ModelError(f"The installed transformers has no architecture '{name}' that writes text; {hint}.")
+    found = []
+    for number, entry in enumerate(wanted):
+        found.append(_look(*entry))
+        if progress is not None:
+            progress(number + 1, len(wanted))
+    return found
 
 
 def _entries() -> Iterator[tuple[str, str, str]]:
