@@ -3,16 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTO ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test lint clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py $(PHOTO)
 
+# Two processes of one thread each: torch's own threads would fight.
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
-
-test-all: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks training examples
