@@ -43,6 +43,14 @@ class Projector(nn.Module):
         }
 
     @torch.no_grad()
+    def take(self, exported: dict[str, torch.Tensor]) -> None:
+        """Take on weights that `exported` gave."""
+        self.linear_1.weight.copy_(exported["linear_1.weight"] * self.scale)
+        self.linear_1.bias.copy_(exported["linear_1.bias"] - SHIFT + exported["linear_1.weight"] @ self.mean)
+        self.linear_2.weight.copy_(exported["linear_2.weight"])
+        self.linear_2.bias.copy_(exported["linear_2.bias"] + SHIFT * exported["linear_2.weight"].sum(1))
+
+    @torch.no_grad()
     def start(self, rows: torch.Tensor, words: torch.Tensor, sample: torch.Tensor, spread: float, ridge: float) -> None:
         """Start as the ridge regression from classifier rows (C, 1280) to word embeddings (C, 576).
 

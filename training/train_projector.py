@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save, save_file
 
 from captions import (
     LIST_PROMPT,
@@ -97,7 +97,8 @@ class Views:
 
     def recognize(self, speaker: Speaker, classes: Splits, seed: int) -> None:
         """Find crops of captioned photos in which the encoder's own classifier is sure of a training class."""
-        chance, known = random.Random(seed), {photo.class_index: photo for photo in classes.train}
+        chance = random.Random(seed)
+        known = {photo.class_index: photo for photo in classes.train if photo.class_index is not None}
         for photo in self.captioned:
             boxes = []
             for _ in range(24):
@@ -193,15 +194,20 @@ def closed_form(projector: Projector, speaker: Speaker, classes: Splits, sample:
     projector.start(torch.stack(rows), torch.stack(words), sample, embeddings.std().item(), ridge)
 
 
-def validate(projector: Projector, speaker: Speaker, coco: list[Photo], classes: list[Photo]) -> dict[str, Any]:
-    """Return the captions' loss and what generated captions name, on validation photos and their mirror images."""
-    views = [whole(photo.image, flip=flip) for photo in coco for flip in (False, True)]
-    of = [photo for photo in coco for _ in range(2)]
+def validate(
+    projector: Projector, speaker: Speaker, coco: list[Photo], classes: list[Photo], crops: int = 0
+) -> dict[str, Any]:
+    """Return the captions' loss and what captions name of validation photos, their mirror images and some crops."""
+    chance, each = random.Random(5), 2 + crops
+    views, of = [], [photo for photo in coco for _ in range(each)]
+    for photo in coco:
+        views += [whole(photo.image, flip=flip) for flip in (False, True)]
+        views += [random_view(photo.image, chance, 0.85) for _ in range(crops)]
     features = speaker.encode(pixels(views))
     captions = speaker.describe(projector, features)
     scores = caption_scores(captions, [photo.objects for photo in of])
     loss = speaker.loss(
-        projector, features[::2], [Sample(PROMPT, [c.strip() for c in photo.captions]) for photo in coco]
+        projector, features[::each], [Sample(PROMPT, [c.strip() for c in photo.captions]) for photo in coco]
     ).item()
     named = speaker.describe(projector, speaker.encode(pixels([whole(photo.image) for photo in classes])))
     hits = [photo.is_named_by(text) for text, photo in zip(named, classes, strict=True)]
@@ -212,7 +218,7 @@ def validate(projector: Projector, speaker: Speaker, coco: list[Photo], classes:
         "chair_i": scores["chair_i"],
         "recall": scores["recall"],
         "class": sum(hits) / len(hits),
-        "captions": captions[::2],
+        "captions": captions[::each],
         "named": named[:12],
     }
 
@@ -293,21 +299,36 @@ def main() -> None:
                 file.write(json.dumps(result) + "\n")
             print(json.dumps({key: value for key, value in result.items() if not isinstance(value, list)}), flush=True)
     if options.export:
-        export(options)
+        export(options, projector, speaker, coco.validation, classes.validation)
 
 
-def export(options: argparse.Namespace) -> None:
-    """Write the checkpoint that names most on validation photos as the package's projector, in float32."""
-    from safetensors.torch import load_file
-
+def export(
+    options: argparse.Namespace, projector: Projector, speaker: Speaker, coco: list[Photo], classes: list[Photo]
+) -> None:
+    """Write the package's projector: of the best three checkpoints and the average of two, the best on more views."""
     results = [json.loads(line) for line in (options.run / "validation.jsonl").read_text().splitlines()]
-    best = max(results, key=selection)
+
+    def average(steps: list[int]) -> dict[str, torch.Tensor]:
+        files = [load_file(options.run / f"step-{step}.safetensors") for step in steps]
+        return {name: torch.stack([file[name] for file in files]).mean(0) for name in files[0]}
+
+    def compared(steps: list[int]) -> dict[str, Any]:
+        projector.take(average(steps))
+        found = validate(projector, speaker, coco, classes, crops=6)
+        result = {"steps": steps} | {key: value for key, value in found.items() if not isinstance(value, list)}
+        print(json.dumps(result), flush=True)
+        return result
+
+    again = [compared([result["step"]]) for result in sorted(results, key=selection)[-3:]]
+    again.sort(key=selection, reverse=True)
+    again.append(compared(sorted(again[0]["steps"] + again[1]["steps"])))
+    best = max(again, key=selection)
     metadata = {
-        "steps": str(best["step"]),
-        "validation": json.dumps({key: value for key, value in best.items() if not isinstance(value, list)}),
+        "validation": json.dumps(best),
         "options": json.dumps(vars(options), default=lambda path: pathlib.Path(path).name),
     }
-    save_file(load_file(options.run / f"step-{best['step']}.safetensors"), options.export, metadata=metadata)
+    # Written by way of bytes: the file then has the user's ordinary permissions.
+    options.export.write_bytes(save(average(best["steps"]), metadata=metadata))
 
 
 def selection(result: dict[str, Any]) -> float:
