@@ -15,12 +15,13 @@ class Projector(nn.Module):
     """
 
     mean: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, mean: torch.Tensor, scale: float, inputs: int = 1280, width: int = 576):
         super().__init__()
         self.linear_1, self.linear_2 = nn.Linear(inputs, width), nn.Linear(width, width)
         self.register_buffer("mean", mean.clone())
-        self.scale = scale
+        self.register_buffer("scale", torch.tensor(scale))
 
     def forward(self, features: torch.Tensor, drop: float = 0.0, drop_cells: float = 0.0) -> torch.Tensor:
         """Map features (…, 1280) to word-embedding space (…, 576), dropping single features or cells at random."""
