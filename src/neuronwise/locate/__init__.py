@@ -67,7 +67,7 @@ def locate(
         else:
             found = causal_effect(model, run, wanted, among, **options)
         return NeuronSet(found.members[:top], {**record, **found.record, "method": method})
-    return score_all(model, run, [wanted], method, **options)[0].top(top, record)
+    return score_all(model, run, [wanted], method, **for_top(method, top, options))[0].top(top, record)
 
 
 SHORTLIST: dict[str, Callable[..., NeuronSet]] = {
@@ -83,6 +83,11 @@ def score_all(model: Model, run: Run, targets: Sequence[Target], method: str, **
         raise MethodError(f"There is no method '{method}'; the methods are {known}.")
     _check_options(method, METHODS[method], options)
     return METHODS[method](model, run, targets, **options)
+
+
+def for_top(method: str, top: int, options: dict[str, Any]) -> dict[str, Any]:
+    """A method's options when only its ``top`` best are wanted: what need not be exact for that is bounded."""
+    return {"exact": top, **options} if method == "log_prob_increase" else options
 
 
 def describe(model: Model, run: Run, target: Target, method: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -142,4 +147,4 @@ def _check_options(method: str, function: Callable[..., Any], options: dict[str,
         raise MethodError(f"method='{method}' has no option {', '.join(unknown)}; {takes}.")
 
 
-__all__ = ["METHODS", "SHORTLIST_METHODS", "Scores", "describe", "locate", "refine", "score_all"]
+__all__ = ["METHODS", "SHORTLIST_METHODS", "Scores", "describe", "for_top", "locate", "refine", "score_all"]

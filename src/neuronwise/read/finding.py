@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import MethodError, PromptError, TargetError
-from neuronwise.locate import describe, score_all
+from neuronwise.locate import describe, for_top, score_all
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
@@ -86,7 +86,7 @@ def find(
         raise TargetError(f"The text {run.text!r} has no noun to look for; name a word with a concept or a target.")
     if method == "random":
         options = {**options, "seed": seed}
-    scored = score_all(model, run, wanted, method, **options)
+    scored = score_all(model, run, wanted, method, **for_top(method, top, options))
     sets = [
         scores.top(top, describe(model, run, target, method, options))
         for scores, target in zip(scored, wanted, strict=True)
