@@ -57,7 +57,8 @@ def test_suppressing_the_word_s_neurons_takes_the_word_away(builtin: Any, cat: n
     inputs, row = cat.forced_inputs(), cat.row(target.position)
 
     def probability() -> float:
-        return float(builtin.forward(inputs, rows=[row])[0, 0].softmax(-1)[target.token_id])
+        with torch.no_grad():
+            return float(builtin.forward(inputs, rows=[row])[0, 0].softmax(-1)[target.token_id])
 
     before = probability()
     with nw.suppress(builtin, found):
