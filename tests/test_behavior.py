@@ -90,7 +90,7 @@ def test_facts_lose_their_answer_and_not_by_chance(builtin_text: Any) -> None:
         token, inputs = run.target(target=answer).token_id, run.forced_inputs()
         shares = []
         for neurons in ((), found, control):
-            with nw.suppress(builtin_text, neurons):
+            with nw.suppress(builtin_text, neurons), torch.no_grad():
                 shares.append(float(builtin_text.forward(inputs, rows=[-1])[0, 0].softmax(-1)[token]))
         lost.append(1 - shares[1] / shares[0])
         by_chance.append(1 - shares[2] / shares[0])

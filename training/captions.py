@@ -6,7 +6,8 @@ import re
 
 import torch
 
-from neuronwise.data.objects import imagenet_parents, objects_named, objects_pattern
+from neuronwise.data.imagenet import imagenet_parents
+from neuronwise.data.objects import objects_named, objects_pattern
 
 PROMPT = "Describe the image in few words."
 OTHER_PROMPTS = ("What is in this image?", "Describe the image.", "What do you see?", "Describe this photo briefly.")

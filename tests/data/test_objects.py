@@ -2,14 +2,8 @@
 
 import pytest
 
-from neuronwise.data.objects import (
-    COCO_CATEGORIES,
-    COCO_SYNONYMS,
-    imagenet_parents,
-    names_class,
-    objects_named,
-    plural,
-)
+from neuronwise.data.imagenet import imagenet_parents, names_class
+from neuronwise.data.objects import COCO_CATEGORIES, COCO_SYNONYMS, objects_named, plural
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,26 @@
-"""The command line: parse, call, print. Results on standard output, everything else on standard error."""
+"""The commands: parse, call, print."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import os
 import shlex
 import sys
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from neuronwise._version import __version__
+from neuronwise.cli.output import (
+    print_finding,
+    print_json,
+    print_notes,
+    print_table,
+    progress_bar,
+    status,
+    stdout_kept,
+    token_line,
+)
 from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
@@ -35,19 +40,6 @@ ModelOption = Annotated[
 DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the checkpoint's own by default.")]
 DeviceOption = Annotated[str | None, typer.Option("--device-map", help="auto, cpu, cuda, ...: passed to transformers.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-
-
-def main() -> None:
-    """Run the command line; what a user got wrong is one sentence on standard error and exit status 2."""
-    _quiet()
-    try:
-        app()
-    except NeuronwiseError as error:
-        print(f"neuronwise: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("neuronwise: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)
@@ -105,7 +97,7 @@ def find(
         raise NeuronwiseError(f"There is no method '{method}' for find; the methods are {', '.join(METHODS)}.")
     if image is not None:
         open_image(image)  # a wrong file is said before a model is loaded
-    with _stdout_kept():
+    with stdout_kept():
         from neuronwise.read import find as find_neurons
 
         loaded = _load(model or ("builtin" if text is None else "builtin-text"), dtype, device_map)
@@ -122,11 +114,11 @@ def find(
             from neuronwise.report import write_finding
 
             write_finding(out, found, content)
-    _print_notes(content)
+    print_notes(content)
     if as_json:
-        _print_json(content)
+        print_json(content)
     else:
-        _print_finding(content, out)
+        print_finding(content, out)
 
 
 @app.command()
@@ -144,7 +136,7 @@ def decode(
     from neuronwise.neurons import Neuron
 
     parsed = [Neuron.parse(address) for address in neurons]
-    with _stdout_kept():
+    with stdout_kept():
         from neuronwise.read import decode_all
 
         loaded = _load(model or "builtin", dtype, device_map)
@@ -154,9 +146,11 @@ def decode(
             {"layer": n.layer, "unit": n.unit, "expert": n.expert, "tokens": row}
             for n, row in zip(parsed, tokens, strict=True)
         ]
-        _print_json({"schema": "neuronwise.decode/1", "model": loaded.name, "bottom": bottom, "neurons": rows})
+        print_json({"schema": "neuronwise.decode/1", "model": loaded.name, "bottom": bottom, "neurons": rows})
     else:
-        _table("", ["neuron", "tokens"], [[str(n), _tokens(row)] for n, row in zip(parsed, tokens, strict=True)])
+        print_table(
+            "", ["neuron", "tokens"], [[str(n), token_line(row)] for n, row in zip(parsed, tokens, strict=True)]
+        )
 
 
 @app.command()
@@ -180,7 +174,7 @@ def suppress(
     from neuronwise.images import open_image
 
     open_image(image)
-    with _stdout_kept():
+    with stdout_kept():
         from neuronwise.intervene import texts_without
         from neuronwise.locate import locate
 
@@ -195,14 +189,14 @@ def suppress(
                 loaded, run, concept, method="random_same_layers", top=top, among=found, seed=seed
             ),
         }
-        with _status("asking again without them"):
+        with status("asking again without them"):
             texts = {"before": run.text, **texts_without(loaded, run, sets)}
     if as_json:
         neurons = {name: [str(neuron) for neuron in one.neurons] for name, one in sets.items()}
         content = {"schema": "neuronwise.suppress/1", **dict(found.record), "top": top, "seed": seed}
-        _print_json({**content, "texts": texts, "neurons": neurons})
+        print_json({**content, "texts": texts, "neurons": neurons})
     else:
-        _table("", ["neurons silenced", "text"], [[name, text] for name, text in texts.items()])
+        print_table("", ["neurons silenced", "text"], [[name, text] for name, text in texts.items()])
 
 
 @app.command()
@@ -211,18 +205,18 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the architectures of the installed transformers, and how their neurons are addressed."""
-    with _stdout_kept():
+    with stdout_kept():
         from neuronwise.model.survey import survey
 
-        with _progress("building architectures") as progress:
+        with progress_bar("building architectures") as progress:
             rows = survey(name, progress)
     if as_json:
         import transformers
 
         content = {"schema": "neuronwise.models/1", "transformers": transformers.__version__}
-        _print_json({**content, "architectures": [row.to_dict() for row in rows]})
+        print_json({**content, "architectures": [row.to_dict() for row in rows]})
         return
-    _table(
+    print_table(
         "",
         ["architecture", "kind", "neurons in", "d", "L"],
         [
@@ -250,7 +244,7 @@ def _load(name: str, dtype: str | None, device_map: str | None) -> Model:
         chosen = getattr(torch, dtype, None)
         if not isinstance(chosen, torch.dtype):
             raise NeuronwiseError(f"There is no dtype '{dtype}'; use float32, bfloat16 or float16.")
-    with _status(f"opening {name}"):
+    with status(f"opening {name}"):
         return load(name, dtype=chosen, device_map=device_map)
 
 
@@ -268,9 +262,9 @@ def _run(
         if prompt is not None:
             raise NeuronwiseError("--text is the whole prompt; --prompt goes with a photo.")
         length = (20 if said else 0) if length is None else length
-        with _status("reading the text"):
+        with status("reading the text"):
             return model.run(prompt=text, max_new_tokens=length, chat=bool(chat))
-    with _status("looking at the photo"):
+    with status("looking at the photo"):
         length = 50 if length is None else length
         return model.run(image=image, prompt=prompt, max_new_tokens=length, chat=chat, heat=heat)
 
@@ -304,101 +298,3 @@ def _require_writable(out: Path | None) -> None:
     parent = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not os.access(parent, os.W_OK):
         raise NeuronwiseError(f"The folder '{parent}' cannot be written to.")
-
-
-def _print_notes(content: dict[str, Any]) -> None:
-    for concept in content["concepts"]:
-        if concept.get("note"):
-            print(f"neuronwise: {concept['note']}", file=sys.stderr)
-
-
-def _print_finding(content: dict[str, Any], out: Path | None) -> None:
-    from neuronwise.neurons import Neuron
-
-    if content["text"]:
-        print(content["text"])
-    for concept in content["concepts"]:
-        rows = [
-            [
-                str(Neuron(row["layer"], row["unit"], row["expert"])),
-                f"{row['score']:.3f}",
-                "" if row["activation"] is None else f"{row['activation']:.3f}",
-                _tokens(row["tokens"]),
-            ]
-            for row in concept["neurons"][:10]
-        ]
-        left = len(concept["neurons"]) - len(rows)
-        title = f"{concept['word'].strip()}" + (f" (10 of {left + len(rows)})" if left else "")
-        _table(title, ["neuron", "score", "activation", "tokens"], rows)
-    if out is not None:
-        print(f"page: {out / 'index.html'}")
-
-
-def _tokens(tokens: list[str]) -> str:
-    return " ".join(repr(token)[1:-1].replace(" ", "·") for token in tokens)
-
-
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("neuron", "score", "activation"))
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
-
-
-@contextlib.contextmanager
-def _stdout_kept() -> Iterator[None]:
-    """What libraries print within the body goes to standard error, so that standard output holds the result alone."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
-
-
-@contextlib.contextmanager
-def _status(what: str) -> Iterator[None]:
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
-        yield
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _quiet() -> None:
-    """Libraries' chatter is not the user's: warnings of ours are printed as notes."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    quiet: Callable[[], None] | None = None
-    with contextlib.suppress(ImportError):
-        from transformers.utils import logging as transformers_logging
-
-        quiet = transformers_logging.disable_progress_bar
-    if quiet is not None:
-        quiet()
-
-
-if __name__ == "__main__":
-    main()
