@@ -98,6 +98,24 @@ def test_the_same_seed_gives_the_same(tiny_folder: Path) -> None:
     assert json.loads(first)["concepts"] != json.loads(other)["concepts"]
 
 
+def test_a_target_that_was_not_said_is_noted(tiny_folder: Path) -> None:
+    arguments = ("find", "--text", "the cat", "-m", tiny_folder, "--max-new-tokens", 3, "--json", "--target", " graffe")
+    done = shell(*arguments)
+    (concept,) = json.loads(done.stdout)["concepts"]
+    assert concept["position"] == 0
+    assert "was not said" in concept["note"]
+    assert "was not said" in done.stderr
+    (concept,) = json.loads(shell(*arguments, "--position", 2).stdout)["concepts"]
+    assert concept["position"] == 2
+
+
+def test_the_shell_names_every_method() -> None:
+    from neuronwise.cli.commands import METHOD_NAMES
+    from neuronwise.locate import METHODS
+
+    assert tuple(METHODS) == METHOD_NAMES
+
+
 def test_decode(tiny_folder: Path) -> None:
     done = shell("decode", "L1.U5", "L0.U0", "-m", tiny_folder, "--json", "-k", 4)
     rows = json.loads(done.stdout)["neurons"]
@@ -119,6 +137,20 @@ BAD = {
     "a text as photo": (["find", "{tmp}/text.jpg"], "not an image"),
     "a truncated photo": (["find", "{tmp}/half.png"], "truncated"),
     "an empty prompt": (["find", "--text", " ", "-m", "{model}"], "prompt is empty"),
+    "an unknown activation": (["find", "--text", "the", "-m", "{model}", "--activation", "foo"], "ffn, gate"),
+    "shares of a gate": (["find", "--text", "the", "-m", "{model}", "--activation", "gate", "--normalize"], "only"),
+    "a negative contrast": (["find", "--text", "the", "-m", "{model}", "--contrast", "-3"], "whole number from 1"),
+    "a broken contrast": (["find", "--text", "the", "-m", "{model}", "--contrast", "1.5"], "whole number from 1"),
+    "a contrast with itself": (
+        ["find", "--text", "the", "-m", "{model}", "--target", " cat", "--contrast", " cat"],
+        "itself",
+    ),
+    "a position outside": (
+        ["find", "--text", "the", "-m", "{model}", "--target", " cat", "--position", "7"],
+        "outside",
+    ),
+    "no name of a model": (["decode", "L0.U1", "-m", ""], "names no model"),
+    "a device that is not there": (["decode", "L0.U1", "-m", "{model}", "--device-map", "cuda:7"], "cannot be opened"),
     "an unknown method": (
         ["find", "--text", "the", "-m", "{model}", "--method", "magic"],
         "the methods are contribution",

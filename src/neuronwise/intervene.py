@@ -7,6 +7,7 @@ touched; where a routed expert's neuron can be changed, it is by its value vecto
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 if TYPE_CHECKING:
     from neuronwise.model import Model, Run
 
-Neurons = NeuronSet | ScoredNeuron | Iterable[Neuron | str]
+Neurons = NeuronSet | ScoredNeuron | Neuron | str | Iterable[Neuron | str]
 Change = Callable[[Tensor, Tensor], Tensor]  # (activations (batch, rows, k), units (k,)) → the same shape
 
 
@@ -40,6 +41,7 @@ def suppress(model: Model, neurons: Neurons, positions: Sequence[int] | None = N
 @contextlib.contextmanager
 def scale(model: Model, neurons: Neurons, factor: float, positions: Sequence[int] | None = None) -> Iterator[None]:
     """Within the body the neurons' activations are multiplied by ``factor`` (a ← c·a)."""
+    _require_finite(factor)
     chosen = _by_layer(model, neurons)
     with (
         _changed(model, chosen, positions, lambda layer: lambda a, units: a * factor),
@@ -90,6 +92,7 @@ def perturb(
     model: Model, neurons: Neurons, sigma: float, *, seed: int = 0, positions: Sequence[int] | None = None
 ) -> Iterator[None]:
     """Within the body the neurons' value vectors carry noise (v ← v + σ·N(0, 1), [MMN] §4.5)."""
+    _require_finite(sigma, least=0.0)
     chosen = _by_layer(model, neurons)
     generator = torch.Generator().manual_seed(seed)
     noise = {
@@ -286,6 +289,11 @@ def _refuse_routed(chosen: dict[int, list[Neuron]], what: str) -> None:
         raise MethodError(f"{what} is for dense neurons; {routed[0]} is a routed expert's.")
 
 
+def _require_finite(number: float, least: float = -math.inf) -> None:
+    if not math.isfinite(number) or number < least:
+        raise MethodError(f"{number} is no number to change a neuron by.")
+
+
 def _require_positions(positions: Sequence[int] | None) -> None:
     wrong = [p for p in positions or () if p < 0]
     if wrong:
@@ -296,7 +304,8 @@ def _by_layer(model: Model, neurons: Neurons) -> dict[int, list[Neuron]]:
     if isinstance(neurons, NeuronSet):
         listed: list[Neuron | str] = list(neurons.neurons)
     else:
-        listed = [neurons.neuron] if isinstance(neurons, ScoredNeuron) else list(neurons)
+        alone = neurons.neuron if isinstance(neurons, ScoredNeuron) else neurons
+        listed = [alone] if isinstance(alone, str | Neuron) else list(alone)
     chosen: dict[int, list[Neuron]] = {}
     for item in dict.fromkeys(Neuron.parse(item) if isinstance(item, str) else item for item in listed):
         model.require(item)

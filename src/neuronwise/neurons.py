@@ -85,6 +85,11 @@ class NeuronSet:
         if len(set(self.neurons)) != len(self.members):
             raise NeuronError("A set of neurons holds each neuron once; this one repeats some.")
 
+    def __repr__(self) -> str:
+        first = ", ".join(str(member.neuron) for member in self.members[:3])
+        more = ", ..." if len(self.members) > 3 else ""
+        return f"NeuronSet({len(self.members)}: {first}{more})"
+
     @property
     def neurons(self) -> tuple[Neuron, ...]:
         return tuple(member.neuron for member in self.members)

@@ -295,7 +295,8 @@ def test_planted_neurons_are_found(name: str, method: str, options: dict[str, An
     assert found[0].neuron.unit == PLANTED.unit
     # The same neuron is nothing special for a model without it.
     assert fresh(name).model.num_neurons > 20
-    plain = score_all(fresh(name).model, fresh(name), [TARGET], method, **options)[0].top(1)
+    untouched = fresh(name)
+    plain = score_all(untouched.model, untouched, [TARGET], method, **options)[0].top(1)
     assert (plain[0].neuron.layer, plain[0].neuron.unit) != (PLANTED.layer, PLANTED.unit)
 
 

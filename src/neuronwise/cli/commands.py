@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -31,6 +32,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Find the neurons in which a transformer keeps a piece of knowledge, and read them.",
+)
+
+# Named here so that --help does not have to load torch; a test compares them with the table of methods.
+METHOD_NAMES = (
+    "contribution",
+    "log_prob_increase",
+    "gradient_activation",
+    "gradient",
+    "integrated_gradients",
+    "activation",
+    "random",
 )
 
 ModelOption = Annotated[
@@ -63,7 +75,7 @@ def find(
     target: Annotated[
         list[str] | None, typer.Option(help="Any token, said or not, such as ' Paris'; repeat for several.")
     ] = None,
-    method: Annotated[str, typer.Option(help="How neurons are scored.")] = "contribution",
+    method: Annotated[str, typer.Option(help=f"How neurons are scored: {', '.join(METHOD_NAMES)}.")] = "contribution",
     top: Annotated[int, typer.Option(min=1, help="Neurons for each word.")] = 100,
     activation: Annotated[
         str | None, typer.Option(help="ffn (the input of W_down) or gate.", show_default="ffn")
@@ -72,6 +84,7 @@ def find(
     contrast: Annotated[
         list[str] | None, typer.Option(help="Subtract the score for this token (or for the top N others: a number).")
     ] = None,
+    position: Annotated[int | None, typer.Option(min=0, help="Where targets are scored: a generated token.")] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=0, help="50 for a photo, 0 for a text.", show_default=False)
     ] = None,
@@ -100,14 +113,25 @@ def find(
     with stdout_kept():
         from neuronwise.read import find as find_neurons
 
-        loaded = _load(model or ("builtin" if text is None else "builtin-text"), dtype, device_map)
+        loaded = _load(("builtin" if text is None else "builtin-text") if model is None else model, dtype, device_map)
         run = _run(loaded, image, text, prompt, max_new_tokens, chat, bool(concept), heat=out is not None)
-        targets: list[str | int] = list(target or ())
+        targets: list[str | int] = list(dict.fromkeys(target or ()))
         if text is not None and not concept and not targets:
             targets = [_answer(loaded, run)]
         options = _method_options(method, activation, normalize, contrast)
+        _note_contrast(loaded, options)
+        words = list(dict.fromkeys(concept or ())) or None
         found = find_neurons(
-            loaded, run, concept or None, targets, method=method, top=top, seed=seed, heat=out is not None, **options
+            loaded,
+            run,
+            words,
+            targets,
+            position=position,
+            method=method,
+            top=top,
+            seed=seed,
+            heat=out is not None,
+            **options,
         )
         content = {**found.to_dict(), "command": shlex.join(["neuronwise", *sys.argv[1:]])}
         if out is not None:
@@ -139,7 +163,7 @@ def decode(
     with stdout_kept():
         from neuronwise.read import decode_all
 
-        loaded = _load(model or "builtin", dtype, device_map)
+        loaded = _load("builtin" if model is None else model, dtype, device_map)
         tokens = decode_all(loaded, parsed, k, bottom=bottom, through_norm=through_norm)
     if as_json:
         rows = [
@@ -159,7 +183,7 @@ def suppress(
     concept: Annotated[str, typer.Option(help="A word of the output: the neurons behind it are silenced.")],
     model: ModelOption = None,
     prompt: Annotated[str | None, typer.Option(help="What to ask; the model's own habit by default.")] = None,
-    method: Annotated[str, typer.Option(help="How neurons are scored.")] = "contribution",
+    method: Annotated[str, typer.Option(help="How neurons are scored, as for find.")] = "contribution",
     top: Annotated[int, typer.Option(min=1, help="Neurons to silence.")] = 50,
     normalize: Annotated[bool, typer.Option("--normalize", help="Exact shares of the logit.")] = False,
     contrast: Annotated[list[str] | None, typer.Option(help="As for find.")] = None,
@@ -178,7 +202,7 @@ def suppress(
         from neuronwise.intervene import texts_without
         from neuronwise.locate import locate
 
-        loaded = _load(model or "builtin", dtype, device_map)
+        loaded = _load("builtin" if model is None else model, dtype, device_map)
         run = _run(loaded, image, None, prompt, max_new_tokens, chat, True, False)
         options = _method_options(method, None, normalize, contrast)
         found = locate(loaded, run, concept, method=method, top=top, **options)
@@ -286,8 +310,27 @@ def _method_options(method: str, activation: str | None, normalize: bool, contra
     if normalize:
         options["normalize"] = True
     if contrast:
-        options["contrast"] = int(contrast[0]) if len(contrast) == 1 and contrast[0].isdigit() else contrast
+        options["contrast"] = _contrast(contrast)
     return options
+
+
+def _contrast(given: list[str]) -> int | list[str]:
+    """A number of alternatives, or words; what looks like a number is one."""
+    numbers = [word for word in given if re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", word)]
+    if not numbers:
+        return given
+    if len(given) > 1 or not numbers[0].strip().isdigit() or int(numbers[0]) < 1:
+        raise NeuronwiseError(f"--contrast takes words, or one whole number from 1; not {', '.join(given)}.")
+    return int(numbers[0])
+
+
+def _note_contrast(model: Model, options: dict[str, Any]) -> None:
+    from neuronwise.model.prompt import exact_tokens
+
+    words = options.get("contrast")
+    for word in words if isinstance(words, list) else ():
+        if word.strip() and (note := exact_tokens(model.tokenizer, model.vocabulary_size, word).note):
+            print(f"neuronwise: {note.replace('The target', 'The contrast')}", file=sys.stderr)
 
 
 def _require_writable(out: Path | None) -> None:

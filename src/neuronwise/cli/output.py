@@ -35,7 +35,7 @@ def print_finding(content: dict[str, Any], out: Path | None) -> None:
             for row in concept["neurons"][:10]
         ]
         left = len(concept["neurons"]) - len(rows)
-        title = f"{concept['word'].strip()}" + (f" (10 of {left + len(rows)})" if left else "")
+        title = token_line([concept["word"]]) + (f" (10 of {left + len(rows)})" if left else "")
         print_table(title, ["neuron", "score", "activation", "tokens"], rows)
     if out is not None:
         print(f"page: {out / 'index.html'}")

@@ -25,6 +25,8 @@ class Fact:
             raise PromptError("The subject of a fact is empty.")
         if "{}" not in self.prompt and self.subject not in self.prompt:
             raise PromptError(f"The prompt {self.prompt!r} has no place {{}} for its subject {self.subject!r}.")
+        if self.prompt.count("{}") > 1:
+            raise PromptError(f"The prompt {self.prompt!r} has several places {{}}; a fact has one subject.")
         if not self.target_new.strip():
             raise TargetError("The new target of a fact is empty.")
 

@@ -34,6 +34,10 @@ class Edit:
     record: Mapping[str, Any] = field(default_factory=dict)
     norms: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        layers = sorted({delta.layer for delta in self.deltas})
+        return f"Edit({self.record.get('method', '?')}, layers {layers}, {self.parameters_changed} numbers)"
+
     @property
     def parameters_changed(self) -> int:
         return sum(d.left.shape[0] * (d.rank if d.right is None else d.right.shape[1]) for d in self.deltas)

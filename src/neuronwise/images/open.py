@@ -23,6 +23,8 @@ def open_image(source: ImageLike) -> Image.Image:
         return _to_rgb(source, "The image")
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    if not isinstance(source, str | os.PathLike):
+        raise ImageError(f"A {type(source).__name__} is no image; give a path, a PIL image or a NumPy array.")
     name = os.fspath(source)
     try:
         with Image.open(name) as image:

@@ -17,7 +17,7 @@ from neuronwise.locate.log_prob_increase import log_prob_increase
 from neuronwise.locate.scores import Scores
 from neuronwise.model.concepts import Concept
 from neuronwise.model.run import Run, Target
-from neuronwise.neurons import NeuronSet
+from neuronwise.neurons import Neuron, NeuronSet
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -45,7 +45,7 @@ def locate(
     top: int = 100,
     position: int | None = None,
     occurrence: int = 0,
-    among: NeuronSet | None = None,
+    among: NeuronSet | Sequence[Neuron | str] | None = None,
     **options: Any,
 ) -> NeuronSet:
     """The ``top`` neurons for a concept of the run's text, or for any target token.
@@ -62,6 +62,7 @@ def locate(
         if among is None:
             raise MethodError(f"method='{method}' chooses among neurons; give it a set: among=found.")
         _check_options(method, SHORTLIST[method], options)
+        among = among if isinstance(among, NeuronSet) else NeuronSet.of(among)
         if method == "random_same_layers":
             found = random_same_layers(model, among, **options)
         else:
@@ -82,6 +83,8 @@ def score_all(model: Model, run: Run, targets: Sequence[Target], method: str, **
         known = ", ".join([*METHODS, *SHORTLIST_METHODS])
         raise MethodError(f"There is no method '{method}'; the methods are {known}.")
     _check_options(method, METHODS[method], options)
+    if run.model.module is not model.module:
+        raise MethodError(f"This run is of {run.model.name}; score it with the model that made it.")
     return METHODS[method](model, run, targets, **options)
 
 

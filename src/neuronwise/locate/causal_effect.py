@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from neuronwise.errors import MethodError
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.interfere import LastPosition, change_activations, change_output
 from neuronwise.model.record import Activations, routed_unit
@@ -22,6 +23,8 @@ def causal_effect(model: Model, run: Run, target: Target, among: NeuronSet, *, b
 
     One pass for each ``batch`` neurons, each in a copy of its own.
     """
+    if batch < 1:
+        raise MethodError(f"batch is {batch}; evaluate 1 neuron or more at a time.")
     last = LastPosition(model, run.forced_inputs(target.position))
     before = last.logits.log_softmax(-1)[target.token_id].cpu()
     acts = run.activations(target.position)

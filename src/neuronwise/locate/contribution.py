@@ -40,6 +40,8 @@ def contribution(
     a number k for the model's own top-k alternatives to the target at p (ours). A routed expert's neuron counts with
     its router weight; a gate behind a shared expert counts with ``normalize`` alone.
     """
+    if normalize and activation != "ffn":
+        raise MethodError("normalize gives shares of the logit, and only activation='ffn' adds up to it.")
     weights = [_weights(model, run, target, contrast) for target in targets]
     if normalize:
         written = direct_shares(model, run, [(t.position, w) for t, w in zip(targets, weights, strict=True)])
@@ -113,6 +115,8 @@ def _along_the_direct_path(written: Written, index: int) -> Reader:
 def _weights(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> dict[int, float]:
     """The target's logit, less the mean of those it is contrasted with, as weights of tokens."""
     others = _contrast_tokens(model, run, target, contrast)
+    if target.token_id in others:
+        raise MethodError(f"contrast names the target {target.text!r} itself; name another token.")
     weights = {target.token_id: 1.0}
     for token in others:
         weights[token] = weights.get(token, 0.0) - 1.0 / len(others)
@@ -122,6 +126,8 @@ def _weights(model: Model, run: Run, target: Target, contrast: Sequence[str | in
 def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> list[int]:
     if contrast is None:
         return []
+    if isinstance(contrast, bool | float):
+        raise MethodError(f"contrast is {contrast}; name tokens, or a number of alternatives from 1.")
     if isinstance(contrast, int):
         if contrast < 1:
             raise MethodError(f"contrast is {contrast}; name tokens, or a number of alternatives from 1.")
@@ -130,6 +136,6 @@ def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Sequence[
         logits[target.token_id] = -torch.inf
         return logits.topk(min(contrast, len(logits) - 1)).indices.tolist()
     listed = [contrast] if isinstance(contrast, str) else contrast
-    if not listed:
-        raise MethodError("contrast names no token; name some, or a number of alternatives.")
+    if not listed or any(isinstance(token, str) and not token.strip() for token in listed):
+        raise MethodError("contrast names no token, or an empty one; name tokens, or a number of alternatives.")
     return [target_tokens(model.tokenizer, model.vocabulary_size, token).token_id for token in listed]

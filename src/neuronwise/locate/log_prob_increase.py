@@ -35,6 +35,8 @@ def log_prob_increase(
     higher than the K-th best. Raises ``MethodError`` where what a neuron writes reaches the stream through more than
     a norm or a multiplier.
     """
+    if chunk < 1 or (exact is not None and exact < 1):
+        raise MethodError("chunk and exact count neurons: 1 or more.")
     results = [Scores() for _ in targets]
     for position in sorted({target.position for target in targets}):
         indices = [i for i, target in enumerate(targets) if target.position == position]

@@ -35,7 +35,7 @@ class Scores:
 
         Raises ``NonFiniteError`` when any score is NaN or infinite, and ``MethodError`` for a count below 1.
         """
-        if count < 1:
+        if not isinstance(count, int) or count < 1:
             raise MethodError(f"top is {count}; ask for 1 neuron or more.")
         places = sorted(self.values, key=lambda place: (place[0], -1 if place[1] is None else place[1]))
         flat = torch.cat([self.values[place].flatten() for place in places])

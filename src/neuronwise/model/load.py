@@ -31,6 +31,8 @@ def load(
     options go to ``from_pretrained`` as they are; code that comes with a checkpoint runs only with
     ``trust_remote_code=True``. Raises ``ModelError`` for what is no checkpoint or has no addressable neurons.
     """
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise ModelError(f"{source!r} names no model; give a hub id, a folder, a .gguf file or 'builtin'.")
     name = os.fspath(source)
     path = name
     if name in BUILTIN:
@@ -65,7 +67,16 @@ def load(
         processor = _processor(transformers, path, shared, auto is not transformers.AutoModelForCausalLM)
     except NeuronwiseError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        AttributeError,
+        AssertionError,
+        SafetensorError,
+    ) as error:
         reason = str(error).strip().splitlines()
         raise ModelError(
             f"'{name}' cannot be opened as a model: {reason[0] if reason else type(error).__name__}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from neuronwise.errors import ModelError, NeuronError
+from neuronwise.errors import ModelError, NeuronError, PromptError
 from neuronwise.images import ImageLike, open_image
 from neuronwise.model.anatomy import dissect
 from neuronwise.model.blocks import Block
@@ -124,9 +124,14 @@ class Model:
             raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
         if max_new_tokens < 0:
             raise ModelError(f"max_new_tokens is {max_new_tokens}; it counts tokens, so 0 or more.")
+        if prompt is not None and not isinstance(prompt, str):
+            raise PromptError(f"A prompt is a text, not {type(prompt).__name__}.")
+        if max_new_tokens and getattr(self.module, "generation_config", None) is None:
+            raise ModelError(f"{self.name} does not generate; run it with max_new_tokens=0.")
         picture = None if image is None else open_image(image)
         model_type = getattr(self.config, "model_type", "")
         prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder)
+        self._require_readable(prompted.input_ids)
         opening = self._image_rows(prompted.inputs) if heat and picture is not None else None
         with Recorder(self.blocks, opening=opening) as recorder, torch.no_grad():
             if max_new_tokens:
@@ -137,6 +142,18 @@ class Model:
         require_complete(recorder.passes, self.blocks, len(recorder.passes))
         seen = recorder.opened if heat else None
         return Run(self, prompted, output_ids, recorder.passes, picture, seen, max_new_tokens)
+
+    def _require_readable(self, ids: Sequence[int]) -> None:
+        """Raise ``PromptError`` for a prompt that is too long, or that the tokenizer wrote for another model."""
+        longest = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if isinstance(longest, int) and 0 < longest < len(ids):
+            raise PromptError(f"The prompt has {len(ids)} tokens; {self.name} reads at most {longest}.")
+        known = self.module.get_input_embeddings().weight.shape[0]
+        if max(ids, default=0) >= known:
+            raise PromptError(
+                f"The tokenizer gives token {max(ids)}, but {self.name} has embeddings for {known}: "
+                "they do not belong together."
+            )
 
     def _image_rows(self, inputs: dict[str, Any]) -> Tensor | None:
         """Rows of the image's tokens when all their activations are small beside the weights, else None."""

@@ -10,13 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from neuronwise.errors import PromptError, TargetError
+from neuronwise.errors import MethodError, PromptError, TargetError
 from neuronwise.model.concepts import Concept, concepts_in, find_concept
 from neuronwise.model.prompt import Prompted, target_tokens
 from neuronwise.model.record import Activations
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model
+
+
+KINDS = ("ffn", "gate")  # W_down's input, or the gate's output before it is multiplied
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,17 @@ class Run:
             return self._concept_target(concept, occurrence)
         assert target is not None
         tokens = target_tokens(self.model.tokenizer, self.model.vocabulary_size, target)
+        note = tokens.note
         if position is None:
             position = self.output_ids.index(tokens.token_id) if tokens.token_id in self.output_ids else 0
+            if self.output_ids and tokens.token_id not in self.output_ids:
+                unsaid = f"{tokens.text!r} was not said; it is scored where the first word was (position 0)."
+                note = f"{note} {unsaid}" if note else unsaid
         if not 0 <= position <= len(self.output_ids):
             raise TargetError(
                 f"Position {position} is outside of this run: it generated {len(self.output_ids)} tokens."
             )
-        return Target(tokens.token_id, position, tokens.text, tokens.note)
+        return Target(tokens.token_id, position, tokens.text, note)
 
     def _concept_target(self, concept: str | Concept, occurrence: int) -> Target:
         found = self.concept(concept) if isinstance(concept, str) else concept
@@ -115,6 +122,8 @@ class Run:
         ``kind="ffn"``: recorded as the token was generated. ``kind="gate"``: the gate's output before it is
         multiplied, by one more pass, kept for later. Raises ``MethodError`` for a model without a separate gate.
         """
+        if kind not in KINDS:
+            raise MethodError(f"activation={kind!r} is unknown; choose one of {', '.join(KINDS)}.")
         if kind == "ffn" and position < len(self.steps):
             return self.steps[position]
         key = (kind, position)

@@ -73,17 +73,21 @@ def find(
     top: int = 100,
     seed: int = 0,
     heat: bool = True,
+    position: int | None = None,
     **options: Any,
 ) -> Finding:
     """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
 
-    ``targets`` are scored besides, whether they were said or not. All words share their passes. Raises
-    ``TargetError`` when there is nothing to score.
+    ``targets`` are scored besides, whether they were said or not, at ``position`` where it is given. All words share
+    their passes. Raises ``TargetError`` when there is nothing to score.
     """
     words = [run.concept(word) for word in concepts] if concepts is not None else ([] if targets else run.concepts)
-    wanted = [run.target(concept) for concept in words] + [run.target(target=target) for target in targets]
+    wanted = [run.target(concept) for concept in words] + [
+        run.target(target=target, position=position) for target in targets
+    ]
     if not wanted:
-        raise TargetError(f"The text {run.text!r} has no noun to look for; name a word with a concept or a target.")
+        hint = "name a word with a concept or a target" if run.text else "nothing was said, so name a target"
+        raise TargetError(f"The text {run.text!r} has no noun to look for; {hint}.")
     if method == "random":
         options = {**options, "seed": seed}
     scored = score_all(model, run, wanted, method, **for_top(method, top, options))

@@ -82,6 +82,8 @@ def heatmap(model: Model, run: Run, neurons: NeuronSet | ScoredNeuron | Iterable
     """
     if isinstance(neurons, ScoredNeuron):
         neurons = [neurons.neuron]
+    if isinstance(neurons, str | Neuron):
+        neurons = [neurons]
     return heatmaps(model, run, [neurons])[0]
 
 
