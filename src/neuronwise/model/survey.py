@@ -171,7 +171,8 @@ def markdown(found: list[Architecture]) -> str:
         "`python -m neuronwise.model.survey`; `neuronwise models` prints the same for your installation.",
         "",
         f"Of {len(found)} architectures {len(found) - counts[NOT_BUILT]} can be built; {with_neurons} of these have "
-        f"feed-forward neurons, and {counts[ADDRESSABLE]} ({share_addressable(found):.1%}) are addressable.",
+        f"feed-forward neurons, and {counts[ADDRESSABLE]} ({share_addressable(found):.1%}) are addressable. "
+        "Those whose own default configuration makes no model count in neither number; their rows quote the error.",
         "",
         "A writer is the projection whose inputs are the neurons, with its width f (for routed experts: their number "
         "and each one's f) and the number of layers that have it. d is the width of the residual stream, L the number "
