@@ -40,7 +40,7 @@ def plain(model: nw.Model, image: Image.Image, length: int) -> list[int]:
     """Lay out, generate greedily with the cache, decode; nothing is recorded."""
     prompted = published.lay_out(model, image)
     with torch.no_grad():
-        inputs = model._placed(prompted.inputs)
+        inputs = model.placed(prompted.inputs)
         sequence = model.module.generate(**inputs, do_sample=False, max_new_tokens=length, use_cache=True)[0].tolist()
     ids = sequence[len(prompted.input_ids) :]
     model.decode_ids(ids)

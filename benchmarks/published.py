@@ -125,7 +125,7 @@ def generate(
             function = activation_function(parent_of(block.module, block.dense[0].path))
             hooks.after(function, lambda m, args, kwargs, output, n=block.layer: act[n].append(output.detach()))
         hooks.after(model.module, end_of_pass)
-        inputs = model._placed(prompted.inputs)
+        inputs = model.placed(prompted.inputs)
         sequence = model.module.generate(**inputs, do_sample=False, max_new_tokens=length, use_cache=False)[0].tolist()
     ids = [token for token in sequence[-len(steps) :] if token not in model.tokenizer.all_special_ids]
     return ids, torch.stack([torch.stack(step) for step in steps]), kept

@@ -38,7 +38,7 @@ def recorded(name: str, dtype: torch.dtype = torch.float32) -> Run:
 def plain_logits(run: Run) -> Tensor:
     """The last row's logits of an ordinary forward pass."""
     with torch.no_grad():
-        return run.model.module(**run.model._placed(run.forced_inputs()), use_cache=False).logits[0, -1]
+        return run.model.module(**run.model.placed(run.forced_inputs()), use_cache=False).logits[0, -1]
 
 
 def uncapped(run: Run, logits: Tensor) -> Tensor:

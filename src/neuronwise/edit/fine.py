@@ -19,7 +19,9 @@ from neuronwise.errors import EditError, MethodError, NonFiniteError
 from neuronwise.locate import score_all
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import exact_tokens
 from neuronwise.model.run import Run, Target
+from neuronwise.model.stream import frozen_parameters
 from neuronwise.neurons import Neuron
 
 
@@ -79,8 +81,6 @@ def fine(model: Model, fact: Fact, settings: FineSettings | None = None, *, imag
 
 
 def _target_ids(model: Model, fact: Fact) -> list[int]:
-    from neuronwise.model.prompt import exact_tokens
-
     text = fact.target_new if fact.target_new.startswith(" ") else f" {fact.target_new}"
     return list(exact_tokens(model.tokenizer, model.vocabulary_size, text).token_ids)
 
@@ -184,8 +184,6 @@ def _only_from(model: Model, lowest: int, inputs: dict[str, Any]) -> Iterator[An
 
     Nothing below the lowest edited layer changes: these layers hand back what they gave in one recorded pass.
     """
-    from neuronwise.model.stream import _frozen_parameters
-
     outputs: dict[int, Any] = {}
     below = [block.module for block in model.blocks[:lowest]]
     with Hooks() as hooks, torch.no_grad():
@@ -203,7 +201,7 @@ def _only_from(model: Model, lowest: int, inputs: dict[str, Any]) -> Iterator[An
     try:
         for module in below:
             module.__dict__["forward"] = functools.partial(_as_before, outputs[id(module)])
-        with _frozen_parameters(model.module):
+        with frozen_parameters(model.module):
             yield forward
     finally:
         for module in below:

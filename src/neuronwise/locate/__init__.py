@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from neuronwise._version import __version__
 from neuronwise.errors import MethodError
 from neuronwise.locate.activation import activation
 from neuronwise.locate.causal_effect import causal_effect
@@ -97,8 +98,6 @@ def describe(model: Model, run: Run, target: Target, method: str, options: dict[
     """The record that a result carries: enough to make it again."""
     import torch
     import transformers
-
-    from neuronwise._version import __version__
 
     record: dict[str, Any] = {
         "method": method,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.locate.scores import Scores
-from neuronwise.model.blocks import dense_weight, expert_weight
+from neuronwise.model.blocks import Block, dense_weight, expert_weight
 from neuronwise.model.record import Activations
 from neuronwise.model.run import Run, Target
 from neuronwise.model.stream import Written, unit_path, written_gradients
@@ -89,11 +89,8 @@ def position_scores(
 
 
 def _add_routed(
-    scores: Scores, block: object, acts: Activations, written: Written, index: int, rows: list[int], times: bool
+    scores: Scores, block: Block, acts: Activations, written: Written, index: int, rows: list[int], times: bool
 ) -> None:
-    from neuronwise.model.blocks import Block
-
-    assert isinstance(block, Block)
     for at, row in enumerate(rows):
         for expert, record in (acts.routed[block.layer][at] if block.layer in acts.routed else {}).items():
             routed, local = block.expert(expert)

@@ -16,6 +16,7 @@ from neuronwise.model.hooks import Hooks
 from neuronwise.model.interfere import LastPosition, change_output
 from neuronwise.model.record import Activations, routed_unit
 from neuronwise.model.run import Run, Target
+from neuronwise.model.stream import frozen_parameters
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ def integrated_gradients(model: Model, run: Run, targets: Sequence[Target], *, s
 
 
 def _one_target(model: Model, run: Run, target: Target, steps: int) -> Scores:
-    from neuronwise.model.stream import _frozen_parameters
-
     last = LastPosition(model, run.forced_inputs(target.position))
     acts = run.activations(target.position)
     scores = Scores()
-    with _frozen_parameters(model.module):
+    with frozen_parameters(model.module):
         for block in model.blocks:
             leaves: dict[str, Tensor] = {}
             logits = last.evaluate(

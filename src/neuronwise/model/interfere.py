@@ -99,7 +99,7 @@ class LastPosition:
         }
         try:
             with torch.no_grad(), self.model.only_rows([-1]):
-                cache = self.model.module(**self.model._placed(prefix), use_cache=True).past_key_values
+                cache = self.model.module(**self.model.placed(prefix), use_cache=True).past_key_values
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             return None
         return cache if hasattr(cache, "batch_repeat_interleave") else None
@@ -127,10 +127,5 @@ class LastPosition:
             name: value.repeat(count, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
             for name, value in self.inputs.items()
         }
-        output = self.model.module(**self.model._placed(repeated), use_cache=False)
+        output = self.model.module(**self.model.placed(repeated), use_cache=False)
         return output.logits[:, -1].float()
-
-
-def last_rows(values: Tensor, count: int) -> Tensor:
-    """A view of the last position of each of ``count`` copies in (count, positions, d) or (count · positions, d)."""
-    return values.reshape(count, -1, values.shape[-1])[:, -1]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuronwise.errors import MethodError
 from neuronwise.model.hooks import Hooks
-from neuronwise.model.stream import Key, _direct_hooks, _frozen_parameters, _scale, unit_path
+from neuronwise.model.stream import Key, _direct_hooks, _scale, frozen_parameters, unit_path
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model
@@ -32,7 +32,7 @@ class LogitLens:
         last_layer = model.blocks[-1].module
         around = {id(m) for b in model.blocks for m in b.module.modules()}
         reached = [False]
-        with _frozen_parameters(model.module), Hooks() as hooks, torch.enable_grad():
+        with frozen_parameters(model.module), Hooks() as hooks, torch.enable_grad():
             _direct_hooks(model, hooks, self.leaves, self.outputs, [])
             for block in model.blocks:
                 hooks.after(block.module, self._keep_stream)

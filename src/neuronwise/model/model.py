@@ -14,7 +14,7 @@ from transformers.utils.generic import ModelOutput
 from neuronwise.errors import ModelError, NeuronError, PromptError
 from neuronwise.images import ImageLike, open_image
 from neuronwise.model.anatomy import dissect
-from neuronwise.model.blocks import Block
+from neuronwise.model.blocks import Block, plain_weight
 from neuronwise.model.gate import GateRecorder
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.prompt import lay_out
@@ -71,8 +71,6 @@ class Model:
     @property
     def unembedding(self) -> Tensor:
         """(V, d): the output embeddings U."""
-        from neuronwise.model.blocks import plain_weight
-
         return plain_weight(self.head)
 
     @property
@@ -174,7 +172,7 @@ class Model:
         if settings.pad_token_id is None:
             ends = settings.eos_token_id
             settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
-        sequence = self.module.generate(**self._placed(inputs), generation_config=settings)[0].tolist()  # type: ignore[operator]
+        sequence = self.module.generate(**self.placed(inputs), generation_config=settings)[0].tolist()  # type: ignore[operator]
         generated = sequence[len(sequence) - len(recorder.passes) :]
         ends = settings.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
@@ -213,7 +211,7 @@ class Model:
         The logits are what the model returns: after any scale and soft cap of the architecture.
         """
         with self.only_rows(rows):
-            output = self.module(**self._placed(inputs), use_cache=False)
+            output = self.module(**self.placed(inputs), use_cache=False)
         logits = output.logits if hasattr(output, "logits") else output[0]
         return logits
 
@@ -249,7 +247,7 @@ class Model:
         require_complete(recorder.passes, recorder.blocks, 1)
         return recorder.activations(0)
 
-    def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs on the model's device, pixels in its dtype."""
         dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
         placed = {}

@@ -60,7 +60,7 @@ def written_gradients(model: Model, inputs: dict[str, Any], readouts: Sequence[R
     constants: list[Tensor] = []
     rows = sorted({row for row, _ in readouts})
     result = Written()
-    with _frozen_parameters(model.module), Hooks() as hooks, torch.enable_grad():
+    with frozen_parameters(model.module), Hooks() as hooks, torch.enable_grad():
         if direct:
             _direct_hooks(model, hooks, leaves, outputs, constants)
         else:
@@ -260,7 +260,7 @@ def _scale(logits: Tensor, head: Tensor) -> float:
 
 
 @contextlib.contextmanager
-def _frozen_parameters(module: nn.Module) -> Iterator[None]:
+def frozen_parameters(module: nn.Module) -> Iterator[None]:
     """No parameter asks for gradients within the body, so that no activations are kept for them."""
     before = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     try:
