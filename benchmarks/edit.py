@@ -30,12 +30,12 @@ from neuronwise.model.prompt import exact_tokens
 def whole_passes() -> Iterator[None]:
     """Every step computes all layers, as the published procedure does."""
     module: Any = sys.modules[fine_module_function.__module__]
-    kept = module._only_from
-    module._only_from = lambda model, lowest, inputs: kept(model, 0, inputs)
+    kept = module.recomputed_from
+    module.recomputed_from = lambda model, lowest, inputs: kept(model, 0, inputs)
     try:
         yield
     finally:
-        module._only_from = kept
+        module.recomputed_from = kept
 
 
 def first_choice(model: nw.Model, prompt: str) -> int:

@@ -70,11 +70,11 @@ def test_it_is_the_literal_procedure(model: nw.Model) -> None:
 
 def test_the_chosen_neurons_say_what_the_model_says_now(model: nw.Model) -> None:
     from neuronwise.edit.fine import FineSettings, _choose
-    from neuronwise.model.run import Run
+    from neuronwise.edit.request import forced
 
-    run = model.run(prompt=FACT.text, max_new_tokens=0)
+    request = forced(model, FACT)
     target = model.tokenizer(" dog house", add_special_tokens=False)["input_ids"]
-    request = Run(model, run.prompted, target, run.steps)
+    assert request.output_ids == target
     chosen = _choose(model, request, FineSettings(n=2, freeze_last=1))
     expected: set[nw.Neuron] = set()
     for position in range(len(target)):

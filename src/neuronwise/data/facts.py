@@ -1,24 +1,31 @@
-"""Facts: what an edit is asked to change, as plain records."""
+"""Facts: what an edit is asked to change, as plain records, and what is asked to measure it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from neuronwise.errors import PromptError, TargetError
+
+PORTABILITY = ("subject_aliasing", "reasoning", "logical_generalization")
+LOCALITY = ("relation_specificity", "forgetfulness", "neighborhood")
 
 
 @dataclass(frozen=True)
 class Fact:
     """One request: ``prompt`` with "{}" where the subject stands, and the answer it shall get.
 
-    ``text`` is the prompt with the subject filled in. Raises ``PromptError`` for a prompt without a place for its
-    subject (or the subject itself) and ``TargetError`` for an empty target.
+    ``text`` is the prompt with the subject filled in; ``image`` is the path of a photo that is asked about. Raises
+    ``PromptError`` for a prompt without a place for its subject (or the subject itself) and ``TargetError`` for an
+    empty target.
     """
 
     prompt: str
     subject: str
     target_new: str
     target_true: str | None = None
+    image: str | None = None
 
     def __post_init__(self) -> None:
         if not self.subject.strip():
@@ -33,3 +40,27 @@ class Fact:
     @property
     def text(self) -> str:
         return self.prompt.replace("{}", self.subject)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question beside a fact, as it stands; ``answers`` are all that count as right (none: what the model says)."""
+
+    prompt: str
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FactCase:
+    """A fact and what is asked to measure an edit of it.
+
+    ``paraphrases`` shall get the new target. ``portability`` holds questions whose answer follows from the edit, by
+    the kinds of ``PORTABILITY``; ``locality`` those whose answer shall stay, by the kinds of ``LOCALITY``: the same
+    subject in another relation, further answers of a relation with several, other subjects in the same relation.
+    """
+
+    id: str
+    fact: Fact
+    paraphrases: tuple[str, ...] = ()
+    portability: Mapping[str, tuple[Probe, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    locality: Mapping[str, tuple[Probe, ...]] = field(default_factory=lambda: MappingProxyType({}))

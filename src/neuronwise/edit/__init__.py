@@ -2,7 +2,10 @@
 
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms, load_edit
+from neuronwise.edit.editors import EDITORS, Editor
 from neuronwise.edit.fine import FineSettings, fine
 from neuronwise.edit.suppress import suppress_neurons
 
-__all__ = ["Delta", "Edit", "FineSettings", "column_norms", "fine", "load_edit", "suppress_neurons"]
+__all__ = [
+    "EDITORS", "Delta", "Edit", "Editor", "FineSettings", "column_norms", "fine", "load_edit", "suppress_neurons",
+]  # fmt: skip

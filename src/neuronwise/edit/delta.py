@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.blocks import dense_weight, expert_weight
 from neuronwise.model.model import Model
+from neuronwise.neurons import Neuron
+
+Place = tuple[int, str, int | None]  # layer, path of the writer in it, routed expert
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Delta:
         return self.left.shape[1]
 
     @property
-    def key(self) -> tuple[int, str, int | None]:
+    def key(self) -> Place:
         return self.layer, self.path, self.expert
 
     def right_factor(self, width: int) -> Tensor:
@@ -89,3 +93,36 @@ def writer_view(model: Model, delta: Delta) -> Tensor:
             f"The edit does not fit layer {delta.layer} of {model.name}: its weights there are {height} × {width}."
         )
     return view
+
+
+def by_writer(model: Model, neurons: Iterable[Neuron]) -> dict[Place, list[Neuron]]:
+    """Neurons by the writer whose columns they are; raises ``NeuronError`` for one that the model lacks."""
+    groups: dict[Place, list[Neuron]] = {}
+    for neuron in neurons:
+        model.require(neuron)
+        groups.setdefault(place(model, neuron), []).append(neuron)
+    return groups
+
+
+def place(model: Model, neuron: Neuron) -> Place:
+    block = model.blocks[neuron.layer]
+    if neuron.expert is not None:
+        return neuron.layer, block.expert(neuron.expert)[0].path, neuron.expert
+    for writer, start in block.dense_from():
+        if start <= neuron.unit < start + writer.width:
+            return neuron.layer, writer.path, None
+    raise AssertionError("a required neuron has a writer")
+
+
+def columns_of(model: Model, neurons: Iterable[Neuron]) -> Tensor:
+    """Columns, in their writer's own weights, of neurons of one writer: units count over a layer's dense writers."""
+    starts = {
+        (layer, writer.path): start for layer, block in enumerate(model.blocks) for writer, start in block.dense_from()
+    }
+    own = [n.unit - (0 if n.expert is not None else starts[n.layer, place(model, n)[1]]) for n in neurons]
+    return torch.tensor(own, dtype=torch.long)
+
+
+def writer_of(model: Model, layer: int, path: str) -> nn.Module:
+    """The module of a dense writer."""
+    return next(writer.module for writer in model.blocks[layer].dense if writer.path == path)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuronwise._version import __version__
 from neuronwise.data.facts import Fact
-from neuronwise.edit.delta import Delta
+from neuronwise.edit.above import recomputed_from
+from neuronwise.edit.delta import Delta, Place, by_writer, columns_of, writer_of
 from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.record import made
+from neuronwise.edit.request import forced
 from neuronwise.errors import EditError, MethodError, NonFiniteError
 from neuronwise.locate import score_all
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
-from neuronwise.model.prompt import exact_tokens
 from neuronwise.model.run import Run, Target
-from neuronwise.model.stream import frozen_parameters
 from neuronwise.neurons import Neuron
 
 
@@ -74,15 +71,9 @@ def fine(model: Model, fact: Fact, settings: FineSettings | None = None, *, imag
     not finite, and ``MethodError`` for settings that leave no neuron to edit.
     """
     settings = FineSettings(**{**asdict(settings or FineSettings()), **changes})
-    run = model.run(image, fact.text, max_new_tokens=0, chat=None if image is not None else False)
-    request = Run(model, run.prompted, _target_ids(model, fact), run.steps, run.image)
+    request = forced(model, fact, image)
     neurons = _choose(model, request, settings)
     return _optimize(model, request, neurons, fact, settings)
-
-
-def _target_ids(model: Model, fact: Fact) -> list[int]:
-    text = fact.target_new if fact.target_new.startswith(" ") else f" {fact.target_new}"
-    return list(exact_tokens(model.tokenizer, model.vocabulary_size, text).token_ids)
 
 
 def _choose(model: Model, request: Run, settings: FineSettings) -> list[Neuron]:
@@ -92,7 +83,7 @@ def _choose(model: Model, request: Run, settings: FineSettings) -> list[Neuron]:
         logits = model.forward(request.forced_inputs(), rows=[request.row(k) for k in range(count)])[0]
     targets = [Target(int(row.argmax()), position, "") for position, row in enumerate(logits)]
     chosen: dict[Neuron, None] = {}
-    scored = score_all(model, _forgetful(request), targets, "contribution")
+    scored = score_all(model, request, targets, "contribution")
     generator = torch.Generator().manual_seed(settings.seed)
     for scores in scored:
         if settings.layer is None:
@@ -110,27 +101,24 @@ def _choose(model: Model, request: Run, settings: FineSettings) -> list[Neuron]:
     return sorted(chosen)
 
 
-def _forgetful(request: Run) -> Run:
-    """The same run without what was recorded at its prompt's end: every target position is read by one new pass."""
-    return Run(request.model, request.prompted, request.output_ids, [], request.image)
-
-
 def _optimize(model: Model, request: Run, neurons: list[Neuron], fact: Fact, settings: FineSettings) -> Edit:
-    groups = _by_writer(model, neurons)
-    deltas = {key: torch.zeros(len(units), model.hidden_size, requires_grad=True) for key, units in groups.items()}
+    groups = {place: columns_of(model, members) for place, members in by_writer(model, neurons).items()}
+    deltas = {place: torch.zeros(len(units), model.hidden_size, requires_grad=True) for place, units in groups.items()}
     rate = published_rate(model) if settings.rate is None else settings.rate
     optimizer = torch.optim.Adam(list(deltas.values()), lr=rate)
     inputs, count = request.forced_inputs(), len(request.output_ids)
     target = torch.tensor(request.output_ids, device=model.device)
     length = request.length - count  # rows of the prompt
-    lowest = min(layer for layer, _ in groups)
+    lowest = min(layer for layer, _, _ in groups)
     reached, step = [0.0] * count, 0
-    with _only_from(model, lowest, inputs) as forward:
+    with recomputed_from(model, lowest, inputs) as forward, Hooks() as hooks:
         with torch.no_grad():
-            before = forward({}, {})[0, : length - 1].float().log_softmax(-1)
+            before = forward()[0, : length - 1].float().log_softmax(-1)
+        for (layer, path, _), units in groups.items():
+            hooks.after(writer_of(model, layer, path), _adds(units, deltas[layer, path, None]))
         while step < settings.steps:
             step += 1
-            logits = forward(groups, deltas)[0].float().log_softmax(-1)
+            logits = forward()[0].float().log_softmax(-1)
             said = logits[length - 1 : length - 1 + count].gather(1, target.unsqueeze(1)).squeeze(1)
             reached = said.detach().exp().tolist()
             if min(reached) >= settings.enough:
@@ -149,7 +137,7 @@ def _loss(
     logits: Tensor,
     before: Tensor,
     target: Tensor,
-    deltas: dict[tuple[int, str], Tensor],
+    deltas: dict[Place, Tensor],
     length: int,
     settings: FineSettings,
 ) -> Tensor:
@@ -167,51 +155,6 @@ def _loss(
     return loss
 
 
-def _by_writer(model: Model, neurons: list[Neuron]) -> dict[tuple[int, str], Tensor]:
-    groups: dict[tuple[int, str], list[int]] = {}
-    for neuron in neurons:
-        start = 0
-        for writer in model.blocks[neuron.layer].dense:
-            if start <= neuron.unit < start + writer.width:
-                groups.setdefault((neuron.layer, writer.path), []).append(neuron.unit - start)
-            start += writer.width
-    return {key: torch.tensor(units) for key, units in groups.items()}
-
-
-@contextlib.contextmanager
-def _only_from(model: Model, lowest: int, inputs: dict[str, Any]) -> Iterator[Any]:
-    """A forward pass with deltas in which the layers below ``lowest`` are not computed again.
-
-    Nothing below the lowest edited layer changes: these layers hand back what they gave in one recorded pass.
-    """
-    outputs: dict[int, Any] = {}
-    below = [block.module for block in model.blocks[:lowest]]
-    with Hooks() as hooks, torch.no_grad():
-        for module in below:
-            hooks.after(module, lambda m, args, kwargs, output: outputs.__setitem__(id(m), output))
-        model.forward(inputs)
-
-    def forward(groups: dict[tuple[int, str], Tensor], deltas: dict[tuple[int, str], Tensor]) -> Tensor:
-        with Hooks() as hooks:
-            for (layer, path), units in groups.items():
-                writer = next(w for w in model.blocks[layer].dense if w.path == path)
-                hooks.after(writer.module, _adds(units, deltas[layer, path]))
-            return model.forward(inputs)
-
-    try:
-        for module in below:
-            module.__dict__["forward"] = functools.partial(_as_before, outputs[id(module)])
-        with frozen_parameters(model.module):
-            yield forward
-    finally:
-        for module in below:
-            module.__dict__.pop("forward", None)
-
-
-def _as_before(output: Any, *args: Any, **kwargs: Any) -> Any:
-    return output
-
-
 def _adds(units: Tensor, delta: Tensor) -> Any:
     def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         inputs = first_tensor(args, kwargs)
@@ -223,31 +166,18 @@ def _adds(units: Tensor, delta: Tensor) -> Any:
 
 def _edit(
     model: Model,
-    groups: dict[tuple[int, str], Tensor],
-    deltas: dict[tuple[int, str], Tensor],
+    groups: dict[Place, Tensor],
+    deltas: dict[Place, Tensor],
     fact: Fact,
     settings: FineSettings,
     outcome: dict[str, Any],
 ) -> Edit:
-    import transformers
-
     parts = tuple(
-        Delta(layer, path, deltas[layer, path].detach().T.contiguous(), units=units)
-        for (layer, path), units in groups.items()
+        Delta(layer, path, deltas[layer, path, expert].detach().T.contiguous(), units=units)
+        for (layer, path, expert), units in groups.items()
     )
     if not parts:
         raise EditError("There is nothing to edit.")
-    record = {
-        "method": "fine",
-        "settings": {**asdict(settings), **{"rate": outcome["rate"]}},
-        "request": asdict(fact),
-        "model": model.name,
-        "steps": outcome["steps"],
-        "probabilities": outcome["probabilities"],
-        "versions": {
-            "neuronwise": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-    }
+    settings = replace(settings, rate=outcome.pop("rate"))
+    record = made("fine", model, settings, [fact], **outcome)
     return Edit(parts, record, column_norms(model, parts))

@@ -65,6 +65,11 @@ class Block:
             index -= routed.experts
         raise NeuronError(f"Layer {self.layer} has {self.num_experts} routed experts; there is no expert {expert}.")
 
+    def dense_from(self) -> list[tuple[Dense, int]]:
+        """Each dense writer with the unit that its first neuron has in this layer."""
+        starts = [sum(writer.width for writer in self.dense[:index]) for index in range(len(self.dense))]
+        return list(zip(self.dense, starts, strict=True))
+
     def first_expert(self, routed: Routed) -> int:
         """The number under which the first expert of ``routed`` is addressed in this layer."""
         before = self.routed[: self.routed.index(routed)]

@@ -1,0 +1,33 @@
+"""The record of how an edit was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from neuronwise._version import __version__
+from neuronwise.data.facts import Fact
+from neuronwise.model.model import Model
+
+
+def made(method: str, model: Model, settings: Any, facts: Sequence[Fact], **outcome: Any) -> dict[str, Any]:
+    """Method, settings, requests, model, versions and whatever the method tells about its outcome: plain JSON."""
+    import transformers
+
+    requests = [asdict(fact) for fact in facts]
+    return {
+        "method": method,
+        "settings": asdict(settings),
+        "request": requests[0] if len(requests) == 1 else requests,
+        "model": model.name,
+        "revision": getattr(model.config, "_commit_hash", None),
+        **outcome,
+        "versions": {
+            "neuronwise": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
