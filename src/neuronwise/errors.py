@@ -41,3 +41,11 @@ class NonFiniteError(NeuronwiseError):
 
 class EditError(NeuronwiseError):
     """An edit that is damaged, does not fit the model, or is applied or reverted when it cannot be."""
+
+
+class DataError(NeuronwiseError):
+    """A dataset's file or folder that is missing, damaged or of an unknown form."""
+
+
+class StudyError(NeuronwiseError):
+    """A study's folder that is damaged, of another recipe, in use, or cannot be written."""

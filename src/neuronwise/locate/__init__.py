@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from neuronwise._version import __version__
 from neuronwise.errors import MethodError
 from neuronwise.locate.activation import activation
+from neuronwise.locate.activation_difference import activation_difference
 from neuronwise.locate.causal_effect import causal_effect
 from neuronwise.locate.contribution import contribution
 from neuronwise.locate.controls import random, random_same_layers
@@ -16,6 +17,7 @@ from neuronwise.locate.gradient import gradient, gradient_activation
 from neuronwise.locate.integrated_gradients import integrated_gradients, refine
 from neuronwise.locate.log_prob_increase import log_prob_increase
 from neuronwise.locate.scores import Scores
+from neuronwise.locate.two_stage import TwoStage, two_stage
 from neuronwise.model.concepts import Concept
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import Neuron, NeuronSet
@@ -32,8 +34,12 @@ METHODS: dict[str, Callable[..., list[Scores]]] = {
     "activation": activation,
     "random": random,
 }
+# These compare a run with its photo without the object (``inpainted=``).
+COMPARING: dict[str, Callable[..., list[Scores]]] = {"activation_difference": activation_difference}
 # These choose among neurons that are given to them (``among=``) instead of scoring all.
 SHORTLIST_METHODS = ("causal_effect", "random_same_layers")
+# This one filters instead of ranking all: how many neurons it finds is its own affair.
+TWO_STAGE = "two_stage"
 
 
 def locate(
@@ -53,8 +59,14 @@ def locate(
 
     ``method`` is a name of ``METHODS``, or ``causal_effect`` / ``random_same_layers`` with ``among`` another set;
     ``options`` are that method's own. Several runs (prompts of one fact) with ``integrated_gradients`` are refined to
-    the neurons they share. Raises ``MethodError`` and ``TargetError``.
+    the neurons they share. ``two_stage`` takes ``inpainted``, the photo without the object (one for each of several
+    runs), ``null`` and the fields of ``TwoStage``; it may find fewer than ``top``. Raises ``MethodError`` and
+    ``TargetError``.
     """
+    if method == TWO_STAGE:
+        return _filtered(
+            model, [run] if isinstance(run, Run) else run, concept, target, position, occurrence, top, options
+        )
     if not isinstance(run, Run):
         return _refined(model, run, target, method, position, options)
     wanted = run.target(concept, target, position, occurrence)
@@ -80,13 +92,14 @@ SHORTLIST: dict[str, Callable[..., NeuronSet]] = {
 
 def score_all(model: Model, run: Run, targets: Sequence[Target], method: str, **options: Any) -> list[Scores]:
     """Scores of every neuron for each of several targets of one run, with as few passes as the method allows."""
-    if method not in METHODS:
-        known = ", ".join([*METHODS, *SHORTLIST_METHODS])
+    scoring = {**METHODS, **COMPARING}
+    if method not in scoring:
+        known = ", ".join([*scoring, TWO_STAGE, *SHORTLIST_METHODS])
         raise MethodError(f"There is no method '{method}'; the methods are {known}.")
-    _check_options(method, METHODS[method], options)
+    _check_options(method, scoring[method], options)
     if run.model.module is not model.module:
         raise MethodError(f"This run is of {run.model.name}; score it with the model that made it.")
-    return METHODS[method](model, run, targets, **options)
+    return scoring[method](model, run, targets, **options)
 
 
 def for_top(method: str, top: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +154,32 @@ def _refined(
     return NeuronSet(found.members, {**record, **found.record, "prompts": [run.prompt for run in runs]})
 
 
+def _filtered(
+    model: Model,
+    runs: Sequence[Run],
+    concept: str | Concept | None,
+    target: str | int | None,
+    position: int | None,
+    occurrence: int,
+    top: int,
+    options: dict[str, Any],
+) -> NeuronSet:
+    own = {name: value for name, value in options.items() if name not in ("inpainted", "null")}
+    unknown = sorted(set(own) - set(TwoStage.__dataclass_fields__))
+    if unknown:
+        known = ", ".join(["inpainted", "null", *TwoStage.__dataclass_fields__])
+        raise MethodError(f"method='two_stage' has no option {', '.join(unknown)}; it takes {known}.")
+    inpainted = options.get("inpainted")
+    photos = inpainted if isinstance(inpainted, list | tuple) else [inpainted]
+    if inpainted is None or len(photos) != len(runs):
+        raise MethodError("two_stage compares each run with its photo without the object: inpainted=PHOTO, or a list.")
+    targets = [run.target(concept, target, position, occurrence) for run in runs]
+    record = describe(model, runs[0], targets[0], TWO_STAGE, own)
+    record["texts"] = [run.text for run in runs]
+    pairs = list(zip(runs, targets, photos, strict=True))
+    return two_stage(model, pairs, TwoStage(**own), null=options.get("null", ()), top=top, record=record)
+
+
 def _check_options(method: str, function: Callable[..., Any], options: dict[str, Any]) -> None:
     known = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
     unknown = [name for name in options if name not in known]
@@ -149,4 +188,7 @@ def _check_options(method: str, function: Callable[..., Any], options: dict[str,
         raise MethodError(f"method='{method}' has no option {', '.join(unknown)}; {takes}.")
 
 
-__all__ = ["METHODS", "SHORTLIST_METHODS", "Scores", "describe", "for_top", "locate", "refine", "score_all"]
+__all__ = [
+    "COMPARING", "METHODS", "SHORTLIST_METHODS", "TWO_STAGE", "Scores", "TwoStage", "describe", "for_top", "locate",
+    "refine", "score_all", "two_stage",
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""Masks of objects: from COCO's annotations, from an image file, or from a box; (H, W) of booleans, True inside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from neuronwise.errors import ImageError
+from neuronwise.images.open import open_image
+
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+
+
+def coco_mask(segmentation: Any, width: int, height: int) -> Mask:
+    """The mask of one COCO annotation: polygons, a run-length code (list or string of counts; so are crowds).
+
+    Drawn by pycocotools, so it equals COCO's own. Raises ``ImageError`` for a form that is none of these, for a code
+    of another size, and for a mask that is empty or lies outside of the photo.
+    """
+    from pycocotools import mask as coco
+
+    try:
+        if isinstance(segmentation, list):
+            rough = coco.merge(coco.frPyObjects(segmentation, height, width)) if segmentation else None
+        elif isinstance(segmentation["counts"], list):
+            rough = coco.frPyObjects(segmentation, *segmentation["size"])
+        else:
+            rough = segmentation
+        drawn = np.zeros((height, width), bool) if rough is None else coco.decode(rough).astype(bool)
+    except Exception as error:  # pycocotools raises plain ones
+        raise ImageError(f"This segmentation is neither polygons nor a run-length code: {error}.") from error
+    return checked(drawn, width, height)
+
+
+def merged(masks: Sequence[Mask]) -> Mask:
+    """Where any of the masks is; raises ``ImageError`` for none."""
+    if not masks:
+        raise ImageError("There is no mask to merge.")
+    return np.logical_or.reduce(masks)
+
+
+def box_mask(box: Sequence[float], width: int, height: int) -> Mask:
+    """The mask of a box (x, y, width, height) in pixels, cut at the photo's edges."""
+    if len(box) != 4 or not all(np.isfinite(box)):
+        raise ImageError(f"{box!r} is no box; give x, y, width, height in pixels.")
+    x, y, across, down = box
+    mask = np.zeros((height, width), bool)
+    left, top = max(0, round(x)), max(0, round(y))
+    mask[top : max(0, round(y + down)), left : max(0, round(x + across))] = True
+    return checked(mask, width, height)
+
+
+def file_mask(path: str | os.PathLike[str], width: int, height: int) -> Mask:
+    """The mask drawn in an image file: True where it is brighter than half."""
+    return checked(np.asarray(open_image(path).convert("L")) > 127, width, height)
+
+
+def dilated(mask: Mask, pixels: int) -> Mask:
+    """The mask grown by ``pixels`` in every direction (by a disc): what an object's edge and shadow leave over."""
+    if pixels < 0:
+        raise ImageError(f"A mask cannot grow by {pixels} pixels.")
+    if pixels == 0:
+        return mask
+    import cv2
+
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
+    return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
+
+
+def checked(mask: Mask, width: int, height: int) -> Mask:
+    """The mask itself; raises ``ImageError`` when it has another size than the photo, or is empty."""
+    if mask.shape != (height, width):
+        raise ImageError(f"The mask is {mask.shape[1]} × {mask.shape[0]}, the photo {width} × {height}.")
+    if not mask.any():
+        raise ImageError("The mask is empty or lies outside of the photo.")
+    return mask
+
+
+def shown(image: Image.Image, mask: Mask) -> Image.Image:
+    """The photo with the mask laid over it in red, to be looked at."""
+    pixels = np.asarray(image).astype(np.float32)
+    pixels[mask] = 0.5 * pixels[mask] + 0.5 * np.array([255.0, 0.0, 0.0])
+    return Image.fromarray(pixels.astype(np.uint8))

@@ -1,0 +1,143 @@
+"""Two-stage filtering: neurons that fire less without the object, and of these those that say its word ([2S])."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from neuronwise.errors import MethodError
+from neuronwise.images import ImageLike
+from neuronwise.locate import thresholds as by
+from neuronwise.locate.activation_difference import activation_difference
+from neuronwise.locate.gradient import gradient_activation
+from neuronwise.locate.scores import Place, Scores
+from neuronwise.model.run import Run, Target
+from neuronwise.neurons import NeuronSet
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+Pair = tuple[Run, Target, ImageLike]  # a run, the word scored in it, and its photo without the object
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """Hyper-parameters of [2S], and our choices where the paper leaves them to the hand.
+
+    ``difference`` and ``gradient`` are the thresholds of the stages: numbers by hand as in the paper, or a name of
+    ``thresholds.AUTOMATIC``, found photo by photo. ``positions`` "predicting", "image" or "all". Over several photos
+    a neuron counts when it passes in at least ``vote`` of them. ``stages`` "both", or one alone (a baseline).
+    """
+
+    difference: float | str = "knee"
+    gradient: float | str = "knee"
+    positions: str = "predicting"
+    vote: float = 0.7
+    quantile: float = 0.99
+    null_share: float = 0.01
+    stages: str = "both"
+
+    def __post_init__(self) -> None:
+        for name in ("difference", "gradient"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value not in by.AUTOMATIC:
+                raise MethodError(f"{name}={value!r} is no threshold; give a number or {', '.join(by.AUTOMATIC)}.")
+        if not 0 < self.vote <= 1:
+            raise MethodError(f"vote is {self.vote}; it is a share of the photos, above 0 and up to 1.")
+        if self.stages not in ("both", "difference", "gradient"):
+            raise MethodError(f"stages={self.stages!r} is unknown; choose both, difference or gradient.")
+
+
+def two_stage(
+    model: Model,
+    pairs: Sequence[Pair],
+    settings: TwoStage | None = None,
+    *,
+    null: Sequence[Pair] = (),
+    top: int | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> NeuronSet:
+    """The neurons of a concept from one photo or many ([2S] §4), ranked by their mean stage-2 score.
+
+    Stage 1 keeps the neurons whose ``activation_difference`` exceeds its threshold, stage 2 those of them whose
+    ``gradient_activation`` does. ``null``: the same for photos without the concept, of which any region was inpainted;
+    thresholds "null" are those that at most ``null_share`` of their scores exceed. ``record["funnel"]`` tells how
+    many neurons were left after each stage, photo by photo and after the vote.
+    """
+    settings = settings or TwoStage()
+    if not pairs:
+        raise MethodError("Give one photo or more, each with its inpainted counterpart.")
+    nothing = [_stage_scores(model, pair, settings) for pair in null]
+    votes: dict[Place, Tensor] = {}
+    ranks: dict[Place, Tensor] = {}
+    photos = []
+    for pair in pairs:
+        difference, gradient = _stage_scores(model, pair, settings)
+        limits = (
+            _threshold(settings.difference, difference, [d for d, _ in nothing], settings),
+            _threshold(settings.gradient, gradient, [g for _, g in nothing], settings),
+        )
+        first, second = _passes(difference, limits[0]), _passes(gradient, limits[1])
+        both = {place: first[place] & second[place] for place in first if place in second}
+        passed = {"both": both, "difference": first, "gradient": second}[settings.stages]
+        _add(votes, {place: mask.float() for place, mask in passed.items()})
+        _add(ranks, (difference if settings.stages == "difference" else gradient).values)
+        photos.append(
+            {
+                "neurons": sum(len(mask) for mask in first.values()),
+                "after_difference": _count(first),
+                "after_both": _count(both),
+                "thresholds": {"difference": limits[0], "gradient": limits[1]},
+            }
+        )
+    needed = settings.vote * len(pairs)
+    kept = {place: count >= needed - 1e-6 for place, count in votes.items()}
+    found = _ranked(kept, {place: values / len(pairs) for place, values in ranks.items()})
+    funnel = {"photos": photos, "after_vote": len(found), "vote": settings.vote}
+    full = {**(record or {}), "method": "two_stage", "settings": vars(settings).copy(), "funnel": funnel}
+    return NeuronSet(found.members[:top], full)
+
+
+def _stage_scores(model: Model, pair: Pair, settings: TwoStage) -> tuple[Scores, Scores]:
+    run, target, inpainted = pair
+    positions = settings.positions
+    difference = activation_difference(model, run, [target], inpainted=inpainted, positions=positions)[0]
+    return difference, gradient_activation(model, run, [target], positions=positions)[0]
+
+
+def _threshold(choice: float | str, scores: Scores, nothing: Sequence[Scores], settings: TwoStage) -> float:
+    if not isinstance(choice, str):
+        return float(choice)
+    automatic: dict[str, Callable[[], float]] = {
+        "quantile": lambda: by.quantile(scores, settings.quantile),
+        "knee": lambda: by.knee(scores),
+        "null": lambda: by.null(nothing, settings.null_share),
+    }
+    return automatic[choice]()
+
+
+def _passes(scores: Scores, threshold: float) -> dict[Place, Tensor]:
+    return {place: values > threshold for place, values in scores.values.items()}
+
+
+def _count(masks: Mapping[Place, Tensor]) -> int:
+    return int(sum(int(mask.sum()) for mask in masks.values()))
+
+
+def _add(sums: dict[Place, Tensor], values: Mapping[Place, Tensor]) -> None:
+    for place, added in values.items():
+        sums[place] = sums[place] + added if place in sums else added
+
+
+def _ranked(kept: Mapping[Place, Tensor], ranks: Mapping[Place, Tensor]) -> NeuronSet:
+    """Neurons of ``kept`` by their rank, the others left out."""
+    total = _count(kept)
+    if not total:
+        return NeuronSet()
+    lowest = torch.finfo(torch.float32).min
+    masked = Scores({place: torch.where(mask, ranks[place], torch.tensor(lowest)) for place, mask in kept.items()})
+    return masked.top(total)

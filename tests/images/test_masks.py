@@ -1,0 +1,102 @@
+"""Masks against pycocotools' own and by hand; what is no mask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from neuronwise.errors import ImageError
+from neuronwise.images.masks import box_mask, coco_mask, dilated, file_mask, merged, shown
+
+SQUARE = [[2.0, 3.0, 6.0, 3.0, 6.0, 8.0, 2.0, 8.0]]
+
+
+def test_a_polygon_covers_its_pixels() -> None:
+    expected = np.zeros((10, 12), bool)
+    expected[3:8, 2:6] = True
+    assert np.array_equal(coco_mask(SQUARE, 12, 10), expected)
+
+
+def test_every_form_of_one_mask_is_the_same() -> None:
+    from pycocotools import mask as coco
+
+    polygon = coco_mask(SQUARE, 12, 10)
+    packed = coco.encode(np.asfortranarray(polygon.astype(np.uint8)))
+    assert np.array_equal(coco_mask(packed, 12, 10), polygon)
+    counts, last, length = [], 0, 0
+    for pixel in polygon.T.flatten():  # run lengths go down the columns
+        if pixel != last:
+            counts.append(length)
+            last, length = pixel, 0
+        length += 1
+    counts.append(length)
+    assert np.array_equal(coco_mask({"size": [10, 12], "counts": counts}, 12, 10), polygon)
+    assert np.array_equal(box_mask((2, 3, 4, 5), 12, 10), polygon)
+
+
+def test_masks_equal_cocos_own(data: Path) -> None:
+    from pycocotools.coco import COCO
+
+    index = COCO(str(data / "coco-mini/annotations/instances_val2017.json"))
+    forms = set()
+    for annotation in index.anns.values():
+        image = index.imgs[annotation["image_id"]]
+        expected = index.annToMask(annotation).astype(bool)
+        if expected.any():
+            assert np.array_equal(coco_mask(annotation["segmentation"], image["width"], image["height"]), expected)
+            forms.add(type(annotation["segmentation"]))
+    assert forms == {list, dict}
+
+
+def test_a_grown_mask_is_a_disc_around_every_point() -> None:
+    mask = np.zeros((21, 21), bool)
+    mask[10, 10] = True
+    grown = dilated(mask, 4)
+    rows, columns = np.nonzero(grown)
+    distances = np.hypot(rows - 10, columns - 10)
+    assert distances.max() <= 4.5
+    assert grown[10, 6]
+    assert grown[14, 10]
+    assert np.array_equal(dilated(mask, 0), mask)
+    with pytest.raises(ImageError, match="grow by -1"):
+        dilated(mask, -1)
+
+
+def test_a_drawn_mask(tmp_path: Path) -> None:
+    drawn = np.zeros((10, 12), np.uint8)
+    drawn[1:3, 4:6] = 255
+    Image.fromarray(drawn).save(tmp_path / "mask.png")
+    assert np.array_equal(file_mask(tmp_path / "mask.png", 12, 10), drawn > 0)
+    with pytest.raises(ImageError, match="12 × 10, the photo 24 × 10"):
+        file_mask(tmp_path / "mask.png", 24, 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: coco_mask([[100.0, 100, 120, 100, 120, 130]], 12, 10), "outside of the photo"),
+        (lambda: coco_mask([], 12, 10), "empty"),
+        (lambda: coco_mask({"size": [4, 4], "counts": [0, 16]}, 12, 10), "4 × 4, the photo 12 × 10"),
+        (lambda: coco_mask("polygon", 12, 10), "neither polygons"),
+        (lambda: coco_mask([[1.0, 2.0]], 12, 10), "neither polygons|empty"),
+        (lambda: box_mask((50, 50, 5, 5), 12, 10), "outside of the photo"),
+        (lambda: box_mask((-9, -9, 5, 5), 12, 10), "outside of the photo"),
+        (lambda: box_mask((1, 2, 3), 12, 10), "no box"),
+        (lambda: merged([]), "no mask"),
+    ],
+)
+def test_what_is_no_mask(make: object, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        make()  # type: ignore[operator]
+
+
+def test_a_mask_can_be_looked_at() -> None:
+    image = Image.new("RGB", (12, 10), "white")
+    red = np.asarray(shown(image, coco_mask(json.loads(json.dumps(SQUARE)), 12, 10)))
+    assert red[4, 3].tolist() == [255, 127, 127]
+    assert red[0, 0].tolist() == [255, 255, 255]
+    assert np.array_equal(merged([box_mask((0, 0, 1, 1), 2, 2), box_mask((1, 1, 1, 1), 2, 2)]), np.eye(2, dtype=bool))

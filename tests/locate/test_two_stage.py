@@ -1,0 +1,201 @@
+"""Two-stage filtering: the planted neurons and no others; each stage against an independent computation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import neuronwise as nw
+from neuronwise.errors import MethodError
+from neuronwise.images.inpaint import Inpainter
+from neuronwise.locate.activation_difference import activation_difference, on_another_photo
+from neuronwise.locate.scores import Scores
+from neuronwise.locate.thresholds import knee, null, quantile
+from neuronwise.locate.two_stage import Pair, TwoStage, two_stage
+from wired import DECOYS, HABITS, PLANTED, red_square, wired_llava
+
+PLACES = ((0, 0), (14, 7), (7, 14), (2, 9))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_tokenizer: Any) -> nw.Model:
+    return wired_llava(tiny_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def pairs(model: nw.Model) -> list[Pair]:
+    """Runs that say "dog" about red squares, with the squares filled."""
+    return [pair(model, *red_square(left, top, seed=left)) for left, top in PLACES]
+
+
+def pair(model: nw.Model, image: Image.Image, mask: np.ndarray[Any, Any]) -> Pair:
+    run = model.run(image, "the", max_new_tokens=1)
+    assert run.text == "dog"
+    return run, run.target("dog"), Inpainter()(image, mask)
+
+
+def nothing(model: nw.Model, pairs: list[Pair]) -> list[Pair]:
+    """Photos without red, of which the same regions are filled; they are read with the same forced output."""
+    found: list[Pair] = []
+    for number, (run, target, _) in enumerate(pairs):
+        gray = Image.fromarray(
+            np.random.default_rng(number).integers(90, 110, (28, 28, 1)).repeat(3, 2).astype(np.uint8)
+        )
+        other = on_another_photo(model, run, gray)
+        found.append((other, target, Inpainter()(gray, red_square(*PLACES[number])[1])))
+    return found
+
+
+def units(found: nw.NeuronSet) -> set[tuple[int, int]]:
+    return {(neuron.layer, neuron.unit) for neuron in found.neurons}
+
+
+EXACTLY = {(1, unit) for unit in PLANTED}
+
+
+@pytest.mark.parametrize(
+    ("difference", "gradient"),
+    [(0.2, 0.2), ("knee", "knee"), ("quantile", "quantile"), ("null", "null"), ("knee", 0.2)],
+)
+def test_it_finds_exactly_the_planted_neurons(
+    model: nw.Model, pairs: list[Pair], difference: float | str, gradient: float | str
+) -> None:
+    settings = TwoStage(difference, gradient, quantile=1 - 6 / 96)
+    for chosen in (pairs[:1], pairs):
+        found = two_stage(model, chosen, settings, null=nothing(model, pairs))
+        assert units(found) == EXACTLY
+        assert found.record["funnel"]["after_vote"] == len(PLANTED)
+        for photo in found.record["funnel"]["photos"]:
+            assert photo["neurons"] == 96
+            assert 96 > photo["after_difference"] >= photo["after_both"] >= len(PLANTED)
+        assert [member.score for member in found] == sorted((m.score for m in found), reverse=True)
+
+
+def test_each_stage_alone_keeps_what_the_other_takes_away(model: nw.Model, pairs: list[Pair]) -> None:
+    first = two_stage(model, pairs, TwoStage(0.2, 0.2, stages="difference"))
+    second = two_stage(model, pairs, TwoStage(0.2, 0.01, stages="gradient"))
+    assert units(first) == EXACTLY | {(1, unit) for unit in DECOYS}
+    assert units(second) == EXACTLY | {(1, unit) for unit in HABITS}
+
+
+def test_the_baselines_miss_as_expected(model: nw.Model, pairs: list[Pair]) -> None:
+    """Contribution alone also ranks what always says the word; activation what never says it."""
+    run = pairs[0][0]
+    count = len(PLANTED) + len(HABITS)
+    assert units(nw.locate(model, run, "dog", top=count)) == EXACTLY | {(1, unit) for unit in HABITS}
+    active = units(nw.locate(model, run, "dog", method="activation", top=len(PLANTED) + len(DECOYS)))
+    assert active == EXACTLY | {(1, unit) for unit in DECOYS}
+
+
+def test_a_vote_is_needed(model: nw.Model, pairs: list[Pair]) -> None:
+    run, target, _ = pairs[0]
+    assert run.image is not None
+    spoiled = [*pairs[:2], (run, target, run.image)]  # nothing was taken out of the third photo
+    assert units(two_stage(model, spoiled, TwoStage(0.2, 0.2, vote=0.6))) == EXACTLY
+    assert len(two_stage(model, spoiled, TwoStage(0.2, 0.2, vote=0.7))) == 0
+
+
+@pytest.mark.parametrize("positions", ["predicting", "image", "all"])
+def test_stage_1_is_the_difference_of_recorded_activations(model: nw.Model, pairs: list[Pair], positions: str) -> None:
+    run, target, inpainted = pairs[1]
+    scores = activation_difference(model, run, [target], inpainted=inpainted, positions=positions)[0]
+    kept: list[list[torch.Tensor]] = []
+    for image in (run.image, inpainted):
+        other = on_another_photo(model, run, image)  # type: ignore[arg-type]
+        assert other.output_ids == run.output_ids
+        assert other.prompted.input_ids == run.prompted.input_ids
+        seen: list[torch.Tensor] = []
+        handles = [
+            layer.mlp.down_proj.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(args[0][0]))
+            for layer in model.module.model.language_model.layers
+        ]
+        try:
+            with torch.no_grad():
+                model.module(**other.forced_inputs())
+        finally:
+            for handle in handles:
+                handle.remove()
+        kept.append(seen)
+    length = kept[0][0].shape[0]
+    image_rows = [i for i, token in enumerate(run.prompted.input_ids) if token == model.image_token_id]
+    rows = {"predicting": [length - 2], "image": image_rows, "all": list(range(length - 1))}[positions]
+    for layer in (0, 1):
+        expected = (kept[0][layer][rows] - kept[1][layer][rows]).amax(0)
+        assert torch.allclose(scores.values[layer, None], expected, atol=1e-6)
+
+
+def scored(values: list[float]) -> Scores:
+    half = len(values) // 2
+    return Scores({(0, None): torch.tensor(values[:half]), (1, None): torch.tensor(values[half:])})
+
+
+def test_thresholds() -> None:
+    hundred = scored([float(n) for n in range(100)])
+    assert quantile(hundred, 0.9) == 89.0  # ten of a hundred are above
+    assert null([hundred, hundred], 0.01) == 98.0  # two of two hundred are above
+    assert null([hundred], 0.001) == 99.0
+    steep = scored([10.0, 9.0, 8.0, *[0.01 * n for n in range(50)], *[-5.0] * 47])
+    threshold = knee(steep)
+    assert 0.3 < threshold < 8.0
+    assert knee(scored([-1.0] * 10)) == 0.0
+
+
+def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
+    run, target, _ = pairs[0]
+    text = model.run(prompt="the cat", max_new_tokens=1, chat=False)
+    wrong = [
+        (lambda: TwoStage(difference="best"), "no threshold"),
+        (lambda: TwoStage(vote=0), "vote is 0"),
+        (lambda: TwoStage(stages="third"), "stages="),
+        (lambda: two_stage(model, []), "one photo or more"),
+        (lambda: two_stage(model, pairs, TwoStage("null")), "without the concept"),
+        (lambda: activation_difference(model, run, [target]), "inpainted=PHOTO"),
+        (lambda: on_another_photo(model, text, Image.new("RGB", (28, 28))), "no photo"),
+        (lambda: quantile(scored([1.0, 2.0]), 1.5), "between 0 and 1"),
+    ]
+    for make, words in wrong:
+        with pytest.raises(MethodError, match=words):
+            make()
+
+
+@pytest.mark.parametrize("where", ["dense", "routed"])
+def test_shapes(where: str) -> None:
+    """An expert that only one photo used counts with its whole activation."""
+    from neuronwise.locate.activation_difference import _difference
+    from neuronwise.model.experts import ExpertActivation
+    from neuronwise.model.record import Activations
+
+    if where == "dense":
+        one, two = (Activations({0: torch.tensor([[a, 2.0], [0.0, 1.0]])}) for a in (1.0, 4.0))
+        assert _difference(one, two, 2).values[0, None].tolist() == [0.0, 0.0]
+    else:
+        a, b = (ExpertActivation(torch.tensor(values), 0.5) for values in ([1.0, 2.0], [3.0, -1.0]))
+        one, two = Activations(routed={0: [{1: a, 4: a}]}), Activations(routed={0: [{1: b, 2: b}]})
+        values = _difference(one, two, 1).values
+        assert values[0, 1].tolist() == [-2.0, 3.0]
+        assert values[0, 4].tolist() == [1.0, 2.0]
+        assert values[0, 2].tolist() == [-3.0, 1.0]
+
+
+def test_it_is_located_by_name(model: nw.Model, pairs: list[Pair]) -> None:
+    run, _, inpainted = pairs[0]
+    one = nw.locate(model, run, "dog", method="two_stage", inpainted=inpainted)
+    assert units(one) == EXACTLY
+    assert (one.record["method"], one.record["target"], one.record["model"]) == ("two_stage", "dog", "wired llava")
+    many = nw.locate(model, [p[0] for p in pairs], "dog", method="two_stage", inpainted=[p[2] for p in pairs], top=2)
+    assert len(many) == 2
+    assert len(many.record["texts"]) == len(pairs)
+    stage = nw.locate(model, run, "dog", method="activation_difference", inpainted=inpainted, top=5)
+    assert units(stage) == EXACTLY | {(1, unit) for unit in DECOYS}
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({}, "inpainted=PHOTO"),
+        ({"inpainted": [inpainted] * 2}, "or a list"),
+        ({"best": 1}, "best"),
+    ]
+    for options, words in wrong:
+        with pytest.raises(MethodError, match=words):
+            nw.locate(model, run, "dog", method="two_stage", **options)
