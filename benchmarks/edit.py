@@ -1,41 +1,59 @@
-"""What an edit by FiNE costs: `fine` against the same procedure with whole passes, in one run.
+"""What an edit by FiNE costs: `fine` against the published procedure done literally, in one run.
 
-    python benchmarks/edit.py DATA/counterfact.json --facts 20
+    python benchmarks/edit.py DATA/counterfact-2000.json --facts 20 --threads 1
 
 Facts: records with `prompt`, `subject`, `ground_truth` and `target_new` (EasyEdit's field names) whose present answer
-the model gives by itself. Both sides choose the same neurons and stop by the same rule; compared are seconds and
-whether the answer is the new one.
+the model gives by itself. All sides stop by the same rule and share the loss; all but "released" edit the same
+neurons. Fact by fact every side has its turn; those that learn several facts together have theirs after each group.
+Seconds are of processor time, so that other work on the machine disturbs them little. Memory is measured in a process
+of its own for each side: the peak of what is resident over what was before, after a first short edit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import neuronwise as nw
-from neuronwise.edit import fine as fine_module_function
+from find import peak_memory
+from neuronwise.edit import Edit
+from neuronwise.edit.fine import PRESETS, fine_each
+from neuronwise.edit.presets import preset
 from neuronwise.model.prompt import exact_tokens
+from published_fine import literal
+
+Side = Callable[[nw.Model, Sequence[nw.Fact]], list[tuple[Edit, int]]]
 
 
-@contextmanager
-def whole_passes() -> Iterator[None]:
-    """Every step computes all layers, as the published procedure does."""
-    module: Any = sys.modules[fine_module_function.__module__]
-    kept = module.recomputed_from
-    module.recomputed_from = lambda model, lowest, inputs: kept(model, 0, inputs)
-    try:
-        yield
-    finally:
-        module.recomputed_from = kept
+def published(variant: str) -> Side:
+    return lambda model, facts: [literal(model, fact, preset(model, PRESETS), variant) for fact in facts]
+
+
+def ours(start: str) -> Side:
+    return lambda model, facts: [(e, e.record["steps"]) for e in fine_each(model, facts, start=start)]
+
+
+ALONE: dict[str, Side] = {
+    "released": published("released"),
+    "needed work": published("needed"),
+    "fine": ours("zero"),
+    "fine, start=search": ours("search"),
+}
+TOGETHER: dict[str, Side] = {
+    "fine, 8 together": ours("zero"),
+    "fine, start=search, 8 together": ours("search"),
+}
+GROUP = 8
+BASELINE = "needed work"
 
 
 def first_choice(model: nw.Model, prompt: str) -> int:
@@ -48,14 +66,101 @@ def first_token(model: nw.Model, target: str) -> int:
     return exact_tokens(model.tokenizer, model.vocabulary_size, f" {target.strip()}").token_id
 
 
-def known(model: nw.Model, path: Path, count: int) -> list[nw.Fact]:
-    facts = []
+def known(model: nw.Model, path: Path, count: int) -> tuple[list[nw.Fact], list[dict[str, str]]]:
+    """The first ``count`` facts whose answer the model gives by itself, and their records."""
+    facts, rows = [], []
     for row in json.loads(path.read_text(encoding="utf-8")):
         if first_choice(model, row["prompt"]) == first_token(model, row["ground_truth"]):
             facts.append(nw.Fact(row["prompt"], row["subject"], row["target_new"], row["ground_truth"]))
+            rows.append(row)
             if len(facts) == count:
                 break
-    return facts
+    return facts, rows
+
+
+class Figures:
+    """What one side did, fact by fact."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.steps: list[int] = []
+        self.success: list[bool] = []
+        self.paraphrase: list[bool] = []
+        self.unchanged: list[bool] = []
+
+    def add(self, model: nw.Model, fact: nw.Fact, row: dict[str, str], edit: Edit, steps: int, seconds: float) -> None:
+        wanted, other = first_token(model, fact.target_new), row.get("locality_prompt")
+        before = first_choice(model, other) if other else None
+        with edit.applied(model):
+            self.success.append(first_choice(model, fact.text) == wanted)
+            if row.get("rephrase_prompt"):
+                self.paraphrase.append(first_choice(model, row["rephrase_prompt"]) == wanted)
+            if other:
+                self.unchanged.append(first_choice(model, other) == before)
+        self.seconds.append(seconds)
+        self.steps.append(steps)
+
+
+def compare(model: nw.Model, facts: list[nw.Fact], rows: list[dict[str, str]]) -> dict[str, Figures]:
+    figures = {name: Figures() for name in [*ALONE, *TOGETHER]}
+    for start in range(0, len(facts), GROUP):
+        group = range(start, min(start + GROUP, len(facts)))
+        for number in group:
+            for name, side in ALONE.items():
+                _turn(model, facts, rows, [number], side, figures[name])
+        for name, side in TOGETHER.items():
+            _turn(model, facts, rows, list(group), side, figures[name])
+        print(f"{group.stop}/{len(facts)}", file=sys.stderr, flush=True)
+    return figures
+
+
+def _turn(
+    model: nw.Model,
+    facts: list[nw.Fact],
+    rows: list[dict[str, str]],
+    numbers: list[int],
+    side: Side,
+    figures: Figures,
+) -> None:
+    start = time.process_time()
+    found = side(model, [facts[number] for number in numbers])
+    seconds = (time.process_time() - start) / len(numbers)
+    for number, (edit, steps) in zip(numbers, found, strict=True):
+        figures.add(model, facts[number], rows[number], edit, steps, seconds)
+
+
+def memory_of(name: str, options: argparse.Namespace) -> float:
+    """MB for one fact, or for each of those learned together, in a process that gives freed memory back at once."""
+    command = [sys.executable, __file__, str(options.facts_file), "--model", options.model, "--memory", name]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def print_memory(model: nw.Model, facts: list[nw.Fact], name: str) -> None:
+    side, count = {**ALONE, **TOGETHER}[name], GROUP if name in TOGETHER else 1
+    side(model, facts[:1])
+    peak = peak_memory(lambda: side(model, facts[-count:]))
+    print("nan" if peak is None else peak / 2**20 / count)
+
+
+def table(figures: dict[str, Figures], memory: dict[str, float]) -> str:
+    base = figures[BASELINE]
+    lines = [
+        "| | processor seconds an edit, median | of all, needed work ÷ this | fact by fact, median (least–most) "
+        "| steps, median | success | paraphrase | other subjects unchanged | MB a request |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in figures.items():
+        ratios = [a / b for a, b in zip(base.seconds, one.seconds, strict=True)]
+        shares = [f"{sum(found)}/{len(found)}" for found in (one.success, one.paraphrase, one.unchanged)]
+        each = "" if name in TOGETHER else f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+        cells = [
+            f"{statistics.median(one.seconds):.2f}", f"{sum(base.seconds) / sum(one.seconds):.2f}", each,
+            f"{statistics.median(one.steps):g}", *shares, f"{memory[name]:.1f}" if name in memory else "",
+        ]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -64,34 +169,20 @@ def main() -> int:
     parser.add_argument("--model", default="builtin-text")
     parser.add_argument("--facts", type=int, default=20)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--memory", choices=[*ALONE, *TOGETHER], help="print one side's memory only")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     model = nw.load(options.model)
-    facts = known(model, options.facts_file, options.facts)
-    nw.fine(model, facts[0], steps=1)
-    seconds: dict[str, list[float]] = {"fine": [], "whole passes": []}
-    success: dict[str, list[bool]] = {"fine": [], "whole passes": []}
-    lowest = []
-    for fact in facts:
-        for name in seconds:
-            start = time.perf_counter()
-            if name == "fine":
-                edit = nw.fine(model, fact)
-            else:
-                with whole_passes():
-                    edit = nw.fine(model, fact)
-            seconds[name].append(time.perf_counter() - start)
-            with edit.applied(model):
-                success[name].append(first_choice(model, fact.text) == first_token(model, fact.target_new))
-        lowest.append(min(delta.layer for delta in edit.deltas))
-        print(f"{len(lowest)}/{len(facts)} {fact.text} {fact.target_new}", file=sys.stderr)
-    ratios = [b / a for a, b in zip(seconds["fine"], seconds["whole passes"], strict=True)]
-    print(f"{len(facts)} facts, {torch.get_num_threads()} threads; median lowest layer {statistics.median(lowest)}")
-    for name in seconds:
-        median = statistics.median(seconds[name])
-        print(f"{name}: {median:.2f} s an edit (median), success {sum(success[name])}/{len(facts)}")
-    print(f"whole passes take {statistics.median(ratios):.2f} × fine (median; {min(ratios):.2f}–{max(ratios):.2f})")
+    if options.memory:
+        print_memory(model, known(model, options.facts_file, GROUP)[0], options.memory)
+        return 0
+    facts, rows = known(model, options.facts_file, options.facts)
+    for side in ALONE.values():
+        side(model, facts[:1])
+    figures = compare(model, facts, rows)
+    print(f"{len(facts)} facts, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
+    print(table(figures, {name: memory_of(name, options) for name in figures}))
     return 0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from neuronwise._version import __version__
+from neuronwise.data.benchmarks import load_facts
 from neuronwise.data.facts import Fact
-from neuronwise.edit import Edit, fine, load_edit
+from neuronwise.edit import Edit, Statistics, alphaedit, fine, load_edit, memit, pmet, rome, swap
 from neuronwise.errors import NeuronwiseError
 from neuronwise.intervene import suppress
 from neuronwise.locate import locate
@@ -13,6 +14,7 @@ from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 from neuronwise.read import decode, find, heatmap
 
 __all__ = [
-    "Edit", "Fact", "Model", "Neuron", "NeuronSet", "NeuronwiseError", "Run", "ScoredNeuron", "__version__",
-    "decode", "find", "fine", "heatmap", "load", "load_edit", "locate", "suppress",
+    "Edit", "Fact", "Model", "Neuron", "NeuronSet", "NeuronwiseError", "Run", "ScoredNeuron", "Statistics",
+    "__version__", "alphaedit", "decode", "find", "fine", "heatmap", "load", "load_edit", "load_facts", "locate",
+    "memit", "pmet", "rome", "suppress", "swap",
 ]  # fmt: skip

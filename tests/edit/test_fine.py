@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from speakers import same, speaker, state
 from torch import nn
 
 import neuronwise as nw
 from neuronwise.data.facts import Fact
+from neuronwise.edit.fine import PRESETS, FineSettings, fine_each
+from neuronwise.edit.fine.batch import Batch
+from neuronwise.edit.fine.choose import choose, observe
+from neuronwise.edit.fine.start import LENGTHS
+from neuronwise.edit.request import forced
 from neuronwise.errors import MethodError, PromptError, TargetError
 
 FACT = Fact("the capital of {} is", "France", "dog house")
@@ -69,13 +75,10 @@ def test_it_is_the_literal_procedure(model: nw.Model) -> None:
 
 
 def test_the_chosen_neurons_say_what_the_model_says_now(model: nw.Model) -> None:
-    from neuronwise.edit.fine import FineSettings, _choose
-    from neuronwise.edit.request import forced
-
     request = forced(model, FACT)
     target = model.tokenizer(" dog house", add_special_tokens=False)["input_ids"]
     assert request.output_ids == target
-    chosen = _choose(model, request, FineSettings(n=2, freeze_last=1))
+    chosen = choose(model, request, observe(Batch(model, [request]))[0], FineSettings(n=2, freeze_last=1))
     expected: set[nw.Neuron] = set()
     for position in range(len(target)):
         logits = model.forward(request.forced_inputs(), rows=[request.row(position)])[0, 0]
@@ -138,3 +141,111 @@ def test_a_fact_is_corrected_and_comes_back(builtin_text: Any, tmp_path: Any) ->
     with nw.load_edit(tmp_path / "edit").applied(builtin_text):
         assert says().startswith("Rome")
     assert says().startswith("Paris")
+
+
+SEVERAL = [
+    FACT,
+    Fact("the {} is a city near the house of", "capital", "dog"),
+    Fact("{} is the", "France", "house dog house"),
+    Fact("a house of {} is", "the dog", "capital"),
+]
+
+
+def gap(one: nw.Edit, other: nw.Edit) -> float:
+    assert [(d.key, d.units.tolist()) for d in one.deltas if d.units is not None] == [
+        (d.key, d.units.tolist()) for d in other.deltas if d.units is not None
+    ]
+    pairs = zip(one.deltas, other.deltas, strict=True)
+    return max(float((a.left - b.left).abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("changes", [{"layer": 2}, {"freeze_last": 0}, {"freeze_last": 1, "start": "search"}])
+def test_side_by_side_they_learn_what_each_learns_alone(model: nw.Model, changes: dict[str, Any]) -> None:
+    settings = {"n": 3, "steps": 5, "enough": 0.05, **changes}
+    alone = [nw.fine(model, fact, **settings) for fact in SEVERAL]
+    side_by_side = fine_each(model, SEVERAL, **settings)
+    for one, other in zip(alone, side_by_side, strict=True):
+        assert one.record["steps"] == other.record["steps"]
+        assert one.record["probabilities"] == pytest.approx(other.record["probabilities"], abs=1e-4)
+        assert gap(one, other) < 5e-4
+    assert max(float(d.left.abs().max()) for edit in alone for d in edit.deltas) > 1e-3
+
+
+def test_several_facts_are_one_edit_of_all_their_deltas(model: nw.Model) -> None:
+    both = nw.fine(model, SEVERAL[:2], layer=1, steps=2)
+    parts = fine_each(model, SEVERAL[:2], layer=1, steps=2)
+    assert both.record["steps"] == [2, 2]
+    assert len(both.record["request"]) == 2
+    assert len(both.deltas) == 2
+    weight = model.blocks[1].value_vectors
+    before = weight.clone()
+    with both.applied(model):
+        together = weight.clone()
+    with parts[0].applied(model), parts[1].applied(model):
+        assert torch.allclose(together, weight, atol=1e-6)
+    assert torch.equal(weight, before)
+    assert not torch.equal(together, before)
+
+
+def test_who_has_come_to_the_end_is_not_moved_any_more(model: nw.Model) -> None:
+    """With a target that is nearly certain at once beside one that is not, each has its own number of steps."""
+    easy = fine_each(model, SEVERAL, freeze_last=0, steps=40, enough=0.5, rate=2e-2)
+    steps = [edit.record["steps"] for edit in easy]
+    assert len(set(steps)) > 1
+    for fact, edit in zip(SEVERAL, easy, strict=True):
+        if edit.record["steps"] < 40:
+            request = forced(model, fact)
+            with edit.applied(model), torch.no_grad():
+                now = model.forward(request.forced_inputs())[0].softmax(-1)
+            said = [float(now[request.row(k), token]) for k, token in enumerate(request.output_ids)]
+            assert said == pytest.approx(edit.record["probabilities"], abs=1e-3)
+            assert min(said) >= 0.499
+
+
+def test_the_search_starts_from_the_best_length_it_tried(model: nw.Model) -> None:
+    edit = nw.fine(model, FACT, layer=1, steps=1, start="search")
+    found = edit.record["start"]
+    assert found in LENGTHS
+    sizes = torch.cat([d.left.flatten() for d in edit.deltas]).abs()
+    assert torch.allclose(sizes[sizes > 0], torch.tensor(found * PRESETS["small"].rate))
+
+
+def test_presets_are_the_published_ones() -> None:
+    rates = {name: settings.rate for name, settings in PRESETS.items()}
+    assert rates == {"gptj": 1e-3, "llama-2": 5e-3, "llama-3": 1e-3, "small": 5e-3, "default": 1e-3}
+    assert {(s.n, s.freeze_last, s.alpha, s.beta, s.gamma, s.steps, s.enough, s.start) for s in PRESETS.values()} == {
+        (5, 3, 1.0, 10.0, 0.1, 50, 0.9, "zero")
+    }
+
+
+def test_a_target_that_is_said_already_is_noted(model: nw.Model) -> None:
+    run = model.run(prompt=FACT.text, max_new_tokens=0, chat=False)
+    with torch.no_grad():
+        said = int(model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
+    request = forced(model, FACT)
+    assert observe(Batch(model, [request]))[0][0] == said
+    word = model.tokenizer.decode([said]).strip()
+    edit = nw.fine(model, Fact(FACT.prompt, FACT.subject, word), freeze_last=0, steps=1)
+    assert "says already" in edit.record["note"]
+    assert "note" not in nw.fine(model, FACT, freeze_last=0, steps=1).record
+
+
+def test_half_precision_keeps_its_deltas_in_float32(tiny_folder: Any) -> None:
+    model = nw.load(tiny_folder, dtype=torch.bfloat16)
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    for edit in fine_each(model, SEVERAL[:2], freeze_last=0, steps=3):
+        assert all(d.left.dtype == torch.float32 and d.left.abs().max() > 0 for d in edit.deltas)
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+
+
+FAMILIES = ["gpt2", "gptj", "opt", "bloom", "gpt_neox", "qwen2", "llama_shared"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_side_by_side_in_many_families(name: str, tiny_folder: Any) -> None:
+    model = speaker(name, nw.load(tiny_folder).tokenizer)
+    before = state(model)
+    settings: dict[str, Any] = {"n": 3, "freeze_last": 0, "steps": 3, "enough": 2.0}
+    for fact, edit in zip(SEVERAL, fine_each(model, SEVERAL, **settings), strict=True):
+        assert gap(nw.fine(model, fact, **settings), edit) < 5e-4
+    assert same(before, state(model))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from neuronwise.errors import PromptError
-from neuronwise.model.prompt import INSTRUCTION, lay_out
+from neuronwise.model.prompt import INSTRUCTION, exact_tokens, lay_out
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
@@ -96,3 +96,12 @@ def test_what_cannot_be_asked(tiny_tokenizer: Any) -> None:
         lay_out(FakeProcessor(tiny_tokenizer), tiny_tokenizer, "any", "what", photo, True)
     with pytest.raises(PromptError, match="no image processor"):
         lay_out(tiny_tokenizer, tiny_tokenizer, "any", "what", photo, None)
+
+
+@pytest.mark.builtin
+def test_the_space_before_a_number_is_a_token_of_its_own(builtin_text: Any) -> None:
+    tokens = exact_tokens(builtin_text.tokenizer, builtin_text.vocabulary_size, " 79")
+    assert [builtin_text.tokenizer.decode([token]) for token in tokens.token_ids] == [" ", "7", "9"]
+    prompt = "The number is"
+    whole = builtin_text.tokenizer(f"{prompt} 79")["input_ids"]
+    assert whole == [*builtin_text.tokenizer(prompt)["input_ids"], *tokens.token_ids]

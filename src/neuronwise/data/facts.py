@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from neuronwise.errors import PromptError, TargetError
 
-PORTABILITY = ("subject_aliasing", "reasoning", "logical_generalization")
-LOCALITY = ("relation_specificity", "forgetfulness", "neighborhood")
+PORTABILITY = ("subject_aliasing", "reasoning", "logical_generalization", "image_generality")
+LOCALITY = ("relation_specificity", "forgetfulness", "neighborhood", "attribute", "unrelated", "unrelated_image")
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,14 @@ class Fact:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question beside a fact, as it stands; ``answers`` are all that count as right (none: what the model says)."""
+    """A question beside a fact, as it stands; ``answers`` are all that count as right (none: what the model says).
+
+    ``image`` is the path of the photo that it asks about (none: text alone).
+    """
 
     prompt: str
     answers: tuple[str, ...] = ()
+    image: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,11 @@ class FactCase:
     """A fact and what is asked to measure an edit of it.
 
     ``paraphrases`` shall get the new target. ``portability`` holds questions whose answer follows from the edit, by
-    the kinds of ``PORTABILITY``; ``locality`` those whose answer shall stay, by the kinds of ``LOCALITY``: the same
-    subject in another relation, further answers of a relation with several, other subjects in the same relation.
+    the kinds of ``PORTABILITY`` (``image_generality``: the same question about another photo of the same thing);
+    ``locality`` those whose answer shall stay, by the kinds of ``LOCALITY``: the same subject in another relation,
+    further answers of a relation with several, other subjects in the same relation, other subjects whose true answer
+    is the new target, something unrelated, and an unrelated question about another photo. ``generation`` are
+    beginnings to write on from, to measure fluency.
     """
 
     id: str
@@ -64,3 +71,4 @@ class FactCase:
     paraphrases: tuple[str, ...] = ()
     portability: Mapping[str, tuple[Probe, ...]] = field(default_factory=lambda: MappingProxyType({}))
     locality: Mapping[str, tuple[Probe, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    generation: tuple[str, ...] = ()

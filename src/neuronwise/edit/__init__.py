@@ -1,11 +1,25 @@
 """Edits: permanent changes of weights, as objects that can be applied, reverted, composed, saved and shared."""
 
+from neuronwise.edit.alphaedit import AlphaEditSettings, alphaedit
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms, load_edit
 from neuronwise.edit.editors import EDITORS, Editor
-from neuronwise.edit.fine import FineSettings, fine
-from neuronwise.edit.suppress import suppress_neurons
+from neuronwise.edit.fine import FineSettings, fine, fine_each
+from neuronwise.edit.fine_tune import FineTuneSettings, fine_tune
+from neuronwise.edit.gather import gather_statistics, statistics_size
+from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings, knowledge_neurons
+from neuronwise.edit.memit import MemitSettings, memit
+from neuronwise.edit.modalities import MODALITIES, asked
+from neuronwise.edit.pmet import PmetSettings, pmet
+from neuronwise.edit.rome import RomeSettings, rome
+from neuronwise.edit.statistics import Statistics
+from neuronwise.edit.suppress import SuppressSettings, suppress, suppress_neurons
+from neuronwise.edit.swap import SwapSettings, swap
 
 __all__ = [
-    "EDITORS", "Delta", "Edit", "Editor", "FineSettings", "column_norms", "fine", "load_edit", "suppress_neurons",
+    "EDITORS", "MODALITIES", "AlphaEditSettings", "Delta", "Edit", "Editor", "FineSettings", "FineTuneSettings",
+    "KnowledgeNeuronsSettings", "MemitSettings", "PmetSettings", "RomeSettings", "Statistics", "SuppressSettings",
+    "SwapSettings", "alphaedit", "asked", "column_norms", "fine", "fine_each", "fine_tune", "gather_statistics",
+    "knowledge_neurons", "load_edit", "memit", "pmet", "rome", "statistics_size", "suppress", "suppress_neurons",
+    "swap",
 ]  # fmt: skip

@@ -1,22 +1,28 @@
-"""Edits as objects: apply, revert to the bit, compose, save, load, merge, export."""
+"""Edits as objects: apply, revert to the bit, compose, save, load, merge, export, push."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from neuronwise.edit.delta import Delta, columns, writer_view
+from neuronwise.edit.delta import Delta, require_fit
+from neuronwise.edit.folder import write_folder
+from neuronwise.edit.ledger import Ledger, column_norms
 from neuronwise.errors import EditError, NeuronwiseError
 from neuronwise.model.model import Model
+
+__all__ = ["Edit", "column_norms", "load_edit", "write_folder"]
 
 SCHEMA = "neuronwise.edit/1"
 LIKE = 0.03  # relative difference of column norms up to which two models count as the same (half precision allowed for)
@@ -28,6 +34,9 @@ class Edit:
 
     ``record`` holds plain JSON values: method, hyper-parameters, request, model, versions, seed. ``norms`` are those
     of some value vectors before the edit: they tell the model that the edit was made for from another.
+
+    On weights that hold numbers (in any memory, also offloaded by accelerate) an edit changes the weights; on
+    quantized ones it is an adapter beside them, left · right · input in float32. Either way reverting is exact.
     """
 
     deltas: tuple[Delta, ...]
@@ -40,25 +49,46 @@ class Edit:
 
     @property
     def parameters_changed(self) -> int:
-        return sum(d.left.shape[0] * (d.rank if d.right is None else d.right.shape[1]) for d in self.deltas)
+        """How many numbers of the weights it changes."""
+        return sum(delta.numbers for delta in self.deltas)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for the same edit, however often it was loaded."""
+        asked = json.dumps(dict(self.record), sort_keys=True, default=str).encode()
+        whole = hashlib.sha256(asked)
+        for delta in self.deltas:
+            whole.update(repr((delta.key, tuple(delta.left.shape))).encode())
+            for factor in (delta.left, delta.units, delta.right):
+                if factor is not None:
+                    whole.update(factor.detach().cpu().contiguous().numpy().tobytes())
+        return whole.hexdigest()
+
+    def applied_to(self, model: Model) -> bool:
+        """Whether the model carries this edit (or the same one, loaded from its folder)."""
+        return any(edit is self or edit.fingerprint == self.fingerprint for edit in Ledger.of(model).edits)
 
     def apply(self, model: Model) -> None:
-        """Change the model's weights; raises ``EditError``, weights untouched, when the edit does not fit or is in."""
-        ledger = _Ledger.of(model)
-        if self in ledger.edits:
+        """Change the model's weights.
+
+        Raises ``EditError``, the weights untouched, when the edit does not fit the model, is another model's, or is
+        applied already (as it is or as part of a sum), and ``NonFiniteError`` when the sum leaves the weights' dtype.
+        """
+        ledger = Ledger.of(model)
+        present = {id(delta) for edit in ledger.edits for delta in edit.deltas}
+        if self.applied_to(model) or any(id(delta) in present for delta in self.deltas):
             raise EditError("This edit is applied already; revert it before applying it again.")
         for delta in self.deltas:
-            writer_view(model, delta)
-        if not ledger.edits:
-            self._require_same_model(model)
-        ledger.change([*ledger.edits, self])
+            require_fit(model, delta)
+        self._require_same_model(model)
+        ledger.change(model, [*ledger.edits, self])
 
     def revert(self, model: Model) -> None:
         """Take this edit out, whatever was applied before or after it; without edits the weights are as they were."""
-        ledger = _Ledger.of(model)
-        if self not in ledger.edits:
+        ledger = Ledger.of(model)
+        if not self.applied_to(model):
             raise EditError("This edit is not applied to this model, so there is nothing to revert.")
-        ledger.change([edit for edit in ledger.edits if edit is not self])
+        ledger.change(model, [edit for edit in ledger.edits if edit.fingerprint != self.fingerprint])
 
     @contextlib.contextmanager
     def applied(self, model: Model) -> Iterator[Model]:
@@ -67,15 +97,19 @@ class Edit:
         try:
             yield model
         finally:
-            self.revert(model)
+            if self.applied_to(model):  # unless the body took it out
+                self.revert(model)
 
     def __add__(self, other: Edit) -> Edit:
-        """Both edits as one."""
+        """Both edits as one; where both change a neuron, the changes add up."""
         record = {"method": "composed", "parts": [dict(self.record), dict(other.record)]}
         return Edit(self.deltas + other.deltas, record, {**other.norms, **self.norms})
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write ``deltas.safetensors`` and ``edit.json`` into a new folder, whole or not at all."""
+        """Write ``deltas.safetensors`` and ``edit.json`` into a new or empty folder, whole or not at all."""
+        write_folder(directory, self.write_into)
+
+    def write_into(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
         tensors: dict[str, Tensor] = {}
@@ -87,31 +121,62 @@ class Edit:
                 if value is not None:
                     tensors[f"{number}.{name}"] = value.detach().cpu().contiguous()
         tensors |= {f"norms.{name}": value.contiguous() for name, value in self.norms.items()}
-        content = {"schema": SCHEMA, "record": dict(self.record), "deltas": rows}
-
-        def write(folder: Path) -> None:
-            save_file(tensors, folder / "deltas.safetensors")
-            (folder / "edit.json").write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
-
-        write_folder(directory, write)
+        save_file(tensors, folder / "deltas.safetensors")
+        content = {"schema": SCHEMA, "sha256": _digest(rows, folder), "record": dict(self.record), "deltas": rows}
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "edit.json").write_text(text, encoding="utf-8")
 
     def merge(self, model: Model, directory: str | os.PathLike[str]) -> None:
-        """Write the edited model as an ordinary full checkpoint; the model itself is left as it was."""
+        """Write the edited model as an ordinary full checkpoint; the model itself is left as it was.
+
+        Other edits that the model carries are in it too. Raises ``EditError`` for quantized weights.
+        """
+        from neuronwise.edit.storage import stored
+
+        for delta in self.deltas:
+            require_fit(model, delta)
+            found = stored(model, delta.key)
+            if found is None:
+                raise EditError(
+                    f"The weights of {model.name} are quantized, so an edit cannot be written into them; merge it into "
+                    "the model as it was before quantization, or share it with to_peft."
+                )
+            if not self.applied_to(model):
+                found.release()
 
         def write(folder: Path) -> None:
             model.module.save_pretrained(folder)
             if model.processor is not None:
                 model.processor.save_pretrained(folder)
 
-        within = contextlib.nullcontext() if self in _Ledger.of(model).edits else self.applied(model)
-        with within:
+        with contextlib.nullcontext() if self.applied_to(model) else self.applied(model):
             write_folder(directory, write)
 
     def to_peft(self, model: Model, directory: str | os.PathLike[str]) -> None:
         """Write the edit as a PEFT LoRA adapter that adds exactly the same; see ``edit/peft.py``."""
         from neuronwise.edit.peft import write_adapter
 
+        for delta in self.deltas:
+            require_fit(model, delta)
         write_folder(directory, lambda folder: write_adapter(self, model, folder))
+
+    def push(
+        self,
+        repo_id: str,
+        *,
+        adapter_for: Model | None = None,
+        private: bool = False,
+        token: str | bool | None = None,
+        message: str | None = None,
+    ) -> str:
+        """Upload the edit to the hub as ``repo_id`` ("owner/name") with a model card; returns its address.
+
+        With ``adapter_for`` (the model) the PEFT adapter is uploaded instead of the edit's own folder. Raises
+        ``EditError`` when the hub cannot be reached or refuses.
+        """
+        from neuronwise.edit.share import push
+
+        return push(self, repo_id, adapter_for, private, token, message)
 
     def _require_same_model(self, model: Model) -> None:
         for name, now in column_norms(model, self.deltas).items():
@@ -122,18 +187,18 @@ class Edit:
 
 
 def load_edit(directory: str | os.PathLike[str]) -> Edit:
-    """Read what ``Edit.save`` wrote; raises ``EditError`` for a missing, damaged or newer folder."""
+    """Read what ``Edit.save`` wrote; raises ``EditError`` for a missing, damaged, truncated or newer folder."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(directory)
     try:
         content = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA:
-            raise EditError(
-                f"The edit in '{folder}' has the form {content['schema']!r}; this version reads {SCHEMA!r}."
-            )
+        _require_readable(content["schema"], folder)
+        rows = content["deltas"]
         tensors = load_file(folder / "deltas.safetensors")
+        if content.get("sha256") not in (None, _digest(rows, folder)):
+            raise EditError(f"The edit in '{folder}' is damaged: its deltas are not those that were saved.")
         deltas = tuple(
             Delta(
                 row["layer"],
@@ -143,82 +208,32 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
                 tensors.get(f"{number}.right"),
                 row["expert"],
             )
-            for number, row in enumerate(content["deltas"])
+            for number, row in enumerate(rows)
         )
-    except FileNotFoundError as error:
+        record = dict(content["record"])
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise EditError(f"'{folder}' is no edit's folder: edit.json or deltas.safetensors is missing.") from error
     except NeuronwiseError:
         raise
-    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError) as error:
         raise EditError(f"The edit in '{folder}' is damaged or truncated.") from error
     norms = {name.removeprefix("norms."): value for name, value in tensors.items() if name.startswith("norms.")}
-    return Edit(deltas, content["record"], norms)
+    return Edit(deltas, record, norms)
 
 
-def column_norms(model: Model, deltas: tuple[Delta, ...]) -> dict[str, Tensor]:
-    """Norms of the first 64 value vectors of each writer that deltas change: enough to tell one model from another."""
-    return {
-        "|".join(map(str, delta.key)): writer_view(model, delta)[:, :64].float().norm(dim=0).cpu() for delta in deltas
-    }
+def _require_readable(schema: Any, folder: Path) -> None:
+    if schema == SCHEMA:
+        return
+    name, _, number = SCHEMA.rpartition("/")
+    newer = re.fullmatch(rf"{re.escape(name)}/(\d+)", str(schema))
+    if newer and int(newer[1]) > int(number):
+        raise EditError(
+            f"The edit in '{folder}' is of a newer form ({schema}); this version reads {SCHEMA}: update it."
+        )
+    raise EditError(f"The edit in '{folder}' has the form {schema!r}; this version reads {SCHEMA!r}.")
 
 
-class _Ledger:
-    """The edits that a model carries, and the columns they changed as they were before any of them."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.edits: list[Edit] = []
-        self.originals: dict[tuple[int, str, int | None], Tensor] = {}
-        self.changed: dict[tuple[int, str, int | None], Tensor] = {}
-
-    @classmethod
-    def of(cls, model: Model) -> _Ledger:
-        # On the module, not on its wrapper: two wrappers of one module share its weights.
-        ledger = model.module.__dict__.get("_neuronwise_edits")
-        if ledger is None:
-            ledger = model.module.__dict__["_neuronwise_edits"] = cls(model)
-        return ledger
-
-    @torch.no_grad()
-    def change(self, edits: list[Edit]) -> None:
-        """Bring the weights from the present edits to ``edits``: originals plus the sum of all deltas, in float32."""
-        for key, original in self.originals.items():
-            view = writer_view(self.model, self._delta(key))
-            view[:, self.changed[key].to(view.device)] = original
-        self.originals, self.changed = {}, {}
-        by_writer: dict[tuple[int, str, int | None], list[Delta]] = {}
-        for edit in edits:
-            for delta in edit.deltas:
-                by_writer.setdefault(delta.key, []).append(delta)
-        self.edits = edits
-        for key, deltas in by_writer.items():
-            view = writer_view(self.model, deltas[0])
-            touched = columns(tuple(deltas), view.shape[1])
-            self.changed[key] = touched
-            self.originals[key] = view[:, touched.to(view.device)].clone()
-            whole = torch.zeros(view.shape, device=view.device)
-            for delta in deltas:
-                delta.add_to(whole)
-            at = touched.to(view.device)
-            view[:, at] = (self.originals[key].float() + whole[:, at]).to(view.dtype)
-
-    def _delta(self, key: tuple[int, str, int | None]) -> Delta:
-        return next(delta for edit in self.edits for delta in edit.deltas if delta.key == key)
-
-
-def write_folder(directory: str | os.PathLike[str], write: Any) -> None:
-    """Fill a folder through a neighboring temporary one, so that no half-written one is ever seen."""
-    folder = Path(directory)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise EditError(f"'{folder}' is there already; name a new folder.")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir(parents=True)
-        write(temporary)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    except OSError as error:
-        raise EditError(f"'{folder}' cannot be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _digest(rows: Any, folder: Path) -> str:
+    """Of the tensors' file and of where each delta belongs; the record is free to be annotated."""
+    places = json.dumps(rows, sort_keys=True).encode()
+    return hashlib.sha256((folder / "deltas.safetensors").read_bytes() + places).hexdigest()

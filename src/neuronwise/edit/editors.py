@@ -6,8 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from neuronwise.edit.alphaedit import AlphaEditSettings, alphaedit
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.fine import FineSettings, fine
+from neuronwise.edit.fine_tune import FineTuneSettings, fine_tune
+from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings, knowledge_neurons
+from neuronwise.edit.memit import MemitSettings, memit
+from neuronwise.edit.pmet import PmetSettings, pmet
+from neuronwise.edit.rome import RomeSettings, rome
 
 
 @dataclass(frozen=True)
@@ -21,4 +27,10 @@ class Editor:
 
 EDITORS: dict[str, Editor] = {
     "fine": Editor(fine, FineSettings),
+    "fine_tune": Editor(fine_tune, FineTuneSettings),
+    "knowledge_neurons": Editor(knowledge_neurons, KnowledgeNeuronsSettings),
+    "rome": Editor(rome, RomeSettings, statistics=True),
+    "memit": Editor(memit, MemitSettings, statistics=True),
+    "pmet": Editor(pmet, PmetSettings, statistics=True),
+    "alphaedit": Editor(alphaedit, AlphaEditSettings, statistics=True),
 }

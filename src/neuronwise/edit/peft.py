@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neuronwise.edit.storage import home
 from neuronwise.errors import EditError
+from neuronwise.model.anatomy import linear_shape
 from neuronwise.model.model import Model
 
 if TYPE_CHECKING:
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
 def write_adapter(edit: Edit, model: Model, folder: Path) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``.
 
-    For neurons lora_A has one-hot rows and lora_B the deltas as columns; the rank is their number and alpha equals
-    it, writer by writer, so that the adapter adds exactly the deltas. Raises ``EditError`` for routed experts, which
-    peft does not address, and when peft is not installed.
+    For neurons lora_A has one-hot rows and lora_B the deltas as columns; the rank is their number (at most d) and
+    alpha equals it, writer by writer, so that the adapter adds exactly the deltas. Raises ``EditError`` for experts
+    that are held in one piece, which peft does not address, and when peft is not installed.
     """
     try:
         from peft import LoraConfig
@@ -32,12 +34,12 @@ def write_adapter(edit: Edit, model: Model, folder: Path) -> None:
     factors: dict[str, list[tuple[Tensor, Tensor]]] = {}
     transposed = set()
     for delta in edit.deltas:
-        if delta.expert is not None:
+        own = home(model, delta.key)
+        shape = linear_shape(own.module)
+        if not own.linear or shape is None:
             raise EditError("An edit of routed experts cannot be written as an adapter: peft does not address them.")
-        writer = next(w for w in model.blocks[delta.layer].dense if w.path == delta.path)
-        name = paths[id(writer.module)]
-        transposed.add(hasattr(writer.module, "nx"))
-        factors.setdefault(name, []).append((delta.left, delta.right_factor(writer.width)))
+        transposed.add(hasattr(own.module, "nx"))
+        factors.setdefault(paths[id(own.module)], []).append(delta.factors(shape[0]))
     if len(transposed) > 1:
         raise EditError("This model mixes two layouts of weights; an adapter has one.")
     tensors, ranks = {}, {}
@@ -57,7 +59,7 @@ def write_adapter(edit: Edit, model: Model, folder: Path) -> None:
         alpha_pattern=dict(ranks),
         fan_in_fan_out=transposed == {True},
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if model.is_encoder_decoder else "CAUSAL_LM",
         base_model_name_or_path=model.name,
         inference_mode=True,
     ).save_pretrained(str(folder))

@@ -24,6 +24,7 @@ def made(method: str, model: Model, settings: Any, facts: Sequence[Fact], **outc
         "request": requests[0] if len(requests) == 1 else requests,
         "model": model.name,
         "revision": getattr(model.config, "_commit_hash", None),
+        "seed": getattr(settings, "seed", None),  # None: nothing is left to chance
         **outcome,
         "versions": {
             "neuronwise": __version__,

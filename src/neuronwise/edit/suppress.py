@@ -2,13 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from neuronwise.edit.delta import Delta, by_writer, columns_of
 from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.presets import resolved
+from neuronwise.edit.record import made
+from neuronwise.edit.words import Seen, again, names, runs_of
+from neuronwise.errors import MethodError
+from neuronwise.locate.together import locate_together
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
+
+SHARP = {"contrast": 10, "normalize": True}  # exact shares of the logit, over the model's other candidates
+
+
+@dataclass(frozen=True)
+class SuppressSettings:
+    """How ``suppress`` finds neurons, and what it takes from them.
+
+    ``top`` neurons by ``method`` with its ``options``, over several runs by ``agree`` (see ``locate_together``).
+    ``along`` None sets their value vectors to zero; "word" takes out their part along the word's unembedding U_t
+    alone ([OVE]). ``generate``: the record says whether the word left the texts.
+    """
+
+    top: int = 10
+    method: str = "contribution"
+    options: Mapping[str, Any] = field(default_factory=lambda: dict(SHARP))
+    agree: str = "mean"
+    along: str | None = None
+    generate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise MethodError("top is 1 or more.")
+        if self.along not in (None, "word"):
+            raise MethodError(f"along={self.along!r} is unknown; choose 'word' or None.")
+
+
+PRESETS: dict[str, SuppressSettings] = {"default": SuppressSettings()}
+
+
+def suppress(
+    model: Model,
+    seen: Seen,
+    word: str,
+    settings: SuppressSettings | None = None,
+    *,
+    neurons: NeuronSet | None = None,
+    **changes: Any,
+) -> Edit:
+    """An edit that takes the neurons behind a word away; the model itself is left as it is.
+
+    ``seen`` is a run or a photo whose text says the word, or a list of them: neurons that several photos share are
+    the word's rather than the photo's. ``neurons`` takes a set of your own instead. (``nw.suppress`` is the same as
+    a temporary intervention.) Raises ``TargetError`` that lists the nouns for a word that a text does not name.
+    """
+    settings = resolved(model, settings, PRESETS, changes)
+    runs = runs_of(model, seen)
+    targets = [run.target(word) for run in runs]
+    if neurons is None:
+        neurons = locate_together(
+            model, runs, word, method=settings.method, top=settings.top, agree=settings.agree, **settings.options
+        )
+    direction = model.unembedding[targets[0].token_id].detach() if settings.along == "word" else None
+    edit = suppress_neurons(model, neurons, direction=direction)
+    outcome: dict[str, Any] = {}
+    if settings.generate:
+        with edit.applied(model):
+            outcome["texts"] = [again(model, run) for run in runs]
+        outcome["success"] = not any(names(text, word) for text in outcome["texts"])
+    note = next((target.note for target in targets if target.note), None)
+    record = made(
+        "suppress", model, settings, [],
+        **{
+            "request": {"word": word, "prompts": [run.prompt for run in runs], "photos": len(runs)},
+            "texts_before": [run.text for run in runs], **outcome,
+            "neurons": [str(neuron) for neuron in neurons.neurons], **({"note": note} if note else {}),
+        },
+    )  # fmt: skip
+    return Edit(edit.deltas, record, edit.norms)
 
 
 def suppress_neurons(model: Model, neurons: NeuronSet, *, direction: Tensor | None = None) -> Edit:

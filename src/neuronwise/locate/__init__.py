@@ -170,7 +170,7 @@ def _filtered(
         known = ", ".join(["inpainted", "null", *TwoStage.__dataclass_fields__])
         raise MethodError(f"method='two_stage' has no option {', '.join(unknown)}; it takes {known}.")
     inpainted = options.get("inpainted")
-    photos = inpainted if isinstance(inpainted, list | tuple) else [inpainted]
+    photos: list[Any] = list(inpainted) if isinstance(inpainted, list | tuple) else [inpainted]
     if inpainted is None or len(photos) != len(runs):
         raise MethodError("two_stage compares each run with its photo without the object: inpainted=PHOTO, or a list.")
     targets = [run.target(concept, target, position, occurrence) for run in runs]

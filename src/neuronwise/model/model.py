@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
@@ -17,7 +18,7 @@ from neuronwise.model.anatomy import dissect
 from neuronwise.model.blocks import Block, plain_weight
 from neuronwise.model.gate import GateRecorder
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
-from neuronwise.model.prompt import lay_out
+from neuronwise.model.prompt import Prompted, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
 from neuronwise.neurons import Neuron
@@ -81,8 +82,11 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the token embeddings."""
-        return next(p.device for p in self.module.get_input_embeddings().parameters())
+        """Where inputs go: the device of the token embeddings, or where accelerate computes them when offloaded."""
+        embeddings = self.module.get_input_embeddings()
+        device = next(p.device for p in embeddings.parameters())
+        hook = getattr(embeddings, "_hf_hook", None)
+        return torch.device(hook.execution_device) if device.type == "meta" and hook is not None else device
 
     @property
     def image_token_id(self) -> int | None:
@@ -118,18 +122,11 @@ class Model:
         heatmaps need no pass of their own, unless they would take more than ``HEAT_SHARE`` of the weights' memory.
         Raises ``ImageError`` and ``PromptError``.
         """
-        if self.tokenizer is None:
-            raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
         if max_new_tokens < 0:
             raise ModelError(f"max_new_tokens is {max_new_tokens}; it counts tokens, so 0 or more.")
-        if prompt is not None and not isinstance(prompt, str):
-            raise PromptError(f"A prompt is a text, not {type(prompt).__name__}.")
         if max_new_tokens and getattr(self.module, "generation_config", None) is None:
             raise ModelError(f"{self.name} does not generate; run it with max_new_tokens=0.")
-        picture = None if image is None else open_image(image)
-        model_type = getattr(self.config, "model_type", "")
-        prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder)
-        self._require_readable(prompted.input_ids)
+        prompted, picture = self.read(image, prompt, chat)
         opening = self._image_rows(prompted.inputs) if heat and picture is not None else None
         with Recorder(self.blocks, opening=opening) as recorder, torch.no_grad():
             if max_new_tokens:
@@ -140,6 +137,20 @@ class Model:
         require_complete(recorder.passes, self.blocks, len(recorder.passes))
         seen = recorder.opened if heat else None
         return Run(self, prompted, output_ids, recorder.passes, picture, seen, max_new_tokens)
+
+    def read(
+        self, image: ImageLike | None = None, prompt: str | None = None, chat: bool | None = None
+    ) -> tuple[Prompted, Image.Image | None]:
+        """The prompt as ``run`` lays it out, with the opened image, and no pass; raises as ``run`` does."""
+        if self.tokenizer is None:
+            raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
+        if prompt is not None and not isinstance(prompt, str):
+            raise PromptError(f"A prompt is a text, not {type(prompt).__name__}.")
+        picture = None if image is None else open_image(image)
+        model_type = getattr(self.config, "model_type", "")
+        prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder)
+        self._require_readable(prompted.input_ids)
+        return prompted, picture
 
     def _require_readable(self, ids: Sequence[int]) -> None:
         """Raise ``PromptError`` for a prompt that is too long, or that the tokenizer wrote for another model."""
@@ -163,6 +174,17 @@ class Model:
         return rows if fits and not self.is_encoder_decoder and not any(b.routed for b in self.blocks) else None
 
     def _generate(self, inputs: dict[str, Any], max_new_tokens: int, recorder: Recorder) -> list[int]:
+        settings = self.greedy(max_new_tokens)
+        sequence = self.module.generate(**self.placed(inputs), generation_config=settings)[0].tolist()  # type: ignore[operator]
+        generated = sequence[len(sequence) - len(recorder.passes) :]
+        ends = settings.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends or ())
+        while generated and generated[-1] in ends:
+            generated.pop()
+        return generated
+
+    def greedy(self, max_new_tokens: int) -> Any:
+        """The model's generation settings made greedy: no sampling, beams, penalties or least length."""
         settings = copy.deepcopy(self.module.generation_config)
         settings.update(
             do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, max_length=None, repetition_penalty=1.0,
@@ -172,13 +194,7 @@ class Model:
         if settings.pad_token_id is None:
             ends = settings.eos_token_id
             settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
-        sequence = self.module.generate(**self.placed(inputs), generation_config=settings)[0].tolist()  # type: ignore[operator]
-        generated = sequence[len(sequence) - len(recorder.passes) :]
-        ends = settings.eos_token_id
-        ends = {ends} if isinstance(ends, int) else set(ends or ())
-        while generated and generated[-1] in ends:
-            generated.pop()
-        return generated
+        return settings
 
     def extend(self, inputs: dict[str, Any], output_ids: Sequence[int]) -> dict[str, Any]:
         """Inputs of one pass over the prompt's ``inputs`` followed by ``output_ids`` (the decoder's, if it has two)."""

@@ -164,8 +164,10 @@ def exact_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTo
         raise TargetError("The target is empty; name a word such as ' Paris'.")
     ids = tokenizer(target, add_special_tokens=False)["input_ids"]
     if len(ids) > 1 and not _decode(tokenizer, ids[:1]).strip():
+        # A space of its own may be real (byte-level tokenizers split numbers off); SentencePiece has written one more.
         without = tokenizer(target.lstrip(" "), add_special_tokens=False)["input_ids"]
-        ids = without if without and _decode(tokenizer, without[:1]).strip() else ids[1:]
+        if without and str(tokenizer.convert_ids_to_tokens(without[0])).startswith("▁"):
+            ids = without
     unknown = getattr(tokenizer, "unk_token_id", None)
     if not ids or (unknown is not None and ids[0] == unknown):
         raise TargetError(f"The target {target!r} is not in this model's vocabulary.")

@@ -1,0 +1,103 @@
+"""Settings of `swap`, one changed at a time, on COCO train photos that `captions.py` then leaves out.
+
+    python benchmarks/swap_sweep.py DATA/coco-mini --out swap-sweep
+
+For each photo whose caption names an annotated object, the object's word is swapped for another category's. One line
+of sweep.jsonl for each photo and setting: run it again and it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import neuronwise as nw
+from captions import Case, cases, one_token_names
+from coco_captions import add_line, caption, caption_all, interval, kept, lines_of, photos, repetition
+from neuronwise.edit import swap
+from neuronwise.edit.words import names
+from neuronwise.errors import NeuronwiseError
+
+SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
+BASE: dict[str, Any] = {"top": 50, "options": SHARP}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "top=5": {"top": 5},
+    "top=10": {"top": 10},
+    "top=20": {"top": 20},
+    "top=200": {"top": 200},
+    "plain contribution": {"options": {}},
+    "read=model": {"read": "model"},
+    "step=0.1, growth=1": {"step": 0.1, "growth": 1.0},
+    "cap=0.2": {"cap": 0.2},
+    "beta=10": {"beta": 10.0},
+}
+
+
+def measure(model: nw.Model, run: nw.Run, case: Case, others: list[Any], changes: dict[str, Any]) -> dict[str, Any]:
+    edit = swap(model, run, case.word, case.target, **{**BASE, **changes})
+    with edit.applied(model):
+        after = (edit.record.get("texts") or [caption(model, case.photo).text])[0]
+        beside = [caption(model, other).text for other in others]
+    return {
+        "before": run.text,
+        "after": after,
+        "swapped": names(after, case.target) and not names(after, case.word),
+        "kept": kept(case.rest, after),
+        "repetition": repetition(after),
+        "unchanged": sum(text == other.text for text, other in zip(beside, others, strict=True)) / len(others),
+        "norm": edit.record["norm"],
+        "steps": edit.record["steps"],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder with annotations/, train2017/ and val2017/")
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--photos", type=int, default=6)
+    parser.add_argument("--others", type=int, default=1, help="other photos that show the side effect")
+    parser.add_argument("--out", type=Path, default=Path("swap-sweep"))
+    parser.add_argument("--captions", type=Path, help="a captions.jsonl of captions.py, so that they are not made anew")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model = nw.load(options.model)
+    shown = photos(options.folder)
+    caption_all(model, shown, options.captions or options.out / "captions.jsonl")
+    train = [photo for photo in shown if photo.path.parent.name == "train2017"]
+    chosen = cases(train, 1, one_token_names(model))[: options.photos]
+    path = options.out / "sweep.jsonl"
+    done = {(row["photo"], row["setting"]): row for row in lines_of(path)}
+    for case in chosen:
+        others = [photo for photo in train if photo is not case.photo and case.category not in photo.objects]
+        run = caption(model, case.photo)
+        for setting, changes in SETTINGS.items():
+            if (case.photo.name, setting) in done:
+                continue
+            try:
+                row = measure(model, run, case, others[: options.others], changes)
+            except NeuronwiseError as error:
+                row = {"failed": str(error)}
+            row = {"photo": case.photo.name, "setting": setting, "word": case.word, "target": case.target, **row}
+            done[case.photo.name, setting] = row
+            add_line(path, row)
+        print(f"{case.photo.name}: {case.word} -> {case.target}", file=sys.stderr)
+    print(f"{len(chosen)} photos; base: top=50, contrast=10, normalize=True, and the defaults.\n")
+    print("| setting | swapped | other nouns kept | repetition | other photos unchanged | norm of Δ | steps |")
+    print("|---|---|---|---|---|---|---|")
+    for setting in SETTINGS:
+        rows = [done[c.photo.name, setting] for c in chosen if "failed" not in done[c.photo.name, setting]]
+        columns = ("swapped", "kept", "repetition", "unchanged", "norm", "steps")
+        print(f"| {setting} | {' | '.join(interval([row[name] for row in rows]) for name in columns)} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""CounterFact (Meng et al. 2022, arXiv:2202.05262): as published with ROME, and in EasyEdit's flat names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from neuronwise.data.facts import FactCase, Probe
+from neuronwise.data.fields import Record, RecordError, mapping
+
+QUESTION = "nq question: "  # how zsRE marks the unrelated questions that come from Natural Questions
+
+
+def is_counterfact(fields: Mapping[str, Any]) -> bool:
+    return "requested_rewrite" in fields or {"prompt", "target_new", "subject"} <= fields.keys()
+
+
+def counterfact_case(record: Record, identity: str) -> FactCase:
+    """One record with ``requested_rewrite``, or one with ``prompt``, ``subject``, ``target_new`` side by side."""
+    return _published(record, identity) if record.has("requested_rewrite") else _flat(record, identity)
+
+
+def _published(record: Record, identity: str) -> FactCase:
+    """``neighborhood_prompts`` have the old answer, ``attribute_prompts`` truly the new one; both shall stay."""
+    rewrite = record.fields["requested_rewrite"]
+    if isinstance(rewrite, list):
+        if len(rewrite) != 1:
+            raise RecordError(f"it requests {len(rewrite)} rewrites; a case has one.")
+        rewrite = rewrite[0]
+    inner = Record(mapping(rewrite, "requested_rewrite"), record.images, record.notes)
+    new = inner.fields.get("target_new")
+    target_new = (
+        Record(mapping(new, "target_new")).text("str") if isinstance(new, Mapping) else inner.text("target_new")
+    )
+    old = inner.fields.get("target_true")
+    true = inner.texts("target_true", old.get("str") if isinstance(old, Mapping) else old) if old is not None else []
+    fact = inner.fact(inner.text("prompt"), inner.text("subject"), target_new, true[0] if true else None)
+    locality = {
+        "neighborhood": _asked(record, "neighborhood_prompts", tuple(true)),
+        "attribute": _asked(record, "attribute_prompts", (target_new,)),
+    }
+    return FactCase(
+        identity,
+        fact,
+        record.maybe("paraphrase_prompts"),
+        locality={kind: probes for kind, probes in locality.items() if probes},
+        generation=record.maybe("generation_prompts"),
+    )
+
+
+def _asked(record: Record, name: str, answers: tuple[str, ...]) -> tuple[Probe, ...]:
+    asked = record.fields.get(name) or []
+    found = []
+    for one in asked if isinstance(asked, list) else [asked]:
+        if isinstance(one, Mapping):  # some copies say the answer with each prompt
+            found += record.probes(name, one.get("prompt"), one.get("target"))
+        else:
+            found += record.probes(name, one, list(answers))
+    return tuple(found)
+
+
+def _flat(record: Record, identity: str) -> FactCase:
+    true = record.maybe("ground_truth", "target_true")
+    fact = record.fact(
+        record.text("prompt"), record.text("subject"), record.text("target_new"), true[0] if true else None
+    )
+    return FactCase(
+        identity, fact, record.maybe("rephrase_prompt", "rephrase_prompts", "rephrase"), locality=beside(record)
+    )
+
+
+def beside(record: Record) -> dict[str, tuple[Probe, ...]]:
+    """``locality_prompt`` and its answer: another subject in the same relation, or (from zsRE) something unrelated."""
+    if not record.has("locality_prompt"):
+        return {}
+    answers = record.fields.get("locality_ground_truth")
+    found = tuple(record.probes("locality_prompt", record.fields["locality_prompt"], answers))
+    if not found:
+        return {}
+    return {"unrelated" if found[0].prompt.startswith(QUESTION) else "neighborhood": found}

@@ -1,0 +1,129 @@
+"""Taking the fields of one record: what is missing or of the wrong kind is said by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neuronwise.data.facts import Fact, Probe
+from neuronwise.errors import NeuronwiseError
+
+
+class RecordError(NeuronwiseError):
+    """Why one record makes no case; it becomes a ``Problem`` with the record's place."""
+
+
+@dataclass
+class Record:
+    """One record's fields. What the fact needs raises ``RecordError``; of the rest, what is wrong goes to ``notes``."""
+
+    fields: Mapping[str, Any]
+    images: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def has(self, name: str) -> bool:
+        return self.fields.get(name) is not None
+
+    def text(self, *names: str) -> str:
+        """The first of the fields that is there, as text that is not blank; raises ``RecordError`` otherwise."""
+        name = next((name for name in names if self.has(name)), None)
+        if name is None:
+            raise RecordError(f"it has no field {' or '.join(map(repr, names))}.")
+        return checked(self.fields[name], name)
+
+    def maybe(self, *names: str) -> tuple[str, ...]:
+        """All texts of those of the fields that are there, nested as they may be, each once."""
+        return tuple(
+            dict.fromkeys(one for name in names if self.has(name) for one in self.texts(name, self.fields[name]))
+        )
+
+    def texts(self, name: str, value: Any) -> list[str]:
+        """The texts in a value, one or lists of them; blank ones and others are noted by the name."""
+        found = []
+        for one in _leaves(value):
+            try:
+                found.append(checked(one, name))
+            except RecordError as error:
+                self.notes.append(str(error))
+        return found
+
+    def fact(self, prompt: str, subject: str, target_new: str, target_true: str | None) -> Fact:
+        """The fact with its prompt as a template, and with its photo where the record names one."""
+        image = str(self.photo("image")) if self.has("image") else None
+        return Fact(template(prompt, subject), subject, target_new, target_true, image)
+
+    def photo(self, name: str) -> Path:
+        """The photo that a field names, found below the folder of photos; raises ``RecordError`` without it."""
+        path = Path(self.text(name))
+        if not path.is_absolute():
+            if self.images is None:
+                raise RecordError(f"its {name} {str(path)!r} is relative to no folder; name one with images=.")
+            path = self.images / path
+        if not path.is_file():
+            raise RecordError(f"there is no photo '{path}' of its {name}; images= names the folder of photos.")
+        return path
+
+    def probes(self, name: str, prompts: Any, answers: Any, image: Path | None = None) -> Iterator[Probe]:
+        """A probe for each of the prompts, all with the same answers."""
+        known = () if answers is None else tuple(dict.fromkeys(self.texts(f"{name}: answer", answers)))
+        for prompt in self.texts(f"{name}: prompt", prompts):
+            yield Probe(prompt, known, None if image is None else str(image))
+
+
+def checked(value: Any, name: str) -> str:
+    """A text without the blanks around it; raises ``RecordError`` for other kinds, blank and broken text."""
+    if not isinstance(value, str):
+        raise RecordError(f"its {name} is {_kind(value)}, not text.")
+    if not value.strip():
+        raise RecordError(f"its {name} is empty.")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise RecordError(f"its {name} holds half a surrogate pair, which is no text.")
+    return value.strip()
+
+
+def template(prompt: str, subject: str) -> str:
+    """The prompt with "{}" where the subject stands: as given ("{}" or "{0}"), else at its last verbatim occurrence.
+
+    The last one, since by then the model has read all that comes before; one that stands as a word of its own goes
+    before one inside a longer word. Raises ``RecordError`` where the subject does not occur, or several "{}" do.
+    """
+    prompt = prompt.replace("{0}", "{}")
+    if "{}" in subject:
+        raise RecordError(f"its subject {subject!r} holds {{}}, which marks the subject's place.")
+    if prompt.count("{}") > 1:
+        raise RecordError(f"its prompt {prompt!r} has several places {{}} for one subject.")
+    if "{}" in prompt:
+        return prompt
+    places = [found.start() for found in re.finditer(re.escape(subject), prompt)]
+    words = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)]
+    if not places:
+        other = re.search(re.escape(subject), prompt, re.IGNORECASE)
+        hint = f" (it is written {other.group()!r} there)" if other else ""
+        raise RecordError(f"its prompt {prompt!r} lacks its subject {subject!r}{hint}.")
+    place = (words or places)[-1]
+    return f"{prompt[:place]}{{}}{prompt[place + len(subject) :]}"
+
+
+def mapping(value: Any, name: str) -> Mapping[str, Any]:
+    """A value that has to be an object; raises ``RecordError`` otherwise."""
+    if not isinstance(value, Mapping):
+        raise RecordError(f"its {name} is {_kind(value)}, not an object with fields.")
+    return value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _leaves(one)
+    else:
+        yield value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), f"a {type(value).__name__}")

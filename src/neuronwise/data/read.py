@@ -1,0 +1,184 @@
+"""Rows of JSON files, each with its place, so that whatever is wrong with one can be named."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuronwise.errors import DataError
+
+ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What could not be read, and where: a record that is left out, or (``kept``) a part of one that is not."""
+
+    where: str
+    reason: str
+    kept: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record as it stands in its file; ``number`` counts lines or records from 1, ``folder`` holds its file."""
+
+    where: str
+    number: int
+    value: Any
+    file: str
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a source, what of it is no JSON, and a SHA-256 of what was read."""
+
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...]
+    digest: str
+
+
+def read_rows(source: str | os.PathLike[str]) -> Rows:
+    """Read a file of JSON or of JSON lines (also gzipped), or all such files below a folder, in order of their names.
+
+    A JSON file holds a list of records, or an object with one list of records, or one record. The digest is that of
+    the file's bytes, as ``sha256sum`` prints it; for a folder, of its files' names and digests. Raises ``DataError``
+    for what is missing, no such file, damaged as a whole or empty; broken lines and records become problems.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise DataError(f"There is no file or folder '{path}' of facts.")
+    if not path.name.lower().endswith(ENDINGS):
+        raise DataError(f"'{path}' is no file of facts; it should end in {', '.join(ENDINGS)}.")
+    data = _bytes(path)
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for found in _rows(path, path.name, data):
+        (rows if isinstance(found, Row) else problems).append(found)  # type: ignore[arg-type]
+    return Rows(tuple(rows), tuple(problems), hashlib.sha256(data).hexdigest())
+
+
+def _folder(folder: Path) -> Rows:
+    paths = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(ENDINGS) and path.is_file())
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not paths:
+        raise DataError(f"The folder '{folder}' has no file that ends in {', '.join(ENDINGS)}.")
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    state = hashlib.sha256()
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            data = _bytes(path)
+            state.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode("utf-8", "surrogateescape"))
+            for found in _rows(path, name, data):
+                (rows if isinstance(found, Row) else problems).append(found)  # type: ignore[arg-type]
+        except DataError as error:  # one damaged file does not hide the others
+            problems.append(Problem(name, str(error)))
+    return Rows(tuple(rows), tuple(problems), state.hexdigest())
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
+
+
+def _rows(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
+    if path.name.lower().endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(f"'{path}' is damaged or truncated, or not gzipped: {error}.") from error
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise DataError(f"'{path}' is empty.")
+    if ".jsonl" in path.name.lower() or _first_line_is_record(data):
+        return _lines(path, name, data)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is not text in UTF-8 (byte {error.start}).") from error
+    return _listed(path, name, text)
+
+
+def _first_line_is_record(data: bytes) -> bool:
+    """JSON lines often end in .json: then the first line is an object, and something follows it."""
+    first, _, rest = data.strip().partition(b"\n")
+    if not rest.strip():
+        return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _lines(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
+    # Only "\n" ends a line: U+2028 and its kin are allowed inside JSON's strings.
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{name}, line {number}"
+        try:
+            yield Row(where, number, json.loads(line.decode("utf-8")), name, path.parent)
+        except UnicodeDecodeError:
+            yield Problem(where, "it is not text in UTF-8.")
+        except (ValueError, RecursionError) as error:
+            yield Problem(where, f"it is no JSON ({_why(error)}).")
+
+
+def _listed(path: Path, name: str, text: str) -> Iterator[Row | Problem]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if text.lstrip().startswith("["):
+            return _up_to_break(path, name, text)
+        raise DataError(f"'{path}' is no JSON ({_why(error)}).") from error
+    if isinstance(value, dict):
+        lists = [one for one in value.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
+        value = lists[0] if len(lists) == 1 and len(value) <= 2 else [value]
+    if not isinstance(value, list):
+        raise DataError(f"'{path}' holds no list of records.")
+    if not value:
+        raise DataError(f"'{path}' holds an empty list.")
+    return (Row(f"{name}, record {n}", n, one, name, path.parent) for n, one in enumerate(value, 1))
+
+
+def _up_to_break(path: Path, name: str, text: str) -> Iterator[Row | Problem]:
+    """The records of a list that is broken somewhere: all before the break, which is named with its line."""
+    decoder, number = json.JSONDecoder(), 0
+    place = text.index("[") + 1
+    while True:
+        while place < len(text) and text[place] in " \t\r\n,":
+            place += 1
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            line = text.count("\n", 0, getattr(error, "pos", place)) + 1
+            what = f"the list is broken here ({_why(error)}); nothing after record {number} was read."
+            yield Problem(f"{name}, line {line}", what)
+            return
+        number += 1
+        yield Row(f"{name}, record {number}", number, value, name, path.parent)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):  # its own line number counts from where the decoder began
+        return f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    return str(error).rstrip(".")

@@ -1,0 +1,124 @@
+"""AlphaEdit: MEMIT's facts, written only where the keys of a text are not ([AlphaEdit] §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from neuronwise.data.facts import Fact
+from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.keys import critical_layers, fact_keys
+from neuronwise.edit.ledger import Ledger
+from neuronwise.edit.memit import DEPTH, missing, searched
+from neuronwise.edit.passages import require_text
+from neuronwise.edit.presets import resolved
+from neuronwise.edit.record import made
+from neuronwise.edit.request import listed
+from neuronwise.edit.spread import spread
+from neuronwise.edit.statistics import Statistics, require_statistics
+from neuronwise.edit.value import ValueSettings
+from neuronwise.model.model import Model
+
+# The keys (f, n) of each layer that an edit was solved for; gone with the edit.
+_KEYS: WeakKeyDictionary[Edit, dict[int, Tensor]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class AlphaEditSettings(ValueSettings):
+    """[AlphaEdit]'s hyper-parameters. ``layers`` None: as for ``memit``.
+
+    Directions of keys whose eigenvalue of C is below ``nullspace_threshold`` are free to be written; ``L2`` is the
+    weight of ‖ΔW‖².
+    """
+
+    context_template_length_params: tuple[tuple[int, int], ...] = ((10, 5),)
+    nullspace_threshold: float = 2e-2
+    L2: float = 10.0
+
+
+PRESETS: dict[str, AlphaEditSettings] = {
+    "default": AlphaEditSettings(),
+    "small": AlphaEditSettings(),
+    "gpt2-xl": AlphaEditSettings(
+        layers=(13, 14, 15, 16, 17), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=0.75
+    ),
+    "gptj": AlphaEditSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
+    "llama-3": AlphaEditSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
+    "qwen2": AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0),
+}
+
+
+def alphaedit(
+    model: Model,
+    facts: Fact | Sequence[Fact],
+    settings: AlphaEditSettings | None = None,
+    *,
+    statistics: Statistics | None = None,
+    previous: Sequence[Edit] | None = None,
+    **changes: Any,
+) -> Edit:
+    """An edit that writes all ``facts`` and leaves what the preserved keys read as it is; the model is not touched.
+
+    As ``memit``, but each layer gains R Kᵀ P (K Kᵀ P + Kₚ Kₚᵀ P + L2·I)⁻¹ ([AlphaEdit] eq. 12), P the projection onto
+    the null space of C. Kₚ are the keys of ``previous`` edits, by default those that the model carries: as they were
+    solved for where this process made them, else read anew for the facts of their record. Without ``statistics`` P is
+    the identity: nothing is preserved but previous edits, and the record says so. Raises as ``memit`` does.
+    """
+    facts = listed(facts)
+    require_text(model, facts, "alphaedit")
+    settings = resolved(model, settings, PRESETS, changes)
+    layers = critical_layers(model, settings.layers, DEPTH)
+    covariance = require_statistics(statistics, model, layers)
+    prefixes = settings.prefixes(model)
+    previous = Ledger.of(model).edits if previous is None else previous
+    kept = [_keys_of(model, edit, layers, prefixes) for edit in previous]
+
+    def adjust(layer: int, keys: Tensor) -> Tensor:
+        every = torch.cat([keys, *(edit[layer] for edit in kept)], dim=1)
+        free = every if statistics is None else statistics.without_preserved(layer, every, settings.nullspace_threshold)
+        return projected(every, free, settings.L2)[:, : keys.shape[1]]
+
+    targets, ends = searched(model, facts, layers[-1], settings)
+    deltas, keys = spread(
+        model, facts, layers, prefixes, lambda found: missing(model, facts, layers[-1], targets, found), float, adjust
+    )
+    left = missing(model, facts, layers[-1], targets, deltas).norm(dim=1)
+    outcome = {"layers": layers, **covariance, "values": ends, "missing": left.tolist()}
+    outcome |= {"previous": sum(next(iter(edit.values())).shape[1] for edit in kept)}
+    outcome["context_templates"] = list(prefixes)
+    edit = Edit(deltas, made("alphaedit", model, settings, facts, **outcome), column_norms(model, deltas))
+    _KEYS[edit] = keys
+    return edit
+
+
+def projected(keys: Tensor, free: Tensor, ridge: float) -> Tensor:
+    """(P M Mᵀ + ridge·I)⁻¹ P M for M (f, n) = ``keys`` and P M = ``free``, through an (n, n) system."""
+    system = keys.T @ free
+    system.diagonal().add_(ridge)
+    return torch.linalg.solve(system, free.T).T
+
+
+def _keys_of(model: Model, edit: Edit, layers: Sequence[int], prefixes: Sequence[str]) -> dict[int, Tensor]:
+    known = _KEYS.get(edit)
+    if known is not None and set(layers) <= set(known):
+        return known
+    facts = _facts_of(edit.record)
+    if not facts:
+        width = {layer: model.blocks[layer].width for layer in layers}
+        return {layer: torch.zeros(width[layer], 0, dtype=torch.float64) for layer in layers}
+    found = {layer: fact_keys(model, facts, layer, prefixes, halves=True).T.double() for layer in layers}
+    _KEYS[edit] = found
+    return found
+
+
+def _facts_of(record: Any) -> list[Fact]:
+    """The facts that an edit's record asks for, also of composed edits."""
+    if "parts" in record:
+        return [fact for part in record["parts"] for fact in _facts_of(part)]
+    request = record.get("request") or []
+    return [Fact(**one) for one in (request if isinstance(request, list) else [request])]

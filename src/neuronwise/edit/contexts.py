@@ -1,0 +1,47 @@
+"""Prefixes that the model itself wrote: before them a fact is asked as in the middle of any text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from neuronwise.model.model import Model
+
+STARTS = ("The", "Therefore", "Because", "I", "You")
+AMONG = 5  # the next token is drawn among so many of the likeliest
+
+Lengths = Sequence[tuple[int, int]]  # (tokens of a prefix, how many prefixes)
+
+
+def contexts(model: Model, lengths: Lengths, seed: int = 0) -> tuple[str, ...]:
+    """No prefix and, for each (length, count), ``count`` texts of ``length`` tokens by the model, ". " at their ends.
+
+    As in [ROME] they begin with five words in turn and are drawn among the five likeliest tokens, here with ``seed``.
+    They are written once for a model and kept with it, so that all edits of a series use the same.
+    """
+    kept = model.__dict__.setdefault("_contexts", {})
+    key = (tuple(map(tuple, lengths)), seed)
+    if key not in kept:
+        generator = torch.Generator().manual_seed(seed)
+        texts = [text for length, count in lengths for text in _written(model, length, count, generator)]
+        kept[key] = ("", *(f"{text.replace('{', '').replace('}', '')}. " for text in texts))
+    return kept[key]
+
+
+def _written(model: Model, length: int, count: int, generator: torch.Generator) -> list[str]:
+    from neuronwise.edit.passages import Passage, batched
+
+    starts = [STARTS[number % len(STARTS)] for number in range(count)]
+    rows = [model.read(prompt=start, chat=False)[0].input_ids for start in starts]
+    while rows and min(map(len, rows)) < length:
+        batch = batched(model, [Passage(tuple(row), 0) for row in rows])
+        ends = sorted({len(row) - 1 for row in rows})
+        with torch.no_grad():
+            logits = model.forward(batch.inputs, rows=ends).float().cpu()
+        for number, row in enumerate(rows):
+            best = logits[number, ends.index(len(row) - 1)].topk(AMONG)
+            drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
+            if len(row) < length:
+                row.append(int(best.indices[drawn]))
+    return [model.decode_ids(row) for row in rows]

@@ -1,0 +1,89 @@
+"""FiNE: a fact corrected by the few neurons that say what the model says now ([FiNE] §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from neuronwise.data.facts import Fact
+from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.fine.batch import Batch, groups
+from neuronwise.edit.fine.change import Change, lowest_layer
+from neuronwise.edit.fine.choose import choose, observe
+from neuronwise.edit.fine.optimize import Attempt, optimize
+from neuronwise.edit.fine.settings import PRESETS, FineSettings
+from neuronwise.edit.presets import resolved
+from neuronwise.edit.record import made
+from neuronwise.edit.request import forced, listed
+from neuronwise.model.model import Model
+
+TOGETHER = 8  # requests that pass the model side by side
+BANDS = 3  # requests pass together when the lowest layers they change lie in the same third of the model
+
+
+def fine(
+    model: Model,
+    facts: Fact | Sequence[Fact],
+    settings: FineSettings | None = None,
+    *,
+    image: Any = None,
+    together: int = TOGETHER,
+    **changes: Any,
+) -> Edit:
+    """An edit that makes ``model`` complete each fact's prompt by its new target; the model is left as it is.
+
+    Several facts are learned each by itself, on the unedited model, and their deltas added, as the published code
+    does; ``together`` is how many pass the model side by side, which changes the time and not the result. ``image``
+    asks together with a photo. ``changes`` are single settings, such as ``n=10``; without ``settings`` the preset for
+    the model's family holds. The record says how many steps were taken and the probability that each target token
+    reached, one list for each fact. Raises ``NonFiniteError`` for a loss that is not finite, and ``MethodError`` for
+    settings that leave no neuron to edit.
+    """
+    facts = listed(facts)
+    edits = fine_each(model, facts, settings, image=image, together=together, **changes)
+    if len(edits) == 1:
+        return edits[0]
+    records = [edit.record for edit in edits]
+    outcome = {name: [record.get(name) for record in records] for name in ("steps", "probabilities")}
+    outcome |= {name: [r.get(name) for r in records] for name in ("start", "note") if any(name in r for r in records)}
+    settings = resolved(model, settings, PRESETS, changes)
+    deltas = tuple(delta for edit in edits for delta in edit.deltas)
+    return Edit(deltas, made("fine", model, settings, facts, **outcome), column_norms(model, deltas))
+
+
+def fine_each(
+    model: Model,
+    facts: Sequence[Fact],
+    settings: FineSettings | None = None,
+    *,
+    image: Any = None,
+    together: int = TOGETHER,
+    **changes: Any,
+) -> list[Edit]:
+    """One edit for each of several independent facts, as ``fine`` makes them one by one, in less time."""
+    facts = listed(facts)
+    settings = resolved(model, settings, PRESETS, changes)
+    requests = [forced(model, fact, image) for fact in facts]
+    said: dict[int, list[int]] = {}
+    for group in groups(model, requests, together, [0] * len(facts)):
+        said |= zip(group, observe(Batch(model, [requests[number] for number in group])), strict=True)
+    learned = [Change(model, choose(model, request, said[n], settings)) for n, request in enumerate(requests)]
+    bands = [lowest_layer(model, [change]) * BANDS // model.num_layers for change in learned]
+    edits: dict[int, Edit] = {}
+    for group in groups(model, requests, together, bands):
+        batch = Batch(model, [requests[number] for number in group])
+        for number, attempt in zip(group, optimize(batch, [learned[n] for n in group], settings), strict=True):
+            present = said[number] == requests[number].output_ids
+            edits[number] = _edit(model, facts[number], settings, attempt, present)
+    return [edits[number] for number in range(len(facts))]
+
+
+def _edit(model: Model, fact: Fact, settings: FineSettings, attempt: Attempt, present: bool) -> Edit:
+    outcome = {"steps": attempt.steps, "probabilities": attempt.reached, **attempt.outcome}
+    if present:
+        outcome["note"] = f"{fact.target_new!r} is what the model says already."
+    deltas = attempt.change.deltas()
+    return Edit(deltas, made("fine", model, settings, [fact], **outcome), column_norms(model, deltas))
+
+
+__all__ = ["PRESETS", "TOGETHER", "FineSettings", "fine", "fine_each"]

@@ -1,0 +1,53 @@
+"""Hyper-parameters of FiNE, as published and by family of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neuronwise.errors import MethodError
+
+CHOICES = ("contribution", "random")
+STARTS = ("zero", "search")
+
+
+@dataclass(frozen=True)
+class FineSettings:
+    """[FiNE]'s hyper-parameters, with the names of methods and ablations of the paper.
+
+    ``neurons`` "contribution" or "random"; ``layer`` restricts them to one layer; a weight of 0 leaves a term of the
+    loss out. ``rate`` is Adam's, ``steps`` the most that are taken, ``enough`` the probability of every target token
+    at which they end. ``start`` "zero" as in the paper; "search" (ours) first looks along Adam's first step for a
+    length from which to go on, see ``start.py``.
+    """
+
+    n: int = 5
+    freeze_last: int = 3
+    alpha: float = 1.0
+    beta: float = 10.0
+    gamma: float = 0.1
+    rate: float = 1e-3
+    steps: int = 50
+    enough: float = 0.9
+    neurons: str = "contribution"
+    layer: int | None = None
+    start: str = "zero"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.steps < 1 or self.freeze_last < 0:
+            raise MethodError("n and steps are 1 or more, freeze_last is 0 or more.")
+        if self.neurons not in CHOICES:
+            raise MethodError(f"neurons={self.neurons!r} is unknown; choose {' or '.join(CHOICES)}.")
+        if self.start not in STARTS:
+            raise MethodError(f"start={self.start!r} is unknown; choose {' or '.join(STARTS)}.")
+
+
+# Rates published with [FiNE] for GPT-J, Llama-2 and Llama-3; where nothing is published, 5e-3 below a billion
+# parameters and 1e-3 above (our choice).
+PRESETS: dict[str, FineSettings] = {
+    "gptj": FineSettings(rate=1e-3),
+    "llama-2": FineSettings(rate=5e-3),
+    "llama-3": FineSettings(rate=1e-3),
+    "small": FineSettings(rate=5e-3),
+    "default": FineSettings(rate=1e-3),
+}

@@ -1,0 +1,170 @@
+"""Fine-tuning of one layer's W_down on the facts alone: the plainest baseline, FT-L and FT-M."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuronwise.data.facts import Fact
+from neuronwise.edit.above import Forward, recomputed_from
+from neuronwise.edit.delta import Delta, read_weight
+from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.presets import resolved
+from neuronwise.edit.record import made
+from neuronwise.edit.request import forced, listed
+from neuronwise.errors import MethodError, NonFiniteError
+from neuronwise.model.hooks import Hooks, first_tensor
+from neuronwise.model.model import Model
+from neuronwise.model.run import Run
+from neuronwise.model.stream import frozen_parameters
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """``mode`` "L" or "M" is what is minimized, see ``fine_tune``; ``layer`` None: at two thirds of the depth.
+
+    ``norm_constraint`` ε keeps every weight within W ± ε (None: free). At most ``steps`` steps of Adam with ``rate``
+    and ``weight_decay``; done when the loss is below ``enough``.
+    """
+
+    mode: str = "L"
+    layer: int | None = None
+    steps: int = 25
+    rate: float = 5e-4
+    norm_constraint: float | None = 5e-5
+    weight_decay: float = 0.0
+    enough: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("L", "M"):
+            raise MethodError(f"mode={self.mode!r} is unknown; choose L (the prompt's last position) or M.")
+        if self.steps < 1 or self.rate <= 0:
+            raise MethodError("steps is 1 or more and rate is above 0.")
+        if self.norm_constraint is not None and self.norm_constraint <= 0:
+            raise MethodError("norm_constraint is above 0, or None for none.")
+
+
+# The layers, rates and constraints published with EasyEdit (hparams/FT); no constraint there for GPT-J and Llama-2.
+# "small" and "default" are our choice: those of the smallest and of the youngest published family, the layer by depth.
+PRESETS: dict[str, FineTuneSettings] = {
+    "default": FineTuneSettings(),
+    "small": FineTuneSettings(norm_constraint=5e-4),
+    "gpt2-xl": FineTuneSettings(layer=0, norm_constraint=5e-4),
+    "gptj": FineTuneSettings(layer=21, norm_constraint=None),
+    "llama-2": FineTuneSettings(layer=21, norm_constraint=None),
+    "mistral": FineTuneSettings(layer=21),
+}
+
+
+def fine_tune(
+    model: Model, facts: Fact | Sequence[Fact], settings: FineTuneSettings | None = None, **changes: Any
+) -> Edit:
+    """Adam on one layer's W_down until the model says the new targets; the model itself is left as it is.
+
+    FT-L ([ROME] §3.1, "FT+L"; in EasyEdit ``prompt_last``): the loss is −mean_j log p(target_j | prompt), every
+    target token read at the prompt's last position, as published; after each step W is clamped to W₀ ± ε.
+    FT-M (EasyEdit's ``target_new``): −mean_j log p(target_j | prompt, target_<j), the usual cross-entropy on the
+    target tokens alone. Several facts are one batch: the mean of their losses in every step (our choice; published is
+    one step for each fact in turn). The steps are taken in float32 on the difference to the model's weights, which are
+    never touched. Raises ``MethodError`` for a layer without a dense W_down and ``NonFiniteError`` for such a loss.
+    """
+    requests = listed(facts)
+    settings = resolved(model, settings, PRESETS, changes)
+    settings = replace(settings, layer=_layer(model, settings.layer))
+    runs = [forced(model, fact) for fact in requests]
+    differences, outcome = _optimize(model, runs, settings)
+    assert settings.layer is not None
+    deltas = tuple(Delta.of_difference(settings.layer, path, change) for path, change in differences.items())
+    record = made("fine_tune", model, settings, requests, **outcome)
+    return Edit(deltas, record, column_norms(model, deltas))
+
+
+def _layer(model: Model, layer: int | None) -> int:
+    dense = [block.layer for block in model.blocks if block.dense]
+    if layer is not None:
+        if layer not in dense:
+            known = f"{dense[0]} to {dense[-1]}" if dense else "none"
+            raise MethodError(f"Layer {layer} of {model.name} has no dense W_down to tune; layers that have: {known}.")
+        return layer
+    if not dense:
+        raise MethodError(f"{model.name} has only routed experts; fine_tune needs a layer with a dense W_down.")
+    depth = round(2 / 3 * (model.num_layers - 1))
+    return min(dense, key=lambda number: abs(number - depth))
+
+
+def _optimize(model: Model, runs: list[Run], settings: FineTuneSettings) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """W − W₀ of each writer of the layer, and the steps taken and losses reached."""
+    assert settings.layer is not None
+    block = model.blocks[settings.layer]
+    before = {writer.path: read_weight(model, (block.layer, writer.path, None)).float() for writer in block.dense}
+    weights = {path: weight.clone().requires_grad_(True) for path, weight in before.items()}
+    optimizer = torch.optim.Adam(list(weights.values()), lr=settings.rate, weight_decay=settings.weight_decay)
+    tuned = {id(writer.module) for writer in block.dense}
+    # A block that serves several layers is tuned from the first of them on.
+    lowest = next(b.layer for b in model.blocks if any(id(writer.module) in tuned for writer in b.dense))
+    losses: list[float] = []
+    step = 0
+    with _passes(model, lowest, runs) as forwards, Hooks() as hooks:
+        for writer in block.dense:
+            hooks.after(writer.module, _adds(weights[writer.path], before[writer.path]))
+        while step < settings.steps:
+            step += 1
+            optimizer.zero_grad()
+            losses = []
+            for run, forward in zip(runs, forwards, strict=True):
+                loss = _loss(run, forward, settings.mode)
+                if not torch.isfinite(loss):
+                    raise NonFiniteError(
+                        "The loss of this edit is not finite; load the model with dtype=torch.float32."
+                    )
+                losses.append(float(loss.detach()))
+                (loss / len(runs)).backward()
+            if sum(losses) / len(losses) < settings.enough:
+                break
+            optimizer.step()
+            if settings.norm_constraint is not None:
+                _clamp(weights, before, settings.norm_constraint)
+    differences = {path: weight.detach() - before[path] for path, weight in weights.items()}
+    return differences, {"steps": step, "losses": losses}
+
+
+@contextlib.contextmanager
+def _passes(model: Model, lowest: int, runs: list[Run]) -> Iterator[list[Forward]]:
+    """A forward pass for each run; for one run alone the layers below are not computed again."""
+    if len(runs) == 1:
+        with recomputed_from(model, lowest, runs[0].forced_inputs()) as forward:
+            yield [forward]
+    else:
+        with frozen_parameters(model.module):
+            yield [functools.partial(model.forward, run.forced_inputs()) for run in runs]
+
+
+def _loss(run: Run, forward: Forward, mode: str) -> Tensor:
+    count = len(run.output_ids)
+    rows = [run.row(0 if mode == "L" else k) for k in range(count)]
+    logits = forward([run.row(0)])[0].expand(count, -1) if mode == "L" else forward(rows)[0]
+    target = torch.tensor(run.output_ids, device=logits.device)
+    return nn.functional.cross_entropy(logits.float(), target)
+
+
+def _adds(weight: Tensor, before: Tensor) -> Any:
+    """Let the writer add (W − W₀) · input to its output."""
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+        inputs = first_tensor(args, kwargs).to(weight.device)
+        added = inputs.float() @ (weight - before).T
+        return output + added.to(output.device, output.dtype)
+
+    return after
+
+
+@torch.no_grad()
+def _clamp(weights: dict[str, Tensor], before: dict[str, Tensor], most: float) -> None:
+    for path, weight in weights.items():
+        weight.copy_(torch.clamp(weight, min=before[path] - most, max=before[path] + most))

@@ -1,0 +1,161 @@
+"""Knowledge neurons: value vectors moved from the old answer's embedding to the new one's ([KN] §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuronwise.data.facts import Fact
+from neuronwise.edit.delta import Delta, by_writer, columns_of
+from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.presets import resolved
+from neuronwise.edit.record import made
+from neuronwise.edit.request import forced, listed
+from neuronwise.errors import EditError, MethodError, PromptError
+from neuronwise.locate.integrated_gradients import integrated_gradients, refine
+from neuronwise.model.blocks import plain_weight
+from neuronwise.model.model import Model
+from neuronwise.model.run import Run, Target
+from neuronwise.neurons import Neuron, NeuronSet
+
+
+@dataclass(frozen=True)
+class KnowledgeNeuronsSettings:
+    """How neurons are found ([KN] §3) and what is done to them (§5).
+
+    ``mode`` "update" or "erase". ``lambda_old`` (λ₁) and ``lambda_new`` (λ₂) count in norms of the value vector.
+    ``steps`` is m of the integral; ``threshold`` makes the coarse set (a share of the largest score); ``paraphrases``
+    are further prompts of the fact (with {} for the subject): neurons in ``share`` of the coarse sets remain, the share
+    moving until ``at_least`` to ``at_most`` are left. Without paraphrases the ``at_most`` best of the coarse set (our
+    choice; the paper always has paraphrases). ``embeddings`` "output" (what logits are read with) or "input".
+    ``signed`` turns the change around for a neuron whose activation is negative, as gated models have them (ours).
+    """
+
+    mode: str = "update"
+    lambda_old: float = 1.0
+    lambda_new: float = 8.0
+    steps: int = 20
+    threshold: float = 0.2
+    share: float = 0.7
+    at_least: int = 2
+    at_most: int = 5
+    paraphrases: tuple[str, ...] = ()
+    embeddings: str = "output"
+    signed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("update", "erase"):
+            raise MethodError(f"mode={self.mode!r} is unknown; choose update or erase.")
+        if self.embeddings not in ("output", "input"):
+            raise MethodError(f"embeddings={self.embeddings!r} is unknown; choose output or input.")
+        if not 0 < self.threshold <= 1 or not 0 < self.share <= 1:
+            raise MethodError("threshold and share are above 0 and at most 1.")
+        if not 1 <= self.at_least <= self.at_most or self.steps < 1:
+            raise MethodError("at_least is 1 or more and not above at_most; steps is 1 or more.")
+
+
+# One set of hyper-parameters was published, for BERT (Hunter-DDM/knowledge-neurons).
+PRESETS: dict[str, KnowledgeNeuronsSettings] = {"default": KnowledgeNeuronsSettings()}
+
+
+def knowledge_neurons(
+    model: Model, facts: Fact | Sequence[Fact], settings: KnowledgeNeuronsSettings | None = None, **changes: Any
+) -> Edit:
+    """v_i ← v_i − λ₁·‖v_i‖·E(old)/‖E(old)‖ + λ₂·‖v_i‖·E(new)/‖E(new)‖ for the fact's knowledge neurons, or v_i ← 0.
+
+    The paper writes v_i ← v_i − λ₁·t + λ₂·t′ with λ₁ = 1 and λ₂ = 8 and t, t′ the word embeddings of the old and the
+    new answer; its published code first gives both embeddings the norm of the value vector, which is the norm
+    matching meant here. The old answer is what the model says now. The neurons are those of its integrated gradients.
+
+    Our choices: a target of several tokens is edited token by token, teacher forced, each against what the model says
+    there now (the paper's answers are single tokens); where it says the target already, nothing is done; changes of a
+    neuron add up. The paper's third filter, neurons that other facts of the relation share, needs other facts and is
+    left out. Raises ``EditError`` when the model says the targets already or no neuron supports the old answers.
+    """
+    requests = listed(facts)
+    settings = resolved(model, settings, PRESETS, changes)
+    embeddings = _embeddings(model, settings)
+    changed: dict[Neuron, Tensor] = {}
+    for fact in requests:
+        for old, new, found in _found(model, fact, settings):
+            for member in found:
+                value = model.blocks[member.neuron.layer].value_vector(member.neuron).detach().float().cpu()
+                if settings.mode == "erase":
+                    changed[member.neuron] = -value
+                    continue
+                move = settings.lambda_new * _of_norm(embeddings[new], value)
+                move = move - settings.lambda_old * _of_norm(embeddings[old], value)
+                if settings.signed and member.activation is not None and member.activation < 0:
+                    move = -move
+                changed[member.neuron] = changed.get(member.neuron, torch.zeros_like(value)) + move
+    if not changed:
+        raise EditError("There is nothing to edit: the model says the new target already, or no neuron supports it.")
+    deltas = tuple(
+        Delta(layer, path, torch.stack([changed[n] for n in members], 1), columns_of(model, members), expert=expert)
+        for (layer, path, expert), members in by_writer(model, sorted(changed)).items()
+    )
+    record = made("knowledge_neurons", model, settings, requests, neurons=[str(n) for n in sorted(changed)])
+    return Edit(deltas, record, column_norms(model, deltas))
+
+
+def _found(model: Model, fact: Fact, settings: KnowledgeNeuronsSettings) -> Iterator[tuple[int, int, NeuronSet]]:
+    """For each token of the target: the token said now, the new one, and the neurons behind the one said now."""
+    runs = [forced(model, one) for one in (fact, *_paraphrased(fact, settings.paraphrases))]
+    first = runs[0]
+    count = len(first.output_ids)
+    with torch.no_grad():
+        logits = model.forward(first.forced_inputs(), rows=[first.row(k) for k in range(count)])[0]
+    for position, old in enumerate(logits.argmax(-1).tolist()):
+        new = first.output_ids[position]
+        if old != new or settings.mode == "erase":
+            yield old, new, _neurons(model, runs, Target(old, position, ""), settings)
+
+
+def _neurons(model: Model, runs: list[Run], target: Target, settings: KnowledgeNeuronsSettings) -> NeuronSet:
+    scores = [integrated_gradients(model, run, [target], steps=settings.steps)[0] for run in runs]
+    found = refine(
+        scores,
+        coarse=settings.threshold,
+        share=settings.share,
+        at_least=settings.at_least,
+        at_most=settings.at_most,
+    )
+    activations = {member.neuron: _activation(scores[0], member.neuron) for member in found}
+    members = sorted(found, key=lambda member: (-member.score, member.neuron))
+    if len(runs) == 1:
+        members = members[: settings.at_most]
+    kept = [type(member)(member.neuron, member.score, activations[member.neuron]) for member in members]
+    return NeuronSet(tuple(kept))
+
+
+def _activation(scores: Any, neuron: Neuron) -> float | None:
+    values = scores.activations.get((neuron.layer, neuron.expert))
+    return None if values is None else float(values[neuron.unit])
+
+
+def _paraphrased(fact: Fact, paraphrases: Sequence[str]) -> list[Fact]:
+    for prompt in paraphrases:
+        if "{}" not in prompt and fact.subject not in prompt:
+            raise PromptError(f"The paraphrase {prompt!r} has no place {{}} for its subject {fact.subject!r}.")
+    return [Fact(prompt, fact.subject, fact.target_new, fact.target_true, fact.image) for prompt in paraphrases]
+
+
+def _embeddings(model: Model, settings: KnowledgeNeuronsSettings) -> Tensor:
+    """(V, d)"""
+    table = model.unembedding if settings.embeddings == "output" else plain_weight(model.module.get_input_embeddings())
+    if table.shape[1] != model.hidden_size:
+        raise MethodError(
+            f"The {settings.embeddings} embeddings of {model.name} have {table.shape[1]} numbers, its value vectors "
+            f"{model.hidden_size}: knowledge_neurons cannot add one to the other."
+        )
+    return table.detach()
+
+
+def _of_norm(embedding: Tensor, value: Tensor) -> Tensor:
+    """The embedding's direction with the norm of the value vector."""
+    direction = embedding.float().cpu()
+    return direction * (value.norm() / direction.norm().clamp(min=1e-12))

@@ -1,0 +1,151 @@
+"""The edits that a model carries: brought in and taken out together, whole or not at all, and to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from neuronwise.edit.delta import Delta, Place, columns, read_weight, require_fit, summed
+from neuronwise.edit.storage import home, same_home, stored
+from neuronwise.errors import NonFiniteError
+from neuronwise.model.hooks import first_tensor
+from neuronwise.model.model import Model
+
+if TYPE_CHECKING:
+    from neuronwise.edit.edit import Edit
+
+ATTRIBUTE = "_neuronwise_edits"
+
+
+class Held(NamedTuple):
+    """What brings one writer back: its columns as they were before any edit, or the adapter that was put beside it."""
+
+    touched: Tensor
+    originals: Tensor
+    release: Callable[[], Any]
+    adapter: Any = None
+
+
+class Ledger:
+    """The edits of one model and, for each writer they change, what it was before any of them.
+
+    It lives on the module, not on its wrapper: two wrappers of one module share its weights. A module that carries no
+    edit has none.
+    """
+
+    def __init__(self) -> None:
+        self.edits: tuple[Edit, ...] = ()
+        self.held: dict[Place, Held] = {}
+
+    @classmethod
+    def of(cls, model: Model) -> Ledger:
+        return model.module.__dict__.get(ATTRIBUTE) or cls()
+
+    @torch.no_grad()
+    def change(self, model: Model, edits: Sequence[Edit]) -> None:
+        """Bring the weights from the present edits to ``edits``: originals plus the sum of all deltas, in float32.
+
+        When anything fails on the way, also by an interrupt, the weights are what they were before the call.
+        """
+        wanted: dict[Place, list[Delta]] = {}
+        for edit in edits:
+            for delta in edit.deltas:
+                wanted.setdefault(same_home(model, delta.key), []).append(delta)
+        undo: list[Callable[[], Any]] = []
+        held: dict[Place, Held] = {}
+        try:
+            for place in sorted({*self.held, *wanted}, key=str):
+                one = self._bring(model, place, wanted.get(place, []), undo)
+                if one is not None:
+                    held[place] = one
+        except BaseException:
+            for step in reversed(undo):
+                step()
+            raise
+        for place, before in self.held.items():
+            if before.adapter is not None:
+                before.adapter.remove()
+            if place not in held:
+                before.release()
+        self.edits, self.held = tuple(edits), held
+        model.module.__dict__.pop(ATTRIBUTE, None)
+        if edits:
+            model.module.__dict__[ATTRIBUTE] = self
+
+    def _bring(self, model: Model, place: Place, deltas: list[Delta], undo: list[Callable[[], Any]]) -> Held | None:
+        """Bring one writer to the sum of ``deltas``; what takes it back is appended to ``undo`` first."""
+        before = self.held.get(place)
+        found = stored(model, place) if before is None or before.adapter is None else None
+        if found is None:
+            if not deltas:
+                return None
+            handle = adapter(home(model, place).module, deltas)
+            undo.append(handle.remove)
+            return Held(torch.zeros(0), torch.zeros(0), _nothing, handle)
+        weight, release = found
+        if before is None:
+            undo.append(release)
+        else:
+            release = before.release
+        touched = columns(deltas, weight.shape[1])
+        past = touched[:0] if before is None else before.touched
+        both = torch.cat([touched, past]).unique()
+        whole = weight[:, both.to(weight.device)]  # a copy
+        undo.append(lambda: write(weight, both, whole))
+        base = whole.clone()
+        if before is not None:
+            base[:, torch.searchsorted(both, past).to(base.device)] = before.originals
+        originals = base[:, torch.searchsorted(both, touched).to(base.device)]
+        exact = originals.to(torch.promote_types(torch.float32, originals.dtype))
+        values = (exact + summed(deltas, touched, exact)).to(weight.dtype)
+        if not torch.isfinite(values).all():
+            raise NonFiniteError(
+                f"With this edit weights of layer {place[0]} exceed what {weight.dtype} holds; it is refused."
+            )
+        base[:, torch.searchsorted(both, touched).to(base.device)] = values
+        write(weight, both, base)
+        return Held(touched, originals, release) if deltas else None
+
+
+def write(weight: Tensor, at: Tensor, values: Tensor) -> None:
+    """weight[:, at] ← values, in place."""
+    weight[:, at.to(weight.device)] = values
+
+
+def adapter(module: nn.Module, deltas: Sequence[Delta]) -> Any:
+    """Let a writer whose weights cannot be written add left · right · input to its output, in float32."""
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+        inputs = first_tensor(args, kwargs)
+        added = sum(delta.written(inputs) for delta in deltas)
+        return (output.float() + added.to(output.device)).to(output.dtype)  # type: ignore[union-attr]
+
+    return module.register_forward_hook(after, with_kwargs=True)
+
+
+def column_norms(model: Model, deltas: Iterable[Delta]) -> dict[str, Tensor]:
+    """Norms of the first 64 value vectors of each writer that deltas change: enough to tell one model from another.
+
+    Those of the model itself: edits that it carries do not count.
+    """
+    held = Ledger.of(model).held
+    norms: dict[str, Tensor] = {}
+    for delta in deltas:
+        name = "|".join(map(str, delta.key))
+        if name in norms:
+            continue
+        require_fit(model, delta)
+        first = read_weight(model, delta.key)[:, :64].float().clone()
+        past = held.get(same_home(model, delta.key))
+        if past is not None and past.adapter is None:
+            among = past.touched < 64
+            first[:, past.touched[among].to(first.device)] = past.originals[:, among.to(first.device)].to(first)
+        norms[name] = first.norm(dim=0).cpu()
+    return norms
+
+
+def _nothing() -> None:
+    return None

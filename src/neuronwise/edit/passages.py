@@ -1,0 +1,105 @@
+"""What the key-value editors read: texts as tokens, and where in them the subject ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuronwise.data.facts import Fact
+from neuronwise.errors import MethodError
+from neuronwise.model.model import Model
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Tokens that the model reads, and the row of the last token of the subject among them."""
+
+    ids: tuple[int, ...]
+    subject: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Passages side by side, padded on the right: a causal model reads each as if it stood alone."""
+
+    inputs: dict[str, Any]
+    subjects: Tensor  # (items,)
+    lengths: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def at_subject(self, values: Tensor) -> Tensor:
+        """(items, width): the subjects' rows of ``values`` (items, positions, width), also when these are flat."""
+        whole = values.reshape(len(self), -1, values.shape[-1])
+        return whole[torch.arange(len(self), device=values.device), self.subjects.to(values.device)]
+
+
+def require_text(model: Model, facts: Sequence[Fact], method: str) -> None:
+    """Raise ``MethodError`` for what these editors cannot read: encoder-decoders and facts asked with a photo."""
+    if model.is_encoder_decoder:
+        raise MethodError(
+            f"{method} needs a decoder that reads the prompt itself; {model.name} reads prompts in an encoder."
+        )
+    if any(fact.image is not None for fact in facts):
+        raise MethodError(f"{method} edits facts asked by text; leave the image out, or use fine.")
+
+
+def fact_passage(model: Model, fact: Fact, prefix: str = "", ending: Sequence[int] = ()) -> Passage:
+    """``prefix`` and the fact's prompt, then the tokens ``ending``.
+
+    The subject is the one that stands in the place {} of the prompt, or its first occurrence in a prompt without.
+    """
+    at = fact.prompt.index("{}") if "{}" in fact.prompt else fact.prompt.index(fact.subject)
+    end = len(prefix) + at + len(fact.subject.rstrip())
+    return _passage(model, prefix + fact.text, end, ending)
+
+
+def essence_passage(model: Model, fact: Fact) -> Passage:
+    """The passage "{subject} is a": what the subject is shall stay."""
+    return _passage(model, f"{fact.subject} is a", len(fact.subject.rstrip()))
+
+
+def _passage(model: Model, text: str, end: int, ending: Sequence[int] = ()) -> Passage:
+    ids = model.read(prompt=text, chat=False)[0].input_ids
+    whole = (*ids, *ending)
+    model._require_readable(whole)
+    return Passage(whole, token_of(model.tokenizer, text, ids, end - 1))
+
+
+def token_of(tokenizer: Any, text: str, ids: Sequence[int], character: int) -> int:
+    """The last row of ``ids``, the tokens of ``text``, that holds a character: by offsets where the tokenizer has them.
+
+    Several tokens can be bytes of one character; without offsets it is where the tokens of the text up to that
+    character end, or where they begin to differ when a token runs beyond it.
+    """
+    try:
+        spans = tokenizer(text, return_offsets_mapping=True)["offset_mapping"][: len(ids)]
+    except (NotImplementedError, ValueError, TypeError, KeyError):
+        spans = []
+    rows = [row for row, (first, after) in enumerate(spans) if first <= character < after]
+    if rows:
+        return rows[-1]
+    head = tokenizer(text[: character + 1])["input_ids"]
+    shared = next((row for row, (a, b) in enumerate(zip(ids, head, strict=False)) if a != b), min(len(ids), len(head)))
+    closed = shared == len(head) - 1 and head[-1] == getattr(tokenizer, "eos_token_id", None)  # it ends every text
+    return max(shared - 1, 0) if closed or shared == len(head) else min(shared, len(ids) - 1)
+
+
+def batched(model: Model, passages: Sequence[Passage]) -> Batch:
+    """Passages as one batch, padded on the right and masked there."""
+    lengths = tuple(len(passage.ids) for passage in passages)
+    tokenizer = model.tokenizer
+    filler = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(t, int)), 0)
+    ids = torch.full((len(passages), max(lengths)), filler, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, passage in enumerate(passages):
+        ids[row, : lengths[row]] = torch.tensor(passage.ids)
+        mask[row, : lengths[row]] = 1
+    return Batch(
+        {"input_ids": ids, "attention_mask": mask}, torch.tensor([passage.subject for passage in passages]), lengths
+    )

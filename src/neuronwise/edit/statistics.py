@@ -1,0 +1,133 @@
+"""Key statistics: the second moments of W_down's inputs over a text, and what the key-value editors solve with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuronwise.errors import EditError, MethodError, NonFiniteError
+from neuronwise.model.model import Model
+
+SCHEMA = "neuronwise.statistics/1"
+SUMS = "moments.safetensors"
+ABOUT = "statistics.json"
+LIKE = 0.03  # relative difference of embedding norms up to which two models count as the same
+RIDGE = 1e-5  # of the mean eigenvalue: added where too few tokens leave a second moment without an inverse
+
+
+class Statistics:
+    """C = E[k kᵀ] of each gathered layer, (f, f), read from its folder when it is first asked for.
+
+    ``about`` says which model, text (name and digest) and how many tokens. Raises ``EditError`` for a folder that is
+    none, damaged, unfinished or newer.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        try:
+            about = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+            schema = about["schema"]
+            self.layers: tuple[int, ...] = tuple(about["layers"])
+            self.tokens: int = about["tokens"]
+        except FileNotFoundError as error:
+            why = "they are not finished; gather them again to go on" if (self.folder / SUMS).exists() else "none there"
+            raise EditError(f"'{self.folder}' holds no key statistics: {why}.") from error
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise EditError(f"The key statistics in '{self.folder}' are damaged.") from error
+        if schema != SCHEMA:
+            raise EditError(
+                f"The statistics in '{self.folder}' have the form {schema!r}; this version reads {SCHEMA!r}."
+            )
+        self.about: Mapping[str, Any] = about
+        self._factors: dict[int, Tensor] = {}
+        self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __repr__(self) -> str:
+        return f"Statistics({str(self.folder)!r}, layers {list(self.layers)}, {self.tokens} tokens)"
+
+    def second_moment(self, layer: int) -> Tensor:
+        """(f, f) float64; raises ``EditError`` for a layer that was not gathered."""
+        if layer not in self.layers:
+            raise EditError(f"The statistics in '{self.folder}' are of layers {list(self.layers)}, not of {layer}.")
+        found = self._read(f"layer.{layer}").double() / self.tokens
+        if not bool(torch.isfinite(found).all()):
+            raise NonFiniteError(f"The statistics of layer {layer} are not finite; gather them in dtype=torch.float32.")
+        return found
+
+    def solve(self, layer: int, keys: Tensor) -> Tensor:
+        """C⁻¹ · keys, (f, n) float64; a C without an inverse gets ``RIDGE`` on its diagonal."""
+        if layer not in self._factors:
+            moment = self.second_moment(layer)
+            factor, failed = torch.linalg.cholesky_ex(moment)
+            if int(failed):
+                moment.diagonal().add_(RIDGE * moment.diagonal().mean())
+                factor = torch.linalg.cholesky(moment)
+            self._factors[layer] = factor
+        return torch.cholesky_solve(keys.double(), self._factors[layer])
+
+    def without_preserved(self, layer: int, keys: Tensor, threshold: float) -> Tensor:
+        """P · keys, (f, n) float64: the part of keys in directions whose eigenvalue of C is below ``threshold``.
+
+        Raises ``MethodError`` when there are none, so that nothing could be written.
+        """
+        if layer not in self._spectra:
+            self._spectra[layer] = torch.linalg.eigh(self.second_moment(layer))
+        eigenvalues, vectors = self._spectra[layer]
+        if not bool((eigenvalues < threshold).any()):
+            raise MethodError(
+                f"No direction of layer {layer} has an eigenvalue below nullspace_threshold={threshold:g}: the "
+                f"smallest is {float(eigenvalues[0]):.3g}, the median {float(eigenvalues.median()):.3g}."
+            )
+        preserved = vectors[:, eigenvalues >= threshold]
+        return keys.double() - preserved @ (preserved.T @ keys.double())
+
+    def require(self, model: Model, layers: list[int]) -> None:
+        """Raise ``EditError`` when these are another model's statistics, or lack a layer."""
+        missing = [layer for layer in layers if layer not in self.layers]
+        if missing:
+            raise EditError(
+                f"The statistics in '{self.folder}' are of layers {list(self.layers)}, not of {missing[0]}."
+            )
+        now = fingerprint(model)
+        if now.shape != self._fingerprint.shape or not torch.allclose(now, self._fingerprint, rtol=LIKE, atol=1e-6):
+            raise EditError(
+                f"The statistics in '{self.folder}' were gathered for {self.about['model']}, not for {model.name}."
+            )
+
+    def record(self) -> dict[str, Any]:
+        """What an edit's record says of them."""
+        return {name: self.about[name] for name in ("text", "digest", "tokens")}
+
+    @cached_property
+    def _fingerprint(self) -> Tensor:
+        return self._read("fingerprint")
+
+    def _read(self, name: str) -> Tensor:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.folder / SUMS, framework="pt") as file:
+                return file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise EditError(f"The key statistics in '{self.folder}' are damaged.") from error
+
+
+def fingerprint(model: Model) -> Tensor:
+    """(≤ 64 + 1,) norms of the first input embeddings, and f: what edits of W_down leave as it is."""
+    rows = model.module.get_input_embeddings().weight[:64].detach().float().norm(dim=1).cpu()
+    return torch.cat([rows, torch.tensor([float(max(block.width for block in model.blocks))])])
+
+
+def require_statistics(statistics: Statistics | None, model: Model, layers: list[int]) -> dict[str, Any]:
+    """What an edit's record says of the covariance; raises ``EditError`` for statistics that do not fit."""
+    if statistics is None:
+        return {"covariance": "identity"}
+    statistics.require(model, layers)
+    return {"covariance": statistics.record()}

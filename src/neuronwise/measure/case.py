@@ -1,0 +1,93 @@
+"""All numbers of one case, before and after an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from neuronwise.data.facts import FactCase
+from neuronwise.edit.edit import Edit
+from neuronwise.measure.answers import Answered, ask, long_texts
+from neuronwise.measure.bootstrap import mean_interval
+from neuronwise.measure.figures import Figures, figures
+from neuronwise.measure.fluency import fluency
+from neuronwise.measure.questions import beginnings_of, questions_of
+from neuronwise.model.model import Model
+
+
+@dataclass(frozen=True)
+class CaseAnswers:
+    """What a model says now to all questions of one case; ``long`` are texts of 100 tokens, for its fluency."""
+
+    answers: tuple[Answered, ...]
+    long: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"answers": [answered.to_dict() for answered in self.answers], "long": list(self.long)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CaseAnswers:
+        return cls(tuple(Answered.from_dict(row) for row in content["answers"]), tuple(content["long"]))
+
+
+def ask_case(
+    model: Model,
+    case: FactCase,
+    before: CaseAnswers | None = None,
+    *,
+    free: bool = True,
+    fluency: bool = False,
+) -> CaseAnswers:
+    """Ask the model, as it is now, everything about ``case``.
+
+    ``before`` are its answers before the edit: its own words there are asked for again. ``free`` generates, ``fluency``
+    generates 100 tokens more (slow). Raises ``NonFiniteError`` when the model gives no finite probabilities.
+    """
+    answers = ask(model, questions_of(case), None if before is None else before.answers, free=free)
+    return CaseAnswers(tuple(answers), long_texts(model, beginnings_of(case)) if fluency else ())
+
+
+def case_figures(after: CaseAnswers, before: CaseAnswers | None = None) -> Figures:
+    """``figures`` of one case and, where texts were generated for it, their mean ``fluency``."""
+    found = figures(after.answers, None if before is None else before.answers)
+    return {**found, "fluency": fmean(map(fluency, after.long))} if after.long else found
+
+
+def measure_edit(
+    model: Model,
+    case: FactCase,
+    edit: Edit,
+    *,
+    before: CaseAnswers | None = None,
+    others: Sequence[Answered] = (),
+    free: bool = True,
+    fluency: bool = False,
+) -> Figures:
+    """Figures of one edit by their names; the model is left as it was.
+
+    ``before`` saves asking again when several edits of one case are compared (``ask_case``); ``others`` are answers
+    before the edit to questions about other facts (``ask(model, others_of(facts), free=False)``).
+    """
+    before = ask_case(model, case, free=free, fluency=fluency) if before is None else before
+    with edit.applied(model):
+        after = ask_case(model, case, before, free=free, fluency=fluency)
+        return {**case_figures(after, before), **others_figures(model, others)}
+
+
+def others_figures(model: Model, before: Sequence[Answered]) -> Figures:
+    """How many of other facts' answers are as they were ``before``; free generation only where it was asked then."""
+    if not before:
+        return {}
+    after = ask(model, [answered.question for answered in before], before, free=before[0].text is not None)
+    return figures(after, before)
+
+
+def means(rows: Iterable[Mapping[str, float]]) -> Figures:
+    """The mean of each figure over the cases that have it."""
+    rows = list(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {
+        name: found.mean for name in names if (found := mean_interval((row.get(name) for row in rows), resamples=1))
+    }

@@ -1,0 +1,57 @@
+"""The names of an evaluation's figures as a reader wants them: what is measured, and by which protocol."""
+
+from __future__ import annotations
+
+PROTOCOLS = {
+    "forced": "teacher-forced",
+    "free": "free generation",
+    "success": "p(new) > p(true)",
+    "magnitude": "p(new) − p(true)",
+}
+LABELS = {
+    "success": "Edit success",
+    "success_text": "Edit success, text alone",
+    "success_image": "Edit success, photo alone",
+    "generality": "Generality (paraphrases)",
+    "portability": "Portability, mean of kinds",
+    "locality": "Locality, mean of kinds",
+    "overediting": "Over-editing (same subject answers the new target)",
+    "unchanging": "Unchanging (same subject answers as before)",
+    "others_unchanged": "Other facts unchanged",
+    "efficacy": "CounterFact efficacy",
+    "paraphrase": "CounterFact paraphrase",
+    "neighborhood": "CounterFact neighborhood",
+    "fluency": "Fluency (n-gram entropy, bits)",
+}
+ORDER = (
+    "success", "success_text", "success_image", "generality", "portability", "portability_", "locality", "locality_",
+    "overediting", "unchanging", "others_unchanged", "efficacy", "paraphrase", "neighborhood", "fluency",
+)  # fmt: skip
+
+
+def described(name: str) -> tuple[str, str]:
+    """What a figure measures, and its protocol: "generality_free" → ("Generality (paraphrases)", "free generation")."""
+    what, _, protocol = name.rpartition("_")
+    if name in LABELS or protocol not in PROTOCOLS:
+        return LABELS.get(name, name), "100 tokens, greedy" if name == "fluency" else ""
+    told = PROTOCOLS[protocol]
+    if what == "neighborhood":
+        told = told.replace("p(new) > p(true)", "p(true) > p(new)").replace("p(new) − p(true)", "p(true) − p(new)")
+    if what in ("efficacy", "paraphrase", "neighborhood"):
+        return f"{LABELS[what]} {protocol}", told
+    if what not in LABELS:
+        group, _, kind = what.partition("_")
+        return f"{group.capitalize()}: {kind.replace('_', ' ')}", told
+    return LABELS[what], told
+
+
+def ordered(names: list[str]) -> list[str]:
+    """Figures in the order of a report: what the edit was for first."""
+
+    def place(name: str) -> tuple[int, str]:
+        what = name.rpartition("_")[0] if name.rpartition("_")[2] in PROTOCOLS else name
+        if what not in ORDER:
+            what = f"{what.partition('_')[0]}_"
+        return ORDER.index(what) if what in ORDER else len(ORDER), name
+
+    return sorted(names, key=place)

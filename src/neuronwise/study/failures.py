@@ -1,0 +1,30 @@
+"""What may happen to one case without ending a study."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+from neuronwise.errors import NeuronwiseError
+
+FAILURES = (NeuronwiseError, MemoryError, torch.OutOfMemoryError, RuntimeError)
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def reason(error: BaseException) -> str:
+    """The sentence that a failed case is recorded with; raises the error again when it is a defect, not a failure."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(mark in text for mark in NO_MEMORY):
+        release()
+        return f"out of memory: {text}" if text else "out of memory"
+    if isinstance(error, NeuronwiseError):
+        return text
+    raise error
+
+
+def release() -> None:
+    """Give memory back that nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,85 @@
+"""What an evaluation of an editor is made of: everything that its numbers hang on, as plain values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from neuronwise.data.facts import Fact, FactCase
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editors import EDITORS
+from neuronwise.errors import MethodError
+from neuronwise.model.model import Model
+
+
+@dataclass(frozen=True)
+class Maker:
+    """An editor with its settings: ``make(model, facts)`` gives the edit."""
+
+    name: str
+    function: Callable[..., Edit]
+    settings: Any = None
+    changes: Mapping[str, Any] | None = None
+    statistics: Any = None
+
+    def make(self, model: Model, facts: Sequence[Fact]) -> Edit:
+        """One edit of one fact, or of several together."""
+        request = facts[0] if len(facts) == 1 else list(facts)
+        given = {} if self.statistics is None else {"statistics": self.statistics}
+        return self.function(model, request, self.settings, **given, **(self.changes or {}))
+
+
+def maker(
+    editor: str | Callable[..., Edit], settings: Any, changes: Mapping[str, Any], statistics: Any, seed: int
+) -> Maker:
+    """An editor by its name or any function like one; raises ``MethodError`` for unknown names and settings."""
+    if not isinstance(editor, str):
+        return Maker(getattr(editor, "__name__", "editor"), editor, settings, changes, statistics)
+    if editor not in EDITORS:
+        raise MethodError(f"There is no editor {editor!r}; there are {', '.join(EDITORS)}.")
+    entry = EDITORS[editor]
+    known = [field.name for field in fields(entry.settings)]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise MethodError(f"{editor} has no setting {unknown[0]!r}; it has {', '.join(known)}.")
+    if statistics is not None and not entry.statistics:
+        raise MethodError(f"{editor} uses no key statistics; leave them out.")
+    if settings is None and "seed" in known:
+        changes = {"seed": seed, **changes}
+    return Maker(editor, entry.function, settings, changes, statistics)
+
+
+def recipe(model: Model, cases: Sequence[FactCase], maker: Maker, **choices: Any) -> dict[str, Any]:
+    """Model, data, editor and choices as plain JSON values."""
+    content = json.dumps([plain_case(case) for case in cases], ensure_ascii=False, sort_keys=True)
+    dtypes = dict.fromkeys(str(p.dtype) for p in model.module.parameters())
+    values = {
+        "model": model.name,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "dtype": ", ".join(dtypes),
+        "sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "cases": len(cases),
+        "editor": maker.name,
+        "settings": None if maker.settings is None else asdict(maker.settings),
+        "changes": dict(maker.changes or {}),
+        "statistics": None if maker.statistics is None else maker.statistics.record(),
+        **choices,
+    }
+    return json.loads(json.dumps(values, default=str))
+
+
+def plain_case(case: FactCase) -> dict[str, Any]:
+    def probes(kinds: Mapping[str, Any]) -> dict[str, Any]:
+        return {kind: [asdict(probe) for probe in found] for kind, found in kinds.items()}
+
+    return {
+        "id": case.id,
+        "fact": asdict(case.fact),
+        "paraphrases": list(case.paraphrases),
+        "portability": probes(case.portability),
+        "locality": probes(case.locality),
+        "generation": list(case.generation),
+    }

@@ -1,0 +1,130 @@
+"""The folder of a study: what was to be done (manifest), what is done (lines), and the table of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from neuronwise._version import __version__
+from neuronwise.errors import StudyError
+from neuronwise.neurons import write_json
+from neuronwise.study.lines import Lines, parsed
+
+MANIFEST, BEFORE, CASES, TABLE = "manifest.json", "before.jsonl", "cases.jsonl", "cases.parquet"
+
+
+class Store:
+    """``cases`` holds one row for each finished case, ``before`` what was found before anything was changed.
+
+    A folder goes on where it stopped when ``recipe`` (plain JSON values) is the one that it was begun with; ``about``
+    is noted beside it and may change. Raises
+    ``StudyError`` for another recipe, for a folder that holds something else, and where nothing can be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], schema: str, recipe: Mapping[str, Any], **about: Any) -> None:
+        self.folder = Path(folder)
+        require_table_writer()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            strange = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise StudyError(f"The folder '{self.folder}' cannot be made: {error.strerror}.") from error
+        if (self.folder / MANIFEST).exists():
+            _require_same(read_manifest(self.folder), schema, recipe, self.folder)
+        elif strange:
+            raise StudyError(f"'{self.folder}' holds other files and no {MANIFEST}; name a new folder.")
+        else:
+            content = {"schema": schema, "recipe": dict(recipe), **about, "versions": versions()}
+            write_json(self.folder / MANIFEST, content)
+        self.before = Lines(self.folder / BEFORE)
+        try:
+            self.cases = Lines(self.folder / CASES)
+        except BaseException:
+            self.before.close()
+            raise
+
+    def write_table(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write flat ``rows`` as Parquet, whole or not at all; a column that a row lacks is null there."""
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = list(rows)
+        names = dict.fromkeys(name for row in rows for name in row)
+        table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+        temporary = self.folder / f".{TABLE}.{os.getpid()}.partial"
+        try:
+            pyarrow.parquet.write_table(table, temporary)
+            temporary.replace(self.folder / TABLE)
+        except OSError as error:
+            raise StudyError(f"'{self.folder / TABLE}' cannot be written: {error.strerror or error}.") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.before.close()
+        self.cases.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of a study's folder; raises ``StudyError`` where there is none, or a damaged one."""
+    path = Path(folder) / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not {"schema", "recipe"} <= content.keys():
+            raise ValueError("no manifest")
+    except FileNotFoundError as error:
+        raise StudyError(f"'{folder}' is no study's folder: it has no {MANIFEST}.") from error
+    except (OSError, ValueError) as error:
+        raise StudyError(f"'{path}' is damaged; name a new folder.") from error
+    return content
+
+
+def read_cases(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The finished cases of a study's folder, which may still be written to by another process."""
+    path = Path(folder) / CASES
+    try:
+        return parsed(path.read_bytes(), path)[0]
+    except OSError as error:
+        raise StudyError(f"'{path}' cannot be read: {error.strerror}.") from error
+
+
+def versions() -> dict[str, str]:
+    import torch
+    import transformers
+
+    return {
+        "neuronwise": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def require_table_writer() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise StudyError("The table of a study needs pyarrow: pip install 'neuronwise[study]'.") from error
+
+
+def _require_same(manifest: Mapping[str, Any], schema: str, recipe: Mapping[str, Any], folder: Path) -> None:
+    if manifest["schema"] != schema:
+        raise StudyError(f"'{folder}' holds {manifest['schema']!r}; this writes {schema!r}: name a new folder.")
+    old, new = manifest["recipe"], json.loads(json.dumps(dict(recipe)))
+    different = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    if different:
+        name = different[0]
+        raise StudyError(
+            f"'{folder}' was begun with {name}={old.get(name)!r}, not {new.get(name)!r}; go on with the same recipe or "
+            "name a new folder."
+        )

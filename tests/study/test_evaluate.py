@@ -1,0 +1,274 @@
+"""Whole evaluations on a tiny model: rows, failures, kept edits, interruption and going on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import neuronwise as nw
+from neuronwise.data.facts import Fact, FactCase, Probe
+from neuronwise.errors import MethodError, NonFiniteError, StudyError
+from neuronwise.measure import ask_case, case_figures, measure_edit
+from neuronwise.study import TIMINGS, evaluate, flat_row, known_cases, read_cases, read_evaluation
+
+SUBJECTS = ("cat", "dog", "bear", "house", "France", "teddy")
+QUICK: dict[str, Any] = {"freeze_last": 0, "steps": 2, "others": 3}
+
+
+def cases(count: int = 6) -> list[FactCase]:
+    return [
+        FactCase(
+            subject,
+            Fact("the capital of {} is", subject, "red mat", "Paris"),
+            (f"{subject} is",),
+            {"reasoning": (Probe(f"the animal in {subject} sits on", ("mat", "blue")),)},
+            {
+                "relation_specificity": (Probe(f"the {subject} runs"),),
+                "neighborhood": (Probe("the capital of animal is", ("Paris",)),),
+            },
+        )
+        for subject in SUBJECTS[:count]
+    ]
+
+
+@pytest.fixture
+def model(tiny_folder: Path) -> nw.Model:
+    return nw.load(tiny_folder)
+
+
+def weights(model: nw.Model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.module.state_dict().items()}
+
+
+def same(model: nw.Model, before: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+
+
+def untimed(row: Any) -> Any:
+    return {**row, "cost": {name: value for name, value in row["cost"].items() if name not in TIMINGS}}
+
+
+def test_rows_hold_what_measuring_each_edit_gives(model: nw.Model) -> None:
+    before = weights(model)
+    found = evaluate(model, cases(2), freeze_last=0, steps=2, others=0)
+    assert same(model, before)
+    assert [row["reason"] for row in found.rows] == [None, None]
+    for case, row in zip(cases(2), found.rows, strict=True):
+        edit = nw.fine(model, case.fact, freeze_last=0, steps=2)
+        assert row["figures"] == measure_edit(model, case, edit)
+        assert row["before"] == case_figures(ask_case(model, case))
+        assert row["cost"]["parameters_changed"] == edit.parameters_changed
+        assert row["outcome"]["steps"] == edit.record["steps"]
+        with edit.applied(model):
+            texts = [answered.text for answered in ask_case(model, case).answers]
+        assert [text["after"] for text in row["texts"]] == texts
+    assert same(model, before)
+
+
+def test_edits_in_a_row_are_kept_at_once(model: nw.Model) -> None:
+    before = weights(model)
+    found = evaluate(model, cases(5), freeze_last=0, steps=2, others=0, sequential=3, rate=0.1)
+    assert same(model, before)
+    assert [row["kept"] for row in found.rows] == [3, 3, 3, 2, 2]
+    first = [ask_case(model, case) for case in cases(3)]
+    edits = []
+    for case in cases(3):
+        edits.append(nw.fine(model, case.fact, freeze_last=0, steps=2, rate=0.1))
+        edits[-1].apply(model)
+    for case, row, answers in zip(cases(3), found.rows, first, strict=False):
+        assert row["figures"] == case_figures(ask_case(model, case, answers), answers)
+    for edit in edits:
+        edit.revert(model)
+
+
+def test_several_facts_in_one_edit_bear_their_share(model: nw.Model) -> None:
+    seen = []
+
+    def several(model: nw.Model, facts: Any, settings: Any = None) -> nw.Edit:
+        seen.append(1 if isinstance(facts, Fact) else len(facts))
+        time.sleep(0.04)
+        return nw.fine(model, facts if isinstance(facts, Fact) else facts[0], freeze_last=0, steps=1)
+
+    found = evaluate(model, cases(3), several, batch=2, others=0)
+    assert seen == [2, 1]
+    assert found.rows[0]["cost"]["seconds"] == found.rows[1]["cost"]["seconds"]
+    assert found.recipe["editor"] == "several"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), NonFiniteError("no."),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])  # fmt: skip
+@pytest.mark.parametrize("sequential", [1, 3])
+def test_a_case_that_fails_is_recorded_and_the_others_go_on(
+    model: nw.Model, tmp_path: Path, error: Exception, sequential: int
+) -> None:
+    def fails(model: nw.Model, facts: Any, settings: Any = None) -> nw.Edit:
+        if facts.subject == "dog":
+            raise error
+        return nw.fine(model, facts, freeze_last=0, steps=1)
+
+    before = weights(model)
+    found = evaluate(model, cases(3), fails, out=tmp_path / "out", sequential=sequential, others=0, free=False)
+    assert same(model, before)
+    assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
+    reason = found.rows[1]["reason"]
+    assert "out of memory" in reason or "no." in reason
+    assert [row["kept"] for row in found.rows] == ([2, 2, 2] if sequential == 3 else [1, 0, 1])
+    assert found.means()["success_forced"].n == 2
+    assert read_cases(tmp_path / "out") == list(found.rows)
+
+
+def test_an_edit_that_breaks_the_model_fails_its_case(model: nw.Model) -> None:
+    def breaks(model: nw.Model, facts: Any, settings: Any = None) -> nw.Edit:
+        edit = nw.fine(model, facts, freeze_last=0, steps=1)
+        if facts.subject == "dog":
+            edit.deltas[0].left.fill_(1e38)
+        return edit
+
+    before = weights(model)
+    found = evaluate(model, cases(3), breaks, others=0, free=False)
+    assert same(model, before)
+    assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
+    assert found.rows[1]["reason"].startswith("after the edit: ")
+
+
+def test_a_case_that_cannot_be_asked_fails_alone(model: nw.Model) -> None:
+    bad = FactCase("bad", Fact("{} is", "cat", "unheard"))
+    found = evaluate(model, [bad, *cases(1)], freeze_last=0, steps=1, others=2)
+    assert [row["status"] for row in found.rows] == ["failed", "done"]
+    assert "unheard" in found.rows[0]["reason"]
+
+
+def test_a_defect_is_no_failed_case(model: nw.Model) -> None:
+    def wrong(model: nw.Model, facts: Any, settings: Any = None) -> nw.Edit:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        evaluate(model, cases(1), wrong, others=0)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(model: nw.Model, tmp_path: Path) -> None:
+    calls = []
+
+    def stops(model: nw.Model, facts: Any, settings: Any = None) -> nw.Edit:
+        calls.append(facts.subject)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return nw.fine(model, facts, freeze_last=0, steps=1)
+
+    before = weights(model)
+    options: dict[str, Any] = {"others": 3, "sequential": 2, "free": False}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, cases(), stops, out=tmp_path / "out", **options)
+    assert same(model, before)
+    assert [row["id"] for row in read_cases(tmp_path / "out")] == list(SUBJECTS[:4])
+    found = evaluate(model, cases(), stops, out=tmp_path / "out", **options)
+    assert calls[5:] == ["France", "teddy"]
+    whole = evaluate(model, cases(), stops, **options)
+    assert [untimed(row) for row in found.rows] == [untimed(row) for row in whole.rows]
+    again = evaluate(model, cases(), stops, out=tmp_path / "out", **options)
+    assert again.rows == found.rows
+    assert len(calls) == 7 + 6
+
+
+def test_the_table_is_the_lines(model: nw.Model, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found = evaluate(model, cases(3), out=tmp_path / "out", **QUICK)
+    table = parquet.read_table(tmp_path / "out" / "cases.parquet").to_pylist()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "cases.jsonl").read_text().splitlines()]
+    assert [{k: v for k, v in row.items() if v is not None} for row in table] == [
+        {k: v for k, v in flat_row(line).items() if v is not None} for line in lines
+    ]
+    assert table[0]["success_forced"] == found.rows[0]["figures"]["success_forced"]
+    assert read_evaluation(tmp_path / "out").rows == lines
+
+
+def test_another_recipe_is_refused(model: nw.Model, tmp_path: Path) -> None:
+    evaluate(model, cases(2), out=tmp_path / "out", free=False, **QUICK)
+    held = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for change in ({"n": 3}, {"seed": 1}, {"sequential": 2}):
+        with pytest.raises(StudyError, match="begun with"):
+            evaluate(model, cases(2), out=tmp_path / "out", free=False, **{**QUICK, **change})
+    with pytest.raises(StudyError, match="sha256"):
+        evaluate(model, list(reversed(cases(2))), out=tmp_path / "out", free=False, **QUICK)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == held
+
+
+def test_wrong_calls_are_said(model: nw.Model) -> None:
+    with pytest.raises(MethodError, match="no editor 'finest'"):
+        evaluate(model, cases(1), "finest")
+    with pytest.raises(MethodError, match="no setting 'm'"):
+        evaluate(model, cases(1), m=3)
+    with pytest.raises(StudyError, match="no cases"):
+        evaluate(model, [])
+    with pytest.raises(StudyError, match="id 'cat'"):
+        evaluate(model, cases(1) * 2)
+    with pytest.raises(StudyError, match="sequential is 0"):
+        evaluate(model, cases(1), sequential=0)
+
+
+def test_known_cases_are_those_whose_every_token_is_said(model: nw.Model, tmp_path: Path) -> None:
+    said = [model.run(prompt=f"the capital of {subject} is", max_new_tokens=2, chat=False) for subject in SUBJECTS[:2]]
+    words = [run.text.strip() for run in said]
+    true = [words[0], "giraffe" if words[1] != "giraffe" else "mat", None]
+    asked = [
+        FactCase(str(number), Fact("the capital of {} is", subject, "red", answer))
+        for number, (subject, answer) in enumerate(zip(SUBJECTS, true, strict=False))
+    ]
+    assert [case.id for case in known_cases(model, asked)] == ["0"]
+    found = evaluate(model, asked, known=True, out=tmp_path / "out", free=False, **QUICK)
+    assert [row["id"] for row in found.rows] == ["0"]
+    with pytest.raises(StudyError, match="none of the true answers"):
+        evaluate(model, asked[1:], known=True)
+
+
+def test_other_facts_are_neither_of_the_same_case_nor_subject(model: nw.Model) -> None:
+    alike = [*cases(2), FactCase("again", Fact("{} runs in", "cat", "red", "Paris"))]
+    found = evaluate(model, alike, freeze_last=0, steps=1, others=3, free=False, rate=1e-9)
+    assert found.means()["others_unchanged_forced"].mean == 1
+    together = evaluate(model, alike, freeze_last=0, steps=1, others=3, free=False, sequential=3)
+    assert "others_unchanged_forced" not in together.means()
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = [sys.argv[3]]
+import neuronwise as nw
+from study.test_evaluate import QUICK, cases
+from neuronwise.study import evaluate
+evaluate(nw.load(sys.argv[1]), cases(), out=sys.argv[2], **QUICK)
+"""
+
+
+def test_a_killed_run_resumed_is_the_uninterrupted_one(model: nw.Model, tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    chance = random.Random(0)
+    tests = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    (tmp_path / "run.py").write_text(SCRIPT)
+    for least in (0, 2):  # killed while asking before, then amid the edits
+        command = [sys.executable, str(tmp_path / "run.py"), str(tiny_folder), str(out), str(tests)]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+            watched = out / ("cases.jsonl" if least else "before.jsonl")
+            while process.poll() is None and not (watched.exists() and watched.read_bytes().count(b"\n") > least):
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.1))
+            process.kill()
+            process.wait()
+            assert watched.exists(), process.stderr and process.stderr.read().decode()
+    kept = read_cases(out)
+    assert len(kept) > 2
+    found = evaluate(model, cases(), out=out, **QUICK)
+    whole = evaluate(model, cases(), out=tmp_path / "whole", **QUICK)
+    assert [untimed(row) for row in found.rows] == [untimed(row) for row in whole.rows]
+    assert [row for row in found.rows if row["id"] in {k["id"] for k in kept}] == kept
+    lines = (out / "cases.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["id"] for line in lines) == sorted(SUBJECTS)

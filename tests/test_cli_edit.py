@@ -1,0 +1,156 @@
+"""`neuronwise edit`: texts before and after, an edit in a folder, one sentence for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import neuronwise as nw
+from neuronwise.edit import load_edit
+from test_cli import shell
+
+FACT = ("edit", "fact", "--prompt", "the capital of {} is", "--subject", "France", "--target", "house")
+QUICK = ("--set", "freeze_last=1", "--set", "rate=0.1", "--set", "alpha=0.0", "--set", "gamma=0.0")
+
+
+def test_a_fact_is_edited_saved_and_tried(tiny_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    out, adapter, merged = tmp_path / "out", tmp_path / "adapter", tmp_path / "deep" / "merged"
+    folders = ("--out", out, "--adapter", adapter, "--merge", merged)
+    done = shell(*FACT, *QUICK, "-m", tiny_folder, *folders, "--ask", "the cat sits", "--json", "--max-new-tokens", 3)
+    content = json.loads(done.stdout)
+    assert content["schema"] == "neuronwise.edited/1"
+    assert (content["method"], content["settings"]["rate"], content["model"]) == ("fine", 0.1, str(tiny_folder))
+    assert set(content["versions"]) == {"neuronwise", "torch", "transformers"}
+    first, second = content["texts"]
+    assert (first["prompt"], second["prompt"]) == ("the capital of France is", "the cat sits")
+    assert not first["before"].strip().startswith("house")
+    assert first["after"].strip().startswith("house")
+    edit = load_edit(out)
+    units = [str(nw.Neuron(d.layer, int(unit))) for d in edit.deltas for unit in d.units]  # type: ignore[union-attr]
+    assert content["neurons"] == units
+    assert content["parameters_changed"] == 32 * len(units)
+    assert content["written"]["edit"]["bytes"] == sum(file.stat().st_size for file in out.iterdir())
+    assert (adapter / "adapter_model.safetensors").is_file()
+    again = shell("edit", "apply", out, "--prompt", "the capital of France is", "--json", "--max-new-tokens", 3)
+    (row,) = json.loads(again.stdout)["texts"]
+    assert (row["before"], row["after"]) == (first["before"], first["after"])
+    text = nw.load(merged).run(prompt="the capital of France is", max_new_tokens=3, chat=False).text
+    assert text == first["after"]
+
+
+def test_people_see_a_table(tiny_folder: Path, tmp_path: Path) -> None:
+    done = shell(*FACT, *QUICK, "-m", tiny_folder, "--out", tmp_path / "out")
+    assert "before" in done.stdout
+    assert "numbers)" in done.stdout
+    assert f"edit: {tmp_path / 'out'}" in done.stdout
+    done = shell(*FACT, "--editor", "fine_tune", "--set", "steps=2", "-m", tiny_folder)
+    assert "and 38 more (1536 numbers)" in done.stdout
+
+
+def test_a_target_that_is_said_already_is_noted(tiny_folder: Path, tiny_model: Any) -> None:
+    said = tiny_model.run(prompt="the capital of France is", max_new_tokens=1, chat=False).text.strip()
+    done = shell(*FACT[:-1], said, *QUICK, "-m", tiny_folder, "--json")
+    assert "already" in done.stderr
+    assert json.loads(done.stdout)["texts"]
+
+
+def test_the_shell_names_every_editor() -> None:
+    from neuronwise.cli.edit import EDITOR_NAMES
+    from neuronwise.edit import EDITORS
+
+    assert tuple(EDITORS) == EDITOR_NAMES
+
+
+def test_settings_are_read_as_json() -> None:
+    from neuronwise.cli.edit import parse_settings
+
+    given = ["n=10", "rate=1e-3", "layer=none", "mode=L", 'paraphrases=["{} has"]', "signed=true", "path=a=b"]
+    assert parse_settings(given) == {
+        "n": 10, "rate": 1e-3, "layer": None, "mode": "L", "paraphrases": ["{} has"], "signed": True, "path": "a=b",
+    }  # fmt: skip
+
+
+BAD = {
+    "an unknown editor": ([*FACT, "--editor", "magic", "-m", "{model}"], "the editors are fine"),
+    "a prompt without its subject": (
+        ["edit", "fact", "--prompt", "the cat", "--subject", "France", "--target", "dog", "-m", "{model}"],
+        "no place {} for its subject",
+    ),
+    "an empty target": ([*FACT[:-1], " ", "-m", "{model}"], "target of a fact is empty"),
+    "a broken setting": ([*FACT, "--set", "n", "-m", "{model}"], "name=value"),
+    "an unknown setting": ([*FACT, "--set", "magic=1", "-m", "{model}"], "no setting 'magic'"),
+    "a setting of another kind": ([*FACT, "--set", "n=many", "-m", "{model}"], "n is of the kind of 5"),
+    "statistics for fine": ([*FACT, "--statistics", "{tmp}", "-m", "{model}"], "uses no key statistics"),
+    "statistics that are none": (
+        [*FACT, "--editor", "rome", "--statistics", "{tmp}", "-m", "{model}"],
+        "no key statistics",
+    ),
+    "a folder that is there": ([*FACT, "-m", "{model}", "--out", "{model}"], "there already"),
+    "one folder for two": ([*FACT, "-m", "{model}", "--out", "{tmp}/x", "--adapter", "{tmp}/x"], "a folder each"),
+    "a folder below a file": ([*FACT, "-m", "{model}", "--out", "{tmp}/text.jpg/x"], "cannot be written"),
+    "a missing photo": (["edit", "swap", "{tmp}/none.jpg", "--source", "cat", "--target", "dog"], "There is no file"),
+    "a text as photo": (["edit", "suppress", "{tmp}/text.jpg", "--concept", "dog"], "not an image"),
+    "a photo for a text model": (
+        ["edit", "swap", "{photo}", "--source", "cat", "--target", "dog", "-m", "{model}"],
+        "image",
+    ),
+    "no edit": (["edit", "apply", "{tmp}", "--prompt", "the", "-m", "{model}"], "no edit's folder"),
+    "nothing to do with an edit": (["edit", "apply", "{tmp}"], "Give --prompt"),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> dict[str, str]:
+    tmp = tmp_path_factory.mktemp("bad")
+    Image.linear_gradient("L").save(tmp / "photo.png")
+    (tmp / "text.jpg").write_text("no photo")
+    return {"tmp": str(tmp), "model": str(tiny_folder), "photo": str(tmp / "photo.png")}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_status_2(case: str, inputs: dict[str, str], tmp_path: Path) -> None:
+    arguments, expected = BAD[case]
+    filled = [argument.replace("{tmp}", inputs["tmp"]).replace("{model}", inputs["model"]) for argument in arguments]
+    filled = [argument.replace("{photo}", inputs["photo"]) for argument in filled]
+    if "--out" not in filled and filled[1] != "apply":
+        filled += ["--out", str(tmp_path / "out")]
+    done = shell(*filled, expect=2)
+    assert expected in done.stderr
+    assert done.stderr.startswith("neuronwise: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_to_write_leaves_nothing(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from neuronwise.edit import Edit
+    from neuronwise.errors import EditError
+
+    def full(*_: Any) -> None:
+        raise EditError("The disk is full.")
+
+    monkeypatch.setattr(Edit, "merge", full)
+    folders = ("--out", tmp_path / "out", "--merge", tmp_path / "merged")
+    done = shell(*FACT, *QUICK, "-m", tiny_folder, *folders, expect=2)
+    assert done.stderr == "neuronwise: The disk is full.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.builtin
+def test_words_of_captions(chelsea: Path, tmp_path: Path) -> None:
+    done = shell("edit", "swap", chelsea, "--source", "cat", "--target", "dog", "--out", tmp_path / "out", "--json",
+                 "--max-new-tokens", 12)  # fmt: skip
+    content = json.loads(done.stdout)
+    (row,) = content["texts"]
+    assert "cat" in row["before"]
+    assert row["after"] != row["before"]
+    assert load_edit(tmp_path / "out").record["method"] == "swap"
+    again = shell("edit", "apply", tmp_path / "out", "--image", chelsea, "--json", "--max-new-tokens", 12)
+    assert json.loads(again.stdout)["texts"][0]["after"] == row["after"]
+    done = shell("edit", "suppress", chelsea, "--concept", "cat", "--max-new-tokens", 12)
+    assert "before" in done.stdout
