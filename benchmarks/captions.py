@@ -17,21 +17,17 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import torch
 
 import neuronwise as nw
 from coco_captions import (
     Photo,
     add_line,
     caption,
-    caption_all,
     interval,
     kept,
     lines_of,
-    photos,
+    opened,
     repetition,
     spoken_objects,
 )  # fmt: skip
@@ -219,21 +215,10 @@ def report(singles: Sequence[dict[str, Any]], concepts: Sequence[dict[str, Any]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a folder with annotations/, train2017/ and val2017/")
-    parser.add_argument("--model", default="builtin")
     parser.add_argument("--photos", type=int, default=30, help="photos with an edit of their own")
     parser.add_argument("--others", type=int, default=1, help="other photos captioned under each edit")
     parser.add_argument("--left-out", type=int, default=6, help="train photos that the settings were chosen on")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path, default=Path("captions-results"))
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    model = nw.load(options.model)
-    shown = photos(options.folder)
-    caption_all(model, shown, options.out / "captions.jsonl")
+    options, model, shown = opened(parser, "captions-results")
     targets = one_token_names(model)
     train = [photo for photo in shown if photo.path.parent.name == "train2017"]
     used = {case.photo.name for case in cases(train, 1, targets)[: options.left_out]}

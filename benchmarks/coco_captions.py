@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import neuronwise as nw
 from neuronwise.data.objects import objects_named
@@ -104,3 +107,21 @@ def interval(values: Sequence[float | bool | None]) -> str:
     """Mean and 95 % bootstrap interval over cases; a dash without any."""
     found = mean_interval(None if value is None else float(value) for value in values)
     return f"{found.mean:.2f} ({found.low:.2f}–{found.high:.2f})" if found else "–"
+
+
+def opened(parser: argparse.ArgumentParser, results: str) -> tuple[argparse.Namespace, nw.Model, list[Photo]]:
+    """The options that all caption benchmarks share beside their own, the model, and its captions of the photos."""
+    parser.add_argument("folder", type=Path, help="a folder with annotations/, train2017/ and val2017/")
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--captions", type=Path, help="a captions.jsonl of another run, so that they are not made anew")
+    parser.add_argument("--out", type=Path, default=Path(results))
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model = nw.load(options.model)
+    shown = photos(options.folder)
+    caption_all(model, shown, options.captions or options.out / "captions.jsonl")
+    return options, model, shown

@@ -35,8 +35,9 @@ from neuronwise.edit.gather import gather_statistics
 from neuronwise.edit.statistics import ABOUT, Statistics
 from neuronwise.study import evaluate, known_cases
 
-FOR_SEARCH = 4  # facts of each set
+FOR_SEARCH = 3  # facts of each set
 STARTS = "The In A I He She It We On When After This For One As There"
+OTHERS = 20  # other facts that are asked before and after each edit
 FEWEST = 30  # cases measured where fewer edits than that are kept at once
 FIGURES = ("success_forced", "generality_forced", "locality_forced", "others_unchanged_forced")
 
@@ -64,17 +65,24 @@ for mode in ("L", "M"):
               norm_constraint=[5e-5, 5e-4, 2e-3, None])  # fmt: skip
 
 
-def sets(model: nw.Model, data: Path | None, seed: int) -> dict[str, list[FactCase]]:
-    """Known facts of each set in an order drawn by ``seed``."""
+def sets(model: nw.Model, options: argparse.Namespace) -> dict[str, list[FactCase]]:
+    """Known facts of each set in an order drawn by the seed; which are known is asked once and kept."""
     sources: dict[str, Sequence[FactCase]] = {"shipped": shipped_facts()}
-    if data is not None:
-        sources["counterfact"] = load_facts(data / "counterfact-2000.json").cases
-        sources["known facts"] = load_facts(data / "known-facts.json", seed=seed).cases
+    if options.data is not None:
+        sources["counterfact"] = load_facts(options.data / "counterfact-2000.json").cases
+        sources["known facts"] = load_facts(options.data / "known-facts.json", seed=options.seed).cases
     found = {}
     for name, source in sources.items():
-        cases = known_cases(model, source)
+        kept = options.out / f"known {name}.json"
+        if kept.is_file():
+            ids = set(json.loads(kept.read_text()))
+            cases = [case for case in source if case.id in ids]
+        else:
+            cases = known_cases(model, source)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps([case.id for case in cases]))
         print(f"{name}: {len(cases)} of {len(source)} records are known to the model", file=sys.stderr)
-        found[name] = random.Random(seed).sample(cases, len(cases))
+        found[name] = random.Random(options.seed).sample(cases, len(cases))
     return found
 
 
@@ -113,7 +121,7 @@ def search(options: argparse.Namespace, model: nw.Model, found: dict[str, list[F
         rows = json.loads(path.read_text()) if path.is_file() else []
         for changes in tries(name, options.tries, options.seed)[len(rows) :]:
             editor = CONTENDERS[name][0]
-            result = evaluate(model, cases, editor, free=False, others=30, seed=options.seed, changes=changes,
+            result = evaluate(model, cases, editor, free=False, others=OTHERS, seed=options.seed, changes=changes,
                               **given(editor, statistics))  # fmt: skip
             means = result.means()
             row = {"changes": changes, "quality": quality(means), "failed": len(result.failed)}
@@ -196,8 +204,8 @@ def _run(
 ) -> None:
     kept = list(cases[skip:])
     limit = min(len(kept), options.limit) if options.limit else len(kept)
-    result = evaluate(model, kept, editor, out=options.out / where, limit=limit, seed=options.seed, changes=changes,
-                      **more, **choices)  # fmt: skip
+    result = evaluate(model, kept, editor, out=options.out / where, limit=limit, seed=options.seed,
+                      others=OTHERS, changes=changes, **more, **choices)  # fmt: skip
     print(f"{where}: {len(result.rows)} cases, {len(result.failed)} failed", file=sys.stderr)
 
 
@@ -249,7 +257,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=20_000)
     parser.add_argument("--model", default="builtin-text")
     parser.add_argument("--editors", nargs="*", choices=list(CONTENDERS))
-    parser.add_argument("--tries", type=int, default=8)
+    parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--limit", type=int, help="cases of each set")
     parser.add_argument("--at-once", type=int, nargs="*", default=[1, 10, 50, 100])
     parser.add_argument("--fluency", action="store_true")
@@ -262,8 +270,9 @@ def main() -> int:
         print_report(options.out)
         return 0
     model = nw.load(options.model)
-    statistics = statistics_of(options, model) if options.step != "ablate" else None
-    STEPS[options.step](options, model, sets(model, options.data, options.seed), statistics)
+    wanted = options.step != "ablate" and any(EDITORS[CONTENDERS[name][0]].statistics for name in chosen(options))
+    statistics = statistics_of(options, model) if wanted else None
+    STEPS[options.step](options, model, sets(model, options), statistics)
     return 0
 
 

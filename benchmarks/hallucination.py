@@ -16,13 +16,10 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-
 import neuronwise as nw
-from coco_captions import Photo, add_line, caption, caption_all, interval, lines_of, photos, repetition, spoken_objects
+from coco_captions import Photo, add_line, caption, interval, lines_of, opened, repetition, spoken_objects
 from neuronwise.data.objects import objects_named
 from neuronwise.edit import suppress_neurons
 from neuronwise.locate import locate
@@ -114,22 +111,10 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a folder with annotations/, train2017/ and val2017/")
-    parser.add_argument("--model", default="builtin")
     parser.add_argument("--top", type=int, default=10, help="neurons suppressed")
     parser.add_argument("--made-on", type=int, default=5, help="photos that the neurons are found on")
     parser.add_argument("--least", type=int, default=8, help="photos that a category must be named on without support")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--captions", type=Path, help="a captions.jsonl of captions.py, so that they are not made anew")
-    parser.add_argument("--out", type=Path, default=Path("hallucination-results"))
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    model = nw.load(options.model)
-    shown = photos(options.folder)
-    caption_all(model, shown, options.captions or options.out / "captions.jsonl")
+    options, model, shown = opened(parser, "hallucination-results")
     counts: dict[str, int] = {}
     unsupported = true = 0
     for photo in shown:

@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import neuronwise as nw
 from captions import Case, cases, one_token_names
-from coco_captions import add_line, caption, caption_all, interval, lines_of, photos
+from coco_captions import add_line, caption, interval, lines_of, opened
 from neuronwise.data.objects import PERSON
 from neuronwise.edit import fine, swap
 from neuronwise.edit.modalities import MODALITIES, asked
@@ -90,20 +89,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a folder with annotations/, train2017/ and val2017/")
-    parser.add_argument("--model", default="builtin")
     parser.add_argument("--photos", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--captions", type=Path, help="a captions.jsonl of captions.py, so that they are not made anew")
-    parser.add_argument("--out", type=Path, default=Path("modalities-results"))
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    model = nw.load(options.model)
-    shown = photos(options.folder)
-    caption_all(model, shown, options.captions or options.out / "captions.jsonl")
+    options, model, shown = opened(parser, "modalities-results")
     chosen = [case for case in cases(shown, options.seed, one_token_names(model)) if case.category != PERSON][
         : options.photos
     ]

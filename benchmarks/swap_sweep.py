@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
-
-import torch
 
 import neuronwise as nw
 from captions import Case, cases, one_token_names
-from coco_captions import add_line, caption, caption_all, interval, kept, lines_of, photos, repetition
+from coco_captions import add_line, caption, interval, kept, lines_of, opened, repetition
 from neuronwise.edit import swap
 from neuronwise.edit.words import names
 from neuronwise.errors import NeuronwiseError
@@ -57,20 +54,9 @@ def measure(model: nw.Model, run: nw.Run, case: Case, others: list[Any], changes
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a folder with annotations/, train2017/ and val2017/")
-    parser.add_argument("--model", default="builtin")
     parser.add_argument("--photos", type=int, default=6)
     parser.add_argument("--others", type=int, default=1, help="other photos that show the side effect")
-    parser.add_argument("--out", type=Path, default=Path("swap-sweep"))
-    parser.add_argument("--captions", type=Path, help="a captions.jsonl of captions.py, so that they are not made anew")
-    parser.add_argument("--threads", type=int)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    model = nw.load(options.model)
-    shown = photos(options.folder)
-    caption_all(model, shown, options.captions or options.out / "captions.jsonl")
+    options, model, shown = opened(parser, "swap-sweep")
     train = [photo for photo in shown if photo.path.parent.name == "train2017"]
     chosen = cases(train, 1, one_token_names(model))[: options.photos]
     path = options.out / "sweep.jsonl"

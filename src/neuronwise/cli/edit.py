@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = "neuronwise.edited/1"
 SHOWN = 10  # neurons that are printed by name
 # Named here so that --help does not have to load torch; a test compares them with the table of editors.
-EDITOR_NAMES = ("fine", "fine_tune", "knowledge_neurons", "rome", "memit", "pmet", "alphaedit")
+EDITOR_NAMES = ("fine", "fine_specific", "fine_tune", "knowledge_neurons", "rome", "memit", "pmet", "alphaedit")
 
 edit_app = typer.Typer(no_args_is_help=True, help="Change what a model knows, keep the change as a folder, try it.")
 app.add_typer(edit_app, name="edit")

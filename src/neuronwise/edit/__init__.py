@@ -4,7 +4,7 @@ from neuronwise.edit.alphaedit import AlphaEditSettings, alphaedit
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms, load_edit
 from neuronwise.edit.editors import EDITORS, Editor
-from neuronwise.edit.fine import FineSettings, fine, fine_each
+from neuronwise.edit.fine import FineSettings, SpecificSettings, fine, fine_each, fine_specific
 from neuronwise.edit.fine_tune import FineTuneSettings, fine_tune
 from neuronwise.edit.gather import gather_statistics, statistics_size
 from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings, knowledge_neurons
@@ -18,8 +18,8 @@ from neuronwise.edit.swap import SwapSettings, swap
 
 __all__ = [
     "EDITORS", "MODALITIES", "AlphaEditSettings", "Delta", "Edit", "Editor", "FineSettings", "FineTuneSettings",
-    "KnowledgeNeuronsSettings", "MemitSettings", "PmetSettings", "RomeSettings", "Statistics", "SuppressSettings",
-    "SwapSettings", "alphaedit", "asked", "column_norms", "fine", "fine_each", "fine_tune", "gather_statistics",
-    "knowledge_neurons", "load_edit", "memit", "pmet", "rome", "statistics_size", "suppress", "suppress_neurons",
-    "swap",
+    "KnowledgeNeuronsSettings", "MemitSettings", "PmetSettings", "RomeSettings", "SpecificSettings", "Statistics",
+    "SuppressSettings", "SwapSettings", "alphaedit", "asked", "column_norms", "fine", "fine_each", "fine_specific",
+    "fine_tune", "gather_statistics", "knowledge_neurons", "load_edit", "memit", "pmet", "rome", "statistics_size",
+    "suppress", "suppress_neurons", "swap",
 ]  # fmt: skip

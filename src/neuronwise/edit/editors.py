@@ -8,7 +8,7 @@ from typing import Any
 
 from neuronwise.edit.alphaedit import AlphaEditSettings, alphaedit
 from neuronwise.edit.edit import Edit
-from neuronwise.edit.fine import FineSettings, fine
+from neuronwise.edit.fine import FineSettings, SpecificSettings, fine, fine_specific
 from neuronwise.edit.fine_tune import FineTuneSettings, fine_tune
 from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings, knowledge_neurons
 from neuronwise.edit.memit import MemitSettings, memit
@@ -27,6 +27,7 @@ class Editor:
 
 EDITORS: dict[str, Editor] = {
     "fine": Editor(fine, FineSettings),
+    "fine_specific": Editor(fine_specific, SpecificSettings, statistics=True),
     "fine_tune": Editor(fine_tune, FineTuneSettings),
     "knowledge_neurons": Editor(knowledge_neurons, KnowledgeNeuronsSettings),
     "rome": Editor(rome, RomeSettings, statistics=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from neuronwise.data.facts import Fact
@@ -12,22 +13,28 @@ from neuronwise.edit.fine.change import Change, lowest_layer
 from neuronwise.edit.fine.choose import choose, observe
 from neuronwise.edit.fine.optimize import Attempt, optimize
 from neuronwise.edit.fine.settings import PRESETS, FineSettings
+from neuronwise.edit.fine.specific import SpecificSettings, fine_specific
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.request import forced, listed
+from neuronwise.edit.statistics import Statistics
+from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
 TOGETHER = 8  # requests that pass the model side by side
+RECIPES = ("published", "specific")
 BANDS = 3  # requests pass together when the lowest layers they change lie in the same third of the model
 
 
 def fine(
     model: Model,
     facts: Fact | Sequence[Fact],
-    settings: FineSettings | None = None,
+    settings: FineSettings | SpecificSettings | None = None,
     *,
+    recipe: str = "published",
     image: Any = None,
     together: int = TOGETHER,
+    statistics: Statistics | None = None,
     **changes: Any,
 ) -> Edit:
     """An edit that makes ``model`` complete each fact's prompt by its new target; the model is left as it is.
@@ -36,10 +43,23 @@ def fine(
     does; ``together`` is how many pass the model side by side, which changes the time and not the result. ``image``
     asks together with a photo. ``changes`` are single settings, such as ``n=10``; without ``settings`` the preset for
     the model's family holds. The record says how many steps were taken and the probability that each target token
-    reached, one list for each fact. Raises ``NonFiniteError`` for a loss that is not finite, and ``MethodError`` for
-    settings that leave no neuron to edit.
+    reached, one list for each fact.
+
+    ``recipe="specific"`` (ours) goes another way, that of ``fine_specific``, whose settings ``changes`` then are and
+    which alone takes ``statistics``. Raises ``NonFiniteError`` for a loss that is not finite, and ``MethodError`` for
+    an unknown recipe and for settings that leave no neuron to edit.
     """
     facts = listed(facts)
+    if recipe not in RECIPES:
+        raise MethodError(f"recipe={recipe!r} is unknown; choose {' or '.join(RECIPES)}.")
+    if isinstance(settings, SpecificSettings) or (recipe == "specific" and settings is None):
+        if image is not None:
+            facts = [replace(fact, image=str(image)) for fact in facts]  # refused there in a sentence
+        return fine_specific(model, facts, settings, statistics=statistics, **changes)
+    if recipe == "specific":
+        raise MethodError("recipe='specific' takes SpecificSettings; these are settings of the published recipe.")
+    if statistics is not None:
+        raise MethodError("The published recipe uses no key statistics; leave them out or choose recipe='specific'.")
     edits = fine_each(model, facts, settings, image=image, together=together, **changes)
     if len(edits) == 1:
         return edits[0]
@@ -86,4 +106,4 @@ def _edit(model: Model, fact: Fact, settings: FineSettings, attempt: Attempt, pr
     return Edit(deltas, made("fine", model, settings, [fact], **outcome), column_norms(model, deltas))
 
 
-__all__ = ["PRESETS", "TOGETHER", "FineSettings", "fine", "fine_each"]
+__all__ = ["PRESETS", "RECIPES", "TOGETHER", "FineSettings", "SpecificSettings", "fine", "fine_each", "fine_specific"]

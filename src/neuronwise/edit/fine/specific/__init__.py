@@ -1,0 +1,98 @@
+"""The specific recipe: one layer's neurons that answer to the subject write one vector ("Beyond the published recipe")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from neuronwise.data.facts import Fact
+from neuronwise.edit.contexts import contexts
+from neuronwise.edit.delta import Delta
+from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.fine.specific.gate import gate
+from neuronwise.edit.fine.specific.moments import Moments, moments
+from neuronwise.edit.fine.specific.newton import search
+from neuronwise.edit.fine.specific.settings import PRESETS, SpecificSettings
+from neuronwise.edit.keys import act, critical_layers, look, writer_in
+from neuronwise.edit.passages import fact_passage, require_text
+from neuronwise.edit.presets import resolved
+from neuronwise.edit.record import made
+from neuronwise.edit.request import forced, listed, target_ids
+from neuronwise.edit.statistics import Statistics
+from neuronwise.edit.tails import from_subject
+from neuronwise.model.hooks import Hooks
+from neuronwise.model.model import Model
+
+
+def fine_specific(
+    model: Model,
+    facts: Fact | Sequence[Fact],
+    settings: SpecificSettings | None = None,
+    *,
+    statistics: Statistics | None = None,
+    **changes: Any,
+) -> Edit:
+    """An edit that answers to the facts' subjects and to little else; the model is left as it is.
+
+    In one layer n neurons and weights k̂ are solved such that k̂·a is 1 at the subject and small on other text
+    (``gate``); value vector i gains k̂_i·z, z the least vector that makes the new target likely on the prompt and
+    behind self-written prefixes (``newton``). Several facts are learned each by itself and their deltas added.
+    ``statistics`` stand in for the text that the model else writes itself, once. The record says what was solved
+    with, the probability of each target token with the edit in, and how many passes were made. Raises
+    ``MethodError`` for models without one dense writer in the layer and for facts with a photo, ``EditError`` for
+    statistics of another model, ``NonFiniteError``.
+    """
+    facts = listed(facts)
+    require_text(model, facts, "The specific recipe")
+    settings = resolved(model, settings, PRESETS, changes)
+    chosen = None if settings.layer is None else [settings.layer]
+    (layer,) = critical_layers(model, chosen, (settings.depth, settings.depth))
+    known = moments(model, layer, settings, statistics)
+    prefixes = contexts(model, ((settings.prefix_tokens, settings.prefixes),), settings.seed)
+    found = [_learned(model, fact, layer, prefixes, known, settings) for fact in facts]
+    outcome = {name: [one[name] for _, one in found] if len(found) > 1 else found[0][1][name] for name in found[0][1]}
+    deltas = tuple(delta for delta, _ in found)
+    outcome |= {"layer": layer, "moments": known.record, "prefixes": list(prefixes[1:])}
+    notes = [f"{fact.target_new!r} is what the model says already." for fact, (_, one) in zip(facts, found, strict=True)
+             if one["said_before"]]  # fmt: skip
+    if notes:
+        outcome["note"] = notes[0] if len(facts) == 1 else notes
+    return Edit(deltas, made("fine_specific", model, settings, facts, **outcome), column_norms(model, deltas))
+
+
+def _learned(
+    model: Model, fact: Fact, layer: int, prefixes: Sequence[str], known: Moments, settings: SpecificSettings
+) -> tuple[Delta, dict[str, Any]]:
+    target = target_ids(model, fact.target_new)
+    passages = [fact_passage(model, fact, prefix, target[:-1]) for prefix in prefixes]
+    with from_subject(model, passages) as batch:
+        seen = look(model, batch, [layer])
+        # At the first position activations are of their own kind: a subject there is known by its prefixed places.
+        at = [number for number, passage in enumerate(passages) if passage.subject > 0] or [0]
+        units, weights = gate(known, seen.keys[layer][at].mean(0), settings.n)
+        size = float(seen.stream[layer][at].norm(dim=1).mean())
+        block = model.blocks[layer]
+        found = search(model, block, batch, target, units, weights, size, settings)
+        gates = seen.keys[layer][:, units] @ weights
+    left = torch.outer(found.value, weights).contiguous()
+    delta = Delta(layer, writer_in(model, layer).path, left, units=units)
+    reached = probabilities(model, fact, delta)
+    return delta, {
+        "steps": found.steps, "probabilities": reached, "gates": gates.tolist(), "said_before": found.said == target,
+        "relative_norm": float(found.value.norm()) / size,
+    }  # fmt: skip
+
+
+def probabilities(model: Model, fact: Fact, delta: Delta) -> list[float]:
+    """Those of each target token on the bare prompt with ``delta`` in the weights."""
+    request = forced(model, fact)
+    with torch.no_grad(), Hooks() as hooks:
+        act(hooks, model, [delta])
+        logits = model.forward(request.forced_inputs(), rows=[request.row(k) for k in range(len(request.output_ids))])
+    likely = logits[0].float().softmax(-1)
+    return [float(likely[place, token]) for place, token in enumerate(request.output_ids)]
+
+
+__all__ = ["PRESETS", "SpecificSettings", "fine_specific"]

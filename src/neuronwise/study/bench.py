@@ -1,0 +1,203 @@
+"""What the cases of a study work with: the model, the photos, and what is said of them before anything is changed."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from neuronwise.data.objects import COCO_CATEGORIES
+from neuronwise.data.photos import Captioned, Photos
+from neuronwise.errors import ImageError, StudyError
+from neuronwise.images import open_image
+from neuronwise.images.inpaint import Inpainter
+from neuronwise.images.masks import Mask, dilated
+from neuronwise.measure.nouns import names
+from neuronwise.model.model import Model
+from neuronwise.model.run import Run
+from neuronwise.study.before import Progress, silent
+from neuronwise.study.keys import Recipe
+from neuronwise.study.lines import Lines
+from neuronwise.study.shown import Shown, lacks, object_mask, shows, word_for
+
+RUNS = 48  # runs that are held at once
+
+
+class Bench:
+    """``model``, ``recipe`` and ``photos`` of a study, and what several cases need, made once.
+
+    ``notes`` keep it over a kill, ``folder`` holds inpainted photos; without either everything is in memory alone.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        recipe: Recipe,
+        photos: Photos,
+        *,
+        notes: Lines | None = None,
+        folder: Path | None = None,
+        tell: Progress = silent,
+    ) -> None:
+        self.model, self.recipe, self.photos, self.tell = model, recipe, photos, tell
+        self._notes = notes
+        self._kept = {(row["part"], row["key"]): row["value"] for row in (notes.rows if notes else ())}
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._inpainter: Inpainter | None = None
+        self._cache = None if folder is None else folder / "inpainted"
+        self.by_id = {photo.id: photo for photo in photos}
+        if len(self.by_id) < len(photos):
+            raise StudyError(f"Two photos of {photos.source} have the same id; each needs its own.")
+
+    def kept(self, part: str, key: str, make: Callable[[], Any]) -> Any:
+        """What ``make()`` gives (plain JSON values), made once in the whole study, kills included."""
+        if (part, key) not in self._kept:
+            value = make()
+            if self._notes is not None:
+                self._notes.append({"part": part, "key": key, "value": value})
+            self._kept[part, key] = value
+        return self._kept[part, key]
+
+    def random(self, *key: Any) -> random.Random:
+        """A generator that hangs on the recipe's seed and this key alone."""
+        return random.Random("/".join(map(str, (self.recipe.seed, *key))))
+
+    @cached_property
+    def captions(self) -> dict[str, str]:
+        """What the model says of every photo, by the photo's id, before anything is changed; asked once, first.
+
+        Photos that cannot be opened are left out, see ``unread``.
+        """
+        found = {}
+        for number, photo in enumerate(self.photos, 1):
+            said = self._said(photo)
+            if "reason" not in said:
+                found[photo.id] = self.model.decode_ids(said["output_ids"]).strip()
+            self.tell("captions before", number, len(self.photos))
+        return found
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Why photos could not be captioned, by their id."""
+        kept = {key: value for (part, key), value in self._kept.items() if part == "caption"}
+        return {key: value["reason"] for key, value in kept.items() if "reason" in value}
+
+    def _said(self, photo: Captioned) -> dict[str, Any]:
+        def ask() -> dict[str, Any]:
+            try:
+                run = self.model.run(photo.path, self.recipe.prompt, max_new_tokens=self.recipe.max_new_tokens)
+            except ImageError as error:
+                return {"reason": str(error)}
+            return {"output_ids": run.output_ids}
+
+        return self.kept("caption", photo.id, ask)
+
+    def run(self, photo: Captioned) -> Run:
+        """The run that captioned a photo, made again from its tokens without generating."""
+        if photo.id in self._runs:
+            self._runs.move_to_end(photo.id)
+            return self._runs[photo.id]
+        ids = self._said(photo)["output_ids"]
+        prompted, image = self.model.read(photo.path, self.recipe.prompt)
+        run = Run(self.model, prompted, list(ids), [], image, None, self.recipe.max_new_tokens)
+        self._runs[photo.id] = run
+        if len(self._runs) > RUNS:
+            self._runs.popitem(last=False)
+        return run
+
+    def say(self, photo: Captioned) -> str:
+        """What the model says of a photo now, with whatever intervention is in force."""
+        return self.model.run(photo.path, self.recipe.prompt, max_new_tokens=self.recipe.max_new_tokens).text
+
+    @cached_property
+    def _concepts(self) -> tuple[dict[str, Shown], dict[str, str]]:
+        auto = self.recipe.concepts == "auto"
+        found: dict[str, Shown] = {}
+        skipped: dict[str, str] = {}
+        for concept in COCO_CATEGORIES if auto else self.recipe.concepts:
+            said = [p for p in self.photos if names(self.captions.get(p.id, ""), concept)]
+            seen = [photo for photo in said if shows(photo, concept)]
+            least = self.recipe.at_least
+            if len(seen) >= least:
+                found[concept] = self._shown(concept, seen)
+            elif not said:
+                skipped[concept] = "no caption names it"
+            else:
+                skipped[concept] = (
+                    f"{len(said)} captions name it, {len(seen)} of photos that show it; at_least is {least}"
+                )
+        if not found:
+            reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items() if why != "no caption names it")
+            raise StudyError(
+                f"No concept has enough photos among the {len(self.captions)} captioned ones ({reasons or 'no caption '
+                'names any'}); give more photos or a lower at_least."
+            )
+        return found, skipped
+
+    @property
+    def concepts(self) -> dict[str, Shown]:
+        """The concepts of the study by their names, each with its photos; raises ``StudyError`` when there is none."""
+        return self._concepts[0]
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Why concepts of the recipe are left out."""
+        return self._concepts[1]
+
+    def skip(self, concept: str, why: str) -> None:
+        """Leave a concept out, with the reason."""
+        if self.concepts.pop(concept, None) is not None:
+            self.skipped[concept] = why
+
+    def _shown(self, concept: str, photos: list[Captioned]) -> Shown:
+        self.random("photos", concept).shuffle(photos)
+        chosen = tuple(photos[: self.recipe.most])
+        words = tuple(word_for(self.captions[photo.id], concept) for photo in chosen)
+        masked = tuple(photo for photo in chosen if self._maskable(photo, concept))
+        return Shown(concept, chosen, words, masked)
+
+    def without(self, concept: str, count: int, *key: Any) -> list[Captioned]:
+        """``count`` photos on which nothing speaks for a concept, drawn by the seed (fewer where there are not)."""
+        there = [p for p in self.photos if p.id in self.captions and lacks(p, self.captions[p.id], concept)]
+        return self.random("without", concept, *key).sample(there, min(count, len(there)))
+
+    @property
+    def _ready_made(self) -> bool:
+        return self.recipe.inpainting.startswith("folder:")
+
+    def _maskable(self, photo: Captioned, concept: str) -> bool:
+        try:
+            if self._ready_made:
+                self.inpainted(photo, concept)
+            else:
+                object_mask(photo, concept)
+        except ImageError:
+            return False
+        return True
+
+    def mask(self, photo: Captioned, concept: str) -> Mask:
+        """(H, W) of booleans: where the concept is on a photo, not dilated; raises ``ImageError`` where not known."""
+        return object_mask(photo, concept)
+
+    def inpainted(self, photo: Captioned, concept: str) -> Image.Image:
+        """The photo without the concept: its dilated mask filled by the recipe's inpainting, or a ready-made one."""
+        if self._inpainter is None:
+            self._inpainter = Inpainter(self.recipe.inpainting, cache=self._cache)
+        image = open_image(photo.path)
+        if self._ready_made:
+            mask = np.ones((image.height, image.width), bool)
+        else:
+            mask = dilated(object_mask(photo, concept), self.recipe.dilation)
+        return self._inpainter(image, mask, name=photo.path.name)
+
+    def photos_of(self, ids: Sequence[str]) -> list[Captioned]:
+        """Photos by their ids."""
+        return [self.by_id[name] for name in ids]
+
+

@@ -1,0 +1,190 @@
+"""The methods that a recipe names, and the neurons that each finds for a concept on several photos."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import zlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationInfo, field_validator
+
+from neuronwise.data.photos import Captioned
+from neuronwise.errors import ImageError, MethodError
+from neuronwise.locate import METHODS, TWO_STAGE, TwoStage, two_stage
+from neuronwise.locate.activation_difference import on_another_photo
+from neuronwise.locate.controls import random_same_layers
+from neuronwise.locate.together import locate_together
+from neuronwise.locate.two_stage import Pair
+from neuronwise.neurons import NeuronSet
+from neuronwise.study.bench import Bench
+from neuronwise.study.keys import STRICT, Positive, Text, once
+from neuronwise.study.shown import Shown
+
+SAME_LAYERS = "random_same_layers"
+NAMES = (*METHODS, TWO_STAGE, SAME_LAYERS)
+FOUND = "found"  # in place of a number: as many as a filter found
+Count = Positive | Literal["found"]
+
+
+class Method(BaseModel):
+    """One method with its options. ``name``: how the tables call it; ``agree``: as of ``locate_together``.
+
+    ``like``: the name of the method whose layers ``random_same_layers`` takes. ``K``: other numbers of neurons than the
+    recipe's. ``sweep``: options with several values each; every combination is a method of its own.
+    """
+
+    model_config = STRICT
+    method: Text
+    name: Text | None = None
+    options: dict[str, Any] = {}
+    sweep: dict[str, list[Any]] = {}
+    agree: Literal["mean", "vote"] = "mean"
+    like: Text | None = None
+    K: list[Count] | None = None
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in NAMES:
+            raise ValueError(f"there is no method {method!r}; there are {', '.join(NAMES)}")
+        return method
+
+    @field_validator("options")
+    @classmethod
+    def _fitting(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "method" in info.data:
+            require_options(info.data["method"], options)
+        return options
+
+    @field_validator("sweep")
+    @classmethod
+    def _all_fitting(cls, sweep: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
+        for chosen in combinations(sweep) if "method" in info.data else ():
+            require_options(info.data["method"], chosen)
+        return sweep
+
+    @field_validator("K")
+    @classmethod
+    def _each_once(cls, counts: list[Any] | None) -> list[Any] | None:
+        return None if counts is None else once(counts)
+
+    @property
+    def called(self) -> str:
+        """Its name in tables: the given one, or the method's with what is not default."""
+        if self.name:
+            return self.name
+        return " ".join([self.method, *(f"{name}={value}" for name, value in self.options.items())])
+
+    @property
+    def filters(self) -> bool:
+        """Whether how many neurons it finds is its own affair."""
+        return self.method == TWO_STAGE
+
+
+def combinations(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+
+
+def each(methods: Sequence[Method]) -> list[Method]:
+    """The methods with every sweep written out."""
+    found = []
+    for method in methods:
+        for chosen in combinations(method.sweep):
+            name = method.name
+            if name and chosen:
+                name = " ".join([name, *(f"{key}={value}" for key, value in chosen.items())])
+            found.append(method.model_copy(update={"options": {**method.options, **chosen}, "sweep": {}, "name": name}))
+    return found
+
+
+def as_methods(listed: Any) -> Any:
+    """Names in place of whole entries, as a recipe may write them."""
+    return [{"method": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else listed
+
+
+def checked(methods: list[Method]) -> list[Method]:
+    """The list itself; raises ``ValueError`` for names that are there twice and for a ``like`` that is not there."""
+    called = once([method.called for method in each(methods)])
+    for method in methods:
+        if method.like is not None and (method.method != SAME_LAYERS or method.like not in called):
+            raise ValueError(f"like={method.like!r} names none of the methods, or stands at one that is not random")
+    if any(m.method == SAME_LAYERS for m in methods) and all(m.method == SAME_LAYERS for m in methods):
+        raise ValueError(f"{SAME_LAYERS} takes the layers of another method's neurons; name one more method")
+    return methods
+
+
+def require_options(method: str, options: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for options that a method does not have, and for settings that are impossible."""
+    if method == TWO_STAGE:
+        known = list(TwoStage.__dataclass_fields__)
+    elif method == SAME_LAYERS:
+        known = ["seed"]
+    else:
+        parameters = inspect.signature(METHODS[method]).parameters.items()
+        known = [name for name, parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    if method == TWO_STAGE:
+        try:
+            TwoStage(**options)
+        except (MethodError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+
+def neurons_for(
+    bench: Bench, shown: Shown, found_on: Sequence[Captioned], method: Method, top: int | None, nothing: int
+) -> NeuronSet:
+    """The ``top`` neurons (all that a filter lets through for None) for a concept by what photos ``found_on`` show.
+
+    ``nothing``: so many photos without the concept tell the thresholds "null". Not for ``random_same_layers``.
+    """
+    runs = [bench.run(photo) for photo in found_on]
+    words = [shown.word(photo) for photo in found_on]
+    options = dict(method.options)
+    if method.method == "random":
+        options.setdefault("seed", seed_of(bench, shown.name))
+    if not method.filters:
+        assert top is not None
+        return locate_together(
+            bench.model, runs, words, method=method.method, top=top, agree=method.agree, **options
+        )
+    pairs = [
+        (run, run.target(word), bench.inpainted(photo, shown.name))
+        for run, word, photo in zip(runs, words, found_on, strict=True)
+    ]
+    settings = TwoStage(**options)
+    null = null_pairs(bench, shown.name, pairs[0], nothing) if "null" in (settings.difference, settings.gradient) else []
+    return two_stage(bench.model, pairs, settings, null=null, top=top)
+
+
+def null_pairs(bench: Bench, concept: str, like: Pair, count: int) -> list[Pair]:
+    """Photos without the concept, read with the output of ``like`` forced, and an object of theirs taken out.
+
+    Photos that make another prompt than ``like`` (other sizes, in some models) are left out.
+    """
+    run, target, _ = like
+    found: list[Pair] = []
+    for photo in bench.without(concept, len(bench.photos), "null"):
+        for category in sorted(photo.categories()):
+            try:
+                inpainted = bench.inpainted(photo, category)
+                found.append((on_another_photo(bench.model, run, photo.path), target, inpainted))
+                break
+            except (MethodError, ImageError):
+                continue
+        if len(found) == count:
+            break
+    return found
+
+
+def controls(bench: Bench, shown: Shown, like: NeuronSet, options: dict[str, Any]) -> NeuronSet:
+    """As many random neurons of the same layers."""
+    return random_same_layers(bench.model, like, seed=options.get("seed", seed_of(bench, shown.name)))
+
+
+def seed_of(bench: Bench, concept: str) -> int:
+    """A seed for a concept's random neurons, the same on every machine."""
+    return bench.recipe.seed + zlib.crc32(concept.encode())
