@@ -40,7 +40,8 @@ from neuronwise.locate.together import locate_together
 
 SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
 NEURONS = ("located", "random_same_layers", "random")
-TOP = {"swap": 50, "suppress": 10}
+TOP = {"swap": 300, "swap as published": 50, "suppress": 10}
+SETTINGS: dict[str, dict[str, Any]] = {"swap": {}, "swap as published": {"spare": None}}
 ENOUGH = 5  # photos of a concept that is split in two
 MADE_ON, TESTED_ON = 3, 6  # at most so many photos of a concept
 
@@ -92,7 +93,7 @@ def target_for(photo: Photo, category: str, choice: random.Random, targets: set[
 
 
 def edits(model: nw.Model, runs: list[nw.Run], word: str, target: str, seed: int) -> Iterator[tuple[str, str, Edit]]:
-    """(editor, kind of neurons, edit) of both editors with located neurons and as many random ones."""
+    """(editor, kind of neurons, edit) of every editor with located neurons and as many random ones."""
     best = locate_together(model, runs, word, top=max(TOP.values()), **SHARP)
     moved = 0.0
     for editor, top in TOP.items():
@@ -102,10 +103,10 @@ def edits(model: nw.Model, runs: list[nw.Run], word: str, target: str, seed: int
                 neurons = locate(model, runs[0], word, method=kind, among=neurons, top=top, seed=seed)
             elif kind == "random":
                 neurons = locate(model, runs[0], word, method=kind, top=top, seed=seed)
-            if editor == "swap":
+            if editor in SETTINGS:
                 # The loss is linear: one step takes the controls as far as the located neurons had to be moved.
                 far = {"step": moved, "cap": moved, "steps": 1} if kind != "located" else {}
-                edit = swap(model, runs, word, target, neurons=neurons, **far)
+                edit = swap(model, runs, word, target, neurons=neurons, **SETTINGS[editor], **far)
                 moved = edit.record["norm"]
                 yield editor, kind, edit
             else:

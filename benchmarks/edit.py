@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,8 +59,7 @@ BASELINE = "needed work"
 
 def first_choice(model: nw.Model, prompt: str) -> int:
     with torch.no_grad():
-        run = model.run(prompt=prompt, max_new_tokens=0, chat=False)
-        return int(model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
+        return int(model.forward(model.read(prompt=prompt, chat=False)[0].inputs, rows=[-1])[0, -1].argmax())
 
 
 def first_token(model: nw.Model, target: str) -> int:
@@ -68,14 +68,17 @@ def first_token(model: nw.Model, target: str) -> int:
 
 def known(model: nw.Model, path: Path, count: int) -> tuple[list[nw.Fact], list[dict[str, str]]]:
     """The first ``count`` facts whose answer the model gives by itself, and their records."""
-    facts, rows = [], []
+    rows: list[dict[str, str]] = []
     for row in json.loads(path.read_text(encoding="utf-8")):
         if first_choice(model, row["prompt"]) == first_token(model, row["ground_truth"]):
-            facts.append(nw.Fact(row["prompt"], row["subject"], row["target_new"], row["ground_truth"]))
             rows.append(row)
-            if len(facts) == count:
+            if len(rows) == count:
                 break
-    return facts, rows
+    return _facts(rows), rows
+
+
+def _facts(rows: list[dict[str, str]]) -> list[nw.Fact]:
+    return [nw.Fact(row["prompt"], row["subject"], row["target_new"], row["ground_truth"]) for row in rows]
 
 
 class Figures:
@@ -129,11 +132,15 @@ def _turn(
         figures.add(model, facts[number], rows[number], edit, steps, seconds)
 
 
-def memory_of(name: str, options: argparse.Namespace) -> float:
+def memory_of(name: str, rows: list[dict[str, str]], options: argparse.Namespace) -> float:
     """MB for one fact, or for each of those learned together, in a process that gives freed memory back at once."""
-    command = [sys.executable, __file__, str(options.facts_file), "--model", options.model, "--memory", name]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        known_ones = Path(folder) / "facts.json"
+        known_ones.write_text(json.dumps(rows[:GROUP]))
+        command = [sys.executable, __file__, str(known_ones), "--model", options.model, "--memory", name]
+        command += ["--threads", str(torch.get_num_threads())]
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
 
 
@@ -175,14 +182,14 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     model = nw.load(options.model)
     if options.memory:
-        print_memory(model, known(model, options.facts_file, GROUP)[0], options.memory)
+        print_memory(model, _facts(json.loads(options.facts_file.read_text())), options.memory)
         return 0
     facts, rows = known(model, options.facts_file, options.facts)
     for side in ALONE.values():
         side(model, facts[:1])
     figures = compare(model, facts, rows)
     print(f"{len(facts)} facts, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
-    print(table(figures, {name: memory_of(name, options) for name in figures}))
+    print(table(figures, {name: memory_of(name, rows, options) for name in figures}))
     return 0
 
 

@@ -33,6 +33,7 @@ FAMILIES = (
 # What makes an editor quick, or fit three layers; for an editor that is not named, few steps.
 CHANGES: dict[str, dict[str, Any]] = {
     "fine": {"steps": 3, "freeze_last": 1},
+    "fine_specific": {"steps": 2, "texts": 4, "text_tokens": 8},
     "fine_tune": {"steps": 2, "rate": 1e-2, "norm_constraint": None},
     "knowledge_neurons": {"steps": 2},
 }
@@ -40,7 +41,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 REFUSED = {
     ("fine", "mixtral"): "leave no layer",
     ("fine_tune", "mixtral"): "only routed experts",
-    **{(name, "mixtral"): "expert" for name in ("rome", "memit", "pmet", "alphaedit")},
+    **{(name, "mixtral"): "expert" for name in ("fine_specific", "rome", "memit", "pmet", "alphaedit")},
 }
 CASES = [(editor, family) for editor in EDITORS for family in FAMILIES]
 

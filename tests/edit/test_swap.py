@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conftest import WORDS
 from neuronwise.edit import swap
-from neuronwise.edit.swap import READINGS, activations_at, swap_loss
+from neuronwise.edit.swap import READINGS, activations_at, activations_in, narrowing, swap_loss
 from neuronwise.edit.words import names, places_of
 from neuronwise.errors import EditError, MethodError, NonFiniteError, TargetError
 from neuronwise.locate import locate
@@ -76,7 +76,7 @@ def test_the_loss_is_the_sum_written_out_and_its_gradient_is_the_difference_quot
 def test_the_first_step_goes_against_source_less_target(name: str, tiny_tokenizer: Any) -> None:
     """The loss is linear, so every Δ_i lies along −o_i·(U_src − U_tgt), as long as the step says."""
     model, run, word = given(name, tiny_tokenizer)
-    edit = swap(model, run, word, "dog", top=6, steps=1, step=0.05, beta=0.0, generate=False)
+    edit = swap(model, run, word, "dog", top=6, steps=1, step=0.05, beta=0.0, generate=False, spare=None)
     places = places_of(model, run, word, "dog")
     against = model.unembedding[places[0].target_id] - model.unembedding[places[0].source_id]
     rows, size = vectors_of(model, edit)
@@ -104,7 +104,7 @@ def test_later_steps_grow_and_beta_holds_back(tiny_tokenizer: Any, monkeypatch: 
     found = locate_together(model, [run], word, top=10)
     lengths = {}
     for steps, beta in ((1, 0.0), (2, 0.0), (3, 0.0), (3, 1.0)):
-        edit = swap(model, run, word, "dog", neurons=found, steps=steps, step=0.01, growth=2.0, beta=beta)
+        edit = swap(model, run, word, "dog", neurons=found, steps=steps, step=0.01, growth=2.0, beta=beta, spare=None)
         lengths[steps, beta] = edit.record["norm"]
     assert [lengths[steps, 0.0] for steps in (1, 2, 3)] == pytest.approx([0.01, 0.03, 0.07])
     places = places_of(model, run, word, "dog")
@@ -130,7 +130,7 @@ def test_the_cap_is_kept(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", SPEAKERS)
 def test_it_stops_at_the_first_success_and_the_text_says_the_target(name: str, tiny_tokenizer: Any) -> None:
     model, run, word = given(name, tiny_tokenizer)
-    edit = swap(model, run, word, "dog", top=30, step=0.05, growth=1.2, cap=20.0)
+    edit = swap(model, run, word, "dog", top=30, step=0.05, growth=1.2, cap=20.0, spare=None)
     record = edit.record
     assert record["success"], record["texts"]
     assert record["texts_before"] == [run.text]
@@ -187,7 +187,7 @@ def test_several_runs_are_averaged(tiny_tokenizer: Any) -> None:
     other = another(model, run, word)
     found = locate_together(model, [run, other], word, top=5)
     alone = {
-        name: swap(model, seen, word, "bear", neurons=found, steps=1, beta=0.0, generate=False)
+        name: swap(model, seen, word, "bear", neurons=found, steps=1, beta=0.0, generate=False, spare=None)
         for name, seen in (("both", [run, other]), ("one", run), ("other", other))
     }
     places = {"one": places_of(model, run, word, "bear"), "other": places_of(model, other, word, "bear")}
@@ -208,7 +208,7 @@ def test_reading_directions_are_gradients_of_the_logits_difference(read: str, ti
     model, run, word = given("llama", tiny_tokenizer)
     run = model.run(prompt=run.prompt, max_new_tokens=run.concept(word).positions[0] + 1)
     (place,) = places_of(model, run, word, "bear")
-    edit = swap(model, run, word, "bear", read=read, top=8, steps=1, step=1e-3, beta=0.0, generate=False)
+    edit = swap(model, run, word, "bear", read=read, top=8, steps=1, step=1e-3, beta=0.0, generate=False, spare=None)
 
     def difference() -> float:
         with torch.no_grad():
@@ -222,11 +222,25 @@ def test_reading_directions_are_gradients_of_the_logits_difference(read: str, ti
     if read == "model":
         rows, _ = vectors_of(model, edit)
         # Δ = −rate·slope, so the first-order change is −‖Δ‖·‖slope‖; the same neurons at half the step give half of it.
-        half = swap(model, run, word, "bear", read=read, top=8, steps=1, step=5e-4, beta=0.0, generate=False)
+        half = swap(
+            model, run, word, "bear", read=read, top=8, steps=1, step=5e-4, beta=0.0, generate=False, spare=None
+        )
         with half.applied(model):
             halved = difference()
         assert (before - halved) / (before - after) == pytest.approx(0.5, abs=0.02)
-        other = swap(model, run, word, "bear", read="unembedding", top=8, steps=1, step=1e-3, beta=0.0, generate=False)
+        other = swap(
+            model,
+            run,
+            word,
+            "bear",
+            read="unembedding",
+            top=8,
+            steps=1,
+            step=1e-3,
+            beta=0.0,
+            generate=False,
+            spare=None,
+        )
         with other.applied(model):
             assert before - difference() <= (before - after) * 1.001, "no direction of that length is steeper"
         assert rows
@@ -303,21 +317,38 @@ def test_neurons_together(tiny_tokenizer: Any) -> None:
     assert isinstance(voted, NeuronSet)
 
 
-def test_sparing_writes_nothing_where_other_words_were_predicted(tiny_tokenizer: Any) -> None:
+def test_a_narrow_edit_writes_little_beside_the_word(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
     found = locate_together(model, [run], word, top=30)
-    swapped = {place.position for place in places_of(model, run, word, "dog")}
-    pushed = {}
-    for spare in (False, True):
+    places = places_of(model, run, word, "dog")
+    predicting = {run.length + run.row(place.position) for place in places}
+    shares = []
+    for spare in (None, 0.1, 0.001):
         edit = swap(model, run, word, "dog", neurons=found, spare=spare, steps=2, step=0.05, beta=1.0, generate=False)
         rows = vectors_of(model, edit)[0]
-        neurons = [Neuron(*address) for address, _ in rows]
         delta = torch.stack([row for _, row in rows])
-        written = [(activations_at(run, p, neurons) @ delta).norm() for p in range(len(run.output_ids))]
-        others = [float(w) for p, w in enumerate(written) if p not in swapped]
-        pushed[spare] = max(others) / float(max(written[p] for p in swapped))
-    assert pushed[True] < 1e-4
-    assert pushed[False] > 0.05
+        written = (activations_in(model, run, [Neuron(*address) for address, _ in rows]) @ delta).norm(dim=1)
+        beside = [row for row in range(1, run.length) if row not in predicting]
+        shares.append(float(written[beside].square().mean().sqrt() / written[sorted(predicting)].max()))
+    assert shares[0] > 2 * shares[1] > 4 * shares[2]
+
+
+def test_how_it_is_narrowed(tiny_tokenizer: Any) -> None:
+    model, run, word = given("llava", tiny_tokenizer)
+    places = places_of(model, run, word, "dog")
+    chosen = list(locate_together(model, [run], word, top=9).neurons)
+    acts = run.rows(list(range(run.length))).dense
+    whole = torch.stack([acts[n.layer][:, n.unit].float() for n in chosen], dim=1)
+    assert torch.allclose(activations_in(model, run, chosen), whole, atol=1e-6)
+    for place in places:
+        at = activations_at(run, place.position, chosen)
+        assert torch.allclose(whole[run.length + run.row(place.position)], at, atol=1e-4)
+    predicting = {run.length + run.row(place.position) for place in places}
+    beside = whole[[row for row in range(1, run.length) if row not in predicting]].double()
+    moment = beside.T @ beside / len(beside)
+    system = torch.eye(9, dtype=torch.float64) + moment / (0.05 * moment.diagonal().mean())
+    kept = narrowing(model, [run], places, chosen, 0.05).double()
+    assert torch.allclose(system @ kept, torch.eye(9, dtype=torch.float64), atol=1e-4)
 
 
 @pytest.mark.builtin

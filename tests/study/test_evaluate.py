@@ -272,3 +272,26 @@ def test_a_killed_run_resumed_is_the_uninterrupted_one(model: nw.Model, tiny_fol
     assert [row for row in found.rows if row["id"] in {k["id"] for k in kept}] == kept
     lines = (out / "cases.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["id"] for line in lines) == sorted(SUBJECTS)
+
+
+def test_answers_before_are_taken_from_another_editors_run(
+    model: nw.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = ask_case
+    monkeypatch.setattr(
+        "neuronwise.study.before.ask_case", lambda *args, **kwargs: asked.append(1) or real(*args, **kwargs)
+    )
+    settings: dict[str, Any] = {"freeze_last": 0, "steps": 2, "others": 2}
+    evaluate(model, cases(3), out=tmp_path / "fine", **settings)
+    assert len(asked) == 3
+    rome = {"v_num_grad_steps": 1, "layers": (1,)}
+    alone = evaluate(model, cases(3), "rome", others=2, changes=rome)
+    asked.clear()
+    found = evaluate(model, cases(3), "rome", others=2, out=tmp_path / "rome", like=tmp_path / "fine", changes=rome)
+    assert not asked
+    assert [untimed(row) for row in found.rows] == [untimed(row) for row in alone.rows]
+    with pytest.raises(StudyError, match="another seed"):
+        evaluate(model, cases(3), "rome", others=2, seed=1, out=tmp_path / "more", like=tmp_path / "fine")
+    with pytest.raises(StudyError, match="no study's folder"):
+        evaluate(model, cases(3), "rome", others=2, out=tmp_path / "none", like=tmp_path / "gone")

@@ -7,6 +7,7 @@ import sys
 from neuronwise.cli import edit as _edit  # noqa: F401, its commands are registered by import
 from neuronwise.cli import evaluate as _evaluate  # noqa: F401, its command is registered by import
 from neuronwise.cli import statistics as _statistics  # noqa: F401, its command is registered by import
+from neuronwise.cli import study as _study  # noqa: F401, its commands are registered by import
 from neuronwise.cli.commands import app
 from neuronwise.cli.output import silence_libraries
 from neuronwise.errors import NeuronwiseError

@@ -22,6 +22,7 @@ from neuronwise.cli.output import (
     stdout_kept,
     token_line,
 )
+from neuronwise.cli.photos import Source, find_over_photos
 from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
@@ -75,8 +76,29 @@ def find(
     target: Annotated[
         list[str] | None, typer.Option(help="Any token, said or not, such as ' Paris'; repeat for several.")
     ] = None,
-    method: Annotated[str, typer.Option(help=f"How neurons are scored: {', '.join(METHOD_NAMES)}.")] = "contribution",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How neurons are scored: {', '.join(METHOD_NAMES)}; or two_stage (takes objects out of photos).",
+            show_default="contribution; two_stage with --data, --mask or --box",
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Neurons for each word.")] = 100,
+    data: Annotated[
+        Path | None, typer.Option(help="Find --concept over many photos: COCO's layout, or with a metadata.jsonl.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Where the concept is on the photo: a white on black image.")
+    ] = None,
+    box: Annotated[str | None, typer.Option(help="The same as a box in pixels: X,Y,WIDTH,HEIGHT.")] = None,
+    inpainting: Annotated[
+        str, typer.Option(help="telea, ns, lama:FILE.pt, diffusers:FOLDER, or folder:DIR of ready photos.")
+    ] = "telea",
+    dilation: Annotated[int, typer.Option(min=0, help="Pixels by which masks grow.")] = 5,
+    photos: Annotated[int, typer.Option(min=1, help="Photos of a concept, at most, with --data.")] = 12,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the method, such as vote=0.5; with --data or masks.")
+    ] = None,
     activation: Annotated[
         str | None, typer.Option(help="ffn (the input of W_down) or gate.", show_default="ffn")
     ] = None,
@@ -99,7 +121,22 @@ def find(
     seed: Annotated[int, typer.Option(help="Every random choice hangs on it.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the neurons behind the words that a model says about a photo, or behind its answer to a text."""
+    """Find the neurons behind the words that a model says about a photo or many, or behind its answer to a text."""
+    source = Source(image, data, mask, box, inpainting, dilation, photos)
+    if source.wanted or method == "two_stage":
+        if text is not None or target or not concept:
+            raise NeuronwiseError("Over photos one finds what captions name: --concept WORD, no --text, no --target.")
+        _require_writable(out)
+        find_over_photos(
+            source, lambda: _load(model or "builtin", dtype, device_map), list(dict.fromkeys(concept)),
+            _method_options(method or "", activation, normalize, contrast), settings, out, as_json,
+            method=method or "two_stage", top=top, prompt=prompt, seed=seed,
+            max_new_tokens=50 if max_new_tokens is None else max_new_tokens,
+        )  # fmt: skip
+        return
+    if settings:
+        raise NeuronwiseError("--set goes with --data, --mask, --box or --method two_stage.")
+    method = method or "contribution"
     if (image is None) == (text is None):
         raise NeuronwiseError("Give either a photo or --text, not both and not neither.")
     _require_writable(out)

@@ -39,6 +39,9 @@ def evaluate(
     others: Annotated[int, typer.Option(min=0, help="Other facts that are asked after each edit.")] = 50,
     free: Annotated[bool, typer.Option("--free/--no-free", help="Generate too, beside teacher forcing.")] = True,
     fluency: Annotated[bool, typer.Option("--fluency", help="Generate 100 tokens for fluency (slow).")] = False,
+    like: Annotated[
+        Path | None, typer.Option(help="Take the answers before from this evaluation of another editor.")
+    ] = None,
     dtype: DtypeOption = None,
     device_map: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="Every random choice hangs on it.")] = 0,
@@ -69,7 +72,7 @@ def evaluate(
             with progress_bar("evaluating") as bar:
                 found = run(
                     loaded, cases, editor, statistics=given, out=out, known=known, limit=limit, seed=seed,
-                    sequential=sequential, batch=batch, others=others, free=free, fluency=fluency,
+                    sequential=sequential, batch=batch, others=others, free=free, fluency=fluency, like=like,
                     progress=lambda what, done, total: bar(done, total), changes=changes,
                 )  # fmt: skip
         summary = write_summary(found)

@@ -17,6 +17,7 @@ from neuronwise.edit.words import Place, Seen, again, names, places_of, runs_of
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
 from neuronwise.locate.together import locate_together
 from neuronwise.model.model import Model
+from neuronwise.model.record import Activations
 from neuronwise.model.run import Run
 from neuronwise.model.stream import unit_path, written_gradients
 from neuronwise.neurons import Neuron, NeuronSet
@@ -36,11 +37,12 @@ class SwapSettings:
     of the chosen value vectors (less what ``beta`` holds back), each later one by ``growth`` times the one before;
     ‖Δ‖₂ stays within ``cap`` of that norm; at most ``steps``.
     ``generate``: success is checked by free generation too, not at the predicting position alone. ``spare`` (ours)
-    projects each step so that the edit adds nothing along the swapped words' difference where other words of the
-    texts, and of the runs given as ``beside``, were predicted.
+    turns each step so that the neurons together write little where the texts, and the runs given as ``beside``, do not
+    predict the word: Δ ← (I + C / (spare · mean diag C))⁻¹ Δ over neurons, C the second moment of their activations
+    there. The smaller, the narrower; None leaves it out, as published.
     """
 
-    top: int = 50
+    top: int = 300
     method: str = "contribution"
     options: Mapping[str, Any] = field(default_factory=lambda: dict(SHARP))
     agree: str = "mean"
@@ -51,13 +53,15 @@ class SwapSettings:
     cap: float = 0.5
     steps: int = 50
     generate: bool = True
-    spare: bool = False
+    spare: float | None = 0.05
 
     def __post_init__(self) -> None:
         if self.top < 1 or self.steps < 1:
             raise MethodError("top and steps are 1 or more.")
         if not (self.step > 0 and self.growth >= 1 and self.cap > 0 and self.beta >= 0):
             raise MethodError("step and cap are above 0, growth is 1 or more, beta is 0 or more.")
+        if self.spare is not None and self.spare <= 0:
+            raise MethodError("spare is above 0, or None for none.")
         if self.read not in READINGS:
             raise MethodError(f"read={self.read!r} is unknown; choose one of {', '.join(READINGS)}.")
 
@@ -110,7 +114,9 @@ def swap(
     directions = torch.stack([_directions(model, place, chosen, settings.read) for place in places])
     vectors = torch.stack([model.blocks[n.layer].value_vector(n).float().cpu() for n in chosen])
     spared = [*runs, *(runs_of(model, beside) if isinstance(beside, Run) or len(beside) else [])]  # type: ignore[arg-type]
-    kept = _projection(spared, places, chosen) if settings.spare else torch.eye(len(chosen))
+    kept = (
+        torch.eye(len(chosen)) if settings.spare is None else narrowing(model, spared, places, chosen, settings.spare)
+    )
     terms = (fired, vectors, directions, kept)
     delta, outcome = _descend(model, runs, places, chosen, terms, source, target, settings)
     notes = "; ".join(dict.fromkeys(place.note for place in places if place.note)) or None
@@ -132,30 +138,52 @@ def activations_at(run: Run, position: int, neurons: Sequence[Neuron]) -> Tensor
 
     For a routed expert's neuron that is its activation times the router's weight, 0 where the token went elsewhere.
     """
-    acts = run.activations(position)
+    return _of_row(run.activations(position), 0, neurons)
+
+
+def narrowing(
+    model: Model, runs: Sequence[Run], places: Sequence[Place], chosen: Sequence[Neuron], ridge: float
+) -> Tensor:
+    """(k, k): (I + C / (ridge · mean diag C))⁻¹, C the second moment of the neurons' activations beside the places.
+
+    Over all rows of the runs but the first, whose activations are of their own kind, and those that predict the word.
+    """
+    rows = []
+    for run in runs:
+        taken = {run.length + run.row(at.position) for at in places if at.run is run}
+        rest = [row for row in range(1, run.length) if row not in taken]
+        if rest:
+            rows.append(activations_in(model, run, chosen)[rest])
+    beside = torch.cat(rows).double() if rows else torch.zeros(1, len(chosen), dtype=torch.float64)
+    moment = beside.T @ beside / len(beside)
+    scale = float(moment.diagonal().mean())
+    if scale == 0:
+        return torch.eye(len(chosen))
+    return torch.linalg.inv(torch.eye(len(chosen), dtype=torch.float64) + moment / (ridge * scale)).float()
+
+
+def activations_in(model: Model, run: Run, neurons: Sequence[Neuron]) -> Tensor:
+    """(rows, k) float32: what multiplies each value vector at every row of the run, see ``activations_at``."""
+    units: dict[int, list[int]] = {}
+    for neuron in neurons:
+        units.setdefault(neuron.layer, []).append(neuron.unit)
+    if any(neuron.expert is not None for neuron in neurons):
+        acts = run.rows(list(range(run.length)))
+        return torch.stack([_of_row(acts, row, neurons) for row in range(run.length)])
+    acts = model.record(run.forced_inputs(), units={layer: torch.tensor(own) for layer, own in units.items()})
+    order = {layer: iter(range(len(own))) for layer, own in units.items()}
+    return torch.stack([acts.dense[n.layer][:, next(order[n.layer])].float() for n in neurons], dim=1)
+
+
+def _of_row(acts: Activations, row: int, neurons: Sequence[Neuron]) -> Tensor:
     found = torch.zeros(len(neurons))
     for index, neuron in enumerate(neurons):
         if neuron.expert is None:
-            found[index] = acts.dense[neuron.layer][0, neuron.unit].float()
-        elif neuron.expert in acts.routed[neuron.layer][0]:
-            expert = acts.routed[neuron.layer][0][neuron.expert]
+            found[index] = acts.dense[neuron.layer][row, neuron.unit].float()
+        elif neuron.expert in acts.routed[neuron.layer][row]:
+            expert = acts.routed[neuron.layer][row][neuron.expert]
             found[index] = float(expert.weight) * float(expert.activation[neuron.unit])
     return found
-
-
-def _projection(runs: Sequence[Run], places: Sequence[Place], chosen: Sequence[Neuron]) -> Tensor:
-    """(k, k): takes out of Δ, over neurons, what would be written where other words were predicted."""
-    swapped = {(id(place.run), place.position) for place in places}
-    rows = [
-        activations_at(run, position, chosen)
-        for run in runs
-        for position in range(len(run.output_ids))
-        if (id(run), position) not in swapped
-    ]
-    if not rows:
-        return torch.eye(len(chosen))
-    others = torch.stack(rows).double()
-    return (torch.eye(len(chosen), dtype=torch.float64) - torch.linalg.pinv(others) @ others).float()
 
 
 def _present(runs: Sequence[Run], source: str, target: str) -> str | None:

@@ -30,17 +30,18 @@ def go_on(model: Model, prompts: Sequence[Inputs], lengths: Sequence[int], least
     if not prompts:
         return []
     if not (stackable(prompts) and batching(model).left):
-        return [_generate(model, inputs, length, least)[0] for inputs, length in zip(prompts, lengths, strict=True)]
+        return [continuations(model, inputs, length, least)[0] for inputs, length in zip(prompts, lengths, strict=True)]
     found: dict[int, list[int]] = {}
     for group in grouped([inputs["input_ids"].shape[1] + most for inputs, most in zip(prompts, lengths, strict=True)]):
         pad = model.greedy(1).pad_token_id or 0
         batch = padded([prompts[index] for index in group], "left", pad)
-        made = _generate(model, batch, max(lengths[index] for index in group), least)
+        made = continuations(model, batch, max(lengths[index] for index in group), least)
         found |= {index: ids[: lengths[index]] for index, ids in zip(group, made, strict=True)}
     return [found[index] for index in range(len(prompts))]
 
 
-def _generate(model: Model, inputs: Inputs, length: int, least: bool) -> list[list[int]]:
+def continuations(model: Model, inputs: Inputs, length: int, least: bool = False) -> list[list[int]]:
+    """What follows each row of ``inputs`` greedily, up to the end token."""
     settings = model.greedy(length)
     if least:
         settings.update(min_new_tokens=length, min_length=None)

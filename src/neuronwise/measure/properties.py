@@ -37,6 +37,15 @@ def sensitivity(
     return max(score(texts)) if texts else None
 
 
+def says(decoded: Sequence[Sequence[str]], words: Iterable[str]) -> float:
+    """The share of neurons that have one of ``words`` among their top tokens, singular or plural, in any case (ours)."""
+    from textblob.en.inflect import pluralize, singularize  # type: ignore[import-untyped]
+
+    named = [word.strip().lower() for word in words]
+    forms = {form for word in named for form in (word, singularize(word), pluralize(word))}
+    return sum(any(token.strip().lower() in forms for token in tokens) for tokens in decoded) / len(decoded)
+
+
 def token_text(tokens: Iterable[str]) -> str:
     """Decoded tokens as one text: stripped, each once, joined by spaces."""
     return " ".join(dict.fromkeys(word for word in map(str.strip, tokens) if _readable(word)))
@@ -156,7 +165,7 @@ def value_scale(model: Model) -> float:
             squares, total = squares + float(entries.square().sum()), total + float(entries.sum())
             count += entries.numel()
     if not count:
-        raise MethodError(f"{model.name} has no dense feed-forward neurons.")
+        raise MethodError(f"{model.name} has no dense feed-forward neurons; give noise in absolute numbers.")
     return float(np.sqrt(max(0.0, squares / count - (total / count) ** 2)))
 
 

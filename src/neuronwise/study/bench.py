@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from neuronwise.data.objects import COCO_CATEGORIES
 from neuronwise.data.photos import Captioned, Photos
 from neuronwise.errors import ImageError, StudyError
-from neuronwise.images import open_image
-from neuronwise.images.inpaint import Inpainter
-from neuronwise.images.masks import Mask, dilated
+from neuronwise.images.masks import Mask
 from neuronwise.measure.nouns import names
+from neuronwise.measure.together import generate
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.study.before import Progress, silent
 from neuronwise.study.keys import Recipe
 from neuronwise.study.lines import Lines
-from neuronwise.study.shown import Shown, lacks, object_mask, shows, word_for
+from neuronwise.study.pictures import Pictures
+from neuronwise.study.shown import Shown, lacks, shows, word_for
 
 RUNS = 48  # runs that are held at once
+LATELY = 32  # answers to the last interventions that are held
 
 
 class Bench:
     """``model``, ``recipe`` and ``photos`` of a study, and what several cases need, made once.
 
     ``notes`` keep it over a kill, ``folder`` holds inpainted photos; without either everything is in memory alone.
+    ``masks``, by photos' ids, stand before the annotations.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class Bench:
         *,
         notes: Lines | None = None,
         folder: Path | None = None,
+        masks: Mapping[str, Mask] | None = None,
         tell: Progress = silent,
     ) -> None:
         self.model, self.recipe, self.photos, self.tell = model, recipe, photos, tell
         self._notes = notes
         self._kept = {(row["part"], row["key"]): row["value"] for row in (notes.rows if notes else ())}
         self._runs: OrderedDict[str, Run] = OrderedDict()
-        self._inpainter: Inpainter | None = None
-        self._cache = None if folder is None else folder / "inpainted"
+        self._said_lately: OrderedDict[Any, list[str]] = OrderedDict()
+        self.pictures = Pictures(recipe, None if folder is None else folder / "inpainted", masks)
         self.by_id = {photo.id: photo for photo in photos}
         if len(self.by_id) < len(photos):
             raise StudyError(f"Two photos of {photos.source} have the same id; each needs its own.")
@@ -63,6 +65,10 @@ class Bench:
                 self._notes.append({"part": part, "key": key, "value": value})
             self._kept[part, key] = value
         return self._kept[part, key]
+
+    def notes(self) -> list[dict[str, Any]]:
+        """All that was kept, as lines."""
+        return [{"part": part, "key": key, "value": value} for (part, key), value in self._kept.items()]
 
     def random(self, *key: Any) -> random.Random:
         """A generator that hangs on the recipe's seed and this key alone."""
@@ -113,7 +119,27 @@ class Bench:
 
     def say(self, photo: Captioned) -> str:
         """What the model says of a photo now, with whatever intervention is in force."""
-        return self.model.run(photo.path, self.recipe.prompt, max_new_tokens=self.recipe.max_new_tokens).text
+        return self.say_all([photo])[0]
+
+    def say_all(self, photos: Sequence[Captioned]) -> list[str]:
+        """What the model says of photos now, ``batch`` of them at a time.
+
+        Photos that are read as tensors of different shapes are never together.
+        """
+        found: list[str] = []
+        for start in range(0, len(photos), self.recipe.batch):
+            read = [self.model.read(p.path, self.recipe.prompt)[0] for p in photos[start : start + self.recipe.batch]]
+            ids = generate(self.model, [one.inputs for one in read], self.recipe.max_new_tokens)
+            found += [self.model.decode_ids(row).strip() for row in ids]
+        return found
+
+    def said_lately(self, key: Any, say: Callable[[], list[str]]) -> list[str]:
+        """What ``say()`` gave for the same key a few calls ago, or gives now: two cases may change the same neurons."""
+        if key not in self._said_lately:
+            self._said_lately[key] = say()
+            if len(self._said_lately) > LATELY:
+                self._said_lately.popitem(last=False)
+        return self._said_lately[key]
 
     @cached_property
     def _concepts(self) -> tuple[dict[str, Shown], dict[str, str]]:
@@ -126,17 +152,18 @@ class Bench:
             least = self.recipe.at_least
             if len(seen) >= least:
                 found[concept] = self._shown(concept, seen)
-            elif not said:
+            elif not said and not auto:
                 skipped[concept] = "no caption names it"
-            else:
+            elif said:
                 skipped[concept] = (
                     f"{len(said)} captions name it, {len(seen)} of photos that show it; at_least is {least}"
                 )
         if not found:
-            reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items() if why != "no caption names it")
+            reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+            why = reasons or "no caption names any"
             raise StudyError(
-                f"No concept has enough photos among the {len(self.captions)} captioned ones ({reasons or 'no caption '
-                'names any'}); give more photos or a lower at_least."
+                f"No concept has enough photos among the {len(self.captions)} captioned ones ({why}); give more photos "
+                "or a lower at_least."
             )
         return found, skipped
 
@@ -147,8 +174,11 @@ class Bench:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Why concepts of the recipe are left out."""
-        return self._concepts[1]
+        """Why concepts are left out: of the recipe's, or, for "auto", of those that any caption names.
+
+        Empty for a kind of study that never asked for ``concepts``.
+        """
+        return self._concepts[1] if "_concepts" in self.__dict__ else {}
 
     def skip(self, concept: str, why: str) -> None:
         """Leave a concept out, with the reason."""
@@ -159,7 +189,7 @@ class Bench:
         self.random("photos", concept).shuffle(photos)
         chosen = tuple(photos[: self.recipe.most])
         words = tuple(word_for(self.captions[photo.id], concept) for photo in chosen)
-        masked = tuple(photo for photo in chosen if self._maskable(photo, concept))
+        masked = tuple(photo for photo in chosen if self.pictures.known(photo, concept))
         return Shown(concept, chosen, words, masked)
 
     def without(self, concept: str, count: int, *key: Any) -> list[Captioned]:
@@ -167,37 +197,14 @@ class Bench:
         there = [p for p in self.photos if p.id in self.captions and lacks(p, self.captions[p.id], concept)]
         return self.random("without", concept, *key).sample(there, min(count, len(there)))
 
-    @property
-    def _ready_made(self) -> bool:
-        return self.recipe.inpainting.startswith("folder:")
-
-    def _maskable(self, photo: Captioned, concept: str) -> bool:
-        try:
-            if self._ready_made:
-                self.inpainted(photo, concept)
-            else:
-                object_mask(photo, concept)
-        except ImageError:
-            return False
-        return True
-
     def mask(self, photo: Captioned, concept: str) -> Mask:
         """(H, W) of booleans: where the concept is on a photo, not dilated; raises ``ImageError`` where not known."""
-        return object_mask(photo, concept)
+        return self.pictures.mask(photo, concept)
 
     def inpainted(self, photo: Captioned, concept: str) -> Image.Image:
-        """The photo without the concept: its dilated mask filled by the recipe's inpainting, or a ready-made one."""
-        if self._inpainter is None:
-            self._inpainter = Inpainter(self.recipe.inpainting, cache=self._cache)
-        image = open_image(photo.path)
-        if self._ready_made:
-            mask = np.ones((image.height, image.width), bool)
-        else:
-            mask = dilated(object_mask(photo, concept), self.recipe.dilation)
-        return self._inpainter(image, mask, name=photo.path.name)
+        """The photo without the concept; raises ``ImageError`` where it cannot be taken out."""
+        return self.pictures.inpainted(photo, concept)
 
     def photos_of(self, ids: Sequence[str]) -> list[Captioned]:
         """Photos by their ids."""
         return [self.by_id[name] for name in ids]
-
-

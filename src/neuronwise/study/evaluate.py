@@ -15,9 +15,9 @@ from neuronwise.errors import StudyError
 from neuronwise.measure import Mean, mean_interval
 from neuronwise.model.model import Model
 from neuronwise.study.before import Progress, ask_before, draw, find_known, silent
-from neuronwise.study.recipe import maker, recipe
+from neuronwise.study.recipe import maker, recipe, same_before
 from neuronwise.study.rows import flat_row
-from neuronwise.study.store import Store, read_cases, read_manifest
+from neuronwise.study.store import Store, read_before, read_cases, read_manifest
 from neuronwise.study.unit import measured_unit
 
 SCHEMA = "neuronwise.evaluation/1"
@@ -58,6 +58,7 @@ def evaluate(
     others: int = 50,
     free: bool = True,
     fluency: bool = False,
+    like: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
     changes: Mapping[str, Any] | None = None,
     **more: Any,
@@ -83,6 +84,8 @@ def evaluate(
     )  # fmt: skip
     with _store(out, plan, source) as store:
         notes = None if store is None else store.before
+        if like is not None and store is not None and not store.before.rows:
+            _take_over(store, like, plan)
         if known:
             cases = find_known(model, cases, None if limit is None else limit + others, notes, progress)
         chosen, beyond = (cases, []) if limit is None else (cases[:limit], cases[limit:])
@@ -135,6 +138,14 @@ def _require(cases: Sequence[FactCase], **numbers: int | None) -> None:
         least = 0 if name == "others" else 1
         if number is not None and number < least:
             raise StudyError(f"{name} is {number}; it is {least} or more.")
+
+
+def _take_over(store: Store, like: str | os.PathLike[str], plan: Mapping[str, Any]) -> None:
+    different = same_before(read_manifest(like)["recipe"], plan)
+    if different is not None:
+        raise StudyError(f"'{like}' is an evaluation with another {different}; its answers before do not serve here.")
+    for row in read_before(like):
+        store.before.append(row)
 
 
 @contextlib.contextmanager

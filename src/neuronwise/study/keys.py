@@ -22,11 +22,20 @@ class Data(BaseModel):
     limit: Positive | None = None
 
 
+class MetricModels(BaseModel):
+    """Local folders of models that some metrics need."""
+
+    model_config = STRICT
+    bert: Text | None = None
+    clip: Text | None = None
+
+
 class Recipe(BaseModel):
     """What every study has; a kind adds its own keys in a subclass. Unknown keys are refused.
 
     ``concepts``: words, or "auto" for all COCO categories that the captions of at least ``at_least`` photos name.
-    ``most``: at most so many photos of each concept, drawn by ``seed``.
+    ``most``: at most so many photos of each concept, drawn by ``seed``. ``batch``: photos that are captioned together
+    under an intervention; more is faster, and in half precision may now and then give another word than alone.
     """
 
     model_config = STRICT
@@ -40,6 +49,7 @@ class Recipe(BaseModel):
     most: Positive = 12
     prompt: Text | None = None
     max_new_tokens: Positive = 30
+    batch: Positive = 1
     inpainting: Text = "telea"
     dilation: Annotated[int, Field(ge=0)] = 5
     seed: int = 0
@@ -48,6 +58,14 @@ class Recipe(BaseModel):
     @classmethod
     def _each_once(cls, concepts: Any) -> Any:
         return once(concepts) if isinstance(concepts, list) else concepts
+
+    @field_validator("inpainting")
+    @classmethod
+    def _there(cls, backend: str) -> str:
+        kind, _, where = backend.partition(":")
+        if kind not in ("telea", "ns", "lama", "diffusers", "folder") or bool(where) == (kind in ("telea", "ns")):
+            raise ValueError(f"there is no {backend!r}; write telea, ns, lama:FILE.pt, diffusers:FOLDER or folder:DIR")
+        return backend
 
 
 def once(values: list[Any]) -> list[Any]:

@@ -10,6 +10,14 @@ A kind is one value in the table ``kinds.KINDS``, written in a file of its own:
 
     PROPERTIES = Kind("properties", PropertiesRecipe, cases, measure)
 
+What the bench gives (see ``bench.Bench``): ``bench.captions`` {photo's id: caption before anything is changed},
+``bench.concepts`` {name: ``Shown`` with ``photos``, ``word(photo)``, ``masked``}, ``bench.run(photo)`` (the run of that
+caption, cheap), ``bench.say(photo)`` and ``bench.say_all(photos)`` (new captions, under an intervention),
+``bench.mask(photo, concept)``, ``bench.inpainted(photo, concept)``, ``bench.without(concept, count)``,
+``bench.random(*key)`` (a seeded generator) and ``bench.kept(part, key, make)`` for plain values that several cases need
+(found again as ``Study.notes[part][key]``). ``methods.neurons_for`` finds neurons by any method of a recipe.
+``Bench(model, recipe, photos)`` works in memory, for tests; finished studies are read by ``results.read_study``.
+
 The runner does the rest: each case is written once, as a whole (all its rows or none), a failed one
 (``NeuronwiseError``, no memory) with its reason; what is written is not measured again; the table at the end has one
 line for each row. ``measure`` depends on bench and case alone, never on other cases or on the order of cases, so that
@@ -34,7 +42,7 @@ Columns whose name begins with ``seconds`` may differ in a repeated run; all oth
 
 @dataclass(frozen=True)
 class Case:
-    """One unit of work, seconds to a minute of it. ``id``: unique within the study, readable, such as "dog/two_stage/50".
+    """One unit of work, seconds to a minute of it. ``id``: unique in the study, and readable: "dog/two_stage/50".
 
     ``inputs``: what it is about, as plain JSON values; they become columns of all its rows.
     """

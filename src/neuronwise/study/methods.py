@@ -6,7 +6,7 @@ import inspect
 import itertools
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
@@ -83,11 +83,14 @@ class Method(BaseModel):
         return self.method == TWO_STAGE
 
 
+M = TypeVar("M", bound=Method)
+
+
 def combinations(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 
-def each(methods: Sequence[Method]) -> list[Method]:
+def each(methods: Sequence[M]) -> list[M]:
     """The methods with every sweep written out."""
     found = []
     for method in methods:
@@ -148,15 +151,15 @@ def neurons_for(
         options.setdefault("seed", seed_of(bench, shown.name))
     if not method.filters:
         assert top is not None
-        return locate_together(
-            bench.model, runs, words, method=method.method, top=top, agree=method.agree, **options
-        )
+        return locate_together(bench.model, runs, words, method=method.method, top=top, agree=method.agree, **options)
     pairs = [
         (run, run.target(word), bench.inpainted(photo, shown.name))
         for run, word, photo in zip(runs, words, found_on, strict=True)
     ]
     settings = TwoStage(**options)
-    null = null_pairs(bench, shown.name, pairs[0], nothing) if "null" in (settings.difference, settings.gradient) else []
+    null = (
+        null_pairs(bench, shown.name, pairs[0], nothing) if "null" in (settings.difference, settings.gradient) else []
+    )
     return two_stage(bench.model, pairs, settings, null=null, top=top)
 
 

@@ -83,3 +83,12 @@ def plain_case(case: FactCase) -> dict[str, Any]:
         "locality": probes(case.locality),
         "generation": list(case.generation),
     }
+
+
+EDITORS_OWN = ("editor", "settings", "changes", "statistics", "sequential", "batch")
+
+
+def same_before(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """What two recipes differ in that matters before any edit is made; None for nothing."""
+    names = [name for name in dict.fromkeys([*one, *other]) if name not in EDITORS_OWN]
+    return next((name for name in names if one.get(name) != other.get(name)), None)

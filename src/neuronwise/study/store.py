@@ -98,6 +98,15 @@ def read_cases(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
         raise StudyError(f"'{path}' cannot be read: {error.strerror}.") from error
 
 
+def read_before(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """What a study's folder found before anything was changed, finished or not."""
+    path = Path(folder) / BEFORE
+    try:
+        return parsed(path.read_bytes(), path)[0]
+    except OSError as error:
+        raise StudyError(f"'{path}' cannot be read: {error.strerror}.") from error
+
+
 def versions() -> dict[str, str]:
     import torch
     import transformers

@@ -27,87 +27,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
+from typing import Any
 
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import MethodError
 from neuronwise.intervene import mean_ablate, mean_activations, scale
-from neuronwise.locate import TWO_STAGE
-from neuronwise.measure.captions import METRICS
 from neuronwise.neurons import Neuron, NeuronSet
 from neuronwise.study import caption_row
 from neuronwise.study.bench import Bench
-from neuronwise.study.keys import STRICT, NonNegative, Positive, Recipe, Share, Text, once
 from neuronwise.study.kind import Case, Kind, Row
-from neuronwise.study.methods import (
-    FOUND,
-    SAME_LAYERS,
-    Count,
-    Method,
-    as_methods,
-    checked,
-    controls,
-    each,
-    neurons_for,
-)
+from neuronwise.study.methods import FOUND, SAME_LAYERS, Method, controls, each, neurons_for
 from neuronwise.study.shown import Shown
-
-
-class Scaled(BaseModel):
-    """``scale: 0.5``: activations times a number."""
-
-    model_config = STRICT
-    scale: NonNegative
-
-
-class MetricModels(BaseModel):
-    """Local folders of models that some metrics need."""
-
-    model_config = STRICT
-    bert: Text | None = None
-    clip: Text | None = None
-
-
-class SuppressionRecipe(Recipe):
-    """``held_out``: the share of a concept's photos that are only tested on; neurons are found on at most ``found_on``
-    of the others. ``without``: photos without the concept. ``means``: photos whose mean activations mean_ablate takes.
-    """
-
-    methods: Annotated[list[Method], BeforeValidator(as_methods)]
-    K: list[Count] = [10, 50]
-    interventions: list[Literal["suppress", "mean_ablate"] | Scaled] = ["suppress"]
-    held_out: Share = 0.5
-    found_on: Positive = 5
-    without: Annotated[int, Field(ge=0)] = 6
-    null_photos: Positive = 5
-    means: Positive = 16
-    metrics: list[Text] = ["bleu-4", "rouge-l", "cider"]
-    metric_models: MetricModels = MetricModels()
-
-    _methods = field_validator("methods")(checked)
-    _interventions = field_validator("interventions")(once)
-
-    @field_validator("K")
-    @classmethod
-    def _counts(cls, counts: list[Any], info: ValidationInfo) -> list[Any]:
-        methods = info.data.get("methods")
-        if FOUND in counts and methods is not None and not any(method.filters for method in methods):
-            raise ValueError(f'K "{FOUND}" needs {TWO_STAGE} among the methods')
-        return once(counts)
-
-    @field_validator("metrics")
-    @classmethod
-    def _metrics(cls, metrics: list[str]) -> list[str]:
-        unknown = [name for name in metrics if name not in METRICS]
-        if unknown:
-            raise ValueError(f"there is no metric {unknown[0]!r}; there are {', '.join(METRICS)}")
-        if "meteor" in metrics and shutil.which("java") is None:
-            raise ValueError("meteor is a Java program, and there is no java here")
-        return metrics
+from neuronwise.study.suppression_keys import Scaled, SuppressionRecipe
 
 
 def cases(bench: Bench) -> list[Case]:
@@ -122,7 +54,7 @@ def cases(bench: Bench) -> list[Case]:
                     inputs = {"concept": concept, "method": method.called, "intervention": called, "K": number}
                     found.append(Case("/".join(map(str, (concept, method.called, called, count))), inputs))
         else:
-            bench.skip(concept, "none of its photos has a mask by which it could be taken out")
+            bench.skip(concept, "no photo is left to find its neurons on (with a mask, and beside the held-out ones)")
     return found
 
 
@@ -133,8 +65,12 @@ def measure(bench: Bench, case: Case) -> list[Row]:
     chosen = next(one for one in recipe.interventions if _called(one) == case.inputs["intervention"])
     split = _split(bench, shown)
     photos = [(role, photo) for role, ids in split.items() for photo in bench.photos_of(ids)]
-    with _changed(bench, neurons, chosen):
-        said = [bench.say(photo) for _, photo in photos]
+
+    def say() -> list[str]:
+        with _changed(bench, neurons, chosen):
+            return bench.say_all([photo for _, photo in photos])
+
+    said = bench.said_lately((shown.name, case.inputs["intervention"], frozenset(neurons.neurons)), say)
     rows = caption_row.rows(
         [photo for _, photo in photos], [bench.captions[photo.id] for _, photo in photos], said, shown.name,
         recipe.metrics, recipe.metric_models.bert, recipe.metric_models.clip,
@@ -159,16 +95,19 @@ def _called(intervention: Any) -> str:
 
 def _split(bench: Bench, shown: Shown) -> dict[str, list[str]]:
     """Ids of photos by their role; two_stage needs photos with masks to find neurons on."""
-    recipe = _recipe(bench)
-    able = shown.masked if any(method.filters for method in recipe.methods) else shown.photos
-    tested = min(len(shown.photos) - 1, max(1, round(recipe.held_out * len(shown.photos))))
-    found_on = [photo.id for photo in able][: min(recipe.found_on, len(shown.photos) - tested)]
-    split = {
-        "found_on": found_on,
-        "held_out": [name for name in shown.ids if name not in found_on],
-        "without": [photo.id for photo in bench.without(shown.name, recipe.without)],
-    }
-    return bench.kept("split", shown.name, lambda: split)
+
+    def split() -> dict[str, list[str]]:
+        recipe = _recipe(bench)
+        able = shown.masked if any(method.filters for method in recipe.methods) else shown.photos
+        tested = max(1, round(recipe.held_out * len(shown.photos)))
+        found_on = [photo.id for photo in able][: min(recipe.found_on, len(shown.photos) - tested)]
+        return {
+            "found_on": found_on,
+            "held_out": [name for name in shown.ids if name not in found_on],
+            "without": [photo.id for photo in bench.without(shown.name, recipe.without)],
+        }
+
+    return bench.kept("split", shown.name, split)
 
 
 def _neurons(bench: Bench, shown: Shown, called: str, count: int | None) -> NeuronSet:
@@ -189,9 +128,10 @@ def _ranked(bench: Bench, shown: Shown, method: Method) -> NeuronSet:
         recipe = _recipe(bench)
         photos = bench.photos_of(_split(bench, shown)["found_on"])
         counts = [count for one in each(recipe.methods) for count in one.K or recipe.K]
-        top: int | None = max((count for count in counts if count != FOUND), default=1)
-        if FOUND in counts:
-            top = None if method.filters else max(top, len(_ranked(bench, shown, _reference(bench))))
+        numbers = [count for count in counts if isinstance(count, int)]
+        if FOUND in counts and not method.filters:
+            numbers.append(len(_ranked(bench, shown, _reference(bench))))
+        top = None if FOUND in counts and method.filters else max([1, *numbers])
         found = neurons_for(bench, shown, photos, method, top, recipe.null_photos)
         addresses = [[n.layer, n.unit] if n.expert is None else [n.layer, n.unit, n.expert] for n in found.neurons]
         return {"neurons": addresses, "funnel": found.record.get("funnel")}

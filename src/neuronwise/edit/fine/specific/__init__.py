@@ -1,4 +1,4 @@
-"""The specific recipe: one layer's neurons that answer to the subject write one vector ("Beyond the published recipe")."""
+"""The specific recipe (ours): one layer's neurons that answer to the subject write one vector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neuronwise.edit.contexts import contexts
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms
 from neuronwise.edit.fine.specific.gate import gate
-from neuronwise.edit.fine.specific.moments import Moments, moments
+from neuronwise.edit.fine.specific.moments import Moments, moments_of
 from neuronwise.edit.fine.specific.newton import search
 from neuronwise.edit.fine.specific.settings import PRESETS, SpecificSettings
 from neuronwise.edit.keys import act, critical_layers, look, writer_in
@@ -49,7 +49,7 @@ def fine_specific(
     settings = resolved(model, settings, PRESETS, changes)
     chosen = None if settings.layer is None else [settings.layer]
     (layer,) = critical_layers(model, chosen, (settings.depth, settings.depth))
-    known = moments(model, layer, settings, statistics)
+    known = moments_of(model, layer, settings, statistics)
     prefixes = contexts(model, ((settings.prefix_tokens, settings.prefixes),), settings.seed)
     found = [_learned(model, fact, layer, prefixes, known, settings) for fact in facts]
     outcome = {name: [one[name] for _, one in found] if len(found) > 1 else found[0][1][name] for name in found[0][1]}
@@ -67,7 +67,8 @@ def _learned(
 ) -> tuple[Delta, dict[str, Any]]:
     target = target_ids(model, fact.target_new)
     passages = [fact_passage(model, fact, prefix, target[:-1]) for prefix in prefixes]
-    with from_subject(model, passages) as batch:
+    beside = [fact_passage(model, Fact(aside, fact.subject, fact.target_new)) for aside in settings.asides]
+    with from_subject(model, [*passages, *beside]) as batch:
         seen = look(model, batch, [layer])
         # At the first position activations are of their own kind: a subject there is known by its prefixed places.
         at = [number for number, passage in enumerate(passages) if passage.subject > 0] or [0]
@@ -75,7 +76,7 @@ def _learned(
         size = float(seen.stream[layer][at].norm(dim=1).mean())
         block = model.blocks[layer]
         found = search(model, block, batch, target, units, weights, size, settings)
-        gates = seen.keys[layer][:, units] @ weights
+        gates = seen.keys[layer][: len(passages), units] @ weights
     left = torch.outer(found.value, weights).contiguous()
     delta = Delta(layer, writer_in(model, layer).path, left, units=units)
     reached = probabilities(model, fact, delta)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,35 +55,34 @@ class Moments:
         return torch.linalg.solve(self.damped[units][:, units], key[units])
 
 
-def moments(model: Model, layer: int, settings: SpecificSettings, statistics: Statistics | None = None) -> Moments:
+def moments_of(model: Model, layer: int, settings: SpecificSettings, statistics: Statistics | None = None) -> Moments:
     """The moments of a layer, made once for a model (as it is then) and kept with it.
 
     ``statistics`` stand in for the self-written text. Raises ``EditError`` for those of another model or layer.
     """
     kept: dict[Any, Any] = model.__dict__.setdefault("_specific", {})
+    source: tuple[Any, ...]
     if statistics is not None:
         statistics.require(model, [layer])
-        text, said = statistics.second_moment(layer).float(), {"statistics": statistics.record()}
-        key: tuple[Any, ...] = (layer, str(statistics.folder.absolute()), statistics.about["digest"])
+        source, said = ("statistics", statistics.about["digest"], statistics.tokens), statistics.record()
+        text = _once(kept, (layer, *source), lambda: statistics.second_moment(layer).float())
     else:
         source = (settings.texts, settings.text_tokens, settings.seed)
-        key, text = (layer, *source), kept.get(("text", layer, *source))
-        said = {"texts": settings.texts, "text_tokens": settings.text_tokens}
-        if text is None:
-            passages = kept.get(("passages", *source))
-            if passages is None:
-                passages = kept["passages", *source] = written(model, *source)
-            text = kept["text", layer, *source] = over_text(model, layer, passages)
-    key = ("moments", *key, settings.names_weight, settings.ridge)
-    if key not in kept:
-        names = kept.get(("names", layer))
-        if names is None:
-            names = kept["names", layer] = over_names(model, layer)
-        weight = settings.names_weight
+        said = {"text": "self-written", "texts": settings.texts, "text_tokens": settings.text_tokens}
+        passages = _once(kept, source, lambda: written(model, *source))
+        text = _once(kept, (layer, *source), lambda: over_text(model, layer, passages))
+    names = _once(kept, (layer, "names"), lambda: over_names(model, layer))
+    weight = settings.names_weight
+    last = (layer, *source, weight, settings.ridge)
+    if kept.get("last", (None, None))[0] != last:  # one (f, f) factor at a time
         record = {**said, "names": len(NAMES) * len(PHRASES), "names_weight": weight}
-        for old in [old for old in kept if old[0] == "moments"]:
-            del kept[old]  # one (f, f) factor at a time
-        kept[key] = Moments((1 - weight) * text + weight * names, settings.ridge, record)
+        kept["last"] = last, Moments((1 - weight) * text + weight * names, settings.ridge, record)
+    return kept["last"][1]
+
+
+def _once(kept: dict[Any, Any], key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    if key not in kept:
+        kept[key] = make()
     return kept[key]
 
 
@@ -101,7 +100,9 @@ def written(model: Model, count: int, length: int, seed: int) -> list[Passage]:
         for size in sorted({len(ids) for ids in starts if len(ids) < length}):
             ids = torch.tensor([ids for ids in starts if len(ids) == size])
             drawn = model.greedy(length - size)
-            drawn.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, min_length=None, min_new_tokens=length - size)
+            drawn.update(
+                do_sample=True, temperature=1.0, top_k=0, top_p=1.0, min_length=None, min_new_tokens=length - size
+            )
             inputs = model.placed({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
             rows = model.module.generate(**inputs, generation_config=drawn)
             found += [Passage(tuple(row), 0) for row in rows.tolist()]

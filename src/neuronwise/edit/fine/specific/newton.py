@@ -42,41 +42,48 @@ def search(
 ) -> Found:
     """z (d,) such that (weights·a_S)·z, added to what W_down writes, makes ``target`` likely in every passage.
 
-    The first passage is the prompt itself. ``size`` is the norm that ``step_cap`` counts in. Raises
+    The first passage is the prompt itself; in the last ones, one for each of ``settings.asides``, what the model
+    says next shall stay as likely as it was. ``size`` is the norm that ``step_cap`` counts in. Raises
     ``NonFiniteError``.
     """
-    device = model.device
-    goals = torch.full((len(batch),), settings.prefixed_goal)
-    goals[0] = settings.goal
-    value = torch.zeros(model.hidden_size)
-    best, least, said, step, margins = value, float("inf"), [], 0, goals
+    device, asked = model.device, len(batch) - len(settings.asides)
+    spots = [(item, batch.lengths[item] - len(target) + k) for item in range(asked) for k in range(len(target))]
+    spots += [(item, batch.lengths[item] - 1) for item in range(asked, len(batch))]
+    owners, wanted = torch.tensor([item for item, _ in spots]), list(target) * asked
+    goals = torch.tensor([settings.goal] + [settings.prefixed_goal] * (asked - 1) + [0.0] * len(settings.asides))
+    value = best = torch.zeros(model.hidden_size)
+    least, said, step, kept = float("inf"), [], 0, goals
     writer = block.dense[0].module
     with torch.enable_grad(), recomputed_from(model, lowest(model, writer), batch.inputs) as forward, Hooks() as hooks:
         values = [torch.zeros(0)]
         hooks.after(writer, _gated(values, units.to(device), weights.to(device), len(batch)))
-        hooks.before(model.head, _target_rows(batch, len(target)))
+        hooks.before(model.head, _only(spots))
         for step in range(1, settings.steps + 2):
             values[0] = value.to(device).expand(len(batch), -1).clone().requires_grad_()
-            logits = forward()[0].float().reshape(len(batch), len(target), -1)
-            reached = margin(logits, target)
-            said = said or logits[0].argmax(-1).tolist()
-            margins = reached.detach().cpu()
-            if not bool(torch.isfinite(margins).all()):
-                raise NonFiniteError("The log-odds of this edit are not finite; load the model with float32.")
-            missing = (goals - margins).clamp(min=0)
+            logits = forward()[0].float()
+            if step == 1:
+                said = logits.argmax(-1).tolist()
+                wanted += said[len(wanted) :]  # what is said behind the asides shall be said there again
+            reached = margins(logits, wanted, owners)
+            now = reached.detach().cpu()
+            if not bool(torch.isfinite(now).all()):
+                raise NonFiniteError("The log-odds of this edit are not finite; load the model in dtype=torch.float32.")
+            if step == 1:
+                goals[asked:] = now[asked:]
+            if enough(now[:asked], settings):
+                return Found(value, step, now, said[: len(target)])
+            missing = (goals - now).clamp(min=0)
             short = float(missing.square().sum())
-            if enough(margins, settings):
-                return Found(value, step, margins, said)
             if short > least:
                 value, least = (value + best) / 2, least * 1.0001  # half the way back, then on from there
                 continue
-            best, least, kept = value, short, margins
+            best, least, kept = value, short, now
             if step > settings.steps:
                 break
             (jacobian,) = torch.autograd.grad(reached.sum(), values[0])
             change = least_norm(jacobian.float().cpu(), missing, settings.damping)
             value = value + change * min(1.0, settings.step_cap * size / max(float(change.norm()), 1e-12))
-    return Found(best, step, kept, said)
+    return Found(best, step, kept, said[: len(target)])
 
 
 def least_norm(jacobian: Tensor, missing: Tensor, damping: float) -> Tensor:
@@ -86,16 +93,17 @@ def least_norm(jacobian: Tensor, missing: Tensor, damping: float) -> Tensor:
     return jacobian.T @ torch.linalg.solve(inner, missing)
 
 
-def margin(logits: Tensor, target: Sequence[int]) -> Tensor:
-    """(contexts,): log-odds of the least likely target token, from logits (contexts, tokens, V)."""
-    wanted = torch.tensor(list(target), device=logits.device).expand(len(logits), -1).unsqueeze(2)
-    logs = logits.log_softmax(-1).gather(2, wanted).squeeze(2)
-    return (logs - torch.log1p(-logs.exp().clamp(max=SURE))).amin(1)
+def margins(logits: Tensor, wanted: Sequence[int], owners: Tensor) -> Tensor:
+    """(contexts,): log-odds of the least likely wanted token of each, from logits (spots, V) and their owners."""
+    tokens, owners = torch.tensor(list(wanted), device=logits.device), owners.to(logits.device)
+    logs = logits.log_softmax(-1).gather(1, tokens.unsqueeze(1)).squeeze(1)
+    odds = logs - torch.log1p(-logs.exp().clamp(max=SURE))
+    return odds.new_zeros(int(owners.max()) + 1).scatter_reduce(0, owners, odds, "amin", include_self=False)
 
 
-def enough(margins: Tensor, settings: SpecificSettings) -> bool:
+def enough(reached: Tensor, settings: SpecificSettings) -> bool:
     """Whether the target is as likely as it shall be on the prompt and behind the prefixes."""
-    likely = margins.sigmoid()
+    likely = reached.sigmoid()
     behind = float(likely[1:].log().mean().exp()) if len(likely) > 1 else 1.0
     return float(likely[0]) >= settings.enough and behind >= settings.prefixed_enough
 
@@ -115,10 +123,9 @@ def _gated(values: list[Tensor], units: Tensor, weights: Tensor, items: int) -> 
     return after
 
 
-def _target_rows(batch: Batch, count: int) -> Any:
-    """Only the rows that predict the target pass the head, one passage after the other."""
-    items = [item for item in range(len(batch)) for _ in range(count)]
-    rows = [length - count + k for length in batch.lengths for k in range(count)]
+def _only(spots: Sequence[tuple[int, int]]) -> Any:
+    """Only these (passage, row) pass the head, one below the other."""
+    items, rows = (list(part) for part in zip(*spots, strict=True))
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
         hidden = first_tensor(args, kwargs)

@@ -15,7 +15,8 @@ class SpecificSettings:
     second moment of the layer's activations over ``texts`` passages of ``text_tokens`` tokens that the model writes
     itself with ``seed``, and over names of other things with the weight ``names_weight``; ``ridge`` of its mean
     diagonal is added. On what it is learned: the prompt and ``prefixes`` times the prompt behind ``prefix_tokens``
-    self-written tokens. How far: ``goal`` and ``prefixed_goal`` are log-odds of the least likely target token aimed
+    self-written tokens; in ``asides``, other texts with {} for the subject, what the model says next shall stay as
+    likely as it was. How far: ``goal`` and ``prefixed_goal`` are log-odds of the least likely target token aimed
     at on the prompt and behind prefixes; it ends when that token has a probability of ``enough`` on the prompt and a
     geometric mean of ``prefixed_enough`` behind prefixes, or after ``steps``. A step is damped by ``damping`` and no
     longer than ``step_cap`` of the norm of what the layer holds at the subject.
@@ -30,6 +31,7 @@ class SpecificSettings:
     ridge: float = 0.05
     prefixes: int = 2
     prefix_tokens: int = 6
+    asides: tuple[str, ...] = ()
     goal: float = 5.0
     prefixed_goal: float = 4.0
     enough: float = 0.97
@@ -46,6 +48,8 @@ class SpecificSettings:
             )
         if not 0 <= self.names_weight <= 1 or not 0 <= self.depth <= 1:
             raise MethodError("names_weight and depth are between 0 and 1.")
+        if any("{}" not in aside for aside in self.asides):
+            raise MethodError("An aside is a text with {} where the subject stands.")
         if min(self.ridge, self.damping, self.step_cap) <= 0:
             raise MethodError("ridge, damping and step_cap are above 0.")
 

@@ -1,0 +1,38 @@
+"""A concept's finding as a folder: the object behind it, and each photo with its mask and without the concept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neuronwise.errors import NeuronwiseError
+from neuronwise.images.masks import shown
+from neuronwise.neurons import write_json
+from neuronwise.study.concept import ConceptFinding
+
+_UNSAFE = re.compile(r"[^\w.-]")
+
+
+def write_concept(directory: str | os.PathLike[str], finding: ConceptFinding, content: Mapping[str, Any]) -> Path:
+    """Write ``finding.json`` and, for each photo, ``ID.photo.png``, ``ID.mask.png`` (white on black),
+    ``ID.shown.png`` (the mask laid over the photo) and ``ID.inpainted.png``; returns the folder."""
+    from PIL import Image
+
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for photo in finding.photos:
+            image, mask, inpainted = finding.pictures(photo)
+            pictures = {"photo": image, "inpainted": inpainted}
+            if mask is not None:
+                pictures |= {"mask": Image.fromarray(mask.astype("uint8") * 255), "shown": shown(image, mask)}
+            for name, picture in pictures.items():
+                if picture is not None:
+                    picture.save(folder / f"{_UNSAFE.sub('_', photo.id)}.{name}.png")
+    except OSError as error:
+        raise NeuronwiseError(f"The folder '{folder}' cannot be written: {error.strerror or error}.") from error
+    write_json(folder / "finding.json", content)
+    return folder

@@ -1,0 +1,167 @@
+"""The neurons of one concept over many photos that show it, by any method."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+from pydantic import ValidationError
+
+from neuronwise.data.photos import Captioned, Photos
+from neuronwise.errors import MethodError
+from neuronwise.images import open_image
+from neuronwise.images.masks import Mask
+from neuronwise.locate import TWO_STAGE, describe
+from neuronwise.measure.nouns import names
+from neuronwise.model.model import Model
+from neuronwise.neurons import NeuronSet
+from neuronwise.read.decode import decode_all
+from neuronwise.read.finding import SCHEMA
+from neuronwise.study.before import Progress, silent
+from neuronwise.study.bench import Bench
+from neuronwise.study.keys import Recipe
+from neuronwise.study.methods import Method, neurons_for
+from neuronwise.study.shown import shows
+
+DRAWN = 4  # times as many photos as are used at most are captioned, drawn by the seed
+
+
+@dataclass(frozen=True)
+class ConceptFinding:
+    """``neurons`` of ``concept`` with their ``tokens`` (n × 10), and the ``photos`` that they were found on.
+
+    ``left_out``: photos that show the concept and were not used, with the reason.
+    """
+
+    concept: str
+    neurons: NeuronSet
+    tokens: list[list[str]] = field(repr=False)
+    photos: tuple[Captioned, ...]
+    left_out: Mapping[str, str] = field(repr=False)
+    bench: Bench = field(repr=False)
+
+    def pictures(self, photo: Captioned) -> tuple[Image.Image, Mask | None, Image.Image | None]:
+        """A photo, the dilated mask of the concept, and the photo without it; None where these are not known."""
+        image = open_image(photo.path)
+        if photo not in self.bench.concepts[self.concept].masked:
+            return image, None, None
+        pictures = self.bench.pictures
+        hole = None if pictures.ready_made else pictures.hole(photo, self.concept)
+        return image, hole, pictures.inpainted(photo, self.concept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as plain JSON values, in the form ``neuronwise.find/1`` with ``photos`` in place of one text."""
+        record, shown = self.neurons.record, self.bench.concepts[self.concept]
+        return {
+            "schema": SCHEMA,
+            "model": record["model"],
+            "prompt": record["prompt"],
+            "chat": record["chat"],
+            "text": None,
+            "method": record["method"],
+            "options": record["options"],
+            "activation": record["activation"],
+            "seed": self.bench.recipe.seed,
+            "top": len(self.neurons),
+            "num_layers": self.bench.model.num_layers,
+            "versions": record["versions"],
+            "photos": [
+                {"id": photo.id, "file": photo.path.name, "text": self.bench.captions[photo.id],
+                 "word": shown.word(photo)}
+                for photo in self.photos
+            ],
+            "left_out": dict(self.left_out),
+            "funnel": record.get("funnel"),
+            "concepts": [
+                {
+                    "word": self.concept,
+                    "token": self.bench.model.tokenizer.decode(
+                        [record["token_id"]], clean_up_tokenization_spaces=False
+                    ),
+                    "token_id": record["token_id"],
+                    "position": None,
+                    "neurons": [
+                        {"layer": member.neuron.layer, "unit": member.neuron.unit, "expert": member.neuron.expert,
+                         "score": member.score, "activation": member.activation, "tokens": row}
+                        for member, row in zip(self.neurons, self.tokens, strict=True)
+                    ],
+                }
+            ],
+        }  # fmt: skip
+
+
+def find_concept(
+    model: Model,
+    photos: Photos,
+    concept: str,
+    *,
+    method: str = TWO_STAGE,
+    top: int = 100,
+    options: Mapping[str, Any] | None = None,
+    agree: str = "mean",
+    most: int = 12,
+    masks: Mapping[str, Mask] | None = None,
+    inpainting: str = "telea",
+    dilation: int = 5,
+    prompt: str | None = None,
+    max_new_tokens: int = 50,
+    null_photos: int = 5,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> ConceptFinding:
+    """Caption the photos that show a concept, and find its neurons on at most ``most`` whose caption names it.
+
+    ``method``: "two_stage" (``options``: fields of ``TwoStage``; needs a mask, from annotations or ``masks`` by photo
+    id, or ready inpainted photos), or any that scores all neurons, joined by ``locate_together``. Thresholds "null" are
+    found on ``null_photos`` without the concept. Raises ``MethodError`` for an unknown method or option and
+    ``StudyError`` when no caption names the concept.
+    """
+    try:
+        chosen = Method(method=method, options=dict(options or {}), agree=agree)  # type: ignore[arg-type]
+        recipe = Recipe(
+            kind="find", concepts=[concept], at_least=1, most=most, prompt=prompt, max_new_tokens=max_new_tokens,
+            inpainting=inpainting, dilation=dilation, seed=seed,
+        )  # fmt: skip
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first.get("ctx", {}).get("error", first["msg"])
+        raise MethodError(f"{'.'.join(map(str, first['loc']))}: {said}") from error
+    there = [photo for photo in photos if shows(photo, concept)]
+    random.Random(seed).shuffle(there)
+    there = there[: DRAWN * most]  # of a large dataset not every photo is captioned
+    nothing = tuple(photo for photo in photos if not shows(photo, concept)) if _needs_null(chosen) else ()
+    drawn = Photos((*there, *nothing[: 4 * null_photos]), photos.problems, photos.source)
+    bench = Bench(model, recipe, drawn, masks=masks, tell=progress)
+    shown = bench.concepts[concept]
+    used = shown.masked if chosen.filters else shown.photos
+    if not used:
+        raise MethodError(
+            f"two_stage takes the concept out of photos; none of the {len(shown.photos)} whose caption names "
+            f"{concept!r} has a mask or an inpainted counterpart."
+        )
+    found = neurons_for(bench, shown, used, chosen, top, null_photos)
+    first = bench.run(used[0])
+    record = {**describe(model, first, first.target(shown.word(used[0])), method, chosen.options), **found.record}
+    left_out = {photo.id: _why(bench, photo, concept) for photo in there if photo not in used}
+    return ConceptFinding(
+        concept, NeuronSet(found.members, record), decode_all(model, found.neurons), used, left_out, bench
+    )
+
+
+def _needs_null(method: Method) -> bool:
+    return method.filters and "null" in (method.options.get("difference"), method.options.get("gradient"))
+
+
+def _why(bench: Bench, photo: Captioned, concept: str) -> str:
+    shown = bench.concepts[concept]
+    if photo.id in bench.unread:
+        return bench.unread[photo.id]
+    if photo in shown.photos:
+        return "it has no mask"
+    said = bench.captions[photo.id]
+    return (
+        f"more than {bench.recipe.most} photos" if names(said, concept) else f"its caption does not name it: {said!r}"
+    )

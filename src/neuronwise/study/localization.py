@@ -1,0 +1,205 @@
+"""How well each method finds what a word hangs on: deletion and insertion curves of words of captions and of facts.
+
+A case is one word: of a caption, the word that names a concept; of a text, the first token of a known fact's answer
+(facts that the model itself does not answer are left out). One row a method and ``fill``, with the columns
+
+- ``what``: "word" or "fact"; ``concept``, ``photo`` (its id), ``word``, or ``prompt`` and ``answer``
+- ``method``; ``fill``: what a neuron that is taken away becomes, "zero" or "mean" (its mean over the positions that
+  predict the words of captions, or the answers of facts, of the study); ``positions``: where it is taken away
+- ``found``: how many neurons the method ranked (at most the largest of ``counts``)
+- ``before``: log p of the word in nats; ``none``: with every feed-forward neuron taken away
+- ``counts``, ``deletion``, ``insertion``: lists, log p without the first K neurons, and with only these kept
+- ``deletion_area``: mean over log K of before − deletion; ``insertion_area``: of insertion − none (nats)
+- ``seconds_finding``: CPU seconds of the method
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from pydantic import BeforeValidator, Field, field_validator
+from torch import Tensor
+
+from neuronwise.data.benchmarks import load_facts
+from neuronwise.data.facts import FactCase
+from neuronwise.data.known import PATH as SHIPPED_FACTS
+from neuronwise.data.photos import Captioned
+from neuronwise.errors import StudyError
+from neuronwise.measure.localization import COUNTS, Ablation, all_curves, mean_fill
+from neuronwise.model.prompt import target_tokens
+from neuronwise.model.run import Run, Target
+from neuronwise.study.bench import Bench
+from neuronwise.study.keys import Positive, Recipe, Text, once
+from neuronwise.study.kind import Case, Kind, Row
+from neuronwise.study.methods import as_methods, each
+from neuronwise.study.shown import Shown
+from neuronwise.study.word import WordMethod, checked_words, locate_word, seed_for
+
+
+class LocalizationRecipe(Recipe):
+    """``words``, ``facts``: how many, drawn by the seed. ``fact_file``: facts in any known form, or "shipped".
+
+    ``fills``: what a neuron that is taken away becomes. ``positions``: at the position that predicts the word, or
+    everywhere. ``mean_over``: so many words (or facts) tell the means.
+    """
+
+    methods: Annotated[list[WordMethod], BeforeValidator(as_methods)]
+    counts: list[Positive] = list(COUNTS)
+    words: Annotated[int, Field(ge=0)] = 60
+    facts: Annotated[int, Field(ge=0)] = 60
+    fact_file: Text = "shipped"
+    fills: list[Literal["zero", "mean"]] = ["zero", "mean"]
+    positions: Literal["predicting", "all"] = "predicting"
+    mean_over: Positive = 32
+
+    _methods = field_validator("methods")(checked_words)
+    _fills = field_validator("fills")(once)
+
+    @field_validator("counts")
+    @classmethod
+    def _rising(cls, counts: list[int]) -> list[int]:
+        if not counts or sorted(set(counts)) != counts:
+            raise ValueError("the numbers of neurons must rise")
+        return counts
+
+
+def cases(bench: Bench) -> list[Case]:
+    recipe = _recipe(bench)
+    if not recipe.words and not recipe.facts:
+        raise StudyError("This study has neither words nor facts: words and facts are both 0.")
+    found = []
+    for shown, photo in _words(bench)[: recipe.words]:
+        inputs = {"what": "word", "concept": shown.name, "photo": photo.id, "word": shown.word(photo)}
+        found.append(Case(f"word/{shown.name}/{photo.id}", inputs))
+    for number, (prompt, answer) in enumerate(_facts(bench)[: recipe.facts]):
+        found.append(Case(f"fact/{number}", {"what": "fact", "prompt": prompt, "answer": answer}))
+    return found
+
+
+def measure(bench: Bench, case: Case) -> list[Row]:
+    recipe = _recipe(bench)
+    methods = each(recipe.methods)
+    concept, inpainted = None, None
+    if case.inputs["what"] == "word":
+        photo = bench.by_id[case.inputs["photo"]]
+        concept = case.inputs["word"]
+        run = bench.run(photo)
+        target = run.target(concept)
+        if any(method.compares for method in methods):
+            inpainted = bench.inpainted(photo, case.inputs["concept"])
+    else:
+        run, target = _asked(bench, case.inputs["prompt"], case.inputs["answer"])
+    seed = seed_for(recipe.seed, case.id)
+    top = min(recipe.counts[-1], bench.model.num_neurons)
+    found = locate_word(run, target, methods, top, concept=concept, inpainted=inpainted, seed=seed)
+    rows: list[Row] = []
+    for fill in recipe.fills:
+        means = _means(bench, case.inputs["what"]) if fill == "mean" else None
+        ablation = Ablation(bench.model, run, target, fill=means, positions=recipe.positions)
+        measured = all_curves(ablation, {name: one.neurons for name, one in found.items()}, recipe.counts)
+        rows += [
+            {
+                "method": name,
+                "fill": fill,
+                "positions": recipe.positions,
+                "found": one.found,
+                "before": one.before,
+                "none": one.none,
+                "counts": list(one.counts),
+                "deletion": list(one.deletion),
+                "insertion": list(one.insertion),
+                "deletion_area": one.deletion_area,
+                "insertion_area": one.insertion_area,
+                "seconds_finding": found[name].seconds,
+            }
+            for name, one in measured.items()
+        ]
+    return rows
+
+
+LOCALIZATION = Kind("localization", LocalizationRecipe, cases, measure)
+
+
+def _recipe(bench: Bench) -> LocalizationRecipe:
+    assert isinstance(bench.recipe, LocalizationRecipe)
+    return bench.recipe
+
+
+def _words(bench: Bench) -> list[tuple[Shown, Captioned]]:
+    """All words of captions that could be looked at, in an order drawn by the seed."""
+    recipe = _recipe(bench)
+    if not recipe.words:
+        return []
+    comparing = any(method.compares for method in recipe.methods)
+    found = [
+        (shown, photo) for shown in bench.concepts.values() for photo in (shown.masked if comparing else shown.photos)
+    ]
+    bench.random("words").shuffle(found)
+    return found
+
+
+def _facts(bench: Bench) -> list[tuple[str, str]]:
+    """Prompts and answers of facts whose answer's first token the model gives by itself, drawn by the seed."""
+    recipe = _recipe(bench)
+    if not recipe.facts:
+        return []
+    wanted = max(recipe.facts, recipe.mean_over if "mean" in recipe.fills else 0)
+    return [(prompt, answer) for prompt, answer in bench.kept("facts", "known", lambda: _known(bench, wanted))]
+
+
+def _known(bench: Bench, wanted: int) -> list[list[str]]:
+    name = _recipe(bench).fact_file
+    listed: Sequence[FactCase] = load_facts(SHIPPED_FACTS if name == "shipped" else name).cases
+    shuffled = bench.random("facts").sample(list(listed), len(listed))
+    found: list[list[str]] = []
+    for number, case in enumerate(shuffled, 1):
+        if len(found) == wanted:
+            break
+        fact = case.fact
+        if fact.target_true and fact.image is None:
+            run, target = _asked(bench, fact.text, fact.target_true)
+            with torch.no_grad():
+                first = int(bench.model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
+            if first == target.token_id and [fact.text, fact.target_true] not in found:
+                found.append([fact.text, fact.target_true])
+        bench.tell("known answers", number, len(shuffled))
+    if not found:
+        raise StudyError(f"The model knows none of the {len(listed)} facts of {name!r}; give others, or facts: 0.")
+    return found
+
+
+def _asked(bench: Bench, prompt: str, answer: str) -> tuple[Run, Target]:
+    """A fact's prompt as it stands, and the first token of its answer."""
+    model = bench.model
+    prompted, _ = model.read(None, prompt, chat=False)
+    run = Run(model, prompted, [], [], None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an answer of several tokens is meant to be scored at the first
+        tokens = target_tokens(model.tokenizer, model.vocabulary_size, f" {answer.strip()}")
+    return run, Target(tokens.token_id, 0, tokens.text, tokens.note)
+
+
+_FILLS: WeakKeyDictionary[Bench, dict[str, dict[int, Tensor]]] = WeakKeyDictionary()
+
+
+def _means(bench: Bench, what: str) -> dict[int, Tensor]:
+    """Means over the first words, or facts, of the study; the same in every process, so they are not kept on disk."""
+    kept = _FILLS.setdefault(bench, {})
+    if what not in kept:
+        kept[what] = mean_fill(bench.model, _examples(bench, what))
+    return kept[what]
+
+
+def _examples(bench: Bench, what: str) -> Iterator[tuple[Run, Target]]:
+    count = _recipe(bench).mean_over
+    if what == "word":
+        for shown, photo in _words(bench)[:count]:
+            run = bench.run(photo)
+            yield run, run.target(shown.word(photo))
+    else:
+        for prompt, answer in _facts(bench)[:count]:
+            yield _asked(bench, prompt, answer)

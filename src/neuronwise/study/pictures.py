@@ -1,0 +1,66 @@
+"""Photos with their masks, and without their objects, as a recipe wants them inpainted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from neuronwise.data.photos import Captioned
+from neuronwise.errors import ImageError, StudyError
+from neuronwise.images import open_image
+from neuronwise.images.inpaint import Inpainter
+from neuronwise.images.masks import Mask, dilated
+from neuronwise.study.keys import Recipe
+from neuronwise.study.shown import object_mask
+
+
+class Pictures:
+    """``masks``, by photos' ids, stand before the annotations; ``cache`` keeps inpainted photos."""
+
+    def __init__(self, recipe: Recipe, cache: Path | None = None, masks: Mapping[str, Mask] | None = None) -> None:
+        self.dilation, self.backend, self.cache = recipe.dilation, recipe.inpainting, cache
+        self.masks = dict(masks or {})
+
+    @property
+    def ready_made(self) -> bool:
+        """Whether inpainted photos come from a folder, so that no mask is needed."""
+        return self.backend.startswith("folder:")
+
+    @cached_property
+    def _inpainter(self) -> Inpainter:
+        return Inpainter(self.backend, cache=self.cache)
+
+    def known(self, photo: Captioned, concept: str) -> bool:
+        """Whether the concept can be taken out of the photo."""
+        try:
+            if self.ready_made:
+                self.inpainted(photo, concept)
+            else:
+                self.mask(photo, concept)
+        except ImageError:
+            return False
+        return True
+
+    def mask(self, photo: Captioned, concept: str) -> Mask:
+        """(H, W) of booleans: where the concept is on a photo, not dilated; raises ``ImageError`` where not known."""
+        return self.masks[photo.id] if photo.id in self.masks else object_mask(photo, concept)
+
+    def hole(self, photo: Captioned, concept: str) -> Mask:
+        """The dilated mask: what is filled."""
+        return dilated(self.mask(photo, concept), self.dilation)
+
+    def inpainted(self, photo: Captioned, concept: str) -> Image.Image:
+        """The photo without the concept: its dilated mask filled by the recipe's inpainting, or a ready-made one."""
+        image = open_image(photo.path)
+        mask = np.ones((image.height, image.width), bool) if self.ready_made else self.hole(photo, concept)
+        try:
+            return self._inpainter(image, mask, name=photo.path.name)
+        except OSError as error:
+            raise StudyError(
+                f"Inpainted photos cannot be kept in '{self.cache}': {error.strerror or error}. What is finished "
+                "stays; make room and run the same command again."
+            ) from error

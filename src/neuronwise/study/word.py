@@ -1,0 +1,175 @@
+"""The neurons that a recipe's methods find for one word of one run: a word of a caption, or the answer to a text."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationInfo, field_validator
+
+from neuronwise.errors import MethodError
+from neuronwise.images import ImageLike
+from neuronwise.locate import locate
+from neuronwise.locate.activation_difference import activation_difference
+from neuronwise.locate.causal_effect import causal_effect
+from neuronwise.model.model import Model
+from neuronwise.model.run import Run, Target
+from neuronwise.neurons import NeuronSet
+from neuronwise.study.keys import once
+from neuronwise.study.methods import NAMES, SAME_LAYERS, Method, combinations, each, require_options
+
+DIFFERENCE, CAUSAL = "activation_difference", "causal_effect"
+AMONG = 200  # neurons that causal_effect ranks anew: each costs a pass
+RANDOM = ("random", SAME_LAYERS)
+
+
+class WordMethod(Method):
+    """As ``Method``, and besides activation_difference and causal_effect.
+
+    ``like``: of random_same_layers the method whose layers it takes, of causal_effect the one whose best it ranks anew
+    (option ``among``: how many). Each word is looked at by itself, so ``agree`` and ``K`` are refused.
+    """
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in (*NAMES, DIFFERENCE, CAUSAL):
+            raise ValueError(f"there is no method {method!r}; there are {', '.join((*NAMES, DIFFERENCE, CAUSAL))}")
+        return method
+
+    @field_validator("options")
+    @classmethod
+    def _fitting(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "method" in info.data:
+            _require(info.data["method"], options)
+        return options
+
+    @field_validator("sweep")
+    @classmethod
+    def _all_fitting(cls, sweep: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
+        for chosen in combinations(sweep) if "method" in info.data else ():
+            _require(info.data["method"], chosen)
+        return sweep
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses among another method's neurons."""
+        return self.method in (SAME_LAYERS, CAUSAL)
+
+    @property
+    def needs_photo(self) -> bool:
+        """Whether it looks at image tokens, or compares with a photo without the object."""
+        return self.compares or self.options.get("positions") == "image"
+
+    @property
+    def compares(self) -> bool:
+        return self.filters or self.method == DIFFERENCE
+
+
+def _require(method: str, options: dict[str, Any]) -> None:
+    if method in (DIFFERENCE, CAUSAL):
+        function = activation_difference if method == DIFFERENCE else causal_effect
+        parameters = inspect.signature(function).parameters.items()
+        known = [name for name, p in parameters if p.kind is p.KEYWORD_ONLY and name != "inpainted"]
+        known += ["among"] if method == CAUSAL else []
+        if unknown := [name for name in options if name not in known]:
+            raise ValueError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        return
+    require_options(method, options)
+    if "null" in (options.get("difference"), options.get("gradient")):
+        raise ValueError('thresholds "null" need photos without the concept; here each word is looked at by itself')
+
+
+def checked_words(methods: list[WordMethod]) -> list[WordMethod]:
+    """The list itself; raises ``ValueError`` for names that are there twice and for a ``like`` that is not there."""
+    listed = each(methods)
+    once([method.called for method in listed])
+    direct = [method.called for method in listed if not method.chooses]
+    for method in methods:
+        if method.K is not None or method.agree != "mean":
+            raise ValueError("K and agree of one method are for neurons that several photos share")
+        if method.like is not None and (not method.chooses or method.like not in direct):
+            raise ValueError(
+                f"like={method.like!r} names none of the methods that score all neurons, or stands at one of them"
+            )
+        if method.chooses and not [name for name in direct if name != "random"]:
+            raise ValueError(f"{method.method} chooses by another method's neurons; name one more method")
+    return methods
+
+
+@dataclass(frozen=True)
+class Located:
+    """What one method found, and the CPU seconds that it took: the run itself and inpainting left out, the choice of
+    the neurons that causal_effect ranks anew included."""
+
+    neurons: NeuronSet
+    seconds: float
+
+
+def locate_word(
+    run: Run,
+    target: Target,
+    methods: Sequence[WordMethod],
+    top: int,
+    *,
+    concept: str | None = None,
+    inpainted: ImageLike | None = None,
+    seed: int = 0,
+) -> dict[str, Located]:
+    """The ``top`` neurons of every method for one word, by the methods' names; ``methods`` without sweeps.
+
+    ``concept``: the word as the caption says it, for runs that said it. Methods that look at a photo are left out
+    where the run has none, those that compare also without ``inpainted``. ``seed`` draws the random ones.
+    """
+    run.activations(target.position)  # as a run that was recorded while it generated has them
+    where: dict[str, Any] = {"target": target.token_id, "position": target.position}
+    if concept is not None:
+        where = {"concept": concept}
+    found: dict[str, Located] = {}
+    for method in sorted(methods, key=lambda method: method.chooses):
+        if (method.needs_photo and run.image is None) or (method.compares and inpainted is None):
+            continue
+        options = dict(method.options)
+        if method.method in RANDOM:
+            options["seed"] = seed + options.get("seed", 0)
+        if method.compares:
+            options["inpainted"] = inpainted
+        among, like = None, ""
+        if method.chooses:
+            names = [m.called for m in methods if m.called in found and m.method not in (*RANDOM, CAUSAL)]
+            if not names:
+                continue
+            like = method.like if method.like in found else names[0]
+            assert like is not None
+            among = found[like].neurons
+        start = time.process_time()
+        if method.method == CAUSAL:
+            among = among[: options.pop("among", AMONG)] if among is not None else None
+        neurons = _located(run.model, run, where, method.method, top, among, options)
+        seconds = time.process_time() - start + (found[like].seconds if method.method == CAUSAL else 0.0)
+        found[method.called] = Located(neurons, seconds)
+    return {method.called: found[method.called] for method in methods if method.called in found}
+
+
+def _located(
+    model: Model, run: Run, where: dict[str, Any], method: str, top: int, among: NeuronSet | None, options: Any
+) -> NeuronSet:
+    """A control of fewer neurons where a layer has too few others for all."""
+    if among is not None and not len(among):
+        return NeuronSet()
+    while True:
+        try:
+            return locate(model, run, method=method, top=top, among=among, **where, **options)
+        except MethodError:
+            if method != SAME_LAYERS or among is None or len(among) < 2:
+                raise
+            among = among[: len(among) // 2]
+
+
+def seed_for(seed: int, *key: Any) -> int:
+    """A seed for one case, the same on every machine."""
+    return seed + zlib.crc32("/".join(map(str, key)).encode())

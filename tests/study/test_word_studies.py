@@ -1,0 +1,261 @@
+"""The studies of single words, localization and properties, on the model whose neurons are planted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import neuronwise as nw
+from neuronwise.data.photos import Photos, load_photos
+from neuronwise.errors import StudyError
+from neuronwise.measure.localization import Ablation
+from neuronwise.measure.properties import token_text
+from neuronwise.measure.semantic import Embedder, bert_score
+from neuronwise.read.decode import decode_all
+from neuronwise.report.study import write_report
+from neuronwise.study.bench import Bench
+from neuronwise.study.results import Study, read_study
+from neuronwise.study.studies import run_study
+from neuronwise.study.word import locate_word
+from neuronwise.study.written import make_recipe, read_recipe
+from wired import PLANTED
+from wired_study import talking, write_photos
+
+TRUE = {f"L1.U{unit}" for unit in PLANTED}
+SHARED: dict[str, Any] = {
+    "model": "wired", "prompt": "the", "max_new_tokens": 2, "concepts": ["dog", "mat"], "at_least": 4, "dilation": 0,
+}  # fmt: skip
+LOCALIZATION = {
+    **SHARED, "kind": "localization", "concepts": ["dog"], "counts": [1, 2, 3, 10, 40], "words": 3, "facts": 1,
+    "methods": [
+        "contribution", "two_stage", "activation_difference",
+        {"method": "causal_effect", "name": "causal_effect", "options": {"among": 5}},
+        "random", {"method": "random_same_layers", "like": "two_stage"},
+    ],
+    "mean_over": 2,
+}  # fmt: skip
+PROPERTIES = {
+    **SHARED, "kind": "properties", "K": 3, "photos": 4, "images": 2, "heat": 3, "sigmas": [1.0, 30.0], "noise_K": 3,
+    "counts": [1, 3], "noise_sigma": 30.0, "said_sigmas": [30.0], "noisy": ["contribution", "random"],
+    "methods": ["contribution", "random", "random_same_layers"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tiny_tokenizer: Any) -> nw.Model:
+    return talking(tiny_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    return load_photos(write_photos(tmp_path_factory.mktemp("photos")))
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One that the wired model "knows": it says mat to anything without red; and one that it does not."""
+    path = tmp_path_factory.mktemp("facts") / "facts.json"
+    records = [
+        {"subject": "cat", "template": "the {}", "attribute": attribute, "target_new": "bear"}
+        for attribute in ("mat", "dog")
+    ]
+    path.write_text(json.dumps(records))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def localized(model: nw.Model, photos: Photos, facts: str, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    recipe = make_recipe({**LOCALIZATION, "fact_file": facts})
+    return run_study(model, recipe, photos, tmp_path_factory.mktemp("runs") / "localization")
+
+
+@pytest.fixture(scope="module")
+def described(model: nw.Model, photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return run_study(model, make_recipe(PROPERTIES), photos, tmp_path_factory.mktemp("runs") / "properties")
+
+
+def without_seconds(found: Study) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in found.rows]
+
+
+def test_curves_tell_who_found_the_planted_neurons(localized: Study) -> None:
+    assert localized.finished
+    assert not localized.failed
+    words = [row for row in localized.rows if row["what"] == "word" and row["fill"] == "zero"]
+    assert len({row["case"] for row in words}) == 3
+    for row in words:
+        drop = row["before"] - row["deletion"][2]  # K = 3
+        gain = row["insertion"][2] - row["none"]
+        if row["method"] in ("contribution", "two_stage", "causal_effect"):
+            assert drop > 2
+            assert gain > 2
+            assert row["insertion"][2] == pytest.approx(row["before"], abs=0.1)
+            assert row["deletion_area"] > 1
+        elif row["method"] == "random_same_layers":
+            assert row["found"] == 3
+            assert abs(drop) < 0.05
+    found = {row["method"]: row["found"] for row in words}
+    assert (found["contribution"], found["two_stage"], found["causal_effect"]) == (40, 3, 5)
+    means = [row for row in localized.rows if row["what"] == "word" and row["fill"] == "mean"]
+    assert all(
+        abs(row["before"] - row["deletion"][2]) < abs(other["before"] - other["deletion"][2])
+        for row, other in zip(means, words, strict=True)
+        if row["method"] == "contribution"
+    )  # the mean of photos that all show a dog keeps much of it
+
+
+def test_facts_that_the_model_does_not_know_are_left_out(localized: Study) -> None:
+    rows = [row for row in localized.rows if row["what"] == "fact"]
+    assert {(row["prompt"], row["answer"]) for row in rows} == {("the cat", "mat")}
+    assert {row["method"] for row in rows} == {"contribution", "causal_effect", "random", "random_same_layers"}
+
+
+def test_rows_equal_what_is_measured_by_itself(model: nw.Model, photos: Photos, localized: Study) -> None:
+    row = next(row for row in localized.rows if row["method"] == "contribution" and row["fill"] == "zero")
+    bench = Bench(model, make_recipe(LOCALIZATION), photos)
+    run = bench.run(bench.by_id[row["photo"]])
+    target = run.target(row["word"])
+    ranked = nw.locate(model, run, row["word"], top=40)
+    ablation = Ablation(model, run, target)
+    assert row["deletion"] == pytest.approx(ablation.without([ranked.neurons[:k] for k in row["counts"]]), abs=1e-5)
+    assert row["insertion"] == pytest.approx(ablation.only([ranked.neurons[:k] for k in row["counts"]]), abs=1e-5)
+
+
+def test_properties_of_the_planted_neurons(described: Study) -> None:
+    assert not described.failed
+    rows = [row for row in described.rows if row["concept"] == "dog"]
+    assert rows
+    mine = [row for row in rows if row["part"] == "neurons" and row["method"] == "contribution"]
+    for row in mine:
+        assert set(row["neurons"]) == TRUE
+        assert row["layers"] == [0, 3]
+        assert row["shuffled_overlap"] == 1.0
+        assert row["says_word"] == 1.0
+        assert row["object_share"] == pytest.approx(0.25, abs=0.01)
+        assert len(row["grid"]) == 16
+        assert row["file"] == f"{row['photo']}.png"
+    noise = [row for row in rows if row["part"] == "noise"]
+    drops = {
+        name: max(row["drop"] for row in noise if row["method"] == name and row["K"] == 3)
+        for name in ("contribution", "random")
+    }
+    assert drops["contribution"] > 1
+    assert abs(drops["random"]) < 0.5
+    assert {row["method"] for row in noise} == {"contribution", "random"}
+    said = [row for row in noise if row["text"] is not None]
+    assert {(row["sweep"], row["sigma"]) for row in said} == {("sigma", 30.0)}
+    assert all(row["said"] for row in said if row["method"] == "random")
+    cells = {(row["sweep"], row["sigma"], row["K"]) for row in noise}
+    assert cells == {("sigma", 1.0, 3), ("sigma", 30.0, 3), ("K", 30.0, 1), ("K", 30.0, 3)}
+
+
+def test_meaning_is_the_best_neurons_score(
+    model: nw.Model, photos: Photos, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tiny_tokenizer), hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=16, initializer_range=0.5,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    content = {**PROPERTIES, "photos": 1, "noisy": [], "tokens": 2, "metric_models": {"bert": str(tmp_path)}}
+    found = run_study(model, make_recipe(content), photos)
+    row = next(row for row in found.rows if row["method"] == "random")
+    embedder = Embedder(tmp_path)
+    references = Bench(model, make_recipe(content), photos).by_id[row["photo"]].captions
+    texts = [token_text(tokens) for tokens in decode_all(model, row["neurons"], 2)]
+    scores = [bert_score(embedder, text, references) for text in texts]
+    assert row["bertscore"] == pytest.approx(max(scores), abs=1e-6)
+    assert row["best_tokens"] == texts[scores.index(max(scores))]
+    assert 0 < row["mover_score"] <= 1
+    assert "clipscore" not in row
+
+
+def test_random_neurons_are_drawn_anew_for_every_photo(described: Study) -> None:
+    random = [row for row in described.rows if row["part"] == "neurons" and row["method"] == "random"]
+    assert len({tuple(row["neurons"]) for row in random}) == len(random) == 4
+
+
+@pytest.mark.parametrize("kind", ["localization", "properties"])
+def test_gone_on_with_it_is_the_same_row_for_row(
+    kind: str, model: nw.Model, photos: Photos, localized: Study, described: Study, facts: str, tmp_path: Path
+) -> None:
+    whole = localized if kind == "localization" else described
+    assert whole.folder is not None
+    content = {**LOCALIZATION, "fact_file": facts} if kind == "localization" else PROPERTIES
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    for name in ("manifest.json", "before.jsonl"):
+        (torn / name).write_bytes((whole.folder / name).read_bytes())
+    lines = (whole.folder / "cases.jsonl").read_bytes().splitlines(keepends=True)
+    (torn / "cases.jsonl").write_bytes(lines[1] + lines[2][:40])
+    again = run_study(model, make_recipe(content), photos, torn)
+    assert without_seconds(again) == without_seconds(whole)
+    assert without_seconds(read_study(torn)) == without_seconds(whole)
+
+
+def test_reports_of_real_rows(localized: Study, described: Study) -> None:
+    for study in (localized, described):
+        assert study.folder is not None
+        page = write_report(study.folder)
+        assert "<figure>" in page.read_text()
+    assert described.folder is not None
+    assert (described.folder / "report" / "figures" / "heat.png").is_file()
+
+
+def test_shipped_recipes_are_valid() -> None:
+    for name in ("properties", "localization"):
+        assert read_recipe(name).kind == name
+
+
+def test_methods_that_need_a_photo_are_left_out_without(model: nw.Model, photos: Photos) -> None:
+    methods = make_recipe(
+        {**LOCALIZATION, "methods": ["two_stage", "random_same_layers", "contribution",
+                                     {"method": "gradient", "options": {"positions": "image"}}]}
+    ).methods  # type: ignore[attr-defined]  # fmt: skip
+    text = model.run(prompt="the cat", max_new_tokens=0, chat=False)
+    target = text.target(target=" mat")
+    assert list(locate_word(text, target, methods, 3)) == ["random_same_layers", "contribution"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"methods": ["contribution", "best"]}, "there is no method 'best'"),
+        ({"methods": [{"method": "contribution", "options": {"wrong": 1}}]}, "no option wrong"),
+        ({"methods": [{"method": "activation_difference", "options": {"wrong": 1}}]}, "no option wrong"),
+        ({"methods": ["contribution", {"method": "causal_effect", "like": "none"}]}, "like='none'"),
+        ({"methods": ["random", "random_same_layers"]}, "name one more method"),
+        ({"methods": [{"method": "two_stage", "options": {"gradient": "null"}}]}, "each word is looked at by itself"),
+        ({"methods": [{"method": "contribution", "K": [3]}]}, "that several photos share"),
+        ({"counts": [5, 1]}, "must rise"),
+        ({"positions": "some"}, "positions"),
+        ({"kappa": 1}, "no such key"),
+    ],
+)
+def test_recipes_that_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(StudyError, match=words):
+        make_recipe({**LOCALIZATION, **change})
+
+
+def test_properties_recipes_that_are_refused() -> None:
+    with pytest.raises(StudyError, match="'best' names none of the methods"):
+        make_recipe({**PROPERTIES, "noisy": ["best"]})
+    with pytest.raises(StudyError, match="sigmas"):
+        make_recipe({**PROPERTIES, "sigmas": [-1.0]})
+
+
+def test_studies_without_cases_are_refused(model: nw.Model, photos: Photos, tmp_path: Path, facts: str) -> None:
+    with pytest.raises(StudyError, match="both 0"):
+        run_study(model, make_recipe({**LOCALIZATION, "words": 0, "facts": 0}), photos)
+    unknown = tmp_path / "facts.json"
+    unknown.write_text(json.dumps([json.loads(Path(facts).read_text())[1]]))
+    with pytest.raises(StudyError, match="knows none of the 1 facts"):
+        run_study(model, make_recipe({**LOCALIZATION, "words": 0, "fact_file": str(unknown)}), photos)
