@@ -305,7 +305,7 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.step == "report":
-        print_report(options.out)
+        print_report(options.out, [*CONTENDERS, *ABLATIONS])
         return 0
     model = nw.load(options.model)
     wanted = options.step != "ablate" and any(EDITORS[CONTENDERS[name][0]].statistics for name in chosen(options))

@@ -45,11 +45,11 @@ def table(rows: Sequence[tuple[str, Evaluation]], title: str) -> str:
     return "\n".join(lines)
 
 
-def runs_in(folder: Path) -> list[tuple[str, Evaluation]]:
-    if not folder.is_dir():
-        return []
-    order = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-    return [(path.name, read_evaluation(path)) for path in order if (path / "manifest.json").is_file()]
+def runs_in(folder: Path, order: Sequence[str]) -> list[tuple[str, Evaluation]]:
+    """Finished and unfinished runs by their names, in ``order``, others behind."""
+    found = [path for path in folder.iterdir() if (path / "manifest.json").is_file()]
+    found.sort(key=lambda path: (order.index(path.name) if path.name in order else len(order), path.name))
+    return [(path.name, read_evaluation(path)) for path in found]
 
 
 def searched(folder: Path) -> str:
@@ -62,7 +62,7 @@ def searched(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def print_report(out: Path) -> None:
+def print_report(out: Path, order: Sequence[str]) -> None:
     """Every table that there is something for."""
     print("## The search\n\n" + searched(out / "search") + "\n")
     for part, title in (("compare", "The comparison"), ("ablate", "Ablations of FiNE"), ("sequential", "Many edits")):
@@ -70,4 +70,4 @@ def print_report(out: Path) -> None:
             print(f"## {title}\n")
             for folder in sorted((out / part).iterdir(), key=lambda path: (len(path.name), path.name)):
                 name = f"{folder.name} at once" if part == "sequential" else folder.name
-                print(f"### {name}\n\n{table(runs_in(folder), 'editor')}\n")
+                print(f"### {name}\n\n{table(runs_in(folder, order), 'editor')}\n")

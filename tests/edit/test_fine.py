@@ -14,7 +14,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.fine import PRESETS, FineSettings, fine_each
 from neuronwise.edit.fine.batch import Batch
 from neuronwise.edit.fine.choose import choose, observe
-from neuronwise.edit.fine.start import LENGTHS
+from neuronwise.edit.fine.start import LENGTHS, ROUNDS
 from neuronwise.edit.request import forced
 from neuronwise.errors import MethodError, PromptError, TargetError
 
@@ -204,10 +204,24 @@ def test_who_has_come_to_the_end_is_not_moved_any_more(model: nw.Model) -> None:
 
 def test_the_search_starts_from_the_best_length_it_tried(model: nw.Model) -> None:
     edit = nw.fine(model, FACT, layer=1, steps=1, start="search")
-    found = edit.record["start"]
+    (found,) = edit.record["start"]
     assert found in LENGTHS
     sizes = torch.cat([d.left.flatten() for d in edit.deltas]).abs()
     assert torch.allclose(sizes[sizes > 0], torch.tensor(found * PRESETS["small"].rate))
+    longer = nw.fine(model, FACT, layer=1, steps=40, start="search")
+    assert len(longer.record["start"]) <= ROUNDS
+
+
+def test_a_search_that_reaches_enough_ends_the_request(model: nw.Model) -> None:
+    """What the record says was reached is what the edited model says, though no pass came after."""
+    edit = nw.fine(model, FACT, layer=1, steps=40, start="search", enough=0.05)
+    assert edit.record["steps"] <= ROUNDS
+    request = forced(model, FACT)
+    with edit.applied(model), torch.no_grad():
+        now = model.forward(request.forced_inputs())[0].softmax(-1)
+    said = [float(now[request.row(k), token]) for k, token in enumerate(request.output_ids)]
+    assert said == pytest.approx(edit.record["probabilities"], abs=1e-3)
+    assert min(said) >= 0.05
 
 
 def test_presets_are_the_published_ones() -> None:

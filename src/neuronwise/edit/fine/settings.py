@@ -16,8 +16,8 @@ class FineSettings:
 
     ``neurons`` "contribution" or "random"; ``layer`` restricts them to one layer; a weight of 0 leaves a term of the
     loss out. ``rate`` is Adam's, ``steps`` the most that are taken, ``enough`` the probability of every target token
-    at which they end. ``start`` "zero" as in the paper; "search" (ours) first looks along Adam's first step for a
-    length from which to go on, see ``start.py``.
+    at which they end. ``start`` "zero" as in the paper; "search" (ours) first looks along Adam's first step, up to
+    three times, for a length that reaches it or from which to go on, see ``start.py``.
     """
 
     n: int = 5

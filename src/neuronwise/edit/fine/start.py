@@ -17,28 +17,39 @@ if TYPE_CHECKING:
     from neuronwise.edit.fine.optimize import Attempt
 
 LENGTHS = (4, 8, 12, 16, 24)  # in Adam's steps
+LATER = (1, 2, 4, 8, 12)
+ROUNDS = 3  # searches before Adam takes over
 
 
-def search(forward: Forward, batch: Batch, shown: Shown, active: Sequence[Attempt], settings: FineSettings) -> None:
+def search(
+    forward: Forward, batch: Batch, shown: Shown, active: Sequence[Attempt], settings: FineSettings, first: bool
+) -> list[Attempt]:
     """Move each change against the sign of its gradient, which is where Adam's first step goes, by a good length.
 
-    Of ``LENGTHS`` the shortest that reaches enough, else the one of least loss. No gradients are taken.
+    The shortest of ``LENGTHS`` (later of ``LATER``) that reaches enough, which ends the request, else the one of least
+    loss. No gradients are taken. Returns the requests that have not reached enough.
     """
+    going: list[Attempt] = []
     for attempt in active:
         change = attempt.change
         assert change.values.grad is not None
         direction = -settings.rate * change.values.grad.sign()
-        tried: list[tuple[bool, float, int]] = []
-        for length in LENGTHS:
+        before = change.values.detach().clone()
+        tried: list[tuple[float, int]] = []
+        for length in LENGTHS if first else LATER:
             with Hooks() as hooks, torch.no_grad():
-                shown.of, shown.values = [change], [direction * length]
+                shown.of, shown.values = [change], [before + direction * length]
                 batch.real_rows(hooks, [attempt.number])
                 logits = forward(of=[attempt.number])
                 now = attempt.sees(logits[0, : batch.lengths[attempt.number]])
-                found = float(attempt.loss(now, shown.values[0], settings))
-            tried.append((min(attempt.reached) < settings.enough, found, length))
-        reaching = [t for t in tried if not t[0]]
-        best = reaching[0] if reaching else min(tried)
-        attempt.outcome["start"] = best[2]
+                tried.append((float(attempt.loss(now, shown.values[0], settings)), length))
+            if min(attempt.reached) >= settings.enough:
+                best = length
+                break
+        else:
+            best = min(tried)[1]
+            going.append(attempt)
+        attempt.outcome.setdefault("start", []).append(best)
         with torch.no_grad():
-            change.values += direction * best[2]
+            change.values.copy_(before + direction * best)
+    return going
