@@ -210,3 +210,12 @@ def test_bad_input_is_one_sentence_and_status_2(case: str, bad_input: dict[str, 
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("neuronwise.cli.commands._load", stop)
+    done = shell("decode", "L1.U5", expect=130)
+    assert (done.stdout, done.stderr) == ("", "neuronwise: interrupted\n")

@@ -84,7 +84,21 @@ BAD = {
     "an empty target": ([*FACT[:-1], " ", "-m", "{model}"], "target of a fact is empty"),
     "a broken setting": ([*FACT, "--set", "n", "-m", "{model}"], "name=value"),
     "an unknown setting": ([*FACT, "--set", "magic=1", "-m", "{model}"], "no setting 'magic'"),
-    "a setting of another kind": ([*FACT, "--set", "n=many", "-m", "{model}"], "n is of the kind of 5"),
+    "a setting of another kind": (
+        [*FACT, "--set", "n=many", "-m", "{model}"],
+        "n='many' does not fit: it is a whole number",
+    ),
+    "a setting of none": ([*FACT, "--set", "n=none", "-m", "{model}"], "n=None does not fit"),
+    "layers that are none": (
+        [*FACT, "--editor", "memit", "--set", "layers=abc", "-m", "{model}"],
+        "it is a list or none",
+    ),
+    "statistics that are a file": (
+        [*FACT, "--editor", "rome", "--statistics", "{tmp}/text.jpg", "-m", "{model}"],
+        "is a file; name the folder",
+    ),
+    "no tokens": ([*FACT, "-m", "{model}", "--max-new-tokens", "0"], "Invalid value for '--max-new-tokens'"),
+    "an unknown option": ([*FACT, "-m", "{model}", "--bogus", "1"], "No such option: --bogus"),
     "statistics for fine": ([*FACT, "--statistics", "{tmp}", "-m", "{model}"], "uses no key statistics"),
     "statistics that are none": (
         [*FACT, "--editor", "rome", "--statistics", "{tmp}", "-m", "{model}"],

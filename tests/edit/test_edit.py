@@ -191,3 +191,18 @@ def test_a_direction_alone_is_taken_out() -> None:
     unit = direction / direction.norm()
     assert float(after @ unit) == pytest.approx(0, abs=1e-5)
     assert torch.allclose(after, before - (before @ unit) * unit, atol=1e-5)
+
+
+def test_an_edit_of_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
+    from neuronwise.edit import Edit
+    from neuronwise.edit.ledger import column_norms
+
+    model, _ = tiny("llama")
+    delta = Delta(0, model.blocks[0].dense[0].path, torch.ones(model.hidden_size, 1), torch.tensor([0]))
+    norms = {name: value[:-1] for name, value in column_norms(model, [delta]).items()}
+    edit, before = Edit((delta,), {"model": "narrower"}, norms), weights(model)
+    for refused in (lambda: edit.apply(model), lambda: edit.to_peft(model, tmp_path / "adapter")):
+        with pytest.raises(EditError, match=r"not those that this edit was made for \(narrower\)"):
+            refused()
+    assert same(before, weights(model))
+    assert list(tmp_path.iterdir()) == []

@@ -226,3 +226,17 @@ def test_any_order_of_applying_and_reverting_ends_at_the_start(several: Any, see
     for number in chance.sample(sorted(present), len(present)):
         edits[number].revert(model)
     assert same_weights(before, weights(model))
+
+
+@pytest.mark.parametrize("editor", EDITORS)
+def test_what_is_no_fact_no_model_and_no_settings_is_said(editor: str, tiny_model: Any) -> None:
+    edit, fact = EDITORS[editor].function, Fact("the capital of {} is", "France", "house")
+    for wrong in ("France", ["France"], {"prompt": "the"}, None):
+        with pytest.raises(NeuronwiseError, match="takes a Fact"):
+            edit(tiny_model, wrong)
+    with pytest.raises(NeuronwiseError, match=r"neuronwise\.load"):
+        edit("tiny", fact)
+    with pytest.raises(NeuronwiseError, match="These settings are dict"):
+        edit(tiny_model, fact, {"steps": 3})
+    with pytest.raises(NeuronwiseError, match="The subject of a fact is a text"):
+        Fact("the {}", None, "x")  # type: ignore[arg-type]

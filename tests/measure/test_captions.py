@@ -33,10 +33,10 @@ def test_bleu_is_another_librarys() -> None:
     columns = [[those[k] if k < len(those) else None for those in ready] for k in range(2)]
     other = sacrebleu.corpus_bleu(
         [words_of(caption) for caption in SAID],
-        columns,
+        columns,  # type: ignore[arg-type]
         tokenize="none",
         smooth_method="none",
-        force=True,  # type: ignore[arg-type]
+        force=True,
     )
     ours = corpus_scores(SAID, MEANT, ["bleu-1", "bleu-2", "bleu-3", "bleu-4"])
     for n in (1, 2, 3, 4):

@@ -213,6 +213,25 @@ def test_wrong_calls_are_said(model: nw.Model) -> None:
         evaluate(model, cases(1) * 2)
     with pytest.raises(StudyError, match="sequential is 0"):
         evaluate(model, cases(1), sequential=0)
+    with pytest.raises(StudyError, match="sequential is 'two'"):
+        evaluate(model, cases(1), sequential="two")  # type: ignore[arg-type]
+    with pytest.raises(StudyError, match="what load_facts gives"):
+        evaluate(model, [cases(1)[0].fact])  # type: ignore[list-item]
+
+
+def test_what_cannot_be_begun_leaves_no_folder(model: nw.Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cannot: list[tuple[dict[str, Any], str]] = [
+        ({"n": 0}, "n and steps"), ({"n": None}, "n=None does not fit"), ({"rate": "fast"}, "a number"),
+    ]  # fmt: skip
+    for wrong, said in cannot:
+        with pytest.raises(MethodError, match=said):
+            evaluate(model, cases(1), out=out, **wrong)
+    with pytest.raises(StudyError, match="no study's folder"):
+        evaluate(model, cases(1), out=out, like=tmp_path / "none", **QUICK)
+    with pytest.raises(StudyError, match="none of the true answers"):
+        evaluate(model, [FactCase("a", Fact("the capital of {} is", "France", "red"))], out=out, known=True, **QUICK)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_known_cases_are_those_whose_every_token_is_said(model: nw.Model, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
+
+from typer import Abort
 
 from neuronwise.cli import edit as _edit  # noqa: F401, its commands are registered by import
 from neuronwise.cli import evaluate as _evaluate  # noqa: F401, its command is registered by import
@@ -12,18 +15,34 @@ from neuronwise.cli.commands import app
 from neuronwise.cli.output import silence_libraries
 from neuronwise.errors import NeuronwiseError
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 
 def main() -> None:
     """Run the command line; what a user got wrong is one sentence on standard error and exit status 2."""
     silence_libraries()
     try:
-        app()
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # typer makes a status of it
+            raise KeyboardInterrupt
+        sys.exit(status or 0)
     except NeuronwiseError as error:
         print(f"neuronwise: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Abort):
         print("neuronwise: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception as error:  # click's errors of usage, whose class typer may bring along itself
+        say: Any = getattr(error, "format_message", None)
+        if say is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(say(), file=sys.stderr)
+        else:
+            context: Any = getattr(error, "ctx", None)
+            hint = f" See {context.command_path} --help." if context is not None else ""
+            print(f"neuronwise: {' '.join(say().split()).rstrip('.?')}.{hint}", file=sys.stderr)
+        sys.exit(2)
 
 
 __all__ = ["app", "main"]

@@ -67,10 +67,11 @@ def fact(
     with stdout_kept():
         from neuronwise.data.facts import Fact
         from neuronwise.edit import EDITORS
+        from neuronwise.edit.presets import fitting
 
         request = Fact(prompt, subject, target, image=None if image is None else str(image))
         chosen = EDITORS[editor]
-        changes = fitting(changes, chosen.settings)
+        changes = fitting(chosen.settings, changes)
         if "seed" in {field.name for field in fields(chosen.settings)}:
             changes.setdefault("seed", seed)
         if statistics is not None:
@@ -173,21 +174,6 @@ def parse_settings(given: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
-def fitting(changes: dict[str, Any], settings: type[Any]) -> dict[str, Any]:
-    """The same changes, lists as tuples; raises ``NeuronwiseError`` for a value of another kind than the default's."""
-    defaults = {field.name: field.default for field in fields(settings)}
-    found = {}
-    for name, value in changes.items():
-        kind = type(defaults.get(name))
-        value = tuple(value) if isinstance(value, list) else value
-        wanted = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (tuple,)}.get(kind)
-        numbers = isinstance(value, bool) and kind is not bool
-        if wanted is not None and value is not None and (numbers or not isinstance(value, wanted)):
-            raise NeuronwiseError(f"--set {name}={value}: {name} is of the kind of {defaults[name]!r}, its default.")
-        found[name] = value
-    return found
-
-
 def _captions(
     verb: str,
     images: list[Path],
@@ -205,9 +191,10 @@ def _captions(
     _require_photos(images)
     with stdout_kept():
         import neuronwise.edit as editing
+        from neuronwise.edit.presets import fitting
 
         kinds = {"swap": editing.SwapSettings, "suppress": editing.SuppressSettings}
-        changes = fitting(changes, kinds[verb])
+        changes = fitting(kinds[verb], changes)
         loaded = _load(model or "builtin", dtype, device_map)
         with status("looking at the photos"):
             runs = [loaded.run(image=image, max_new_tokens=max_new_tokens) for image in images]
@@ -237,6 +224,8 @@ def _finish(
     _write(edit, model, places)
     if edit.record.get("note"):
         print(f"neuronwise: {edit.record['note']}", file=sys.stderr)
+    if edit.record.get("covariance") == "identity":
+        print("neuronwise: there are no key statistics (--statistics); the identity stands for them", file=sys.stderr)
     neurons = [str(neuron) for delta in edit.deltas for neuron in neurons_of(model, delta)]
     texts = [
         {"prompt": text, "image": None if image is None else str(image), "before": said, "after": now}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neuronwise.cli.commands import DeviceOption, DtypeOption, JsonOption, ModelOption, _load, app
-from neuronwise.cli.edit import EDITOR_NAMES, SetOption, _statistics, fitting, parse_settings
+from neuronwise.cli.edit import EDITOR_NAMES, SetOption, _statistics, parse_settings
 from neuronwise.cli.output import print_json, print_table, progress_bar, stdout_kept
 from neuronwise.errors import NeuronwiseError
 
@@ -63,8 +63,9 @@ def evaluate(
             changes = parse_settings(settings)
             from neuronwise.data.benchmarks import load_facts
             from neuronwise.edit import EDITORS
+            from neuronwise.edit.presets import fitting
 
-            changes = fitting(changes, EDITORS[editor].settings)
+            changes = fitting(EDITORS[editor].settings, changes)
             cases = load_facts(facts, seed=seed)
             print(f"neuronwise: {cases}", file=sys.stderr)
             loaded = _load("builtin-text" if model is None else model, dtype, device_map)
@@ -80,6 +81,8 @@ def evaluate(
         print_json(content(found))
     else:
         _print(found, summary)
+    if found.failed and len(found.failed) == len(found.rows):
+        raise NeuronwiseError(f"All {len(found.rows)} cases failed, the first: {found.failed[0]['reason']}")
 
 
 def content(evaluation: Evaluation) -> dict[str, Any]:

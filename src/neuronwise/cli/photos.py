@@ -84,7 +84,7 @@ def find_over_photos(
         from neuronwise.report.concept import write_concept
         from neuronwise.study.concept import find_concept
 
-        found = []
+        pairs = []
         for concept in concepts:
             with progress_bar("looking at photos") as bar:
                 one = find_concept(
@@ -92,12 +92,14 @@ def find_over_photos(
                     dilation=source.dilation, most=source.most,
                     agree=agree, progress=lambda what, done, total, bar=bar: bar(done, total), **choices,
                 )  # fmt: skip
-            content = {**one.to_dict(), "command": shlex.join(["neuronwise", *sys.argv[1:]])}
-            if out is not None:
-                write_concept(out / concept if len(concepts) > 1 else out, one, content)
-            found.append(content)
+            pairs.append((one, {**one.to_dict(), "command": shlex.join(["neuronwise", *sys.argv[1:]])}))
             used = ", ".join(photo.id for photo in one.photos)
-            print(f"neuronwise: {concept}: found on {len(one.photos)} photos ({used})", file=sys.stderr)
+            count = f"{len(one.photos)} photo{'s' if len(one.photos) != 1 else ''}"
+            print(f"neuronwise: {concept}: found on {count} ({used})", file=sys.stderr)
+        if out is not None:  # not before every concept is found
+            for one, content in pairs:
+                write_concept(out / one.concept if len(concepts) > 1 else out, one, content)
+        found = [content for _, content in pairs]
     content = {**found[0], "concepts": [row for one in found for row in one["concepts"]]}
     if len(found) > 1:
         content["photos"] = {one["concepts"][0]["word"]: one["photos"] for one in found}

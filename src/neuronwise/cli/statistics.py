@@ -35,12 +35,17 @@ def statistics(
     chosen = parse_layers(layers)
     with stdout_kept():
         source = _source(text, split)
+        if isinstance(source, Path) and not source.exists():
+            raise NeuronwiseError(f"There is no file or folder of text '{text}'.")
         from neuronwise.edit.gather import gather_statistics, statistics_size
         from neuronwise.edit.keys import critical_layers
 
         loaded = _load("builtin-text" if model is None else model, dtype, device_map)
         size = statistics_size(loaded, critical_layers(loaded, chosen, (0, 0)))
-        print(f"neuronwise: {size / 1e6:.1f} MB for {len(chosen)} layers in '{out}'", file=sys.stderr)
+        print(
+            f"neuronwise: {size / 1e6:.3g} MB for {len(chosen)} {'layer' if len(chosen) == 1 else 'layers'} in '{out}'",
+            file=sys.stderr,
+        )
         with progress_bar("reading") as progress:
             found = gather_statistics(
                 loaded, source, chosen, out,

@@ -28,6 +28,9 @@ class Fact:
     image: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("prompt", "subject", "target_new"):
+            if not isinstance(getattr(self, name), str):
+                raise PromptError(f"The {name} of a fact is a text, not {getattr(self, name)!r:.80}.")
         if not self.subject.strip():
             raise PromptError("The subject of a fact is empty.")
         if "{}" not in self.prompt and self.subject not in self.prompt:

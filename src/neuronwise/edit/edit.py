@@ -158,6 +158,7 @@ class Edit:
 
         for delta in self.deltas:
             require_fit(model, delta)
+        self._require_same_model(model)
         write_folder(directory, lambda folder: write_adapter(self, model, folder))
 
     def push(
@@ -181,9 +182,10 @@ class Edit:
     def _require_same_model(self, model: Model) -> None:
         for name, now in column_norms(model, self.deltas).items():
             before = self.norms.get(name)
-            if before is not None and not torch.allclose(now, before, rtol=LIKE, atol=1e-6):
-                made_for = self.record.get("model", "another model")
-                raise EditError(f"The weights of {model.name} are not those that this edit was made for ({made_for}).")
+            if before is None or (now.shape == before.shape and torch.allclose(now, before, rtol=LIKE, atol=1e-6)):
+                continue
+            made_for = self.record.get("model", "another model")
+            raise EditError(f"The weights of {model.name} are not those that this edit was made for ({made_for}).")
 
 
 def load_edit(directory: str | os.PathLike[str]) -> Edit:

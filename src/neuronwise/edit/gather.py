@@ -113,6 +113,8 @@ class _State:
         now = fingerprint(model)
         if (folder / ABOUT).exists():
             raise EditError(f"'{folder}' holds finished key statistics already; name a new folder.")
+        if folder.is_dir() and not (folder / SUMS).exists() and any(_strange(folder)):
+            raise EditError(f"'{folder}' holds other files and no key statistics; name a new folder.")
         if not (folder / SUMS).exists():
             widths = {layer: writer_in(model, layer).width for layer in settings["layers"]}
             return cls({layer: torch.zeros(f, f) for layer, f in widths.items()}, now, settings)
@@ -144,6 +146,10 @@ class _State:
             _replace(folder / SUMS, lambda new: save_file({**tensors, "fingerprint": self.fingerprint}, new, metadata))
         except OSError as error:
             raise EditError(f"'{folder}' cannot be written: {error.strerror or error}.") from error
+
+
+def _strange(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:

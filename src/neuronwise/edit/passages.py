@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.data.facts import Fact
+from neuronwise.edit.presets import require_model
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
@@ -41,6 +42,7 @@ class Batch:
 
 def require_text(model: Model, facts: Sequence[Fact], method: str) -> None:
     """Raise ``MethodError`` for what these editors cannot read: encoder-decoders and facts asked with a photo."""
+    require_model(model)
     if model.is_encoder_decoder:
         raise MethodError(
             f"{method} needs a decoder that reads the prompt itself; {model.name} reads prompts in an encoder."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from neuronwise.data.facts import Fact
@@ -13,8 +13,12 @@ from neuronwise.model.run import Run
 
 
 def listed(facts: Fact | Sequence[Fact]) -> list[Fact]:
-    """One fact or several, as a list; raises ``EditError`` for none."""
-    found = [facts] if isinstance(facts, Fact) else list(facts)
+    """One fact or several, as a list; raises ``EditError`` for none, and for anything else."""
+    given: Any = facts
+    found: list[Any] = [given] if isinstance(given, (Fact, str)) or not isinstance(given, Iterable) else list(given)
+    strange = next((one for one in found if not isinstance(one, Fact)), None)
+    if strange is not None or given is None:
+        raise EditError(f"An editor takes a Fact or a list of them, not {strange!r:.80}; a case's is case.fact.")
     if not found:
         raise EditError("There is no fact to edit.")
     return found

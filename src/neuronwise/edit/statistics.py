@@ -39,6 +39,8 @@ class Statistics:
         except FileNotFoundError as error:
             why = "they are not finished; gather them again to go on" if (self.folder / SUMS).exists() else "none there"
             raise EditError(f"'{self.folder}' holds no key statistics: {why}.") from error
+        except NotADirectoryError as error:
+            raise EditError(f"'{self.folder}' is a file; name the folder that holds the key statistics.") from error
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise EditError(f"The key statistics in '{self.folder}' are damaged.") from error
         if schema != SCHEMA:
@@ -129,5 +131,7 @@ def require_statistics(statistics: Statistics | None, model: Model, layers: list
     """What an edit's record says of the covariance; raises ``EditError`` for statistics that do not fit."""
     if statistics is None:
         return {"covariance": "identity"}
+    if not isinstance(statistics, Statistics):
+        raise EditError("Key statistics are opened first: statistics=neuronwise.Statistics(FOLDER).")
     statistics.require(model, layers)
     return {"covariance": statistics.record()}

@@ -101,9 +101,7 @@ def swap(
         raise TargetError("The target is empty; name a word such as 'dog'.")
     present = _present(runs, source, target)
     if present:
-        chosen = neurons or locate_together(model, runs, target, method=settings.method, top=settings.top)
-        nothing = torch.zeros(len(chosen), model.hidden_size)
-        return _edit(model, chosen.neurons, nothing, _record(model, settings, runs, source, target, note=present))
+        return Edit((), _record(model, settings, runs, source, target, note=present))
     places = [place for run in runs for place in places_of(model, run, source, target)]
     if neurons is None:
         neurons = locate_together(

@@ -23,6 +23,8 @@ Seen: TypeAlias = "Run | ImageLike | Sequence[Run | ImageLike]"
 
 def runs_of(model: Model, seen: Seen) -> list[Run]:
     """One run or several: photos are captioned in the model's own habit. Raises ``EditError`` for none."""
+    if seen is None:
+        raise EditError("There is nothing to edit by: give a run or a photo.")
     one = isinstance(seen, Run | str | os.PathLike | Image.Image | np.ndarray)
     listed: list[Any] = [seen] if one else list(seen)  # type: ignore[arg-type]
     if not listed:

@@ -11,6 +11,7 @@ from typing import Any
 
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
+from neuronwise.edit.statistics import Statistics
 from neuronwise.errors import StudyError
 from neuronwise.measure import Mean, mean_interval
 from neuronwise.model.model import Model
@@ -77,6 +78,8 @@ def evaluate(
     cases = list(cases)
     _require(cases, limit=limit, sequential=sequential, batch=batch, others=others)
     made = maker(editor, settings, {**(changes or {}), **more}, statistics, seed)
+    if isinstance(statistics, Statistics):
+        statistics.require(model, [])
     options = {"free": free, "fluency": fluency}
     plan = recipe(
         model, cases, made, known=known, limit=limit, seed=seed, sequential=sequential, batch=batch,
@@ -90,6 +93,8 @@ def evaluate(
             cases = find_known(model, cases, None if limit is None else limit + others, notes, progress)
         chosen, beyond = (cases, []) if limit is None else (cases[:limit], cases[limit:])
         if not chosen:
+            if store is not None:
+                store.forget()
             raise StudyError("There is no case to evaluate: the model gives none of the true answers by itself.")
         drawn = draw(beyond if len(beyond) >= others else cases, others, seed)
         before = ask_before(model, chosen, drawn, options, notes, progress)
@@ -130,14 +135,17 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
 def _require(cases: Sequence[FactCase], **numbers: int | None) -> None:
     if not cases:
         raise StudyError("There are no cases to evaluate.")
+    strange = next((case for case in cases if not isinstance(case, FactCase)), None)
+    if strange is not None:
+        raise StudyError(f"Cases are what load_facts gives, or a list of FactCase; not {strange!r:.80}.")
     ids = [case.id for case in cases]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise StudyError(f"Two cases have the id {twice!r}; each needs its own.")
     for name, number in numbers.items():
         least = 0 if name == "others" else 1
-        if number is not None and number < least:
-            raise StudyError(f"{name} is {number}; it is {least} or more.")
+        if number is not None and (not isinstance(number, int) or number < least):
+            raise StudyError(f"{name} is {number!r}; it is a whole number, {least} or more.")
 
 
 def _take_over(store: Store, like: str | os.PathLike[str], plan: Mapping[str, Any]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from neuronwise.data.facts import Fact, FactCase
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editors import EDITORS
+from neuronwise.edit.presets import fitting
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
@@ -47,6 +48,10 @@ def maker(
         raise MethodError(f"{editor} has no setting {unknown[0]!r}; it has {', '.join(known)}.")
     if statistics is not None and not entry.statistics:
         raise MethodError(f"{editor} uses no key statistics; leave them out.")
+    changes = fitting(entry.settings, changes)
+    if not isinstance(settings, (entry.settings, type(None))):
+        raise MethodError(f"{editor} takes {entry.settings.__name__}, not {type(settings).__name__}.")
+    replace(settings or entry.settings(), **changes)  # what cannot be is said before anything is begun
     if settings is None and "seed" in known:
         changes = {"seed": seed, **changes}
     return Maker(editor, entry.function, settings, changes, statistics)

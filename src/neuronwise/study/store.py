@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronwise._version import __version__
-from neuronwise.errors import StudyError
+from neuronwise.errors import NeuronwiseError, StudyError
 from neuronwise.neurons import write_json
 from neuronwise.study.lines import Lines, parsed
 
@@ -28,6 +29,8 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str], schema: str, recipe: Mapping[str, Any], **about: Any) -> None:
         self.folder = Path(folder)
         require_table_writer()
+        self._made = not self.folder.exists()
+        self._begun = False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             strange = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
@@ -40,6 +43,7 @@ class Store:
         else:
             content = {"schema": schema, "recipe": dict(recipe), **about, "versions": versions()}
             write_json(self.folder / MANIFEST, content)
+            self._begun = True
         self.before = Lines(self.folder / BEFORE)
         try:
             self.cases = Lines(self.folder / CASES)
@@ -68,11 +72,24 @@ class Store:
         self.before.close()
         self.cases.close()
 
+    def forget(self) -> None:
+        """Leave nothing of a study that was begun just now and cannot be done; one that was gone on with stays."""
+        self.close()
+        if not self._begun:
+            return
+        for name in (MANIFEST, BEFORE, CASES):
+            (self.folder / name).unlink(missing_ok=True)
+        if self._made:
+            with contextlib.suppress(OSError):  # somebody else put something there
+                self.folder.rmdir()
+
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self.close()
+        if kind is not None and issubclass(kind, NeuronwiseError) and not self.before.rows and not self.cases.rows:
+            self.forget()
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
