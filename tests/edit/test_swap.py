@@ -360,7 +360,7 @@ def test_the_cat_becomes_a_dog(builtin: Any, chelsea: Path) -> None:
     assert edit.record["success"]
     assert names(edit.record["texts"][0], "dog")
     assert same(before, state(builtin))
-    assert edit.parameters_changed == 50 * builtin.hidden_size
+    assert edit.parameters_changed == 300 * builtin.hidden_size
     control = locate(builtin, run, "cat", method="random", top=50)
     assert not swap(builtin, run, "cat", "dog", neurons=control, cap=edit.record["norm"]).record["success"]
 
