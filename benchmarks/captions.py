@@ -36,9 +36,8 @@ from neuronwise.edit import Edit, suppress, swap
 from neuronwise.edit.words import names
 from neuronwise.errors import NeuronwiseError
 from neuronwise.locate import locate
-from neuronwise.locate.together import locate_together
+from neuronwise.locate.together import SHARP, locate_together
 
-SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
 NEURONS = ("located", "random_same_layers", "random")
 TOP = {"swap": 300, "swap as published": 50, "suppress": 10}
 SETTINGS: dict[str, dict[str, Any]] = {"swap": {}, "swap as published": {"spare": None}}

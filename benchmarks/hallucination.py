@@ -23,10 +23,9 @@ from coco_captions import Photo, add_line, caption, interval, lines_of, opened, 
 from neuronwise.data.objects import objects_named
 from neuronwise.edit import suppress_neurons
 from neuronwise.locate import locate
-from neuronwise.locate.together import locate_together
+from neuronwise.locate.together import SHARP, locate_together
 from neuronwise.neurons import NeuronSet
 
-SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
 KINDS = ("located", "random_same_layers")
 
 

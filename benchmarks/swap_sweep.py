@@ -19,14 +19,13 @@ from neuronwise.edit import swap
 from neuronwise.edit.words import names
 from neuronwise.errors import NeuronwiseError
 
-SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
-BASE: dict[str, Any] = {"top": 50, "options": SHARP}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "base": {},
-    "top=5": {"top": 5},
-    "top=10": {"top": 10},
-    "top=20": {"top": 20},
-    "top=200": {"top": 200},
+    "the defaults": {},
+    "as published": {"top": 50, "spare": None},
+    "top=50": {"top": 50},
+    "top=1000": {"top": 1000},
+    "spare=0.01": {"spare": 0.01},
+    "spare=0.5": {"spare": 0.5},
     "plain contribution": {"options": {}},
     "read=model": {"read": "model"},
     "step=0.1, growth=1": {"step": 0.1, "growth": 1.0},
@@ -36,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def measure(model: nw.Model, run: nw.Run, case: Case, others: list[Any], changes: dict[str, Any]) -> dict[str, Any]:
-    edit = swap(model, run, case.word, case.target, **{**BASE, **changes})
+    edit = swap(model, run, case.word, case.target, **changes)
     with edit.applied(model):
         after = (edit.record.get("texts") or [caption(model, case.photo).text])[0]
         beside = [caption(model, other).text for other in others]

@@ -87,6 +87,7 @@ class Facts:
 
 
 SHIPPED = "known"
+SHIPPED_FILE = Path(__file__).parent / "known" / "facts.json"
 
 
 def load_facts(
@@ -111,9 +112,7 @@ def load_facts(
     if form is not None and form not in FORMS:
         raise DataError(f"There is no form of facts called {form!r}; known are {', '.join(FORMS)}.")
     if source == SHIPPED:
-        from neuronwise.data.known import PATH
-
-        return load_facts(PATH, "knowedit", strict=strict)
+        return load_facts(SHIPPED_FILE, "knowedit", strict=strict)
     found = read_hub(source) if is_hub(source) else read_rows(source)
     problems = list(found.problems)
     if strict and problems:

@@ -15,11 +15,9 @@ from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.words import Seen, again, names, runs_of
 from neuronwise.errors import MethodError
-from neuronwise.locate.together import locate_together
+from neuronwise.locate.together import SHARP, locate_together
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
-
-SHARP = {"contrast": 10, "normalize": True}  # exact shares of the logit, over the model's other candidates
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,13 @@ from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.words import Place, Seen, again, names, places_of, runs_of
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
-from neuronwise.locate.together import locate_together
+from neuronwise.locate.together import SHARP, locate_together
 from neuronwise.model.model import Model
 from neuronwise.model.record import Activations
 from neuronwise.model.run import Run
 from neuronwise.model.stream import unit_path, written_gradients
 from neuronwise.neurons import Neuron, NeuronSet
 
-SHARP = {"contrast": 10, "normalize": True}  # exact shares of the logit, over the model's other candidates
 READINGS = ("unembedding", "norm", "model")
 
 

@@ -16,6 +16,9 @@ from neuronwise.neurons import NeuronSet
 if TYPE_CHECKING:
     from neuronwise.model import Model
 
+# Exact shares of the logit, over the model's other candidates: options of ``contribution`` for the neurons of one word.
+SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
+
 
 def locate_together(
     model: Model,

@@ -6,7 +6,7 @@ import inspect
 import itertools
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
@@ -44,25 +44,32 @@ class Method(BaseModel):
     like: Text | None = None
     K: list[Count] | None = None
 
+    names: ClassVar[tuple[str, ...]] = tuple(NAMES)
+
+    @classmethod
+    def require(cls, method: str, options: dict[str, Any]) -> None:
+        """Raise for options that the method does not take."""
+        require_options(method, options)
+
     @field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:
-        if method not in NAMES:
-            raise ValueError(f"there is no method {method!r}; there are {', '.join(NAMES)}")
+        if method not in cls.names:
+            raise ValueError(f"there is no method {method!r}; there are {', '.join(cls.names)}")
         return method
 
     @field_validator("options")
     @classmethod
     def _fitting(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "method" in info.data:
-            require_options(info.data["method"], options)
+            cls.require(info.data["method"], options)
         return options
 
     @field_validator("sweep")
     @classmethod
     def _all_fitting(cls, sweep: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
         for chosen in combinations(sweep) if "method" in info.data else ():
-            require_options(info.data["method"], chosen)
+            cls.require(info.data["method"], chosen)
         return sweep
 
     @field_validator("K")

@@ -7,9 +7,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import ValidationInfo, field_validator
+from typing import Any, ClassVar
 
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
@@ -20,7 +18,7 @@ from neuronwise.model.model import Model
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.study.keys import once
-from neuronwise.study.methods import NAMES, SAME_LAYERS, Method, combinations, each, require_options
+from neuronwise.study.methods import NAMES, SAME_LAYERS, Method, each, require_options
 
 DIFFERENCE, CAUSAL = "activation_difference", "causal_effect"
 AMONG = 200  # neurons that causal_effect ranks anew: each costs a pass
@@ -34,26 +32,11 @@ class WordMethod(Method):
     (option ``among``: how many). Each word is looked at by itself, so ``agree`` and ``K`` are refused.
     """
 
-    @field_validator("method")
-    @classmethod
-    def _known(cls, method: str) -> str:
-        if method not in (*NAMES, DIFFERENCE, CAUSAL):
-            raise ValueError(f"there is no method {method!r}; there are {', '.join((*NAMES, DIFFERENCE, CAUSAL))}")
-        return method
+    names: ClassVar[tuple[str, ...]] = (*NAMES, DIFFERENCE, CAUSAL)
 
-    @field_validator("options")
     @classmethod
-    def _fitting(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if "method" in info.data:
-            _require(info.data["method"], options)
-        return options
-
-    @field_validator("sweep")
-    @classmethod
-    def _all_fitting(cls, sweep: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
-        for chosen in combinations(sweep) if "method" in info.data else ():
-            _require(info.data["method"], chosen)
-        return sweep
+    def require(cls, method: str, options: dict[str, Any]) -> None:
+        _require(method, options)
 
     @property
     def chooses(self) -> bool:

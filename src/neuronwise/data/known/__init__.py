@@ -11,12 +11,11 @@ Whether a model knows an answer is not stored: ``benchmarks/known_facts.py`` ask
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from neuronwise.data.benchmarks import load_facts
+from neuronwise.data.benchmarks import SHIPPED_FILE, load_facts
 from neuronwise.data.facts import FactCase
 
-PATH = Path(__file__).with_name("facts.json")
+PATH = SHIPPED_FILE
 
 
 def shipped_facts() -> tuple[FactCase, ...]:
