@@ -74,7 +74,7 @@ def main() -> int:
             done[case.photo.name, setting] = row
             add_line(path, row)
         print(f"{case.photo.name}: {case.word} -> {case.target}", file=sys.stderr)
-    print(f"{len(chosen)} photos; base: top=50, contrast=10, normalize=True, and the defaults.\n")
+    print(f"{len(chosen)} photos; each line changes one thing of the defaults.\n")
     print("| setting | swapped | other nouns kept | repetition | other photos unchanged | norm of Δ | steps |")
     print("|---|---|---|---|---|---|---|")
     for setting in SETTINGS:
