@@ -49,3 +49,7 @@ class DataError(NeuronwiseError):
 
 class StudyError(NeuronwiseError):
     """A study's folder that is damaged, of another recipe, in use, or cannot be written."""
+
+
+class NothingToStudy(StudyError):
+    """Facts or photos of which a study can use none."""

@@ -14,7 +14,7 @@ import families
 import neuronwise as nw
 from edits import random_edit, same, tiny, weights
 from neuronwise.edit import Delta, load_edit, suppress_neurons
-from neuronwise.errors import EditError, NonFiniteError
+from neuronwise.errors import EditError, MethodError, NonFiniteError
 from neuronwise.model.model import Model
 
 FAMILIES = [
@@ -143,6 +143,13 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path: Path) -> Non
     stranger = Model(families.tiny("llama", seed=7)[0])
     with pytest.raises(EditError, match="not those that this edit was made for"):
         edit.apply(stranger)
+    for wrong in ("llama", None):
+        with pytest.raises(MethodError, match=r"neuronwise\.load"):
+            edit.apply(wrong)  # type: ignore[arg-type]
+        with pytest.raises(EditError):
+            edit + wrong  # type: ignore[operator]
+    with pytest.raises(EditError, match="not from None"):
+        nw.load_edit(None)  # type: ignore[arg-type]
     assert same(before, weights(model))
     with pytest.raises(NonFiniteError):
         Delta(0, "mlp.down_proj", torch.full((4, 1), torch.nan), torch.tensor([0]))

@@ -215,6 +215,11 @@ def test_alphaedit_respects_the_edits_that_the_model_carries(model: nw.Model, tm
     assert torch.allclose(loaded.deltas[0].right, second.deltas[0].right, atol=1e-4)  # type: ignore[arg-type]
 
 
+def test_prefixes_are_no_templates() -> None:
+    with pytest.raises(MethodError, match=r"leave the \{\} out"):
+        MemitSettings(context_templates=("{}. In",))
+
+
 def test_a_threshold_that_leaves_no_direction_is_refused(model: nw.Model) -> None:
     with pytest.raises(MethodError, match="nullspace_threshold"):
         alphaedit(model, FACT, statistics=Moments(48, 48), **QUICK)

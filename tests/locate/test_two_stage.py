@@ -97,6 +97,9 @@ def test_a_vote_is_needed(model: nw.Model, pairs: list[Pair]) -> None:
     spoiled = [*pairs[:2], (run, target, run.image)]  # nothing was taken out of the third photo
     assert units(two_stage(model, spoiled, TwoStage(0.2, 0.2, vote=0.6))) == EXACTLY
     assert len(two_stage(model, spoiled, TwoStage(0.2, 0.2, vote=0.7))) == 0
+    for strange in (0, 1.5, "most"):
+        with pytest.raises(MethodError, match=r"vote=.* is no share"):
+            TwoStage(vote=strange)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("positions", ["predicting", "image", "all"])
@@ -149,7 +152,7 @@ def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
     text = model.run(prompt="the cat", max_new_tokens=1, chat=False)
     wrong = [
         (lambda: TwoStage(difference="best"), "no threshold"),
-        (lambda: TwoStage(vote=0), "vote is 0"),
+        (lambda: TwoStage(vote=0), "vote=0"),
         (lambda: TwoStage(stages="third"), "stages="),
         (lambda: two_stage(model, []), "one photo or more"),
         (lambda: two_stage(model, pairs, TwoStage("null")), "without the concept"),

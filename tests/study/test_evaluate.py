@@ -222,7 +222,8 @@ def test_wrong_calls_are_said(model: nw.Model) -> None:
 def test_what_cannot_be_begun_leaves_no_folder(model: nw.Model, tmp_path: Path) -> None:
     out = tmp_path / "out"
     cannot: list[tuple[dict[str, Any], str]] = [
-        ({"n": 0}, "n and steps"), ({"n": None}, "n=None does not fit"), ({"rate": "fast"}, "a number"),
+        ({"n": 0}, "n and steps"), ({"editor": "rome", "layers": (0, 9)}, "layers: there is no layer 9"),
+        ({"n": None}, "n=None does not fit"), ({"rate": "fast"}, "a number"),
     ]  # fmt: skip
     for wrong, said in cannot:
         with pytest.raises(MethodError, match=said):

@@ -212,6 +212,7 @@ def test_concepts_without_photos_or_words_are_skipped_and_said(model: nw.Model, 
     assert {row["concept"] for row in found.rows} == {"dog"}
     with pytest.raises(StudyError, match=r"No concept has enough photos.*dog: 6 captions name it, 6 of photos"):
         run_study(model, make_recipe({**RECIPE, "at_least": 7}), photos, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     with pytest.raises(StudyError, match="zebra: no caption names it"):
         run_study(model, make_recipe({**RECIPE, "concepts": ["zebra"]}), photos)
 

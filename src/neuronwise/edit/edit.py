@@ -19,6 +19,7 @@ from torch import Tensor
 from neuronwise.edit.delta import Delta, require_fit
 from neuronwise.edit.folder import write_folder
 from neuronwise.edit.ledger import Ledger, column_norms
+from neuronwise.edit.presets import require_model
 from neuronwise.errors import EditError, NeuronwiseError
 from neuronwise.model.model import Model
 
@@ -74,6 +75,7 @@ class Edit:
         Raises ``EditError``, the weights untouched, when the edit does not fit the model, is another model's, or is
         applied already (as it is or as part of a sum), and ``NonFiniteError`` when the sum leaves the weights' dtype.
         """
+        require_model(model)
         ledger = Ledger.of(model)
         present = {id(delta) for edit in ledger.edits for delta in edit.deltas}
         if self.applied_to(model) or any(id(delta) in present for delta in self.deltas):
@@ -85,6 +87,7 @@ class Edit:
 
     def revert(self, model: Model) -> None:
         """Take this edit out, whatever was applied before or after it; without edits the weights are as they were."""
+        require_model(model)
         ledger = Ledger.of(model)
         if not self.applied_to(model):
             raise EditError("This edit is not applied to this model, so there is nothing to revert.")
@@ -102,6 +105,8 @@ class Edit:
 
     def __add__(self, other: Edit) -> Edit:
         """Both edits as one; where both change a neuron, the changes add up."""
+        if not isinstance(other, Edit):
+            raise EditError(f"Only edits add up; this is {other!r:.80}.")
         record = {"method": "composed", "parts": [dict(self.record), dict(other.record)]}
         return Edit(self.deltas + other.deltas, record, {**other.norms, **self.norms})
 
@@ -193,6 +198,8 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not isinstance(directory, (str, os.PathLike)):
+        raise EditError(f"An edit is loaded from the folder that it was saved in, not from {directory!r:.80}.")
     folder = Path(directory)
     try:
         content = json.loads((folder / "edit.json").read_text(encoding="utf-8"))

@@ -44,8 +44,8 @@ class FineTuneSettings:
     def __post_init__(self) -> None:
         if self.mode not in ("L", "M"):
             raise MethodError(f"mode={self.mode!r} is unknown; choose L (the prompt's last position) or M.")
-        if self.steps < 1 or self.rate <= 0:
-            raise MethodError("steps is 1 or more and rate is above 0.")
+        if self.steps < 1 or not 0 < self.rate < 1e6:
+            raise MethodError("steps is 1 or more; rate is above 0 and below a million.")
         if self.norm_constraint is not None and self.norm_constraint <= 0:
             raise MethodError("norm_constraint is above 0, or None for none.")
 

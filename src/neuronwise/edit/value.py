@@ -51,6 +51,11 @@ class ValueSettings:
             raise MethodError("v_num_grad_steps is 1 or more; v_lr and clamp_norm_factor are above 0.")
         if self.kl_position not in ("subject", "last"):
             raise MethodError(f"kl_position={self.kl_position!r} is unknown; choose subject or last.")
+        marked = next((text for text in self.context_templates or () if "{}" in text), None)
+        if marked is not None:
+            raise MethodError(
+                f"context_templates stand before the prompt as they are; leave the {{}} out of {marked!r}."
+            )
 
     def prefixes(self, model: Model) -> tuple[str, ...]:
         """The prefixes before the prompt: none, and the given or self-written ones."""

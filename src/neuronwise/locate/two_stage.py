@@ -46,8 +46,10 @@ class TwoStage:
             value = getattr(self, name)
             if isinstance(value, str) and value not in by.AUTOMATIC:
                 raise MethodError(f"{name}={value!r} is no threshold; give a number or {', '.join(by.AUTOMATIC)}.")
-        if not 0 < self.vote <= 1:
-            raise MethodError(f"vote is {self.vote}; it is a share of the photos, above 0 and up to 1.")
+        for name in ("vote", "quantile", "null_share"):
+            share = getattr(self, name)
+            if not isinstance(share, (int, float)) or not 0 < share <= 1:
+                raise MethodError(f"{name}={share!r} is no share; give a number above 0 and up to 1.")
         if self.stages not in ("both", "difference", "gradient"):
             raise MethodError(f"stages={self.stages!r} is unknown; choose both, difference or gradient.")
 

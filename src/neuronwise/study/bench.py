@@ -13,7 +13,7 @@ from PIL import Image
 
 from neuronwise.data.objects import COCO_CATEGORIES
 from neuronwise.data.photos import Captioned, Photos
-from neuronwise.errors import ImageError, StudyError
+from neuronwise.errors import ImageError, NothingToStudy, StudyError
 from neuronwise.images.masks import Mask
 from neuronwise.measure.nouns import names
 from neuronwise.measure.together import generate
@@ -161,7 +161,7 @@ class Bench:
         if not found:
             reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
             why = reasons or "no caption names any"
-            raise StudyError(
+            raise NothingToStudy(
                 f"No concept has enough photos among the {len(self.captions)} captioned ones ({why}); give more photos "
                 "or a lower at_least."
             )

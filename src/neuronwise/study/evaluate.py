@@ -12,7 +12,7 @@ from typing import Any
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.statistics import Statistics
-from neuronwise.errors import StudyError
+from neuronwise.errors import NothingToStudy, StudyError
 from neuronwise.measure import Mean, mean_interval
 from neuronwise.model.model import Model
 from neuronwise.study.before import Progress, ask_before, draw, find_known, silent
@@ -78,6 +78,7 @@ def evaluate(
     cases = list(cases)
     _require(cases, limit=limit, sequential=sequential, batch=batch, others=others)
     made = maker(editor, settings, {**(changes or {}), **more}, statistics, seed)
+    made.require_layers(model)
     if isinstance(statistics, Statistics):
         statistics.require(model, [])
     options = {"free": free, "fluency": fluency}
@@ -93,9 +94,7 @@ def evaluate(
             cases = find_known(model, cases, None if limit is None else limit + others, notes, progress)
         chosen, beyond = (cases, []) if limit is None else (cases[:limit], cases[limit:])
         if not chosen:
-            if store is not None:
-                store.forget()
-            raise StudyError("There is no case to evaluate: the model gives none of the true answers by itself.")
+            raise NothingToStudy("There is no case to evaluate: the model gives none of the true answers by itself.")
         drawn = draw(beyond if len(beyond) >= others else cases, others, seed)
         before = ask_before(model, chosen, drawn, options, notes, progress)
         rows = {} if store is None else {row["id"]: row for row in store.cases.rows}

@@ -32,6 +32,16 @@ class Maker:
         given = {} if self.statistics is None else {"statistics": self.statistics}
         return self.function(model, request, self.settings, **given, **(self.changes or {}))
 
+    def require_layers(self, model: Model) -> None:
+        """Raise ``MethodError`` for layers that the model does not have, before anything is begun."""
+        settings = {} if self.settings is None else {field.name: field for field in fields(self.settings)}
+        for name in ("layer", "layers"):
+            value = (self.changes or {}).get(name, getattr(self.settings, name, None) if name in settings else None)
+            for layer in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(layer, int) and not 0 <= layer < model.num_layers:
+                    last = model.num_layers - 1
+                    raise MethodError(f"{name}: there is no layer {layer}; {model.name} has 0 to {last}.")
+
 
 def maker(
     editor: str | Callable[..., Edit], settings: Any, changes: Mapping[str, Any], statistics: Any, seed: int

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronwise._version import __version__
-from neuronwise.errors import NeuronwiseError, StudyError
+from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError
 from neuronwise.neurons import write_json
 from neuronwise.study.lines import Lines, parsed
 
@@ -88,7 +88,9 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self.close()
-        if kind is not None and issubclass(kind, NeuronwiseError) and not self.before.rows and not self.cases.rows:
+        if kind is None or not issubclass(kind, NeuronwiseError) or self.cases.rows:
+            return
+        if not self.before.rows or issubclass(kind, NothingToStudy):
             self.forget()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from neuronwise.data.photos import Photos, load_photos
-from neuronwise.errors import NonFiniteError, StudyError
+from neuronwise.errors import NonFiniteError, NothingToStudy, StudyError
 from neuronwise.model.model import Model
 from neuronwise.study.before import Progress, silent
 from neuronwise.study.bench import Bench
@@ -134,7 +134,7 @@ def _cases(kind: Kind, bench: Bench) -> list[Case]:
         raise StudyError(f"Two cases of this study have the id {twice!r}; each needs its own.")
     if not ids:
         why = "; ".join(f"{name}: {reason}" for name, reason in bench.skipped.items())
-        raise StudyError(f"This study has no case ({why or 'its kind made none of these photos'}).")
+        raise NothingToStudy(f"This study has no case ({why or 'its kind made none of these photos'}).")
     about = {"ids": ids, "skipped": bench.skipped, "unread": bench.unread}
     bench.kept("study", "cases", lambda: about)
     return cases
