@@ -88,3 +88,24 @@ def tiny_model(tiny_folder: Path) -> Any:
     import neuronwise as nw
 
     return nw.load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random CLIP."""
+    from transformers import CLIPConfig, CLIPModel, CLIPProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config={"vocab_size": len(tiny_tokenizer), "hidden_size": 16, "intermediate_size": 16,
+                     "num_hidden_layers": 1, "num_attention_heads": 2, "eos_token_id": 2, "bos_token_id": 1},
+        vision_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                       "image_size": 28, "patch_size": 7},
+        projection_dim=8,
+    )  # fmt: skip
+    CLIPModel(config).save_pretrained(folder)
+    pixels = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    CLIPProcessor(pixels, tiny_tokenizer).save_pretrained(folder)
+    return folder

@@ -163,24 +163,12 @@ def test_the_mover_moves_as_little_as_it_can(embedder: Embedder) -> None:
     assert mover_score(embedder, said, [said]) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_clip_score_by_its_formula(tmp_path: Path, tiny_tokenizer: Any, chelsea: Path) -> None:
-    from transformers import CLIPConfig, CLIPModel, CLIPProcessor
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+def test_clip_score_by_its_formula(tiny_clip: Path, tiny_tokenizer: Any, chelsea: Path) -> None:
+    from transformers import CLIPModel, CLIPProcessor
 
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config={"vocab_size": len(tiny_tokenizer), "hidden_size": 16, "intermediate_size": 16,
-                     "num_hidden_layers": 1, "num_attention_heads": 2, "eos_token_id": 2, "bos_token_id": 1},
-        vision_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-                       "image_size": 28, "patch_size": 7},
-        projection_dim=8,
-    )  # fmt: skip
-    model = CLIPModel(config).eval()
-    model.save_pretrained(tmp_path)
-    pixels = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    CLIPProcessor(pixels, tiny_tokenizer).save_pretrained(tmp_path)
+    model, pixels = CLIPModel.from_pretrained(tiny_clip), CLIPProcessor.from_pretrained(tiny_clip).image_processor
     captions = ["the cat", "a dog runs on mat"]
-    scores = ClipScorer(tmp_path)(chelsea, captions)
+    scores = ClipScorer(tiny_clip)(chelsea, captions)
     from neuronwise.images import open_image
 
     seen = pixels(open_image(chelsea), return_tensors="pt")

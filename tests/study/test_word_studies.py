@@ -14,7 +14,7 @@ from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import StudyError
 from neuronwise.measure.localization import Ablation
 from neuronwise.measure.properties import token_text
-from neuronwise.measure.semantic import Embedder, bert_score
+from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score
 from neuronwise.read.decode import decode_all
 from neuronwise.report.study import write_report
 from neuronwise.study.bench import Bench
@@ -154,7 +154,7 @@ def test_properties_of_the_planted_neurons(described: Study) -> None:
 
 
 def test_meaning_is_the_best_neurons_score(
-    model: nw.Model, photos: Photos, tiny_tokenizer: Any, tmp_path: Path
+    model: nw.Model, photos: Photos, tiny_tokenizer: Any, tiny_clip: Path, tmp_path: Path
 ) -> None:
     from transformers import BertConfig, BertModel
 
@@ -165,7 +165,13 @@ def test_meaning_is_the_best_neurons_score(
     )  # fmt: skip
     BertModel(config).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
-    content = {**PROPERTIES, "photos": 1, "noisy": [], "tokens": 2, "metric_models": {"bert": str(tmp_path)}}
+    content = {
+        **PROPERTIES,
+        "photos": 1,
+        "noisy": [],
+        "tokens": 2,
+        "metric_models": {"bert": str(tmp_path), "clip": str(tiny_clip)},
+    }
     found = run_study(model, make_recipe(content), photos)
     row = next(row for row in found.rows if row["method"] == "random")
     embedder = Embedder(tmp_path)
@@ -175,7 +181,12 @@ def test_meaning_is_the_best_neurons_score(
     assert row["bertscore"] == pytest.approx(max(scores), abs=1e-6)
     assert row["best_tokens"] == texts[scores.index(max(scores))]
     assert 0 < row["mover_score"] <= 1
-    assert "clipscore" not in row
+    seen = next(photo.path for photo in photos if photo.id == row["photo"])
+    assert row["clipscore"] == pytest.approx(max(ClipScorer(tiny_clip)(seen, texts)), abs=1e-6)
+
+
+def test_meaning_is_measured_only_with_its_models(described: Study) -> None:
+    assert not {"bertscore", "mover_score", "clipscore"} & {name for row in described.rows for name in row}
 
 
 def test_random_neurons_are_drawn_anew_for_every_photo(described: Study) -> None:
