@@ -30,7 +30,7 @@ import neuronwise as nw
 from editors_report import print_report
 from neuronwise.data.benchmarks import load_facts
 from neuronwise.data.facts import FactCase
-from neuronwise.data.known import shipped_facts
+from neuronwise.data.shipped import shipped_facts
 from neuronwise.edit.editors import EDITORS
 from neuronwise.edit.gather import gather_statistics
 from neuronwise.edit.statistics import ABOUT, Statistics

@@ -22,7 +22,7 @@ import torch
 
 import neuronwise as nw
 from neuronwise.data.facts import FactCase
-from neuronwise.data.known import shipped_facts, shipped_relations
+from neuronwise.data.shipped import shipped_facts, shipped_relations
 from neuronwise.edit.request import target_ids
 
 Question = tuple[str, str]  # a prompt and one answer

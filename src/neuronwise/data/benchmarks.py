@@ -86,8 +86,8 @@ class Facts:
         return "\n".join(lines)
 
 
-SHIPPED = "known"
-SHIPPED_FILE = Path(__file__).parent / "known" / "facts.json"
+SHIPPED = "shipped"
+SHIPPED_FILE = Path(__file__).parent / "shipped" / "facts.json"
 
 
 def load_facts(
@@ -101,10 +101,10 @@ def load_facts(
     """Read a benchmark of facts into cases.
 
     ``source`` is a .json or .jsonl file (also .gz), a folder with such files below it, a folder saved by ``datasets``,
-    ``hub:owner/name[@revision][:configuration[:split]]``, or "known": the shipped facts. ``form`` is one of ``FORMS``;
-    by default each file's form is the one that most of its records have the fields of. ``images`` is the folder that
-    photos are named from (by default the file's own). ``seed`` chooses new targets for known facts, which have none
-    (``with_targets``).
+    ``hub:owner/name[@revision][:configuration[:split]]``, or "shipped": those of this package. ``form`` is
+    one of ``FORMS``; by default each file's form is the one that most of its records have the fields of. ``images`` is
+    the folder that photos are named from (by default the file's own). ``seed`` chooses new targets for known facts,
+    which have none (``with_targets``).
 
     Records that cannot be used are named in ``problems``, never dropped in silence; with ``strict`` the first problem
     raises. Raises ``DataError`` for a source that cannot be read or has nothing to use.

@@ -15,8 +15,8 @@ from neuronwise.data.objects import COCO_CATEGORIES
 from neuronwise.data.photos import Captioned, Photos
 from neuronwise.errors import ImageError, NothingToStudy, StudyError
 from neuronwise.images.masks import Mask
+from neuronwise.measure.generate import generate
 from neuronwise.measure.nouns import names
-from neuronwise.measure.together import generate
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.study.before import Progress, silent

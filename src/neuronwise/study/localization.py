@@ -26,7 +26,6 @@ from torch import Tensor
 
 from neuronwise.data.benchmarks import load_facts
 from neuronwise.data.facts import FactCase
-from neuronwise.data.known import PATH as SHIPPED_FACTS
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import StudyError
 from neuronwise.measure.localization import COUNTS, Ablation, all_curves, mean_fill
@@ -153,7 +152,7 @@ def _facts(bench: Bench) -> list[tuple[str, str]]:
 
 def _known(bench: Bench, wanted: int) -> list[list[str]]:
     name = _recipe(bench).fact_file
-    listed: Sequence[FactCase] = load_facts(SHIPPED_FACTS if name == "shipped" else name).cases
+    listed: Sequence[FactCase] = load_facts(name).cases
     shuffled = bench.random("facts").sample(list(listed), len(listed))
     found: list[list[str]] = []
     for number, case in enumerate(shuffled, 1):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from neuronwise.data.facts import FactCase
-from neuronwise.data.known import PATH, shipped_facts, shipped_relations
+from neuronwise.data.shipped import PATH, shipped_facts, shipped_relations
 
 PORTABILITY = {"Subject_Aliasing", "Reasoning", "Logical_Generalization"}
 LOCALITY = {"Relation_Specificity", "Forgetfulness", "Neighborhood"}
