@@ -232,6 +232,9 @@ def _run(
     skip: int = FOR_SEARCH,
     **choices: Any,
 ) -> None:
+    if options.first:  # in a folder of its own, which the report joins
+        part, _, rest = where.partition("/")
+        where, skip = f"{part} from {options.first}/{rest}", skip + options.first
     kept = list(cases[skip:])
     limit = min(len(kept), options.limit) if options.limit else len(kept)
     siblings = (options.out / where).parent
@@ -297,6 +300,7 @@ def main() -> int:
     parser.add_argument("--editors", nargs="*", choices=list(CONTENDERS))
     parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--limit", type=int, help="cases of each set")
+    parser.add_argument("--first", type=int, default=0, help="go on with this case of each set; the report joins them")
     parser.add_argument("--at-once", type=int, nargs="*", default=[1, 10, 50, 100])
     parser.add_argument("--fluency", action="store_true")
     parser.add_argument("--seed", type=int, default=0)

@@ -46,10 +46,17 @@ def table(rows: Sequence[tuple[str, Evaluation]], title: str) -> str:
 
 
 def runs_in(folder: Path, order: Sequence[str]) -> list[tuple[str, Evaluation]]:
-    """Finished and unfinished runs by their names, in ``order``, others behind."""
-    found = [path for path in folder.iterdir() if (path / "manifest.json").is_file()]
-    found.sort(key=lambda path: (order.index(path.name) if path.name in order else len(order), path.name))
-    return [(path.name, read_evaluation(path)) for path in found]
+    """Finished and unfinished runs by their names, in ``order``, others behind; those of ``--first`` joined."""
+    parts = [folder, *folder.parent.parent.glob(f"{folder.parent.name} from */{folder.name}")]
+    names = {path.name for part in parts for path in part.iterdir() if (path / "manifest.json").is_file()}
+    ordered = sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return [(name, joined([part / name for part in parts if (part / name).is_dir()])) for name in ordered]
+
+
+def joined(folders: Sequence[Path]) -> Evaluation:
+    """Runs over different cases of one set as one."""
+    runs = [read_evaluation(folder) for folder in folders]
+    return Evaluation(runs[0].recipe, [row for run in runs for row in run.rows])
 
 
 def searched(folder: Path) -> str:
