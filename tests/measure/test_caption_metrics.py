@@ -125,18 +125,8 @@ def test_mentions_without_support() -> None:
 
 
 @pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Embedder:
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    config = BertConfig(
-        vocab_size=len(tiny_tokenizer), hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
-        intermediate_size=16, initializer_range=0.5,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return Embedder(folder)
+def embedder(tiny_bert: Path) -> Embedder:
+    return Embedder(tiny_bert)
 
 
 def test_bert_score_by_loops(embedder: Embedder) -> None:

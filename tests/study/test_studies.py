@@ -15,6 +15,7 @@ import neuronwise as nw
 from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import MethodError, NeuronwiseError, StudyError
 from neuronwise.measure.score import suppression_score
+from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score, mover_score
 from neuronwise.study import kinds, studies
 from neuronwise.study.bench import Bench
 from neuronwise.study.kind import Case, Kind
@@ -71,6 +72,20 @@ def test_photos_without_the_concept_stay_as_they_were(found: Study) -> None:
     assert len(rows) == 3 * 3  # photos, and K
     assert all(row["unchanged"] and row["suppressed"] is None for row in rows)
     assert {(row["to_before.bleu-1"] > 0.99, row["length"]) for row in rows} == {(True, 2)}
+
+
+def test_captions_are_scored_by_models_where_the_recipe_names_them(
+    model: nw.Model, photos: Photos, tiny_bert: Path, tiny_clip: Path
+) -> None:
+    folders = {"bert": str(tiny_bert), "clip": str(tiny_clip)}
+    recipe = {**RECIPE, "K": [3], "methods": ["random"], "metric_models": folders}
+    row = run_study(model, make_recipe(recipe), photos).rows[0]
+    embedder = Embedder(tiny_bert)
+    for name, score in (("bertscore", bert_score), ("mover_score", mover_score)):
+        assert row[f"to_before.{name}"] == pytest.approx(score(embedder, row["after"], [row["before"]]), abs=1e-6)
+    seen = next(photo.path for photo in photos if photo.id == row["photo"])
+    now, before = ClipScorer(tiny_clip)(seen, [row["after"], row["before"]])
+    assert (row["clipscore"], row["clipscore_before"]) == pytest.approx((now, before), abs=1e-6)
 
 
 def test_which_neurons_were_found_and_how_many_are_changed(found: Study) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import neuronwise as nw
 from neuronwise.data.photos import Photos, load_photos
@@ -153,28 +152,17 @@ def test_properties_of_the_planted_neurons(described: Study) -> None:
     assert cells == {("sigma", 1.0, 3), ("sigma", 30.0, 3), ("K", 30.0, 1), ("K", 30.0, 3)}
 
 
-def test_meaning_is_the_best_neurons_score(
-    model: nw.Model, photos: Photos, tiny_tokenizer: Any, tiny_clip: Path, tmp_path: Path
-) -> None:
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tiny_tokenizer), hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
-        intermediate_size=16, initializer_range=0.5,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(tmp_path)
-    tiny_tokenizer.save_pretrained(tmp_path)
+def test_meaning_is_the_best_neurons_score(model: nw.Model, photos: Photos, tiny_bert: Path, tiny_clip: Path) -> None:
     content = {
         **PROPERTIES,
         "photos": 1,
         "noisy": [],
         "tokens": 2,
-        "metric_models": {"bert": str(tmp_path), "clip": str(tiny_clip)},
+        "metric_models": {"bert": str(tiny_bert), "clip": str(tiny_clip)},
     }
     found = run_study(model, make_recipe(content), photos)
     row = next(row for row in found.rows if row["method"] == "random")
-    embedder = Embedder(tmp_path)
+    embedder = Embedder(tiny_bert)
     references = Bench(model, make_recipe(content), photos).by_id[row["photo"]].captions
     texts = [token_text(tokens) for tokens in decode_all(model, row["neurons"], 2)]
     scores = [bert_score(embedder, text, references) for text in texts]

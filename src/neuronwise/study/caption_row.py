@@ -11,7 +11,7 @@ from neuronwise.data.objects import objects_named
 from neuronwise.data.photos import Captioned
 from neuronwise.measure.captions import caption_scores, words_of
 from neuronwise.measure.nouns import hallucination, names, retained, suppressed
-from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score
+from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score, mover_score
 
 
 def rows(
@@ -79,7 +79,8 @@ def _scores(
     chosen = [name for name in metrics if name != "cider" or len(texts) > 1]
     found = caption_scores(texts, against, chosen) if chosen and texts else {}
     if bert is not None:
-        found["bertscore"] = [bert_score(_bert(bert), text, those) for text, those in zip(texts, against, strict=True)]
+        for name, score in (("bertscore", bert_score), ("mover_score", mover_score)):
+            found[name] = [score(_bert(bert), text, those) for text, those in zip(texts, against, strict=True)]
     return found
 
 

@@ -15,7 +15,8 @@ tested on those, on held-out photos of it, and on photos without it. One row a p
   references support; ``mentions_before``, ``unsupported_before``: the same of ``before`` (CHAIR sums them up over rows)
 - ``to_before.METRIC``: ``after`` against ``before``; ``to_references.METRIC``: ``after`` against the references;
   ``to_references_before.METRIC``: ``before`` against the references (null without references); METRIC one of
-  ``measure.captions.METRICS`` or "bertscore"; ``clipscore``, ``clipscore_before`` (where the recipe names a model)
+  ``measure.captions.METRICS``, or "bertscore" and "mover_score"; ``clipscore``, ``clipscore_before`` (the last four
+  where the recipe names their models)
 - ``length``: words of ``after``; ``repeated``: the share of its word pairs that it said before (broken speech)
 
 Kept beside them (``Study.notes``): "found", by "concept/method", {"neurons": [[layer, unit] or [layer, unit, expert],
