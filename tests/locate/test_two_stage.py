@@ -13,8 +13,9 @@ import neuronwise as nw
 from neuronwise.errors import MethodError
 from neuronwise.images.inpaint import Inpainter
 from neuronwise.locate.activation_difference import activation_difference, on_another_photo
+from neuronwise.locate.gradient import gradient_activation
 from neuronwise.locate.scores import Scores
-from neuronwise.locate.thresholds import knee, null, quantile
+from neuronwise.locate.thresholds import flat, knee, null, quantile
 from neuronwise.locate.two_stage import Pair, TwoStage, two_stage
 from wired import DECOYS, HABITS, PLANTED, red_square, wired_llava
 
@@ -64,8 +65,8 @@ EXACTLY = {(1, unit) for unit in PLANTED}
 def test_it_finds_exactly_the_planted_neurons(
     model: nw.Model, pairs: list[Pair], difference: float | str, gradient: float | str
 ) -> None:
-    settings = TwoStage(difference, gradient, quantile=1 - 6 / 96)
-    for chosen in (pairs[:1], pairs):
+    for chosen, over in ((pairs[:1], "photo"), (pairs, "photo"), (pairs[:1], "concept"), (pairs, "concept")):
+        settings = TwoStage(difference, gradient, quantile=1 - 6 / 96, over=over)
         found = two_stage(model, chosen, settings, null=nothing(model, pairs))
         assert units(found) == EXACTLY
         assert found.record["funnel"]["after_vote"] == len(PLANTED)
@@ -100,6 +101,32 @@ def test_a_vote_is_needed(model: nw.Model, pairs: list[Pair]) -> None:
     for strange in (0, 1.5, "most"):
         with pytest.raises(MethodError, match=r"vote=.* is no share"):
             TwoStage(vote=strange)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("vote", [0.3, 0.5, 0.7, 1.0])
+def test_thresholds_over_a_concept_are_found_on_what_the_vote_asks_for(
+    model: nw.Model, pairs: list[Pair], vote: float
+) -> None:
+    found = two_stage(model, pairs, TwoStage("quantile", "knee", vote=vote, over="concept", quantile=0.9))
+    differences, gradients = [], []
+    for run, target, inpainted in pairs:
+        stage = activation_difference(model, run, [target], inpainted=inpainted)[0]
+        differences.append(flat(stage).numpy())
+        gradients.append(flat(gradient_activation(model, run, [target], positions="predicting")[0]).numpy())
+    count = next(n for n in range(1, len(pairs) + 1) if n / len(pairs) >= vote - 1e-9)
+    reached = [np.sort(np.stack(stage), axis=0)[-count] for stage in (differences, gradients)]
+    assert 1 < count < len(pairs) or vote in (0.3, 1.0)
+    for photo in found.record["funnel"]["photos"]:
+        limit = np.sort(reached[0])[int(np.ceil(0.9 * reached[0].size)) - 1]
+        assert photo["thresholds"]["difference"] == pytest.approx(limit, rel=1e-5)
+        assert photo["thresholds"]["gradient"] == pytest.approx(knee_by_hand(reached[1]), rel=1e-5)
+
+
+def knee_by_hand(scores: Any) -> float:
+    ordered = sorted((max(float(score), 0.0) for score in scores), reverse=True)
+    last = len(ordered) - 1
+    below = [(1 - place / last) - score / ordered[0] for place, score in enumerate(ordered)]
+    return ordered[below.index(max(below))]
 
 
 @pytest.mark.parametrize("positions", ["predicting", "image", "all"])
@@ -152,6 +179,7 @@ def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
     text = model.run(prompt="the cat", max_new_tokens=1, chat=False)
     wrong = [
         (lambda: TwoStage(difference="best"), "no threshold"),
+        (lambda: TwoStage(over="all"), "over='all' is unknown"),
         (lambda: TwoStage(vote=0), "vote=0"),
         (lambda: TwoStage(stages="third"), "stages="),
         (lambda: two_stage(model, []), "one photo or more"),

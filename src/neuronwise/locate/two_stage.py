@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,14 +30,17 @@ class TwoStage:
     """Hyper-parameters of [2S], and our choices where the paper leaves them to the hand.
 
     ``difference`` and ``gradient`` are the thresholds of the stages: numbers by hand as in the paper, or a name of
-    ``thresholds.AUTOMATIC``, found photo by photo. ``positions`` "predicting", "image" or "all". Over several photos
-    a neuron counts when it passes in at least ``vote`` of them. ``stages`` "both", or one alone (a baseline).
+    ``thresholds.AUTOMATIC``. ``positions`` "predicting", "image" or "all". Over several photos a neuron counts when it
+    passes in at least ``vote`` of them. ``over`` says where a quantile or knee is found: "photo", on each photo's own
+    scores, or "concept", on the scores that neurons exceed in at least ``vote`` of the photos, which is what the vote
+    then asks for. ``stages`` "both", or one alone (a baseline).
     """
 
     difference: float | str = "knee"
     gradient: float | str = "knee"
     positions: str = "predicting"
     vote: float = 0.7
+    over: str = "photo"
     quantile: float = 0.99
     null_share: float = 0.01
     stages: str = "both"
@@ -50,6 +54,8 @@ class TwoStage:
             share = getattr(self, name)
             if not isinstance(share, (int, float)) or not 0 < share <= 1:
                 raise MethodError(f"{name}={share!r} is no share; give a number above 0 and up to 1.")
+        if self.over not in ("photo", "concept"):
+            raise MethodError(f"over={self.over!r} is unknown; choose photo or concept.")
         if self.stages not in ("both", "difference", "gradient"):
             raise MethodError(f"stages={self.stages!r} is unknown; choose both, difference or gradient.")
 
@@ -77,11 +83,13 @@ def two_stage(
     votes: dict[Place, Tensor] = {}
     ranks: dict[Place, Tensor] = {}
     photos = []
-    for pair in pairs:
-        difference, gradient = _stage_scores(model, pair, settings)
+    scored = [_stage_scores(model, pair, settings) for pair in pairs]
+    shared = tuple(_exceeded(stage, settings.vote) for stage in zip(*scored, strict=True))
+    for difference, gradient in scored:
+        basis = shared if settings.over == "concept" else (difference, gradient)
         limits = (
-            _threshold(settings.difference, difference, [d for d, _ in nothing], settings),
-            _threshold(settings.gradient, gradient, [g for _, g in nothing], settings),
+            _threshold(settings.difference, basis[0], [d for d, _ in nothing], settings),
+            _threshold(settings.gradient, basis[1], [g for _, g in nothing], settings),
         )
         first, second = _passes(difference, limits[0]), _passes(gradient, limits[1])
         both = {place: first[place] & second[place] for place in first if place in second}
@@ -109,6 +117,21 @@ def _stage_scores(model: Model, pair: Pair, settings: TwoStage) -> tuple[Scores,
     positions = settings.positions
     difference = activation_difference(model, run, [target], inpainted=inpainted, positions=positions)[0]
     return difference, gradient_activation(model, run, [target], positions=positions)[0]
+
+
+def _exceeded(stage: Sequence[Scores], vote: float) -> Scores:
+    """For each neuron the score that it reaches in at least ``vote`` of the photos; where an expert slept, nothing."""
+    needed = math.ceil(vote * len(stage) - 1e-6)
+    lowest = torch.finfo(torch.float32).min
+    places = {place: values for scores in stage for place, values in scores.values.items()}
+    return Scores(
+        {
+            place: torch.stack([scores.values.get(place, torch.full_like(like, lowest)) for scores in stage])
+            .sort(dim=0, descending=True)
+            .values[needed - 1]
+            for place, like in places.items()
+        }
+    )
 
 
 def _threshold(choice: float | str, scores: Scores, nothing: Sequence[Scores], settings: TwoStage) -> float:
