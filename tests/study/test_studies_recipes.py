@@ -23,7 +23,7 @@ def test_the_shipped_suppression_study() -> None:
     recipe = read_recipe("suppression")
     assert isinstance(recipe, SuppressionRecipe)
     called = [method.called for method in each(recipe.methods)]
-    assert len(called) == len(set(called)) == 12 + 12
+    assert len(called) == len(set(called)) == 13 + 12
     assert "by hand difference=0.1 gradient=0.01" in called
     assert {method.method for method in recipe.methods} >= {
         "two_stage", "contribution", "gradient_activation", "integrated_gradients", "activation", "random",
@@ -72,7 +72,7 @@ def test_all_problems_are_said_at_once() -> None:
         "metrics: there is no metric 'bleu-9'",
         "methods.0.method: there is no method 'nothing'; there are contribution",
         "methods.1.options: contribution has no option bar; it has activation, normalize, contrast",
-        "methods.2.options: vote is 3; it is a share of the photos",
+        "methods.2.options: vote=3 is no share",
     ):
         assert words in message
 
@@ -84,7 +84,7 @@ def test_all_problems_are_said_at_once() -> None:
         ({"methods": ["contribution", "contribution"]}, "methods: the list names something twice"),
         ({"methods": ["random_same_layers"]}, "name one more method"),
         ({"methods": [{"method": "random_same_layers", "like": "x"}, "random"]}, "like='x' names none"),
-        ({"methods": [{"method": "two_stage", "sweep": {"vote": [0.5, 2]}}]}, "methods.0.sweep: vote is 2"),
+        ({"methods": [{"method": "two_stage", "sweep": {"vote": [0.5, 2]}}]}, "methods.0.sweep: vote=2"),
         ({"methods": []}, "methods: the list is empty"),
         ({"methods": ["random"], "metric_models": {"bleurt": "x"}}, "metric_models.bleurt: there is no such key"),
         ({"methods": [{"method": "random", "K": []}]}, "methods.0.K: the list is empty"),

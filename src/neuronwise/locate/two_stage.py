@@ -40,7 +40,7 @@ class TwoStage:
     gradient: float | str = "knee"
     positions: str = "predicting"
     vote: float = 0.7
-    over: str = "photo"
+    over: str = "concept"
     quantile: float = 0.99
     null_share: float = 0.01
     stages: str = "both"
