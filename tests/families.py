@@ -14,6 +14,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from neuronwise.model import mplug_owl2  # noqa: F401  (registers it)
+
 IMAGE = 7  # the image token
 VOCABULARY = 64
 SIZES: dict[str, Any] = {
@@ -204,6 +206,10 @@ IMAGE_TEXT: dict[str, dict[str, Any]] = {
                                  "attention_heads": 2, "intermediate_size": 24, "image_size": 16, "patch_size": 8,
                                  "max_num_tiles": 2, "vision_output_dim": 32, "intermediate_layers_indices": [0],
                                  "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]]}},
+    "mplug_owl2": text("mplug_owl2", visual_config={
+        "visual_model": {key: value for key, value in CLIP.items() if key != "model_type"},
+        "visual_abstractor": {"hidden_size": 24, "encoder_hidden_size": 24, "intermediate_size": 20, "grid_size": 2,
+                              "num_hidden_layers": 2, "num_attention_heads": 2, "num_learnable_queries": 4}}),
 }  # fmt: skip
 
 NAMES = (*TEXT, *IMAGE_TEXT)

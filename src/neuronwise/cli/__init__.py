@@ -7,8 +7,11 @@ from typing import Any
 
 from typer import Abort
 
+from neuronwise.cli import check as _check  # noqa: F401, its command is registered by import
+from neuronwise.cli import convert as _convert  # noqa: F401, its command is registered by import
 from neuronwise.cli import edit as _edit  # noqa: F401, its commands are registered by import
 from neuronwise.cli import evaluate as _evaluate  # noqa: F401, its command is registered by import
+from neuronwise.cli import presets as _presets  # noqa: F401, its command is registered by import
 from neuronwise.cli import statistics as _statistics  # noqa: F401, its command is registered by import
 from neuronwise.cli import study as _study  # noqa: F401, its commands are registered by import
 from neuronwise.cli.commands import app

@@ -103,5 +103,5 @@ def _first_steps(model: Model, rows: Sequence[Inputs]) -> Tensor:
     settings = model.greedy(2)
     settings.update(min_new_tokens=2, min_length=None, return_dict_in_generate=True, output_logits=True)
     batch = padded(rows, "left", settings.pad_token_id or 0)
-    made = model.module.generate(**model.placed(batch), generation_config=settings)
+    made = model.reader(batch).generate(**model.placed(batch), generation_config=settings)
     return torch.stack(made.logits, 1).float().log_softmax(-1)

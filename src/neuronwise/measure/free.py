@@ -9,6 +9,7 @@ import torch
 from neuronwise.errors import ModelError
 from neuronwise.measure.batches import Inputs, batching, grouped, padded, stackable
 from neuronwise.model.model import Model
+from neuronwise.model.stop import before_stop, stopping
 
 
 def begins_with(text: str, answer: str) -> bool:
@@ -45,7 +46,8 @@ def continuations(model: Model, inputs: Inputs, length: int, least: bool = False
     settings = model.greedy(length)
     if least:
         settings.update(min_new_tokens=length, min_length=None)
-    made = model.module.generate(**model.placed(inputs), generation_config=settings)
+    ending = {} if least else stopping(model)
+    made = model.reader(inputs).generate(**model.placed(inputs), **ending, generation_config=settings)
     ends = settings.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or ())
     # What was read comes first in the sequence, except where an encoder reads it or embeddings are fed.
@@ -56,7 +58,8 @@ def continuations(model: Model, inputs: Inputs, length: int, least: bool = False
         and bool((made[:, :given].cpu() == inputs["input_ids"]).all())
     )
     rows = made[:, given:] if echoes else made[:, 1:] if model.is_encoder_decoder else made
-    return [_until(row, ends) for row in rows.tolist()]
+    found = [_until(row, ends) for row in rows.tolist()]
+    return [before_stop(model, ids) for ids in found] if ending else found
 
 
 def _until(ids: list[int], ends: Sequence[int]) -> list[int]:

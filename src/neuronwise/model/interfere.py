@@ -127,5 +127,5 @@ class LastPosition:
             name: value.repeat(count, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
             for name, value in self.inputs.items()
         }
-        output = self.model.module(**self.model.placed(repeated), use_cache=False)
+        output = self.model.reader(repeated)(**self.model.placed(repeated), use_cache=False)
         return output.logits[:, -1].float()

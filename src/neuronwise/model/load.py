@@ -29,7 +29,8 @@ def load(
     ``source``: a hub id ("llava-hf/llava-1.5-7b-hf"), a folder, a .gguf file, "builtin" (a small image-text model)
     or "builtin-text" (its language model alone). ``dtype``, ``device_map``, ``quantization_config`` and further
     options go to ``from_pretrained`` as they are; code that comes with a checkpoint runs only with
-    ``trust_remote_code=True``. Raises ``ModelError`` for what is no checkpoint or has no addressable neurons.
+    ``trust_remote_code=True``. Raises ``ModelError`` for what is no checkpoint or has no addressable neurons, and
+    unless ``check=False`` for a checkpoint that lacks tensors of its model or has them in another shape.
     """
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         raise ModelError(f"{source!r} names no model; give a hub id, a folder, a .gguf file or 'builtin'.")
@@ -57,13 +58,20 @@ def load(
         shared["gguf_file"] = keywords["gguf_file"]
     else:
         _require_checkpoint(path)
-    from neuronwise.model import efficientnet_lite  # noqa: F401  (registers the built-in model's vision tower)
+    # Registers the built-in model's vision tower, and architectures that transformers lacks.
+    from neuronwise.model import efficientnet_lite, minigpt4, mplug_owl2  # noqa: F401
+    from neuronwise.model.complete import require_tensors
 
     try:
         config = transformers.AutoConfig.from_pretrained(path, **shared)
         auto = _auto_class(transformers, config)
         keywords.setdefault("dtype", "auto")
+        if check:  # tensors of another shape are told with the others
+            keywords |= {"ignore_mismatched_sizes": True, "output_loading_info": True}
         module = auto.from_pretrained(path, trust_remote_code=trust_remote_code, **keywords)
+        if check:
+            module, told = module
+            require_tensors(name, module, told)
         processor = _processor(transformers, path, shared, auto is not transformers.AutoModelForCausalLM)
     except NeuronwiseError:
         raise
@@ -77,10 +85,8 @@ def load(
         AssertionError,
         SafetensorError,
     ) as error:
-        reason = str(error).strip().splitlines()
-        raise ModelError(
-            f"'{name}' cannot be opened as a model: {reason[0] if reason else type(error).__name__}"
-        ) from error
+        reason = _relative(path) or next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"'{name}' cannot be opened as a model: {reason}") from error
     return Model(module, processor, name=name, check=check)
 
 
@@ -108,8 +114,25 @@ def _require_checkpoint(path: str) -> None:
             raise ModelError(f"The folder '{path}' is no checkpoint: it holds no weights.")
         if not any(True for pattern in ("*.safetensors", "*.bin") for _ in folder.glob(pattern)):
             raise ModelError(f"The folder '{path}' is no checkpoint: it holds no weights (*.safetensors).")
+        from neuronwise.model.complete import require_shards
+
+        require_shards(folder)
     elif folder.exists() or path.startswith((".", "/", "~")):
         raise ModelError(f"'{path}' is no folder with a checkpoint, no .gguf file and no model of the hub.")
+
+
+def _relative(path: str) -> str | None:
+    """For a checkpoint of a type that nothing here opens: which relative of a known model it is."""
+    from transformers import CONFIG_MAPPING
+
+    from neuronwise.model.mplug_owl2.variants import variant_of_type
+
+    try:
+        kind = json.loads((Path(path) / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    what = None if kind in CONFIG_MAPPING else variant_of_type(kind)
+    return f"it looks like {what}, which neither transformers nor neuronwise knows." if what else None
 
 
 def _auto_class(transformers: Any, config: Any) -> Any:
@@ -120,7 +143,8 @@ def _auto_class(transformers: Any, config: Any) -> Any:
     )
 
     kind = config.model_type
-    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+    registered = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if registered or kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return transformers.AutoModelForImageTextToText
     if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and getattr(config, "is_encoder_decoder", False):
         return transformers.AutoModelForSeq2SeqLM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,12 +16,13 @@ from transformers.utils.generic import ModelOutput
 from neuronwise.errors import ModelError, NeuronError, PromptError
 from neuronwise.images import ImageLike, open_image
 from neuronwise.model.anatomy import dissect
-from neuronwise.model.blocks import Block, plain_weight
+from neuronwise.model.blocks import Block, keep_readable, plain_weight
 from neuronwise.model.gate import GateRecorder
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.prompt import Prompted, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
+from neuronwise.model.stop import before_stop, stopping
 from neuronwise.neurons import Neuron
 
 HEAT_SHARE = 0.04  # of the weights' memory: the most that ``run(heat=True)`` keeps
@@ -45,6 +47,7 @@ class Model:
         self.anatomy = dissect(module)
         self.blocks = [Block(layer, parts, self.anatomy.hidden_size) for layer, parts in enumerate(self.anatomy.layers)]
         self.head = output_head(module)
+        keep_readable(module)
         if check:
             from neuronwise.model.check import check_model
 
@@ -122,11 +125,15 @@ class Model:
         heatmaps need no pass of their own, unless they would take more than ``HEAT_SHARE`` of the weights' memory.
         Raises ``ImageError`` and ``PromptError``.
         """
-        if max_new_tokens < 0:
-            raise ModelError(f"max_new_tokens is {max_new_tokens}; it counts tokens, so 0 or more.")
-        if max_new_tokens and getattr(self.module, "generation_config", None) is None:
-            raise ModelError(f"{self.name} does not generate; run it with max_new_tokens=0.")
+        self._require_length(max_new_tokens)
         prompted, picture = self.read(image, prompt, chat)
+        return self.run_prompted(prompted, picture, max_new_tokens=max_new_tokens, heat=heat)
+
+    def run_prompted(
+        self, prompted: Prompted, picture: Image.Image | None = None, *, max_new_tokens: int = 50, heat: bool = False
+    ) -> Run:
+        """``run`` on a prompt that is laid out already."""
+        self._require_length(max_new_tokens)
         opening = self._image_rows(prompted.inputs) if heat and picture is not None else None
         with Recorder(self.blocks, opening=opening) as recorder, torch.no_grad():
             if max_new_tokens:
@@ -137,6 +144,12 @@ class Model:
         require_complete(recorder.passes, self.blocks, len(recorder.passes))
         seen = recorder.opened if heat else None
         return Run(self, prompted, output_ids, recorder.passes, picture, seen, max_new_tokens)
+
+    def _require_length(self, max_new_tokens: int) -> None:
+        if max_new_tokens < 0:
+            raise ModelError(f"max_new_tokens is {max_new_tokens}; it counts tokens, so 0 or more.")
+        if max_new_tokens and getattr(self.module, "generation_config", None) is None:
+            raise ModelError(f"{self.name} does not generate; run it with max_new_tokens=0.")
 
     def read(
         self, image: ImageLike | None = None, prompt: str | None = None, chat: bool | None = None
@@ -150,6 +163,8 @@ class Model:
         model_type = getattr(self.config, "model_type", "")
         prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder)
         self._require_readable(prompted.input_ids)
+        if picture is None and self.image_token_id is not None and self.image_token_id in prompted.input_ids:
+            raise PromptError("The prompt has the place of an image, but no image is given; give one, or leave it out.")
         return prompted, picture
 
     def _require_readable(self, ids: Sequence[int]) -> None:
@@ -158,9 +173,11 @@ class Model:
         if isinstance(longest, int) and 0 < longest < len(ids):
             raise PromptError(f"The prompt has {len(ids)} tokens; {self.name} reads at most {longest}.")
         known = self.module.get_input_embeddings().weight.shape[0]
-        if max(ids, default=0) >= known:
+        # An image token may lie outside of the vocabulary: the image's features take its place.
+        largest = max((token for token in ids if token != self.image_token_id), default=0)
+        if largest >= known:
             raise PromptError(
-                f"The tokenizer gives token {max(ids)}, but {self.name} has embeddings for {known}: "
+                f"The tokenizer gives token {largest}, but {self.name} has embeddings for {known}: "
                 "they do not belong together."
             )
 
@@ -175,21 +192,25 @@ class Model:
 
     def _generate(self, inputs: dict[str, Any], max_new_tokens: int, recorder: Recorder) -> list[int]:
         settings = self.greedy(max_new_tokens)
-        sequence = self.module.generate(**self.placed(inputs), generation_config=settings)[0].tolist()  # type: ignore[operator]
+        given = {**self.placed(inputs), **stopping(self)}
+        sequence = self.reader(inputs).generate(**given, generation_config=settings)[0].tolist()
         generated = sequence[len(sequence) - len(recorder.passes) :]
         ends = settings.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
         while generated and generated[-1] in ends:
             generated.pop()
-        return generated
+        return before_stop(self, generated)
 
     def greedy(self, max_new_tokens: int) -> Any:
-        """The model's generation settings made greedy: no sampling, beams, penalties or least length."""
+        """The model's generation settings made greedy: no sampling, beams, penalties or least length.
+
+        Texts at which an answer ends are left to ``model.stop``.
+        """
         settings = copy.deepcopy(self.module.generation_config)
         settings.update(
             do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, max_length=None, repetition_penalty=1.0,
             no_repeat_ngram_size=0, length_penalty=1.0, temperature=None, top_p=None, top_k=None, min_length=0,
-            use_cache=True, return_dict_in_generate=False,
+            use_cache=True, return_dict_in_generate=False, stop_strings=None,
         )  # fmt: skip
         if settings.pad_token_id is None:
             ends = settings.eos_token_id
@@ -227,9 +248,18 @@ class Model:
         The logits are what the model returns: after any scale and soft cap of the architecture.
         """
         with self.only_rows(rows):
-            output = self.module(**self.placed(inputs), use_cache=False)
+            output = self.reader(inputs)(**self.placed(inputs), use_cache=False)
         logits = output.logits if hasattr(output, "logits") else output[0]
         return logits
+
+    def reader(self, inputs: dict[str, Any]) -> Any:
+        """The module to call with ``inputs``: of one that must have an image (BLIP-2) the decoder alone, for a text."""
+        inner = getattr(self.module, "language_model", None)
+        if inner is None or any("pixel" in name for name in inputs):
+            return self.module
+        pixels = inspect.signature(self.module.forward).parameters.get("pixel_values")
+        needed = pixels is not None and pixels.default is inspect.Parameter.empty
+        return inner if needed and inner.get_output_embeddings() is self.head else self.module
 
     @contextlib.contextmanager
     def only_rows(self, rows: Sequence[int] | None) -> Iterator[None]:

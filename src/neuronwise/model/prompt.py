@@ -23,7 +23,23 @@ HABITS = {
     "pix2struct": "",
     "blip": "a photo of",
 }
-_TEMPLATES = {"llava": "USER: {image}\n{prompt} ASSISTANT:", "vipllava": "USER: {image}\n{prompt} ASSISTANT:"}
+# How the chat models among those ask, where a processor brings no chat template (those of old revisions bring none):
+# the formats of their model cards. Where the tokenizer knows the marks of a chat format, that format is the model's.
+_TEMPLATES = {
+    "llava": "USER: {image}\n{prompt} ASSISTANT:",
+    "llava_next": "[INST] {image}\n{prompt} [/INST]",
+    "llava_onevision": "<|im_start|>user {image}\n{prompt}<|im_end|><|im_start|>assistant\n",
+    "vipllava": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
+    "detailed, and polite answers to the human's questions.###Human: {image}\n{prompt}###Assistant:",
+    "mplug_owl2": "USER: {image}{prompt} ASSISTANT:",
+    "minigpt4": "###Human: <Img>{image}</Img> {prompt} ###Assistant: ",  # as it was trained
+    "minigpt4_patches": "[INST] <Img>{image}</Img> {prompt} [/INST] ",
+}
+_MARKED = {
+    "<|im_start|>": "<|im_start|>user\n{image}\n{prompt}<|im_end|><|im_start|>assistant\n",
+    "<|start_header_id|>": "<|start_header_id|>user<|end_header_id|>\n\n{image}\n{prompt}<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ def default_prompt(model_type: str, has_template: bool, has_image: bool) -> str:
     """What to ask when the user did not say; raises ``PromptError`` for text models, which must be asked something."""
     if not has_image:
         raise PromptError("Without an image a prompt is needed, such as prompt='The capital of France is'.")
-    return HABITS.get(model_type, INSTRUCTION if has_template else "a photo of")
+    return INSTRUCTION if has_template or model_type in _TEMPLATES else HABITS.get(model_type, "a photo of")
 
 
 def lay_out(
@@ -82,7 +98,10 @@ def _text_inputs(tokenizer: Any, template_owner: Any, prompt: str, chat: bool, r
         text = template_owner.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
         )
-        return _tensors(tokenizer(text, return_tensors="pt", add_special_tokens=False))
+        # A tokenizer's template holds all special tokens; a processor's leaves the first to the tokenizer, or has it.
+        bos = getattr(tokenizer, "bos_token", None)
+        special = template_owner is not tokenizer and not (bos and text.startswith(bos))
+        return _tensors(tokenizer(text, return_tensors="pt", add_special_tokens=special))
     inputs = _tensors(tokenizer(prompt, return_tensors="pt"))
     length, ends = inputs["input_ids"].shape[1], (tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None))
     if not reads_end and length > 1 and int(inputs["input_ids"][0, -1]) in ends:
@@ -92,6 +111,11 @@ def _text_inputs(tokenizer: Any, template_owner: Any, prompt: str, chat: bool, r
 
 
 def _image_inputs(processor: Any, model_type: str, prompt: str, image: Image.Image, chat: bool) -> dict[str, Any]:
+    mark = image_mark(processor)
+    places = prompt.count(mark) if mark else 0
+    if places > (0 if chat else 1):
+        where = ", whose place is in the chat template; leave {} out" if chat else "; write it once, or leave it out"
+        raise PromptError(f"The prompt has {places} {mark} and 1 image is given{where.format(mark)}.")
     if chat:
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         text = processor.apply_chat_template(
@@ -100,10 +124,28 @@ def _image_inputs(processor: Any, model_type: str, prompt: str, image: Image.Ima
         bos = getattr(processor.tokenizer, "bos_token", None)
         special = not (bos and text.startswith(bos))
         return _tensors(processor(images=image, text=text, return_tensors="pt", add_special_tokens=special))
-    mark = image_mark(processor)
-    if mark and mark not in prompt and model_type not in HABITS:
-        prompt = _TEMPLATES.get(model_type, "{image}\n{prompt}").format(image=mark, prompt=prompt)
+    if mark and not places and (model_type not in HABITS or _reads_marks(processor)):
+        kind = "minigpt4" if model_type in HABITS else model_type
+        prompt = image_format(kind, processor.tokenizer).format(image=mark, prompt=prompt)
     return _tensors(processor(images=image, text=prompt, return_tensors="pt"))
+
+
+def image_format(model_type: str, tokenizer: Any) -> str:
+    """Where {image} and {prompt} stand in what a model without a chat template is asked."""
+    if model_type == "llava_next":  # one architecture around many language models
+        known = tokenizer.get_vocab()
+        found = next((written for mark, written in _MARKED.items() if mark in known), None)
+        if found is not None:
+            return found
+    return _TEMPLATES.get(model_type, "{image}\n{prompt}")
+
+
+def _reads_marks(processor: Any) -> bool:
+    """Whether the image stands where the prompt says, in an architecture whose own processor puts it first.
+
+    MiniGPT-4 is BLIP-2 with LLaVA's processor.
+    """
+    return type(processor).__name__ == "LlavaProcessor"
 
 
 def image_mark(processor: Any) -> str | None:
@@ -120,7 +162,7 @@ def _tensors(encoded: Any) -> dict[str, Any]:
     return {
         name: value if isinstance(value, Tensor) else torch.as_tensor(value)
         for name, value in dict(encoded).items()
-        if isinstance(value, Tensor) or _is_numeric(value)
+        if name != "labels" and (isinstance(value, Tensor) or _is_numeric(value))  # PaliGemma's would ask for a loss
     }
 
 
@@ -169,7 +211,7 @@ def exact_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTo
         if without and str(tokenizer.convert_ids_to_tokens(without[0])).startswith("▁"):
             ids = without
     unknown = getattr(tokenizer, "unk_token_id", None)
-    if not ids or (unknown is not None and ids[0] == unknown):
+    if not ids or ids[0] >= vocabulary or (unknown is not None and ids[0] == unknown):
         raise TargetError(f"The target {target!r} is not in this model's vocabulary.")
     return TargetTokens(target, tuple(ids))
 

@@ -158,10 +158,15 @@ class Run:
 
     @cached_property
     def image_positions(self) -> Tensor:
-        """Positions of the image's tokens in the prompt, found where the input ids equal the image token."""
+        """Positions of the image's tokens in the prompt, found where the input ids equal the image token.
+
+        Kosmos-2 has none; its processor marks the places.
+        """
         if self.model.is_encoder_decoder:
             raise PromptError("The image's tokens are read by this model's encoder; its decoder has no rows for them.")
-        token = self.model.image_token_id
+        token, marked = self.model.image_token_id, self.prompted.inputs.get("image_embeds_position_mask")
+        if self.image is not None and marked is not None:
+            return torch.nonzero(marked[0]).flatten()
         if self.image is None or token is None:
             raise PromptError("This run has no image, or this model has no image tokens in its prompt.")
         ids = torch.tensor(self.prompted.input_ids)

@@ -1,0 +1,77 @@
+"""Whether a checkpoint has every tensor of its model, and no others: transformers fills up and leaves out."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neuronwise.errors import ModelError
+from neuronwise.model.convert.weights import listed
+
+# What transformers opens of a folder, in its order: one file, or an index of shards.
+_SINGLE_OR_INDEX = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+
+
+def require_shards(folder: Path) -> None:
+    """Raise ``ModelError`` for a folder whose index names files of weights that are absent."""
+    for single, index in _SINGLE_OR_INDEX:
+        if (folder / single).is_file():
+            return
+        if not (folder / index).is_file():
+            continue
+        try:
+            named = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"The {index} in '{folder}' is damaged: {error}.") from error
+        absent = sorted(name for name in named if not (folder / name).is_file())
+        if absent:
+            raise ModelError(
+                f"The folder '{folder}' is downloaded in part: of the {len(named)} files of weights that its index "
+                f"names {len(absent)} {'is' if len(absent) == 1 else 'are'} not there ({listed(absent)})."
+            )
+        return
+
+
+def require_tensors(name: str, module: Any, info: Mapping[str, Any]) -> None:
+    """Raise ``ModelError`` that lists every tensor that is missing or has another shape, and every unexpected one.
+
+    ``info`` is what ``from_pretrained(output_loading_info=True)`` tells; tied weights and what the architecture says
+    may lack or be too many are no longer in it. Unexpected tensors alone are a warning, for checkpoints may hold parts
+    of other tasks, but an error for this project's own architectures, whose checkpoints are known.
+    """
+    missing = sorted(info.get("missing_keys") or ())
+    unexpected = sorted(info.get("unexpected_keys") or ())
+    misshapen: list[Any] = sorted(info.get("mismatched_keys") or ())
+    complaints = []
+    if missing:
+        complaints.append(f"it lacks {listed(missing)}")
+    if misshapen:
+        shapes: dict[str, list[str]] = {}
+        for key, there, wanted in misshapen:
+            shapes.setdefault(f"{_sizes(there)} instead of {_sizes(wanted)}", []).append(key)
+        complaints += [f"of {sizes} is {listed(keys)}" for sizes, keys in shapes.items()]
+    if unexpected:
+        complaints.append(f"unexpected are {listed(unexpected)}")
+    if not complaints:
+        return
+    kind = type(module).__name__
+    if not (missing or misshapen or _ours(module)):
+        warnings.warn(f"'{name}' as a {kind}: {complaints[0]}; they are left out.", stacklevel=3)
+        return
+    looks_like = getattr(module, "looks_like", lambda names: None)(unexpected)
+    looks = f" It looks like {looks_like}." if looks_like else ""
+    raise ModelError(f"'{name}' is no complete checkpoint of a {kind}: {'; '.join(complaints)}.{looks}")
+
+
+def _ours(module: Any) -> bool:
+    return type(module).__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _sizes(shape: Any) -> str:
+    return "×".join(map(str, shape)) or "a number"
