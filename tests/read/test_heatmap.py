@@ -101,7 +101,7 @@ def test_a_cropped_photo_has_heat_where_the_model_looked(model: Model, width: in
     heat = nw.heatmap(model, run, [lit(model, run)])
     side = min(width, height)
     expected = ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
-    assert heat.box == pytest.approx(expected)
+    assert heat.box == pytest.approx(expected, abs=1.0)  # the processor cuts at whole pixels of the resized photo
     x, y = hottest(heat)
     assert abs(x - left - size / 2) <= 0.75 * side / 8
     assert abs(y - top - size / 2) <= 0.75 * side / 8

@@ -75,24 +75,31 @@ class Heatmap:
             raise NeuronwiseError(f"The heatmap cannot be written to '{Path(path)}': {error}.") from error
 
 
-def heatmap(model: Model, run: Run, neurons: NeuronSet | ScoredNeuron | Iterable[Neuron | str]) -> Heatmap:
+def heatmap(
+    model: Model, run: Run, neurons: NeuronSet | ScoredNeuron | Iterable[Neuron | str], *, whole: bool = False
+) -> Heatmap:
     """Mean activation of the neurons over the image's tokens ([MMN] §4.2), by one pass that ends at the last of them.
 
-    Raises ``PromptError`` for a run without an image or a model whose image tokens have no place in the photo.
+    Of a photo that the model cuts into tiles the tiles' heat is joined; ``whole=True`` takes the overview's instead,
+    where the model has one. A routed expert's neuron counts with its router weight, 0 at tokens that are routed
+    elsewhere. Raises ``PromptError`` for a run without an image, or where the model's image tokens have no place in
+    the photo.
     """
     if isinstance(neurons, ScoredNeuron):
         neurons = [neurons.neuron]
     if isinstance(neurons, str | Neuron):
         neurons = [neurons]
-    return heatmaps(model, run, [neurons])[0]
+    return heatmaps(model, run, [neurons], whole=whole)[0]
 
 
-def heatmaps(model: Model, run: Run, sets: Sequence[NeuronSet | Iterable[Neuron | str]]) -> list[Heatmap]:
+def heatmaps(
+    model: Model, run: Run, sets: Sequence[NeuronSet | Iterable[Neuron | str]], *, whole: bool = False
+) -> list[Heatmap]:
     """Heatmaps of several sets of neurons, all read in one pass."""
     chosen = [_neurons(one) for one in sets]
     if not all(chosen):
         raise MethodError("A heatmap needs one neuron or more.")
-    grid = image_grid(run)
+    grid = image_grid(run, whole=whole)
     each = _grid_activations(model, run, grid, list(dict.fromkeys(n for one in chosen for n in one)))
     assert run.image is not None
     results = []
@@ -119,7 +126,8 @@ def _grid_activations(
         if neuron.expert is None:
             units[neuron.layer].append(neuron.unit)
     wanted = {layer: torch.tensor(sorted(set(found)), dtype=torch.long) for layer, found in units.items()}
-    acts = _seen(run, grid, wanted) or model.record(run.prompted.inputs, rows=grid.positions.tolist(), units=wanted)
+    inputs = run.forced_inputs() if grid.said else run.prompted.inputs
+    acts = _seen(run, grid, wanted) or model.record(inputs, rows=grid.positions.tolist(), units=wanted)
     results = {}
     for neuron in neurons:
         if neuron.expert is None:
@@ -127,16 +135,17 @@ def _grid_activations(
             values = acts.dense[neuron.layer][:, column].float()
         else:
             rows = acts.routed[neuron.layer]
+            fired = [row.get(neuron.expert) for row in rows]
             values = torch.tensor(
-                [float(row[neuron.expert].activation[neuron.unit]) if neuron.expert in row else 0.0 for row in rows]
+                [0.0 if one is None else one.weight * float(one.activation[neuron.unit]) for one in fired]
             )
-        results[neuron] = grid.spread(values).numpy()
+        results[neuron] = grid.spread(values, neuron.layer).numpy()
     return results
 
 
 def _seen(run: Run, grid: ImageGrid, wanted: dict[int, torch.Tensor]) -> Activations | None:
     """The grid's activations from the run's own pass, where it kept them."""
-    if run.seen is None or any(layer not in run.seen.dense for layer in wanted):
+    if run.seen is None or grid.said or any(layer not in run.seen.dense for layer in wanted):
         return None
     rows = torch.searchsorted(run.image_positions, grid.positions)
     dense = {}
