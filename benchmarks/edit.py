@@ -6,7 +6,9 @@ Facts: records with `prompt`, `subject`, `ground_truth` and `target_new` (EasyEd
 the model gives by itself. All sides stop by the same rule and share the loss; all but "released" edit the same
 neurons. Fact by fact every side has its turn; those that learn several facts together have theirs after each group.
 Seconds are of processor time, so that other work on the machine disturbs them little. Memory is measured in a process
-of its own for each side: the peak of what is resident over what was before, after a first short edit.
+of its own for each side, after a first edit and over two steps (later ones take no more): the peak of all tensors'
+bytes as the allocator counts them, the same in every run, and the peak of what is resident over what was before. Both
+are medians over three facts, or for eight together a share of their peak.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import neuronwise as nw
 from find import peak_memory
@@ -32,15 +38,21 @@ from neuronwise.edit.presets import preset
 from neuronwise.model.prompt import exact_tokens
 from published_fine import literal
 
-Side = Callable[[nw.Model, Sequence[nw.Fact]], list[tuple[Edit, int]]]
+Side = Callable[[nw.Model, Sequence[nw.Fact], int], list[tuple[Edit, int]]]  # the last number: steps at most
 
 
 def published(variant: str) -> Side:
-    return lambda model, facts: [literal(model, fact, preset(model, PRESETS), variant) for fact in facts]
+    def side(model: nw.Model, facts: Sequence[nw.Fact], steps: int) -> list[tuple[Edit, int]]:
+        settings = replace(preset(model, PRESETS), steps=steps)
+        return [literal(model, fact, settings, variant) for fact in facts]
+
+    return side
 
 
 def ours(start: str) -> Side:
-    return lambda model, facts: [(e, e.record["steps"]) for e in fine_each(model, facts, start=start)]
+    return lambda model, facts, steps: [
+        (e, e.record["steps"]) for e in fine_each(model, facts, start=start, steps=steps)
+    ]
 
 
 ALONE: dict[str, Side] = {
@@ -54,6 +66,7 @@ TOGETHER: dict[str, Side] = {
     "fine, start=search, 8 together": ours("search"),
 }
 GROUP = 8
+STEPS = 2  # for memory
 BASELINE = "needed work"
 
 
@@ -126,14 +139,14 @@ def _turn(
     figures: Figures,
 ) -> None:
     start = time.process_time()
-    found = side(model, [facts[number] for number in numbers])
+    found = side(model, [facts[number] for number in numbers], preset(model, PRESETS).steps)
     seconds = (time.process_time() - start) / len(numbers)
     for number, (edit, steps) in zip(numbers, found, strict=True):
         figures.add(model, facts[number], rows[number], edit, steps, seconds)
 
 
-def memory_of(name: str, rows: list[dict[str, str]], options: argparse.Namespace) -> float:
-    """MB for one fact, or for each of those learned together, in a process that gives freed memory back at once."""
+def memory_of(name: str, rows: list[dict[str, str]], options: argparse.Namespace) -> list[float]:
+    """MB of tensors and of what is resident for one fact, in a process that gives freed memory back at once."""
     with tempfile.TemporaryDirectory() as folder:
         known_ones = Path(folder) / "facts.json"
         known_ones.write_text(json.dumps(rows[:GROUP]))
@@ -141,22 +154,38 @@ def memory_of(name: str, rows: list[dict[str, str]], options: argparse.Namespace
         command += ["--threads", str(torch.get_num_threads())]
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.strip().splitlines()[-1])
+    return [float(cell) for cell in done.stdout.strip().splitlines()[-1].split()]
 
 
 def print_memory(model: nw.Model, facts: list[nw.Fact], name: str) -> None:
-    side, count = {**ALONE, **TOGETHER}[name], GROUP if name in TOGETHER else 1
-    side(model, facts[:1])
-    peak = peak_memory(lambda: side(model, facts[-count:]))
-    print("nan" if peak is None else peak / 2**20 / count)
+    side = {**ALONE, **TOGETHER}[name]
+    groups = [facts] if name in TOGETHER else [[fact] for fact in facts[-3:]]
+    side(model, facts[:1], STEPS)
+    resident = [peak_memory(lambda group=group: side(model, group, STEPS)) for group in groups]
+    tensors = [tensor_peak(lambda group=group: side(model, group, STEPS)) for group in groups]
+    for found in (tensors, resident):
+        shares = [float("nan") if one is None else one / len(group) for one, group in zip(found, groups, strict=True)]
+        print(f"{statistics.median(shares) / 2**20:.2f}", end=" ")
+    print()
 
 
-def table(figures: dict[str, Figures], memory: dict[str, float]) -> str:
+def tensor_peak(function: Callable[[], Any]) -> int:
+    """Bytes of tensors that are alive together at the worst moment, over what is before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    with tempfile.TemporaryDirectory() as folder:
+        profiler.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
+    steps = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]")
+    return max(accumulate(size for _, size in steps))
+
+
+def table(figures: dict[str, Figures], memory: dict[str, list[float]]) -> str:
     base = figures[BASELINE]
     lines = [
         "| | processor seconds an edit, median | of all, needed work ÷ this | fact by fact, median (least–most) "
-        "| steps, median | success | paraphrase | other subjects unchanged | MB a request |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| steps, median | success | paraphrase | other subjects unchanged | MB of tensors a request | MB resident |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, one in figures.items():
         ratios = [a / b for a, b in zip(base.seconds, one.seconds, strict=True)]
@@ -164,7 +193,7 @@ def table(figures: dict[str, Figures], memory: dict[str, float]) -> str:
         each = "" if name in TOGETHER else f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
         cells = [
             f"{statistics.median(one.seconds):.2f}", f"{sum(base.seconds) / sum(one.seconds):.2f}", each,
-            f"{statistics.median(one.steps):g}", *shares, f"{memory[name]:.1f}" if name in memory else "",
+            f"{statistics.median(one.steps):g}", *shares, *(f"{size:.1f}" for size in memory[name]),
         ]  # fmt: skip
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -186,7 +215,7 @@ def main() -> int:
         return 0
     facts, rows = known(model, options.facts_file, options.facts)
     for side in ALONE.values():
-        side(model, facts[:1])
+        side(model, facts[:1], STEPS)
     figures = compare(model, facts, rows)
     print(f"{len(facts)} facts, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
     print(table(figures, {name: memory_of(name, rows, options) for name in figures}))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError, PromptError
-from neuronwise.model.blocks import Block, expert_weight
+from neuronwise.model.blocks import Block, expert_weight, holds
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.interfere import change_activations, change_output
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
@@ -274,6 +274,11 @@ def _changed_columns(
                 assert neuron.expert is not None
                 writer, index = model.blocks[neuron.layer].expert(neuron.expert)
                 column = expert_weight(writer, index)[:, neuron.unit]
+                if not holds(writer, index, column):
+                    raise MethodError(
+                        f"The weights of {neuron} are offloaded or quantized, so its value vector cannot be changed; "
+                        "load the model into memory as it is."
+                    )
                 saved.append((column, column.clone()))
                 column.copy_(change(column, neuron))
         yield

@@ -39,7 +39,6 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 # Architectures that an editor refuses in a sentence, and what it says: a mixture has no one W_down in a layer.
 REFUSED = {
-    ("fine", "mixtral"): "leave no layer",
     ("fine_tune", "mixtral"): "only routed experts",
     **{(name, "mixtral"): "expert" for name in ("fine_specific", "rome", "memit", "pmet", "alphaedit")},
 }

@@ -195,7 +195,7 @@ def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
 
 @pytest.mark.parametrize("where", ["dense", "routed"])
 def test_shapes(where: str) -> None:
-    """An expert that only one photo used counts with its whole activation."""
+    """Routed neurons count with the router's weight; an expert that only one photo used, with all of that."""
     from neuronwise.locate.activation_difference import _difference
     from neuronwise.model.experts import ExpertActivation
     from neuronwise.model.record import Activations
@@ -204,12 +204,12 @@ def test_shapes(where: str) -> None:
         one, two = (Activations({0: torch.tensor([[a, 2.0], [0.0, 1.0]])}) for a in (1.0, 4.0))
         assert _difference(one, two, 2).values[0, None].tolist() == [0.0, 0.0]
     else:
-        a, b = (ExpertActivation(torch.tensor(values), 0.5) for values in ([1.0, 2.0], [3.0, -1.0]))
+        a, b = (ExpertActivation(torch.tensor(values), 0.5) for values in ([1.0, 2.0], [3.0, -1.0]))  # weight ½
         one, two = Activations(routed={0: [{1: a, 4: a}]}), Activations(routed={0: [{1: b, 2: b}]})
         values = _difference(one, two, 1).values
-        assert values[0, 1].tolist() == [-2.0, 3.0]
-        assert values[0, 4].tolist() == [1.0, 2.0]
-        assert values[0, 2].tolist() == [-3.0, 1.0]
+        assert values[0, 1].tolist() == [-1.0, 1.5]
+        assert values[0, 4].tolist() == [0.5, 1.0]
+        assert values[0, 2].tolist() == [-1.5, 0.5]
 
 
 def test_it_is_located_by_name(model: nw.Model, pairs: list[Pair]) -> None:

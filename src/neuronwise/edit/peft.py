@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuronwise.edit.storage import home
 from neuronwise.errors import EditError
-from neuronwise.model.anatomy import linear_shape
+from neuronwise.model.anatomy import Routed, linear_shape
 from neuronwise.model.model import Model
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ def write_adapter(edit: Edit, model: Model, folder: Path) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     For neurons lora_A has one-hot rows and lora_B the deltas as columns; the rank is their number (at most d) and
-    alpha equals it, writer by writer, so that the adapter adds exactly the deltas. Raises ``EditError`` for experts
-    that are held in one piece, which peft does not address, and when peft is not installed.
+    alpha equals it, writer by writer, so that the adapter adds exactly the deltas. Experts that are held in one
+    parameter are addressed as peft's ``target_parameters``, whose experts all have one rank; so are the dense writers
+    of such a model, since peft takes the name of a shared expert's projection for that of all experts. Raises
+    ``EditError`` where peft does not address the experts, and when peft is not installed.
     """
     try:
         from peft import LoraConfig
@@ -31,32 +34,51 @@ def write_adapter(edit: Edit, model: Model, folder: Path) -> None:
     from safetensors.torch import save_file
 
     paths = {id(module): name for name, module in model.module.named_modules()}
-    factors: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    shared: dict[int, list[nn.Module]] = {}
+    for module in model.module.modules():
+        if isinstance(getattr(module, "weight", None), Tensor):
+            shared.setdefault(id(module.weight), []).append(module)
+    linear: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    experts: dict[str, _Experts] = {}
     transposed = set()
     for delta in edit.deltas:
         own = home(model, delta.key)
+        if not own.linear:
+            name = f"{paths[id(own.module)]}.{own.parameter}"
+            routed, index = model.blocks[delta.layer].expert(delta.expert)  # type: ignore[arg-type]
+            experts.setdefault(name, _Experts(own.module, routed)).add(index, *delta.factors(routed.width))
+            continue
         shape = linear_shape(own.module)
-        if not own.linear or shape is None:
-            raise EditError("An edit of routed experts cannot be written as an adapter: peft does not address them.")
+        if shape is None:
+            raise EditError("The writers of this model are of a kind that peft does not address.")
         transposed.add(hasattr(own.module, "nx"))
-        factors.setdefault(paths[id(own.module)], []).append(delta.factors(shape[0]))
+        weight = getattr(own.module, own.parameter)
+        for module in shared.get(id(weight), [own.module]):  # Zamba 2 ties the weights of several modules
+            linear.setdefault(paths[id(module)], []).append(delta.factors(shape[0]))
     if len(transposed) > 1:
         raise EditError("This model mixes two layouts of weights; an adapter has one.")
+    addressed = [f"{name}.weight" for name in linear] if any(block.routed for block in model.blocks) else []
+    parameters = sorted([*experts, *addressed])
+    if parameters and "target_parameters" not in {field.name for field in fields(LoraConfig)}:
+        raise EditError("This peft does not address routed experts; an adapter of them needs peft 0.17 or newer.")
     tensors, ranks = {}, {}
-    for name, parts in factors.items():
-        right = torch.cat([r for _, r in parts])
-        ranks[name] = right.shape[0]
-        tensors[f"base_model.model.{name}.lora_A.weight"] = right.float().contiguous()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = (
-            torch.cat([left for left, _ in parts], 1).float().contiguous()
-        )
+    for name, parts in linear.items():
+        pair = torch.cat([right for _, right in parts]), torch.cat([left for left, _ in parts], 1)
+        ranks[f"{name}.weight" if addressed else name] = pair[0].shape[0]
+        tensors |= _named(name, *pair)
+    for name, held in experts.items():
+        ranks[name] = held.rank
+        tensors |= _named(name.rpartition(".")[0], *held.factors())  # peft wraps the module that holds the parameter
     rank = max(ranks.values())
+    options: dict[str, Any] = {"target_parameters": parameters} if parameters else {}  # older releases lack it
+    others = {name: own for name, own in ranks.items() if own != rank}
     LoraConfig(
         r=rank,
         lora_alpha=rank,
-        target_modules=sorted(factors),
-        rank_pattern=dict(ranks),
-        alpha_pattern=dict(ranks),
+        target_modules=[] if addressed else sorted(linear),
+        **options,
+        rank_pattern=others,
+        alpha_pattern=dict(others),
         fan_in_fan_out=transposed == {True},
         bias="none",
         task_type="SEQ_2_SEQ_LM" if model.is_encoder_decoder else "CAUSAL_LM",
@@ -64,3 +86,46 @@ def write_adapter(edit: Edit, model: Model, folder: Path) -> None:
         inference_mode=True,
     ).save_pretrained(str(folder))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+class _Experts:
+    """Factors of the deltas of one parameter's experts, in the order in which peft holds them.
+
+    Of the change of expert e as it is stored, (rows, columns), peft computes lora_B[:, j·E + e] · lora_A[e·r + j]
+    summed over j, or the same transposed for a module that says ``is_transposed``.
+    """
+
+    def __init__(self, module: nn.Module, routed: Routed) -> None:
+        if getattr(module, routed.parameter.rpartition(".")[2]).dim() != 3:  # type: ignore[union-attr]
+            raise EditError("The experts of this model are held in a form that peft does not address.")
+        self.routed = routed
+        # Which of a delta's factors, left (d, r) or right (r, f), faces peft's lora_A.
+        self.left_first = routed.transposed and not getattr(module, "is_transposed", False)
+        self.parts: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def add(self, expert: int, left: Tensor, right: Tensor) -> None:
+        first, second = (left.T, right.T) if self.left_first else (right, left)
+        self.parts.setdefault(expert, []).append((first.float().cpu(), second.float().cpu()))
+
+    @property
+    def rank(self) -> int:
+        return max(sum(len(first) for first, _ in parts) for parts in self.parts.values())
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """lora_A (E·r, ·) and lora_B (·, r·E); experts of a lower rank are filled up with zeros."""
+        first, second = next(iter(self.parts.values()))[0]
+        a = torch.zeros(self.routed.experts, self.rank, first.shape[1])
+        b = torch.zeros(second.shape[0], self.rank, self.routed.experts)
+        for expert, parts in self.parts.items():
+            rows = torch.cat([one for one, _ in parts])
+            a[expert, : len(rows)] = rows
+            b[:, : len(rows), expert] = torch.cat([two for _, two in parts], 1)
+        return a.flatten(0, 1), b.flatten(1, 2)
+
+
+def _named(module: str, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    prefix = f"base_model.model.{module}"
+    return {
+        f"{prefix}.lora_A.weight": a.float().contiguous(),
+        f"{prefix}.lora_B.weight": b.float().contiguous(),
+    }

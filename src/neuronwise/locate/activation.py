@@ -20,7 +20,8 @@ def activation(
 ) -> list[Scores]:
     """a at the predicting position, or its mean over the image's positions ([NAM]'s baseline).
 
-    It does not look at the target's token, only at where it is predicted.
+    It does not look at the target's token, only at where it is predicted. A routed expert's neuron counts with its
+    router weight.
     """
     results = []
     for target in targets:
@@ -33,7 +34,7 @@ def activation(
             for row in routed:
                 for expert, record in row.items():
                     place = (layer, expert)
-                    share = record.activation.float() / len(routed)
+                    share = record.written / len(routed)
                     scores.values[place] = scores.values.get(place, torch.zeros_like(share)) + share
         scores.activations = dict(scores.values)
         results.append(scores)

@@ -69,7 +69,7 @@ def _routed(layer: int, seen: Activations, without: Activations, rows: int) -> d
     for row in range(rows):
         one, two = seen.routed[layer][row], without.routed[layer][row]
         for expert in {**one, **two}:
-            a, b = (side[expert].activation.float() if expert in side else None for side in (one, two))
+            a, b = (side[expert].written if expert in side else None for side in (one, two))
             difference = a - b if a is not None and b is not None else a if a is not None else -b  # type: ignore[operator]
             found.setdefault((layer, expert), []).append(difference)
     return found

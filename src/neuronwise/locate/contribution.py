@@ -60,8 +60,8 @@ def _scores(model: Model, run: Run, target: Target, kind: str, reader: Reader) -
             scores.values[block.layer, None] = a * reader(block, None)
             scores.activations[block.layer, None] = a
         for expert, record in (acts.routed[block.layer][0] if block.layer in acts.routed else {}).items():
-            a = record.activation.float()
-            scores.values[block.layer, expert] = record.weight * a * reader(block, expert)
+            a = record.written
+            scores.values[block.layer, expert] = a * reader(block, expert)
             scores.activations[block.layer, expert] = a
     return scores
 

@@ -96,11 +96,10 @@ def _add_routed(
             routed, local = block.expert(expert)
             gradient = written.gradients[index].get((block.layer, unit_path(block, block.routed.index(routed))))
             value = record.weight * _times_weight(gradient, [row], expert_weight(routed, local))[0]
-            a = record.activation.float()
-            value = a * value if times else value
+            value = record.activation.float() * value if times else value
             place = (block.layer, expert)
             scores.values[place] = torch.maximum(scores.values[place], value) if place in scores.values else value
-            scores.activations[place] = a
+            scores.activations[place] = record.written
 
 
 def _times_weight(gradient: Tensor | None, rows: list[int], weight: Tensor) -> Tensor:

@@ -106,9 +106,9 @@ def _add_layer(scores: Scores, block: Block, acts: Activations, sums: dict[str, 
     for expert, record in (acts.routed[block.layer][0] if block.layer in acts.routed else {}).items():
         routed, local = block.expert(expert)
         gradient = sums[f"routed {block.routed.index(routed)}"]
-        a = record.activation.float()
+        a = record.written
         read = (gradient @ expert_weight(routed, local).float()).cpu()
-        scores.values[block.layer, expert] = record.weight * a * read / steps
+        scores.values[block.layer, expert] = a * read / steps
         scores.activations[block.layer, expert] = a
 
 

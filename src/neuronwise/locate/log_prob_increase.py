@@ -77,10 +77,10 @@ def _written(model: Model, lens: LogitLens, acts: Activations) -> Iterator[Writt
             yield (block.layer, None), residual, torch.cat(parts), torch.cat(pieces)
         for expert, record in experts.items():
             routed, local = block.expert(expert)
-            part = record.activation.float()
+            part = record.written
             path = unit_path(block, block.routed.index(routed))
             vectors = lens.into_stream(block.layer, path, expert_weight(routed, local).float().T.cpu())
-            yield (block.layer, expert), residual, part, record.weight * part.unsqueeze(1) * vectors
+            yield (block.layer, expert), residual, part, part.unsqueeze(1) * vectors
 
 
 def _increases(lens: LogitLens, residual: Tensor, vectors: Tensor, tokens: list[int], chunk: int) -> Tensor:

@@ -87,6 +87,11 @@ def dissect(module: nn.Module) -> Anatomy:
     for number, layer in enumerate(stack):
         dense, routed = _writers(layer, hidden_size)
         layers.append(LayerParts(f"{prefix}.{number}", layer, dense, routed))
+    if any(_packed(part) for part in stack.modules()):
+        raise ModelError(
+            f"The experts of {type(module).__name__} are packed in MXFP4, so single neurons cannot be read; load it "
+            "with quantization_config=transformers.Mxfp4Config(dequantize=True)."
+        )
     if not any(parts.dense or parts.routed for parts in layers):
         mixers = sorted({type(m).__name__ for m in stack.modules() if _mixes_tokens(m)})
         what = f" (its layers hold {', '.join(mixers[:3])})" if mixers else ""
@@ -267,6 +272,8 @@ def _dense_writers(linears: list[tuple[str, nn.Module, int, int]], hidden_size: 
 
 def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | None:
     """Experts whose weights are one parameter: (E, d, f), (E, f, d), or (E·f, d) with ``ffn_hidden_size`` told."""
+    if _packed(module):  # its scales have an expert's dimensions, but are no weights
+        return None
     own = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape[1:]) > 1}
     for name, child in module.named_children():  # JetMoE wraps each of the two parameters in a module of its own
         inner = [(n, p) for n, p in child.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape[1:]) > 1]
@@ -292,6 +299,10 @@ def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | N
             if columns == hidden_size and rows % width == 0:
                 return Routed(path, module, rows // width, width, hidden_size, f"{owner}.{name}", True)
     return None
+
+
+def _packed(module: nn.Module) -> bool:
+    return type(module).__name__.startswith("Mxfp4")
 
 
 def _listed_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuronwise.errors import NeuronError
+from neuronwise.errors import ModelError, NeuronError
 from neuronwise.model.anatomy import Dense, LayerParts, Routed
 from neuronwise.neurons import Neuron
 
@@ -115,6 +115,18 @@ def expert_weight(routed: Routed, index: int) -> Tensor:
     return rows.T if routed.transposed else rows
 
 
+def holds(routed: Routed, index: int, view: Tensor) -> bool:
+    """Whether ``view`` lies in one expert's own weights, so that writing into it changes them."""
+    if routed.parameter is None:
+        own: Any = getattr(routed.linears[index], "weight", None)
+    else:
+        owner, _, name = routed.parameter.rpartition(".")
+        own = getattr(routed.module.get_submodule(owner), name)
+    if not isinstance(own, Tensor) or own.is_meta or view.is_meta:
+        return False
+    return type(own.data) is Tensor and own.untyped_storage().data_ptr() == view.untyped_storage().data_ptr()
+
+
 def writer_bias(module: nn.Module) -> Tensor | None:
     with materialized(module):
         bias = getattr(module, "bias", None)
@@ -131,6 +143,21 @@ def materialized(module: nn.Module) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def keep_readable(module: nn.Module) -> None:
+    """Have bitsandbytes leave its 4-bit weights as they are, where it would lay them out anew for this CPU.
+
+    In that form nothing can be read from them and no gradient passes. Raises ``ModelError`` where it has been done.
+    """
+    for part in module.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            if getattr(getattr(part.weight, "quant_state", None), "packing_format_for_cpu", False):
+                raise ModelError(
+                    "This model has run already, and bitsandbytes has laid its 4-bit weights out anew for this CPU, "
+                    "unreadable; load it again and wrap it before it runs."
+                )
 
 
 def plain_weight(module: Any) -> Tensor:

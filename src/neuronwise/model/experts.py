@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,11 @@ class ExpertActivation:
 
     activation: Tensor
     weight: float
+
+    @property
+    def written(self) -> Tensor:
+        """(f,) float32: router weight · activation, what multiplies the value vectors, as a dense activation does."""
+        return self.weight * self.activation.float()
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,9 @@ def call_unit(routed: Routed, parent: nn.Module) -> nn.Module:
     return routed.module if len(required) > 1 or holds_router else parent
 
 
+# (expert, its activations (n, f), what it writes for them (n, d)) → what shall be written instead, None for the same
+Product = Callable[[int, Tensor, Tensor], Tensor | None]
+
 _watching: list[Routed] = []
 
 
@@ -151,43 +159,56 @@ def _watch(routed: Routed) -> Iterator[dict[int, Tensor]]:
                     hooks.before(linear, keep)
                 yield seen
             else:
-                with _Watcher(routed, seen):
+
+                def note(expert: int, inputs: Tensor, output: Tensor) -> None:
+                    seen[expert] = inputs[-1].detach().clone()
+
+                with _Products(routed, note):
                     yield seen
     finally:
         _watching.pop()
 
 
-class _Watcher(TorchFunctionMode):
-    """Records the input of every product whose weight is (a slice of) the experts' output parameter."""
+class _Products(TorchFunctionMode):
+    """Finds every product whose weight is (a slice of) the experts' output parameter.
 
-    def __init__(self, routed: Routed, seen: dict[int, Tensor]) -> None:
+    ``product(expert, inputs (n, f), output (n, d))`` is called for each; what it returns, unless that is None, takes
+    the output's place.
+    """
+
+    def __init__(self, routed: Routed, product: Product) -> None:
         super().__init__()
         assert routed.parameter is not None
-        owner, _, name = routed.parameter.rpartition(".")
-        self.parameter = getattr(routed.module.get_submodule(owner), name)
-        self.storage = self.parameter.untyped_storage().data_ptr()
-        self.size = self.parameter.numel() // routed.experts
+        path, _, self.name = routed.parameter.rpartition(".")
+        self.owner = routed.module.get_submodule(path)
         self.routed = routed
-        self.seen = seen
+        self.product = product
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        output = func(*args, **kwargs)
         operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-        if len(operands) >= 2 and func in _PRODUCTS:
-            weight = operands[1]
-            if weight.numel() and weight.untyped_storage().data_ptr() == self.storage:
-                self._note(operands[0].detach(), weight)
-        return func(*args, **kwargs)
+        if len(operands) < 2 or func not in _PRODUCTS or not operands[1].numel():
+            return output
+        # Looked up now: accelerate brings offloaded weights in for the call alone.
+        parameter: Any = getattr(self.owner, self.name)
+        weight = operands[1]
+        if weight.untyped_storage().data_ptr() != parameter.untyped_storage().data_ptr():
+            return output
+        return self._passed(operands[0], weight, parameter, output)
 
-    def _note(self, inputs: Tensor, weight: Tensor) -> None:
-        if weight.numel() == self.size:
-            expert = (weight.storage_offset() - self.parameter.storage_offset()) // self.size
+    def _passed(self, inputs: Tensor, weight: Tensor, parameter: Tensor, output: Tensor) -> Tensor:
+        size = parameter.numel() // self.routed.experts
+        if weight.numel() == size:
+            expert = (weight.storage_offset() - parameter.storage_offset()) // size
             rows = inputs.reshape(-1, self.routed.width)
-            if len(rows):
-                self.seen[expert] = rows[-1].clone()
-        elif weight.dim() == 3 and inputs.dim() == 3:  # every expert at once: (E, n, f) @ (E, f, d)
-            for expert in range(self.routed.experts):
-                self.seen[expert] = inputs[expert, -1].clone()
+            changed = self.product(expert, rows, output.reshape(-1, self.routed.hidden_size)) if len(rows) else None
+            return output if changed is None else changed.reshape(output.shape)
+        if weight.dim() == 3 and inputs.dim() == 3:  # every expert at once: (E, n, f) @ (E, f, d)
+            parts = [self.product(expert, inputs[expert], output[expert]) for expert in range(self.routed.experts)]
+            if any(part is not None for part in parts):
+                return torch.stack([output[e] if part is None else part for e, part in enumerate(parts)])
+        return output
 
 
 _PRODUCTS = {
@@ -206,16 +227,39 @@ _PRODUCTS = {
 def _plain_implementation(module: nn.Module) -> Iterator[None]:
     """Run fused experts by their plain loop for the body (grouped kernels hide which expert sees which token)."""
     configs: dict[int, Any] = {id(m.config): m.config for m in module.modules() if hasattr(m, "config")}
-    before = {key: getattr(config, "_experts_implementation", None) for key, config in configs.items()}
+    configs = {key: config for key, config in configs.items() if hasattr(config, "_experts_implementation")}
+    before = {key: config._experts_implementation for key, config in configs.items()}
     try:
         for config in configs.values():
-            if hasattr(config, "_experts_implementation"):
-                config._experts_implementation = "eager"
+            config._experts_implementation = "eager"
         yield
     finally:
         for key, config in configs.items():
-            if before[key] is not None:
-                config._experts_implementation = before[key]
+            config._experts_implementation = before[key]
+
+
+class ChangedProducts:
+    """What the experts held in one parameter write, passed through ``product`` in every pass until ``remove``.
+
+    The experts run by their plain loop meanwhile. Their activations, the router's weights and whatever else the
+    architecture does to an expert's output stay its own.
+    """
+
+    def __init__(self, routed: Routed, product: Product) -> None:
+        self.module = routed.module
+        self.own = self.module.__dict__.get("forward")  # accelerate has put one there
+        forward = self.module.forward
+
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            with _plain_implementation(self.module), _Products(routed, product):
+                return forward(*args, **kwargs)
+
+        self.module.__dict__["forward"] = changed
+
+    def remove(self) -> None:
+        self.module.__dict__.pop("forward", None)
+        if self.own is not None:
+            self.module.__dict__["forward"] = self.own
 
 
 def expert_output(routed: Routed, index: int, activation: Tensor) -> Tensor:

@@ -38,6 +38,10 @@ class Hooks:
     def before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
+    def hold(self, handle: Any) -> None:
+        """Keep anything with a ``remove`` of its own, which is called on exit."""
+        self._handles.append(handle)
+
     def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 

@@ -56,6 +56,7 @@ class LogitLens:
     def _fit_tail(self, logits: Tensor) -> None:
         """Scale and soft cap are fitted to the model's own logits; what fits neither is refused."""
         raw = self._raw(self.stream[-1][0, -1].detach().unsqueeze(0))[0]
+        logits = logits.to(raw.device)
         self._scale = _scale(logits, raw)
         cap = getattr(self.model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
         close = 1e-3 if self.stream[-1].dtype == torch.float32 else 5e-2
@@ -104,7 +105,7 @@ class LogitLens:
         chances = self._finish(head(streams[:1])).softmax(-1)[0]
         weight = self.model.unembedding.float()
         direction = self._scale * (weight[token] - chances @ weight)
-        return ((streams[1:] - streams[:1]) @ direction).cpu()
+        return ((streams[1:] - streams[:1]).to(direction.device) @ direction).cpu()
 
     def residual_before(self, layer: int) -> Tensor:
         """(d,) float32: the stream after the layer, without what its feed-forward neurons and biases wrote."""

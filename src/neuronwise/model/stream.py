@@ -203,6 +203,7 @@ class _LinearNorm:
         inputs = first_tensor(args, kwargs)
         if len(args) + len(kwargs) > 1 or not isinstance(output, Tensor) or output.shape != inputs.shape:
             return None
+        inputs = inputs.to(output.device)  # the first norm behind a change of devices is given them from the other
         frozen = freeze(module, inputs, output)
         if frozen is None:
             return None
@@ -254,7 +255,7 @@ def _logits(model: Model, inputs: dict[str, Any], rows: list[int], hooks: Hooks)
 
 def _scale(logits: Tensor, head: Tensor) -> float:
     """c where logits = c · head output (a logit scale); 1 where they are not proportional (a soft cap)."""
-    a, b = logits.detach().float().flatten(), head.detach().float().flatten()
+    a, b = logits.detach().float().flatten(), head.detach().to(logits.device).float().flatten()
     scale = float((a @ b) / (b @ b).clamp_min(1e-30))
     return scale if bool((a - scale * b).norm() <= 1e-4 * a.norm()) else 1.0
 

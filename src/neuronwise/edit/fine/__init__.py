@@ -90,7 +90,7 @@ def fine_each(
     learned = [Change(model, choose(model, request, said[n], settings)) for n, request in enumerate(requests)]
     bands = [lowest_layer(model, [change]) * BANDS // model.num_layers for change in learned]
     edits: dict[int, Edit] = {}
-    for group in groups(model, requests, together, bands):
+    for group in groups(model, requests, together, bands, [change.routed for change in learned]):
         batch = Batch(model, [requests[number] for number in group])
         for number, attempt in zip(group, optimize(batch, [learned[n] for n in group], settings), strict=True):
             present = said[number] == requests[number].output_ids

@@ -52,19 +52,36 @@ class Batch:
             hooks.before(self.model.head, keep)
         return slices
 
+    def answer_rows(self, hooks: Hooks) -> None:
+        """Let only the rows that predict target tokens pass the output head, request by request: (1, all, V)."""
+        spots = [(n, self.row(n, k)) for n, request in enumerate(self.requests) for k in range(len(request.output_ids))]
+        items, rows = (torch.tensor(part) for part in zip(*spots, strict=True))
+
+        def keep(module: Any, args: Any, kwargs: Any) -> Any:
+            hidden: Tensor = first_tensor(args, kwargs)
+            whole = hidden.reshape(len(self.requests), -1, hidden.shape[-1])
+            return replace_first(args, kwargs, whole[items.to(hidden.device), rows.to(hidden.device)].unsqueeze(0))
+
+        hooks.before(self.model.head, keep)
+
 
 def paddable(model: Model, request: Run) -> bool:
     """Whether a request may share a pass with others: text alone, read by a decoder alone."""
     return set(request.forced_inputs()) <= PADDED and not model.is_encoder_decoder
 
 
-def groups(model: Model, requests: Sequence[Run], size: int, order: Sequence[Any]) -> list[list[int]]:
-    """Numbers of requests to pass together, at most ``size``: neighbors in ``order``, then of similar length."""
+def groups(
+    model: Model, requests: Sequence[Run], size: int, order: Sequence[Any], alone: Sequence[bool] | None = None
+) -> list[list[int]]:
+    """Numbers of requests to pass together, at most ``size``: neighbors in ``order``, then of similar length.
+
+    Those marked in ``alone`` pass by themselves.
+    """
     ranked = sorted(range(len(requests)), key=lambda number: (order[number], requests[number].length))
     found: list[list[int]] = []
     open_group = False
     for number in ranked:
-        fits = paddable(model, requests[number])
+        fits = paddable(model, requests[number]) and not (alone is not None and alone[number])
         if fits and open_group and len(found[-1]) < size:
             found[-1].append(number)
         else:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.edit.delta import Delta, Place, by_writer, columns_of, writer_of
+from neuronwise.model.anatomy import Routed
+from neuronwise.model.experts import ChangedProducts
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron
@@ -27,6 +29,11 @@ class Change:
             start += len(members)
         self.values = torch.zeros(start, model.hidden_size, device=model.device, requires_grad=True)
 
+    @property
+    def routed(self) -> bool:
+        """Whether it changes experts: these see tokens of all sequences at once, so it passes alone."""
+        return any(expert is not None for _, _, expert in self.units)
+
     def deltas(self) -> tuple[Delta, ...]:
         values = self.values.detach().cpu()
         return tuple(
@@ -37,8 +44,10 @@ class Change:
 
 def lowest_layer(model: Model, changes: Sequence[Change]) -> int:
     """The first layer that any of the changed writers serves: some models use one block in several layers."""
-    changed = {id(writer_of(model, layer, path)) for change in changes for layer, path, _ in change.units}
-    return next(layer for layer, block in enumerate(model.blocks) if any(id(w.module) in changed for w in block.dense))
+    places = {place for change in changes for place in change.units}
+    changed = {id(writer_of(model, layer, path)) for layer, path, expert in places if expert is None}
+    lowest = [layer for layer, block in enumerate(model.blocks) if any(id(w.module) in changed for w in block.dense)]
+    return min([*lowest[:1], *(layer for layer, _, expert in places if expert is not None)])
 
 
 class Shown:
@@ -47,8 +56,20 @@ class Shown:
     def __init__(self, model: Model, hooks: Hooks, changes: Sequence[Change]) -> None:
         self.of: Sequence[Change] = ()
         self.values: Sequence[Tensor] = ()
+        fused: dict[tuple[int, str], Routed] = {}
         for place in dict.fromkeys(place for change in changes for place in change.units):
-            hooks.after(writer_of(model, place[0], place[1]), self._adder(place))
+            layer, path, expert = place
+            if expert is None:
+                hooks.after(writer_of(model, layer, path), self._adder(place))
+                continue
+            routed, index = model.blocks[layer].expert(expert)
+            if routed.parameter is None:
+                hooks.after(routed.linears[index], self._adder(place))
+            else:
+                fused[layer, path] = routed
+        for (layer, path), routed in fused.items():
+            first = model.blocks[layer].first_expert(routed)
+            hooks.hold(ChangedProducts(routed, self._expert_adder(layer, path, first)))
 
     def _adder(self, place: Place) -> Any:
         def after(module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> Tensor:
@@ -63,6 +84,16 @@ class Shown:
             return written.index_add(0, at, torch.stack(added).to(output.dtype)).reshape(output.shape)
 
         return after
+
+    def _expert_adder(self, layer: int, path: str, first: int) -> Any:
+        def product(expert: int, inputs: Tensor, output: Tensor) -> Tensor | None:
+            place = (layer, path, first + expert)
+            if not any(place in change.units for change in self.of):
+                return None
+            assert len(self.of) == 1, "tokens of several sequences cannot be told apart within an expert"
+            return output + self._added(0, place, inputs).to(output.dtype)
+
+        return product
 
     def _added(self, number: int, place: Place, inputs: Tensor) -> Tensor:
         change = self.of[number]

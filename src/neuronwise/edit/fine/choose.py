@@ -27,14 +27,13 @@ def observe(batch: Batch) -> list[list[int]]:
         number * width + batch.row(number, position) for number, count in enumerate(counts) for position in range(count)
     ]
     with Recorder(model.blocks, rows) as recorder, Hooks() as hooks, torch.no_grad():
-        slices = batch.real_rows(hooks, range(len(requests)))
-        logits = model.forward(batch.inputs)[0]
+        batch.answer_rows(hooks)
+        best = model.forward(batch.inputs)[0].argmax(-1).tolist()
     require_complete(recorder.passes, model.blocks, 1)
     seen, start, said = recorder.activations(0), 0, []
-    for number, (request, count) in enumerate(zip(requests, counts, strict=True)):
+    for request, count in zip(requests, counts, strict=True):
         request.steps[:] = [_row(seen, start + position) for position in range(count)]
-        own = logits[slices[number]]
-        said.append([int(own[batch.row(number, position)].argmax()) for position in range(count)])
+        said.append(best[start : start + count])
         start += count
     return said
 
@@ -42,14 +41,14 @@ def observe(batch: Batch) -> list[list[int]]:
 def choose(model: Model, request: Run, said: list[int], settings: FineSettings) -> list[Neuron]:
     """The union over target positions of the top n neurons for the token ``said`` there by the unedited model.
 
-    Dense neurons alone: a routed expert's neuron writes only where its router lets it. Raises ``MethodError`` for
+    Of routed experts those that the position was routed to, with their router weight. Raises ``MethodError`` for
     settings that leave no neuron.
     """
     targets = [Target(token, position, "") for position, token in enumerate(said)]
     chosen: dict[Neuron, None] = {}
     generator = torch.Generator().manual_seed(settings.seed)
     for scores in score_all(model, request, targets, "contribution"):
-        scores.values = {place: values for place, values in scores.values.items() if _kept(model, place, settings)}
+        scores.values = {place: values for place, values in scores.values.items() if _kept(model, place[0], settings)}
         if not scores.values:
             raise MethodError("These settings leave no layer with neurons to edit.")
         if settings.neurons == "random":
@@ -58,10 +57,7 @@ def choose(model: Model, request: Run, said: list[int], settings: FineSettings) 
     return sorted(chosen)
 
 
-def _kept(model: Model, place: tuple[int, int | None], settings: FineSettings) -> bool:
-    layer, expert = place
-    if expert is not None:
-        return False
+def _kept(model: Model, layer: int, settings: FineSettings) -> bool:
     return layer == settings.layer if settings.layer is not None else layer < model.num_layers - settings.freeze_last
 
 

@@ -44,8 +44,8 @@ class FineSettings:
             raise MethodError(f"start={self.start!r} is unknown; choose {' or '.join(STARTS)}.")
 
 
-# Rates published with [FiNE] for GPT-J, Llama-2 and Llama-3; where nothing is published, 5e-3 below a billion
-# parameters and 1e-3 above (our choice).
+# Rates published with [FiNE] for GPT-J, Llama-2 and Llama-3 (sources.py); where nothing is published, 5e-3 below a
+# billion parameters and 1e-3 above (our choice).
 PRESETS: dict[str, FineSettings] = {
     "gptj": FineSettings(rate=1e-3),
     "llama-2": FineSettings(rate=5e-3),

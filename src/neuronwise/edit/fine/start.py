@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from neuronwise.edit.above import Forward
-from neuronwise.edit.fine.batch import Batch
 from neuronwise.edit.fine.change import Shown
+from neuronwise.edit.fine.readings import Eyes
 from neuronwise.edit.fine.settings import FineSettings
-from neuronwise.model.hooks import Hooks
 
 if TYPE_CHECKING:
     from neuronwise.edit.fine.optimize import Attempt
@@ -22,7 +21,7 @@ ROUNDS = 3  # searches before Adam takes over
 
 
 def search(
-    forward: Forward, batch: Batch, shown: Shown, active: Sequence[Attempt], settings: FineSettings, first: bool
+    forward: Forward, eyes: Eyes, shown: Shown, active: Sequence[Attempt], settings: FineSettings, first: bool
 ) -> list[Attempt]:
     """Move each change against the sign of its gradient, which is where Adam's first step goes, by a good length.
 
@@ -37,12 +36,11 @@ def search(
         before = change.values.detach().clone()
         tried: list[tuple[float, int]] = []
         for length in LENGTHS if first else LATER:
-            with Hooks() as hooks, torch.no_grad():
+            with torch.no_grad():
                 shown.of, shown.values = [change], [before + direction * length]
-                batch.real_rows(hooks, [attempt.number])
-                logits = forward(of=[attempt.number])
-                now = attempt.sees(logits[0, : batch.lengths[attempt.number]])
-                tried.append((float(attempt.loss(now, shown.values[0], settings)), length))
+                rows, _ = eyes.rows(forward, [attempt.number])
+                reading = attempt.sees(rows[: eyes.batch.lengths[attempt.number]])
+                tried.append((float(attempt.loss(reading, shown.values[0], settings)), length))
             if min(attempt.reached) >= settings.enough:
                 best = length
                 break
