@@ -16,12 +16,20 @@ import neuronwise as nw
 TEXT: dict[str, dict[str, Any]] = {
     "llava-1.5-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
                      "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064},
+    "llava-1.5-13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
+                      "num_attention_heads": 40, "num_key_value_heads": 40, "vocab_size": 32064},
+    "llava-0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+                   "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 32064},
     "tiny": {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
              "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 512},
 }  # fmt: skip
+_CLIP_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+               "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768}  # fmt: skip
 VISION: dict[str, dict[str, Any]] = {
-    "llava-1.5-7b": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-                     "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768},
+    "llava-1.5-7b": _CLIP_LARGE,
+    "llava-1.5-13b": _CLIP_LARGE,
+    "llava-0.5b": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+                   "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "projection_dim": 512},
     "tiny": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
              "num_attention_heads": 4, "image_size": 32, "patch_size": 8, "projection_dim": 32},
 }  # fmt: skip

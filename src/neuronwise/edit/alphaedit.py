@@ -41,6 +41,7 @@ class AlphaEditSettings(ValueSettings):
     L2: float = 10.0
 
 
+# Where each was published stands in sources.py; layers that are not named go by depth.
 PRESETS: dict[str, AlphaEditSettings] = {
     "default": AlphaEditSettings(),
     "small": AlphaEditSettings(),
@@ -50,6 +51,7 @@ PRESETS: dict[str, AlphaEditSettings] = {
     "gptj": AlphaEditSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
     "llama-3": AlphaEditSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
     "qwen2": AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0),
+    "qwen3_5": AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,11 @@ class Editor:
     function: Callable[..., Edit]
     settings: type[Any]
     statistics: bool = False
+
+    @property
+    def presets(self) -> Mapping[str, Any]:
+        """The settings for families of models, by family: each editor's own table."""
+        return self.function.__globals__["PRESETS"]  # type: ignore[attr-defined]
 
 
 EDITORS: dict[str, Editor] = {

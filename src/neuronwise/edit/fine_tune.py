@@ -50,15 +50,21 @@ class FineTuneSettings:
             raise MethodError("norm_constraint is above 0, or None for none.")
 
 
-# The layers, rates and constraints published with EasyEdit (hparams/FT); no constraint there for GPT-J and Llama-2.
-# "small" and "default" are our choice: those of the smallest and of the youngest published family, the layer by depth.
+# Where each was published stands in sources.py. "small" and "default" are our choice: the constraints of the smallest
+# published family and of Mistral, the layer by depth.
 PRESETS: dict[str, FineTuneSettings] = {
     "default": FineTuneSettings(),
     "small": FineTuneSettings(norm_constraint=5e-4),
+    "gpt2-medium": FineTuneSettings(layer=0, norm_constraint=2e-3),
+    "gpt2-large": FineTuneSettings(layer=0, norm_constraint=1e-3),
     "gpt2-xl": FineTuneSettings(layer=0, norm_constraint=5e-4),
     "gptj": FineTuneSettings(layer=21, norm_constraint=None),
     "llama-2": FineTuneSettings(layer=21, norm_constraint=None),
+    "llama-3": FineTuneSettings(layer=21, norm_constraint=None),
+    "llama-3.2-3b": FineTuneSettings(layer=21, norm_constraint=None),
     "mistral": FineTuneSettings(layer=21),
+    "qwen": FineTuneSettings(layer=31),
+    "qwen2": FineTuneSettings(layer=27, norm_constraint=None),
 }
 
 

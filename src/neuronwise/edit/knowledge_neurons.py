@@ -58,8 +58,12 @@ class KnowledgeNeuronsSettings:
             raise MethodError("at_least is 1 or more and not above at_most; steps is 1 or more.")
 
 
-# One set of hyper-parameters was published, for BERT (Hunter-DDM/knowledge-neurons).
-PRESETS: dict[str, KnowledgeNeuronsSettings] = {"default": KnowledgeNeuronsSettings()}
+# The paper's own are for BERT; where those for GPT were published stands in sources.py.
+PRESETS: dict[str, KnowledgeNeuronsSettings] = {
+    "default": KnowledgeNeuronsSettings(),
+    "gpt2-xl": KnowledgeNeuronsSettings(share=0.4),
+    "gptj": KnowledgeNeuronsSettings(threshold=0.1, share=0.4),
+}
 
 
 def knowledge_neurons(

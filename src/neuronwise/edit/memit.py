@@ -38,6 +38,7 @@ class MemitSettings(ValueSettings):
     identity_weight: float = 0.1
 
 
+# Where each was published stands in sources.py; layers that are not named go by depth.
 PRESETS: dict[str, MemitSettings] = {
     "default": MemitSettings(),
     "small": MemitSettings(),
@@ -46,8 +47,13 @@ PRESETS: dict[str, MemitSettings] = {
         mom2_update_weight=20000.0,
     ),
     "gptj": MemitSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
+    "gpt_neox": MemitSettings(
+        layers=(6, 7, 8, 9, 10), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=0.8,
+        mom2_update_weight=6000.0,
+    ),
     "llama-2": MemitSettings(layers=(4, 5, 6, 7, 8)),
     "llama-3": MemitSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
+    "llama-3.2-3b": MemitSettings(layers=(4, 5, 6, 7, 8)),
     "mistral": MemitSettings(layers=(4, 5, 6, 7, 8)),
     "qwen2": MemitSettings(layers=(4, 5, 6, 7, 8)),
     "qwen": MemitSettings(layers=(4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),

@@ -40,6 +40,7 @@ class PmetSettings(ValueSettings):
     identity_weight: float = 0.1
 
 
+# Where each was published stands in sources.py; layers that are not named go by depth.
 PRESETS: dict[str, PmetSettings] = {
     "default": PmetSettings(),
     "small": PmetSettings(),
@@ -49,6 +50,10 @@ PRESETS: dict[str, PmetSettings] = {
     ),
     "llama-2": PmetSettings(
         layers=(4, 5, 6, 7, 8), v_num_grad_steps=20, v_lr=0.5, clamp_norm_factor=1.0, kl_factor=0.0625,
+        mom2_update_weight=15000.0,
+    ),
+    "llama-3.2-3b": PmetSettings(
+        layers=(4, 5, 6, 7, 8), v_num_grad_steps=25, v_lr=0.5, clamp_norm_factor=1.0, kl_factor=0.0625,
         mom2_update_weight=15000.0,
     ),
 }  # fmt: skip

@@ -43,16 +43,23 @@ class RomeSettings(ValueSettings):
             raise MethodError(f"exact_for={self.exact_for!r} is unknown; choose prompt or mean.")
 
 
+# Where each was published stands in sources.py; layers that are not named go by depth.
 PRESETS: dict[str, RomeSettings] = {
     "default": RomeSettings(),
     "small": RomeSettings(context_template_length_params=((10, 5),)),  # as many prefixes as memit's: enough, cheaper
+    "gpt2-medium": RomeSettings(layers=(8,), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=3.0),
+    "gpt2-large": RomeSettings(layers=(12,), v_num_grad_steps=20, v_weight_decay=0.5),
     "gpt2-xl": RomeSettings(layers=(17,), v_num_grad_steps=20, v_weight_decay=0.5),
     "gptj": RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5),
+    "gpt_neox": RomeSettings(layers=(15,), v_num_grad_steps=20, v_weight_decay=0.5),
     "llama-2": RomeSettings(layers=(5,)),
     "llama-3": RomeSettings(layers=(5,)),
+    "llama-3.2-3b": RomeSettings(layers=(5,)),
     "mistral": RomeSettings(layers=(5,)),
-    "qwen2": RomeSettings(layers=(5,)),
     "qwen": RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5),
+    "qwen2": RomeSettings(layers=(5,)),
+    "qwen3_5": RomeSettings(layers=(5,)),
+    "glm": RomeSettings(layers=(5,)),
 }
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import EditError, MethodError, NonFiniteError
+from neuronwise.model.blocks import plain_weight
 from neuronwise.model.model import Model
 
 SCHEMA = "neuronwise.statistics/1"
@@ -123,7 +124,7 @@ class Statistics:
 
 def fingerprint(model: Model) -> Tensor:
     """(≤ 64 + 1,) norms of the first input embeddings, and f: what edits of W_down leave as it is."""
-    rows = model.module.get_input_embeddings().weight[:64].detach().float().norm(dim=1).cpu()
+    rows = plain_weight(model.module.get_input_embeddings())[:64].float().norm(dim=1).cpu()
     return torch.cat([rows, torch.tensor([float(max(block.width for block in model.blocks))])])
 
 

@@ -1,0 +1,45 @@
+"""A model's architecture alone: its configuration is read, its weights are not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from neuronwise.errors import ModelError, NeuronwiseError
+from neuronwise.model.load import BUILTIN, _auto_class, _gguf
+from neuronwise.model.model import Model
+
+
+def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Model:
+    """What ``load`` would open, on the meta device: layers, widths and places of neurons, and no memory for weights.
+
+    ``source`` as for ``load``; a folder needs no more than its config.json. Raises ``ModelError`` as ``load`` does.
+    """
+    import torch
+    import transformers
+
+    # Registers the built-in model's vision tower, and architectures that transformers lacks.
+    from neuronwise.model import efficientnet_lite, minigpt4, mplug_owl2  # noqa: F401
+
+    path = name = os.fspath(source)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if name in BUILTIN:
+        from neuronwise.model.builtin import builtin_folder
+
+        path = os.fspath(builtin_folder(name))  # type: ignore[arg-type]
+    if path.endswith(".gguf"):
+        path, options["gguf_file"] = _gguf(path)
+    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise ModelError(f"The folder '{path}' is no checkpoint: it has no config.json.")
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, **options)
+        auto = _auto_class(transformers, config)
+        with torch.device("meta"):
+            module = auto.from_config(config, trust_remote_code=trust_remote_code)
+    except NeuronwiseError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, AssertionError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"The configuration of '{name}' cannot be opened: {reason}") from error
+    return Model(module, name=name, check=False)

@@ -1,0 +1,39 @@
+"""The benchmark of large models, on a tiny one: every task runs, is timed, and leaves the model alone."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from neuronwise.images import open_image
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[Any]:
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("large")
+    sys.path.remove(str(FOLDER))
+
+
+def test_every_task_runs_and_is_measured(large: Any, chelsea: Path) -> None:
+    model = large.random_model("tiny", torch.float32, "cpu")
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    made = large.tasks(model, open_image(chelsea), large.made_up_fact(model), 4, ["knowledge_neurons"])
+    names = ["generate", "find and heatmaps", "locate, normalized", "suppress", "swap", "knowledge_neurons",
+             "apply and revert"]  # fmt: skip
+    assert list(made) == names
+    chosen = {name: made[name] for name in ("locate, normalized", "suppress", "swap", "apply and revert")}
+    result = large.measure(model, chosen, repeats=1)
+    assert all(row["seconds"][0] > 0 for row in result.values())
+    assert result["swap"]["outcome"] == "10 steps"
+    written = large.table(result, large.weight_bytes(model))
+    assert all(name in written for name in chosen)
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
