@@ -32,8 +32,8 @@ from neuronwise.data.benchmarks import load_facts
 from neuronwise.data.facts import FactCase
 from neuronwise.data.shipped import shipped_facts
 from neuronwise.edit.editors import EDITORS
-from neuronwise.edit.gather import gather_statistics
-from neuronwise.edit.statistics import ABOUT, Statistics
+from neuronwise.edit.memory.gather import gather_statistics
+from neuronwise.edit.memory.statistics import ABOUT, Statistics
 from neuronwise.measure import ask, ask_case, means, measure_edit, others_of
 from neuronwise.study import evaluate, known_cases
 from neuronwise.study.store import read_before

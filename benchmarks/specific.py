@@ -5,12 +5,16 @@
 
 Facts: records (EasyEdit's field names) whose present answer the model gives by itself, in an order drawn with seed 0.
 The first 40 are those on which recipes were tried; of the others the first 20 were looked at once, for one recipe, and
-the rest ("held") is for the recipe as it stands. One edit at a time, nothing kept. Figures, means over facts with 95 %
-bootstrap intervals:
+the rest ("held") is for the recipe as it stands. "fresh" are known facts of seven relations about other subjects, with
+another object of the relation as target, one of our own paraphrases (`AGAIN`), which all ask for the relation, and a
+prompt of the relation about another subject as neighborhood. One edit at a time, nothing kept. Figures, means over
+facts with 95 % bootstrap intervals:
 
 - success: share of the target's tokens that are likeliest behind the prompt; all: the share of facts where all are,
   which is the same as greedy generation beginning with the target;
-- paraphrase: the same share behind `rephrase_prompt`;
+- paraphrase: the same share behind `rephrase_prompt`; once more for those that ask for the relation in other words
+  (`ASKING`, judged by reading them, not by results) and for the others, which go on about something else that only
+  has to do with it ("is surrounded by restaurants including");
 - other facts: share of prompts of 14 known facts about other subjects whose next token is the same as before;
 - neighborhood: the same for `locality_prompt`; same template: for up to 2 prompts with another subject in the same
   words; same subject: for `ASIDE`, texts that only name the subject.
@@ -23,6 +27,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -32,7 +37,7 @@ from typing import Any
 import torch
 
 import neuronwise as nw
-from neuronwise.edit.passages import Passage, batched
+from neuronwise.edit.memory.passages import Passage, batched
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 
@@ -50,6 +55,21 @@ FIGURES = {
     "success": "success", "all": "all tokens", "paraphrase": "paraphrase", "others": "other facts",
     "neighborhood": "neighborhood", "template": "same template", "subject": "same subject",
 }  # fmt: skip
+ASKING = re.compile(
+    r"(overseen by|created by|developed by|people speak|who speak|affiliated with|follower of|native speaker of"
+    r"|they understand|is from, people speak the language of|mother tongue( of .*)? is|language used by people in .* is"
+    r"|, in)$"
+)
+PARAPHRASES = {"asking": "paraphrase, asking", "beside": "paraphrase, other"}
+AGAIN = {
+    "P17": ("{} is a place in the country of", "The country in which {} lies is"),
+    "P20": ("{} passed away in the city of", "The city where {} died is"),
+    "P30": ("{} is a part of the continent of", "The continent on which {} lies is"),
+    "P36": ("The capital city of {} is", "The government of {} has its seat in its capital,"),
+    "P37": ("The official language of {} is", "The people of {} speak"),
+    "P103": ("The mother tongue of {} is", "{} is a native speaker of"),
+    "P140": ("The religion of {} is", "{} is a follower of"),
+}
 TRIED, LOOKED_AT = 40, 20
 OTHERS, TEMPLATE = 14, 2
 
@@ -108,6 +128,25 @@ def known(ask: Asker, pairs: Sequence[tuple[str, str]]) -> list[int]:
 
 def template(row: dict[str, Any]) -> str:
     return row["prompt"].replace(row["subject"], "{}")
+
+
+def fresh(others: list[dict[str, Any]], edited: set[str]) -> list[dict[str, Any]]:
+    """Known facts about subjects that are none of ``edited``, as records, in an order drawn with seed 0."""
+    generator = random.Random(0)
+    pool = [row for row in others if row["relation_id"] in AGAIN and row["subject"] not in edited]
+    found = []
+    for row in pool:
+        same = [other for other in pool if other["relation_id"] == row["relation_id"]]
+        near = [other for other in same if other["subject"] != row["subject"]]
+        targets = sorted({other["attribute"] for other in near} - {row["attribute"]})
+        again = [template.format(row["subject"]) for template in AGAIN[row["relation_id"]]]
+        found.append({
+            "prompt": row["prompt"], "subject": row["subject"], "ground_truth": row["attribute"],
+            "target_new": generator.choice(targets), "locality_prompt": generator.choice(near)["prompt"],
+            "rephrase_prompt": generator.choice([text for text in again if text != row["prompt"]]),
+        })  # fmt: skip
+    generator.shuffle(found)
+    return found
 
 
 def probes(rows: list[dict[str, Any]], others: list[dict[str, Any]], chosen: list[int]) -> dict[int, dict[str, Any]]:
@@ -175,16 +214,24 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def table(rows: list[dict[str, Any]], part: str) -> str:
+def split(row: dict[str, Any], facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The paraphrase's figure under the kind that it is of."""
+    asking = row["part"] == "fresh" or bool(ASKING.search(facts[row["fact"]]["rephrase_prompt"].strip()))
+    return {"asking": row["paraphrase"] if asking else None, "beside": None if asking else row["paraphrase"]}
+
+
+def table(rows: list[dict[str, Any]], part: str, facts: list[dict[str, Any]]) -> str:
     sides = [side for side in SIDES if any(row["side"] == side and row["part"] == part for row in rows)]
-    lines = [f"| {part} | facts | {' | '.join(FIGURES.values())} | steps, median | seconds, median |"]
-    lines.append("|" + "---|" * (len(FIGURES) + 4))
+    names = {**FIGURES, **PARAPHRASES}
+    lines = [f"| {part} | facts | {' | '.join(names.values())} | steps, median | seconds, median |"]
+    lines.append("|" + "---|" * (len(names) + 4))
     for side in sides:
-        own = [row for row in rows if row["side"] == side and row["part"] == part]
+        own = [{**row, **split(row, facts)} for row in rows if row["side"] == side and row["part"] == part]
         cells = []
-        for name in FIGURES:
+        for name in names:
             mean = mean_interval([row[name] for row in own])
-            cells.append("" if mean is None else f"{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]")
+            count = f" of {mean.n}" if mean is not None and name in PARAPHRASES else ""
+            cells.append("" if mean is None else f"{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]{count}")
         middle = [sorted(row[name] for row in own)[len(own) // 2] for name in ("steps", "seconds")]
         lines.append(f"| {side} | {len(own)} | {' | '.join(cells)} | {middle[0]} | {middle[1]:.1f} |")
     return "\n".join(lines)
@@ -195,7 +242,7 @@ def main() -> int:
     parser.add_argument("facts_file", type=Path)
     parser.add_argument("--known-facts", type=Path, required=True, help="prompts of other facts, with `attribute`")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", choices=["tried", "held"], default="tried")
+    parser.add_argument("--part", choices=["tried", "held", "fresh"], default="tried")
     parser.add_argument("--facts", type=int, help="the first so many of the part")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--model", default="builtin-text")
@@ -213,17 +260,26 @@ def main() -> int:
     print(f"known: {len(ours)} of {len(rows)} facts, {len(theirs)} of {len(others)} others", file=sys.stderr)
     order = list(ours)
     random.Random(0).shuffle(order)
-    part = order[:TRIED] if options.part == "tried" else order[TRIED + LOOKED_AT :]
-    part = part[: options.facts]
-    kept = probes([rows[n] for n in ours], [others[n] for n in theirs], list(range(len(ours))))
-    kept = {number: kept[ours.index(number)] for number in part}
-    if any(SIDES[side].get("recipe") == "specific" for side in options.sides):
-        first = rows[order[0]]  # the moments are made once for a model; what they cost is told apart
+    away = [others[n] for n in theirs]
+    if options.part == "fresh":
+        drawn, before = fresh(away, {rows[n]["subject"] for n in ours})[: options.facts], len(rows)
+        part = [before + place for place in range(len(drawn))]
+        kept = {before + place: kept for place, kept in probes(drawn, away, list(range(len(drawn)))).items()}
+        rows = rows + drawn
+    else:
+        part = order[:TRIED] if options.part == "tried" else order[TRIED + LOOKED_AT :]
+        part = part[: options.facts]
+        kept = probes([rows[n] for n in ours], away, list(range(len(ours))))
+        kept = {number: kept[ours.index(number)] for number in part}
+    done = {(row["side"], row["fact"]) for row in read_rows(options.out / "rows.jsonl")}
+    to_do = {side for side in options.sides for number in part if (side, number) not in done}
+    if any(SIDES[side].get("recipe") == "specific" for side in to_do):
+        first = rows[ours[0]]  # the moments are made once for a model; what they cost is told apart
         start = time.process_time()
         nw.fine(ask.model, nw.Fact(first["prompt"], first["subject"], first["target_new"]), recipe="specific", steps=1)
         print(f"once: {time.process_time() - start:.0f} seconds", file=sys.stderr)
     run(ask, rows, kept, options)
-    print(table(read_rows(options.out / "rows.jsonl"), options.part) + "\n")
+    print(table(read_rows(options.out / "rows.jsonl"), options.part, rows) + "\n")
     true = ask.says([(rows[n]["rephrase_prompt"], ask.target(rows[n]["ground_truth"])) for n in part])
     hits = [
         sum(a == b for a, b in zip(said, ask.target(rows[n]["ground_truth"]), strict=True)) / len(said)

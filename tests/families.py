@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neuronwise.model import mplug_owl2  # noqa: F401  (registers it)
 
-IMAGE = 7  # the image token
+IMAGE = 60  # the image token, no word of the tiny tokenizer
 VOCABULARY = 64
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,

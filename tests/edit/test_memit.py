@@ -15,13 +15,13 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.alphaedit import alphaedit
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.editors import EDITORS
-from neuronwise.edit.keys import fact_keys, look, on_prompts
 from neuronwise.edit.memit import PRESETS, MemitSettings, memit, searched
-from neuronwise.edit.passages import batched, fact_passage
+from neuronwise.edit.memory.keys import fact_keys, look, on_prompts
+from neuronwise.edit.memory.passages import batched, fact_passage
+from neuronwise.edit.memory.spread import least_squares
+from neuronwise.edit.memory.statistics import Statistics
+from neuronwise.edit.memory.value import search
 from neuronwise.edit.pmet import PmetSettings, attention_of, pmet
-from neuronwise.edit.spread import least_squares
-from neuronwise.edit.statistics import Statistics
-from neuronwise.edit.value import search
 from neuronwise.errors import MethodError
 
 FACT = Fact("the capital of {} is", "France", "dog house")

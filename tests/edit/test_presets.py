@@ -15,7 +15,7 @@ import transformers
 import families
 import neuronwise as nw
 from neuronwise.edit import EDITORS, suppress, swap
-from neuronwise.edit.keys import critical_layers
+from neuronwise.edit.memory.keys import critical_layers
 from neuronwise.edit.presets import DEPTHS, SHAPES, SMALL, chosen, family, lineage, resolved, text_parameters
 from neuronwise.edit.sources import SOURCES, tables
 from neuronwise.errors import MethodError

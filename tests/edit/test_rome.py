@@ -12,13 +12,13 @@ from torch import nn
 import neuronwise as nw
 from families import tiny
 from neuronwise.data.facts import Fact
-from neuronwise.edit.contexts import contexts
-from neuronwise.edit.keys import critical_layers, fact_keys, look, on_prompts
-from neuronwise.edit.passages import Passage, batched, fact_passage, token_of
+from neuronwise.edit.memory.contexts import contexts
+from neuronwise.edit.memory.keys import critical_layers, fact_keys, look, on_prompts
+from neuronwise.edit.memory.passages import Passage, batched, fact_passage, token_of
+from neuronwise.edit.memory.statistics import Statistics
+from neuronwise.edit.memory.tails import from_subject
+from neuronwise.edit.memory.value import search
 from neuronwise.edit.rome import PRESETS, RomeSettings, rome
-from neuronwise.edit.statistics import Statistics
-from neuronwise.edit.tails import from_subject
-from neuronwise.edit.value import search
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError
 
 FACT = Fact("the capital of {} is", "France", "dog house")
@@ -200,7 +200,7 @@ def test_padding_and_cached_beginnings_change_nothing(make: Any, name: str) -> N
 
 
 def test_a_model_whose_cache_is_wrong_reads_whole_passages(model: nw.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuronwise.edit.tails.copy.deepcopy", lambda cache: None)
+    monkeypatch.setattr("neuronwise.edit.memory.tails._copied", lambda cache: None)
     passages = [fact_passage(model, FACT, prefix) for prefix in ("", *PREFIXES)]
     with from_subject(model, passages) as batch:
         assert batch.lengths == tuple(len(passage.ids) for passage in passages)

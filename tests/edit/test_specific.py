@@ -15,8 +15,9 @@ from neuronwise.edit.fine import SpecificSettings, fine_specific
 from neuronwise.edit.fine.specific import moments, newton
 from neuronwise.edit.fine.specific.gate import gate
 from neuronwise.edit.fine.specific.moments import NAMES, PHRASES, Moments
-from neuronwise.edit.gather import gather_statistics
-from neuronwise.edit.passages import batched, fact_passage
+from neuronwise.edit.memory.gather import gather_statistics
+from neuronwise.edit.memory.passages import batched, fact_passage
+from neuronwise.edit.memory.tails import from_subject
 from neuronwise.errors import EditError, MethodError
 
 FACT = Fact("the capital of {} is", "France", "dog house")
@@ -192,6 +193,19 @@ def _first_value(model: nw.Model, passages: Any, units: Any, weights: Any, setti
     finally:
         newton.least_norm = original
     return taken[0]
+
+
+def test_tails_can_be_read_again_and_again(model: nw.Model) -> None:
+    """What stands before the subjects is read once; no pass over the tails adds to it."""
+    passages = [fact_passage(model, FACT, prefix) for prefix in ("", "a cat sits on the mat. ")]
+    with torch.no_grad():
+        whole = [model.forward({"input_ids": torch.tensor([passage.ids])})[0, -1] for passage in passages]
+        with from_subject(model, passages) as batch:
+            assert max(batch.lengths) < min(len(passage.ids) for passage in passages)
+            for _ in range(3):
+                logits = model.forward(batch.inputs)
+                for row, (expected, length) in enumerate(zip(whole, batch.lengths, strict=True)):
+                    assert torch.allclose(logits[row, length - 1], expected, atol=1e-5)
 
 
 def test_behind_asides_the_model_goes_on_as_before(model: nw.Model) -> None:

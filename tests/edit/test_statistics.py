@@ -18,8 +18,8 @@ import neuronwise as nw
 from neuronwise.data.facts import Fact
 from neuronwise.data.texts import read_texts
 from neuronwise.edit.editors import EDITORS
-from neuronwise.edit.gather import gather_statistics, statistics_size
-from neuronwise.edit.statistics import Statistics
+from neuronwise.edit.memory.gather import gather_statistics, statistics_size
+from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.errors import EditError, MethodError, NeuronwiseError, NonFiniteError
 
 TEXTS = [
@@ -120,7 +120,7 @@ def test_resumed_it_is_the_same_as_never_stopped(model: nw.Model, tmp_path: Any,
 SLOW = """
 import sys, time
 import neuronwise as nw
-from neuronwise.edit.gather import gather_statistics
+from neuronwise.edit.memory.gather import gather_statistics
 gather_statistics(nw.load(sys.argv[1]), sys.argv[2], [0, 1], sys.argv[3], batch=1, save_every=1,
                   progress=lambda *_: time.sleep(0.5))
 """

@@ -78,6 +78,7 @@ WRITERS = {
     "bart": "model.decoder.layers: fc2[48] x3",
     "switch_transformers": "decoder.block: layer.2.mlp.wo[48] x2; layer.2.mlp.experts[4x48] x1",
     "llava": "model.language_model.layers: mlp.down_proj[48] x3",
+    "mplug_owl2": "model.layers: mlp.down_proj[48] x3",
     "llava_next": "model.language_model.layers: mlp.down_proj[48] x3",
     "llava_onevision": "model.language_model.layers: mlp.down_proj[48] x3",
     "blip_2": "language_model.model.decoder.layers: fc2[48] x3",

@@ -40,6 +40,9 @@ def test_known_architectures(everything: list[Architecture]) -> None:
     assert Writers("mlp.experts.down_proj", 2048, 58, experts=256) in deepseek.writers
     assert row(everything, "llava", "image-text").decoder == "model.language_model.layers"
     assert row(everything, "blip-2", "image-text").decoder == "language_model.model.decoder.layers"
+    owl = row(everything, "mplug_owl2", "image-text")  # two that transformers lacks
+    assert (owl.decoder, owl.neurons) == ("model.layers", 32 * 11008)
+    assert row(everything, "minigpt4_patches", "image-text").addressable
     assert row(everything, "bart").decoder == "model.decoder.layers"
     assert row(everything, "blt").decoder == "model.local_decoder.layers"  # not the encoder of its bytes
     assert sum(w.layers for w in row(everything, "zamba2").writers) == 9  # a hybrid: the other layers are Mamba's

@@ -313,6 +313,6 @@ def _require_photos(images: Sequence[Path]) -> None:
 
 
 def _statistics(folder: Path) -> Any:
-    from neuronwise.edit.statistics import Statistics
+    from neuronwise.edit.memory.statistics import Statistics
 
     return Statistics(folder)

@@ -37,8 +37,8 @@ def statistics(
         source = _source(text, split)
         if isinstance(source, Path) and not source.exists():
             raise NeuronwiseError(f"There is no file or folder of text '{text}'.")
-        from neuronwise.edit.gather import gather_statistics, statistics_size
-        from neuronwise.edit.keys import critical_layers
+        from neuronwise.edit.memory.gather import gather_statistics, statistics_size
+        from neuronwise.edit.memory.keys import critical_layers
 
         loaded = _load("builtin-text" if model is None else model, dtype, device_map)
         size = statistics_size(loaded, critical_layers(loaded, chosen, (0, 0)))

@@ -6,13 +6,13 @@ from neuronwise.edit.edit import Edit, column_norms, load_edit
 from neuronwise.edit.editors import EDITORS, Editor
 from neuronwise.edit.fine import FineSettings, SpecificSettings, fine, fine_each, fine_specific
 from neuronwise.edit.fine_tune import FineTuneSettings, fine_tune
-from neuronwise.edit.gather import gather_statistics, statistics_size
 from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings, knowledge_neurons
 from neuronwise.edit.memit import MemitSettings, memit
+from neuronwise.edit.memory.gather import gather_statistics, statistics_size
+from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.modalities import MODALITIES, asked
 from neuronwise.edit.pmet import PmetSettings, pmet
 from neuronwise.edit.rome import RomeSettings, rome
-from neuronwise.edit.statistics import Statistics
 from neuronwise.edit.suppress import SuppressSettings, suppress, suppress_neurons
 from neuronwise.edit.swap import SwapSettings, swap
 

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.keys import critical_layers, fact_keys
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.memit import DEPTH, missing, searched
-from neuronwise.edit.passages import require_text
+from neuronwise.edit.memory.keys import critical_layers, fact_keys
+from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.spread import spread
+from neuronwise.edit.memory.statistics import Statistics, require_statistics
+from neuronwise.edit.memory.value import ValueSettings
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.request import listed
-from neuronwise.edit.spread import spread
-from neuronwise.edit.statistics import Statistics, require_statistics
-from neuronwise.edit.value import ValueSettings
 from neuronwise.model.model import Model
 
 # The keys (f, n) of each layer that an edit was solved for; gone with the edit.

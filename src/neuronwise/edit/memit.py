@@ -12,14 +12,14 @@ from torch import Tensor
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.keys import critical_layers, on_prompts
-from neuronwise.edit.passages import require_text
+from neuronwise.edit.memory.keys import critical_layers, on_prompts
+from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.spread import least_squares, spread
+from neuronwise.edit.memory.statistics import Statistics, require_statistics
+from neuronwise.edit.memory.value import ValueSettings, search
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.request import listed
-from neuronwise.edit.spread import least_squares, spread
-from neuronwise.edit.statistics import Statistics, require_statistics
-from neuronwise.edit.value import ValueSettings, search
 from neuronwise.model.model import Model
 
 DEPTH = (1 / 8, 1 / 4)  # layers 4 to 8 of 32, where [MEMIT] and its followers edit LLaMA-like models

@@ -12,15 +12,15 @@ from torch import nn
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.keys import critical_layers, on_prompts, writer_in
 from neuronwise.edit.memit import DEPTH
-from neuronwise.edit.passages import require_text
+from neuronwise.edit.memory.keys import critical_layers, on_prompts, writer_in
+from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.spread import least_squares, spread
+from neuronwise.edit.memory.statistics import Statistics, require_statistics
+from neuronwise.edit.memory.value import ValueSettings, search
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.request import listed
-from neuronwise.edit.spread import least_squares, spread
-from neuronwise.edit.statistics import Statistics, require_statistics
-from neuronwise.edit.value import ValueSettings, search
 from neuronwise.errors import MethodError
 from neuronwise.model.anatomy import _mixes_tokens
 from neuronwise.model.model import Model

@@ -12,13 +12,13 @@ from torch import Tensor
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.keys import critical_layers, fact_keys, on_prompts, writer_in
-from neuronwise.edit.passages import require_text
+from neuronwise.edit.memory.keys import critical_layers, fact_keys, on_prompts, writer_in
+from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.statistics import Statistics, require_statistics
+from neuronwise.edit.memory.value import ValueSettings, search
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.request import listed
-from neuronwise.edit.statistics import Statistics, require_statistics
-from neuronwise.edit.value import ValueSettings, search
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.model.blocks import writer_bias
 from neuronwise.model.model import Model

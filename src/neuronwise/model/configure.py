@@ -18,7 +18,9 @@ def default_model(name: str, model_class: str) -> nn.Module:
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    cls = getattr(transformers, model_class)
+    from neuronwise.model.own import IMAGE_TEXT
+
+    cls: Any = IMAGE_TEXT.get(name) or getattr(transformers, model_class)
     first: Exception | None = None
     for make in _configurations(CONFIG_MAPPING[name], cls):
         try:

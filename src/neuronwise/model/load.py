@@ -58,8 +58,7 @@ def load(
         shared["gguf_file"] = keywords["gguf_file"]
     else:
         _require_checkpoint(path)
-    # Registers the built-in model's vision tower, and architectures that transformers lacks.
-    from neuronwise.model import efficientnet_lite, minigpt4, mplug_owl2  # noqa: F401
+    from neuronwise.model import own  # noqa: F401  (registers what transformers lacks)
     from neuronwise.model.complete import require_tensors
 
     try:

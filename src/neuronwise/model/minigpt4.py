@@ -31,6 +31,11 @@ class MiniGPT4PatchesConfig(LlavaConfig):
 
     model_type = "minigpt4_patches"
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.vision_config is None:
+            self.vision_config = {"model_type": "blip_2_vision_model"}
+        super().__post_init__(**kwargs)
+
     @property
     def image_token_grid(self) -> tuple[int, int] | None:
         """Rows and columns of the image's tokens: each covers ``JOINED`` patches of one row of the photo.

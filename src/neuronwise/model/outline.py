@@ -19,8 +19,7 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
     import torch
     import transformers
 
-    # Registers the built-in model's vision tower, and architectures that transformers lacks.
-    from neuronwise.model import efficientnet_lite, minigpt4, mplug_owl2  # noqa: F401
+    from neuronwise.model import own  # noqa: F401  (registers what transformers lacks)
 
     path = name = os.fspath(source)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}

@@ -10,7 +10,7 @@ import difflib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,9 +67,10 @@ class Architecture:
 
 
 def survey(name: str | None = None, progress: Callable[[int, int], None] | None = None) -> list[Architecture]:
-    """Every causal-LM and image-text-to-text architecture, or those called ``name``; raises ``ModelError`` for none.
+    """Every causal-LM and image-text-to-text architecture, ours among them, or those called ``name``.
 
-    Everything happens on the meta device: no weights, no downloads. About two minutes for all, a second for one.
+    Raises ``ModelError`` where there is none. Everything happens on the meta device: no weights, no downloads. About
+    two minutes for all, a second for one.
     """
     wanted = [entry for entry in _entries() if name is None or entry[0] == name]
     if not wanted:
@@ -90,7 +91,13 @@ def _entries() -> Iterator[tuple[str, str, str]]:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     )
 
-    kinds = {"text": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "image-text": MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
+    from neuronwise.model.own import IMAGE_TEXT
+
+    own = {name: cls.__name__ for name, cls in IMAGE_TEXT.items()}
+    kinds: dict[str, Mapping[str, Any]] = {
+        "text": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "image-text": {**MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, **own},
+    }
     for kind, names in kinds.items():
         for name, model_class in sorted(names.items()):
             yield name, kind, model_class if isinstance(model_class, str) else model_class[0]

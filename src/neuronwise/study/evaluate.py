@@ -11,7 +11,7 @@ from typing import Any
 
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
-from neuronwise.edit.statistics import Statistics
+from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.errors import NothingToStudy, StudyError
 from neuronwise.measure import Mean, mean_interval
 from neuronwise.model.model import Model

@@ -14,10 +14,10 @@ from neuronwise.edit.fine.choose import choose, observe
 from neuronwise.edit.fine.optimize import Attempt, optimize
 from neuronwise.edit.fine.settings import PRESETS, FineSettings
 from neuronwise.edit.fine.specific import SpecificSettings, fine_specific
+from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.request import forced, listed
-from neuronwise.edit.statistics import Statistics
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 

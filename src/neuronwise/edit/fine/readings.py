@@ -30,7 +30,7 @@ class View:
 
 
 class FromHidden:
-    """Nothing of the vocabulary's size is kept: two numbers and two vectors (d,) for each row.
+    """Nothing of the vocabulary's size is kept: one number and two vectors (d,) for each row.
 
     With A(h) = log Σ exp of the logits, ∇A = E_p[W] and KL(before ‖ now) = A(h) − A(h₀) − ∇A(h₀)·(h − h₀), since the
     logits are linear in h.

@@ -30,7 +30,7 @@ def contexts(model: Model, lengths: Lengths, seed: int = 0) -> tuple[str, ...]:
 
 
 def _written(model: Model, length: int, count: int, generator: torch.Generator) -> list[str]:
-    from neuronwise.edit.passages import Passage, batched
+    from neuronwise.edit.memory.passages import Passage, batched
 
     starts = [STARTS[number % len(STARTS)] for number in range(count)]
     rows = [model.read(prompt=start, chat=False)[0].input_ids for start in starts]
@@ -39,6 +39,8 @@ def _written(model: Model, length: int, count: int, generator: torch.Generator) 
         ends = sorted({len(row) - 1 for row in rows})
         with torch.no_grad():
             logits = model.forward(batch.inputs, rows=ends).float().cpu()
+        if model.image_token_id is not None and model.image_token_id < logits.shape[-1]:
+            logits[..., model.image_token_id] = -torch.inf  # a text has no place for an image
         for number, row in enumerate(rows):
             best = logits[number, ends.index(len(row) - 1)].topk(AMONG)
             drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from neuronwise._version import __version__
 from neuronwise.data.texts import read_texts
-from neuronwise.edit.keys import critical_layers, writer_in
-from neuronwise.edit.passages import Batch, Passage, batched, require_text
-from neuronwise.edit.statistics import ABOUT, SCHEMA, SUMS, Statistics, fingerprint
+from neuronwise.edit.memory.keys import critical_layers, writer_in
+from neuronwise.edit.memory.passages import Batch, Passage, batched, require_text
+from neuronwise.edit.memory.statistics import ABOUT, SCHEMA, SUMS, Statistics, fingerprint
 from neuronwise.errors import EditError, NeuronwiseError, NonFiniteError
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta, writer_of
-from neuronwise.edit.passages import Batch, batched, fact_passage
+from neuronwise.edit.memory.passages import Batch, batched, fact_passage
 from neuronwise.errors import MethodError
 from neuronwise.model.anatomy import Dense
 from neuronwise.model.hooks import Hooks, first_tensor

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.keys import fact_keys, writer_in
-from neuronwise.edit.statistics import Statistics
+from neuronwise.edit.memory.keys import fact_keys, writer_in
+from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.model.model import Model
 
 Adjust = Callable[[int, Tensor], Tensor]  # layer, keys (f, n) → (f, n), both float64: ΔW = R · adjustedᵀ

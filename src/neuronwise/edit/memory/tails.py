@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from neuronwise.edit.passages import Batch, Passage, batched
+from neuronwise.edit.memory.passages import Batch, Passage, batched
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.model import Model
 
@@ -52,7 +53,7 @@ def _tails(model: Model, passages: Sequence[Passage], whole: Batch, hooks: Hooks
     lengths = tuple(len(passage.ids) - passage.subject for passage in passages)
     tails = Batch(after, torch.zeros(len(passages), dtype=torch.long), lengths)
     try:
-        with torch.no_grad(), model.only_rows([-1]):
+        with torch.no_grad(), model.only_rows([]):
             cache = model.module(**model.placed(before), use_cache=True).past_key_values
         if alone not in proved:
             proved[alone] = cache is not None and _agree(model, whole, tails, cache)
@@ -66,9 +67,18 @@ def _tails(model: Model, passages: Sequence[Passage], whole: Batch, hooks: Hooks
 
 def _with(cache: Any) -> Any:
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        return args, {**kwargs, "past_key_values": copy.deepcopy(cache)}
+        return args, {**kwargs, "past_key_values": _copied(cache)}
 
     return before
+
+
+def _copied(cache: Any) -> Any:
+    """A cache of its own to grow: where growing puts new tensors in the place of the old, these need no copy."""
+    if type(cache) is not DynamicCache or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return copy.deepcopy(cache)
+    found = copy.copy(cache)
+    found.layers = [copy.copy(layer) for layer in cache.layers]
+    return found
 
 
 def _agree(model: Model, whole: Batch, tails: Batch, cache: Any) -> bool:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from neuronwise.data.facts import Fact
 from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.keys import act
-from neuronwise.edit.passages import Batch, essence_passage, fact_passage
+from neuronwise.edit.memory.keys import act
+from neuronwise.edit.memory.passages import Batch, essence_passage, fact_passage
+from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.request import target_ids
-from neuronwise.edit.tails import from_subject
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.interfere import change_output
@@ -61,7 +61,7 @@ class ValueSettings:
         """The prefixes before the prompt: none, and the given or self-written ones."""
         if self.context_templates is not None:
             return ("", *(text for text in self.context_templates if text))
-        from neuronwise.edit.contexts import contexts
+        from neuronwise.edit.memory.contexts import contexts
 
         return contexts(model, self.context_template_length_params, self.seed)
 

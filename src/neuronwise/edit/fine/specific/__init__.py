@@ -8,20 +8,21 @@ from typing import Any
 import torch
 
 from neuronwise.data.facts import Fact
-from neuronwise.edit.contexts import contexts
+from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms
 from neuronwise.edit.fine.specific.gate import gate
 from neuronwise.edit.fine.specific.moments import Moments, moments_of
-from neuronwise.edit.fine.specific.newton import search
+from neuronwise.edit.fine.specific.newton import lowest, search
 from neuronwise.edit.fine.specific.settings import PRESETS, SpecificSettings
-from neuronwise.edit.keys import act, critical_layers, look, writer_in
-from neuronwise.edit.passages import fact_passage, require_text
+from neuronwise.edit.memory.contexts import contexts
+from neuronwise.edit.memory.keys import act, critical_layers, look, writer_in
+from neuronwise.edit.memory.passages import fact_passage, require_text
+from neuronwise.edit.memory.statistics import Statistics
+from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
 from neuronwise.edit.request import forced, listed, target_ids
-from neuronwise.edit.statistics import Statistics
-from neuronwise.edit.tails import from_subject
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.model import Model
 
@@ -68,7 +69,11 @@ def _learned(
     target = target_ids(model, fact.target_new)
     passages = [fact_passage(model, fact, prefix, target[:-1]) for prefix in prefixes]
     beside = [fact_passage(model, Fact(aside, fact.subject, fact.target_new)) for aside in settings.asides]
-    with from_subject(model, [*passages, *beside]) as batch:
+    writer = writer_in(model, layer)
+    with (
+        from_subject(model, [*passages, *beside]) as batch,
+        recomputed_from(model, lowest(model, writer.module), batch.inputs),  # what lies below is read once for all
+    ):
         seen = look(model, batch, [layer])
         # At the first position activations are of their own kind: a subject there is known by its prefixed places.
         at = [number for number, passage in enumerate(passages) if passage.subject > 0] or [0]
@@ -78,7 +83,7 @@ def _learned(
         found = search(model, block, batch, target, units, weights, size, settings)
         gates = seen.keys[layer][: len(passages), units] @ weights
     left = torch.outer(found.value, weights).contiguous()
-    delta = Delta(layer, writer_in(model, layer).path, left, units=units)
+    delta = Delta(layer, writer.path, left, units=units)
     reached = probabilities(model, fact, delta)
     return delta, {
         "steps": found.steps, "probabilities": reached, "gates": gates.tolist(), "said_before": found.said == target,

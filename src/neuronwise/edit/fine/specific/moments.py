@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.fine.specific.settings import SpecificSettings
-from neuronwise.edit.keys import look, writer_in
-from neuronwise.edit.passages import Passage, batched, fact_passage
-from neuronwise.edit.statistics import Statistics
+from neuronwise.edit.memory.keys import look, writer_in
+from neuronwise.edit.memory.passages import Passage, batched, fact_passage
+from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.errors import ModelError, NonFiniteError
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.fine.specific.settings import SpecificSettings
-from neuronwise.edit.passages import Batch
+from neuronwise.edit.memory.passages import Batch
 from neuronwise.errors import NonFiniteError
 from neuronwise.model.blocks import Block
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
