@@ -75,6 +75,15 @@ def test_a_drawn_mask(tmp_path: Path) -> None:
         file_mask(tmp_path / "mask.png", 24, 10)
 
 
+def test_a_photo_is_no_mask_but_soft_edges_may_be(chelsea: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="a picture, no mask"):
+        file_mask(chelsea, 451, 300)
+    soft = np.zeros((10, 12), np.uint8)
+    soft[2:8, 2:10], soft[3:7, 3:9] = 128, 255  # a fifth of it is gray
+    Image.fromarray(soft).save(tmp_path / "soft.png")
+    assert file_mask(tmp_path / "soft.png", 12, 10).sum() == 48
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -13,6 +13,7 @@ from neuronwise.errors import ImageError
 from neuronwise.images.open import open_image
 
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+SHADES = 0.25  # the largest share of a drawn mask that may be neither dark nor bright (soft edges are)
 
 
 def coco_mask(segmentation: Any, width: int, height: int) -> Mask:
@@ -55,8 +56,14 @@ def box_mask(box: Sequence[float], width: int, height: int) -> Mask:
 
 
 def file_mask(path: str | os.PathLike[str], width: int, height: int) -> Mask:
-    """The mask drawn in an image file: True where it is brighter than half."""
-    return checked(np.asarray(open_image(path).convert("L")) > 127, width, height)
+    """The mask drawn in an image file: True where it is brighter than half.
+
+    Raises ``ImageError`` for a picture with shades in more than ``SHADES`` of it: most likely a photo.
+    """
+    gray = np.asarray(open_image(path).convert("L"))
+    if ((gray > 63) & (gray < 192)).mean() > SHADES:
+        raise ImageError(f"'{path}' is a picture, no mask; a mask is white where the object is and black elsewhere.")
+    return checked(gray > 127, width, height)
 
 
 def dilated(mask: Mask, pixels: int) -> Mask:
