@@ -10,7 +10,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 
 import conformed
 from neuronwise import intervene
@@ -36,12 +35,7 @@ contribution_module = importlib.import_module("neuronwise.locate.contribution") 
 gradient_module = importlib.import_module("neuronwise.locate.gradient")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Planted faults: each is to be reported by the one check that is there for it.

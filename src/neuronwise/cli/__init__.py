@@ -7,14 +7,9 @@ from typing import Any
 
 from typer import Abort
 
-from neuronwise.cli import check as _check  # noqa: F401, its command is registered by import
-from neuronwise.cli import convert as _convert  # noqa: F401, its command is registered by import
-from neuronwise.cli import edit as _edit  # noqa: F401, its commands are registered by import
-from neuronwise.cli import evaluate as _evaluate  # noqa: F401, its command is registered by import
-from neuronwise.cli import presets as _presets  # noqa: F401, its command is registered by import
-from neuronwise.cli import statistics as _statistics  # noqa: F401, its command is registered by import
-from neuronwise.cli import study as _study  # noqa: F401, its commands are registered by import
-from neuronwise.cli.commands import app
+# Each registers its commands by being imported; --help lists them in this order.
+from neuronwise.cli import commands, edit, evaluate, statistics, study, check, presets, convert  # noqa: F401  # isort: skip
+from neuronwise.cli.app import app
 from neuronwise.cli.output import silence_libraries
 from neuronwise.errors import NeuronwiseError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuronwise.cli.commands import DeviceOption, DtypeOption, JsonOption, _load, app
+from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, app, load_model
 from neuronwise.cli.output import print_json, print_table, progress_bar, stdout_kept
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def check(
     with stdout_kept():
         from neuronwise.measure.conformance import conform, require_image
 
-        loaded = _load(model, dtype, device_map)
+        loaded = load_model(model, dtype, device_map)
         require_image(loaded, image)
         prompted, picture = loaded.read(image, prompt or (None if image is not None else PROMPT))
         with progress_bar("checking") as progress:

@@ -1,4 +1,4 @@
-"""The commands: parse, call, print."""
+"""The commands that find, decode and suppress neurons and list architectures: parse, call, print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronwise._version import __version__
+from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
 from neuronwise.cli.output import (
     print_finding,
     print_json,
@@ -28,13 +28,6 @@ from neuronwise.errors import NeuronwiseError
 if TYPE_CHECKING:
     from neuronwise.model import Model, Run
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Find the neurons in which a transformer keeps a piece of knowledge, and read them.",
-)
-
 # Named here so that --help does not have to load torch; a test compares them with the table of methods.
 METHOD_NAMES = (
     "contribution",
@@ -45,21 +38,6 @@ METHOD_NAMES = (
     "activation",
     "random",
 )
-
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Hub id, folder, .gguf file, builtin or builtin-text.", show_default="builtin"),
-]
-DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the checkpoint's own by default.")]
-DeviceOption = Annotated[str | None, typer.Option("--device-map", help="auto, cpu, cuda, ...: passed to transformers.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-
-
-@app.callback(invoke_without_command=True)
-def version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    if version:
-        print(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -128,7 +106,7 @@ def find(
             raise NeuronwiseError("Over photos one finds what captions name: --concept WORD, no --text, no --target.")
         _require_writable(out)
         find_over_photos(
-            source, lambda: _load(model or "builtin", dtype, device_map), list(dict.fromkeys(concept)),
+            source, lambda: load_model(model or "builtin", dtype, device_map), list(dict.fromkeys(concept)),
             _method_options(method or "", activation, normalize, contrast), settings, out, as_json,
             method=method or "two_stage", top=top, prompt=prompt, seed=seed,
             max_new_tokens=50 if max_new_tokens is None else max_new_tokens,
@@ -150,7 +128,9 @@ def find(
     with stdout_kept():
         from neuronwise.read import find as find_neurons
 
-        loaded = _load(("builtin" if text is None else "builtin-text") if model is None else model, dtype, device_map)
+        loaded = load_model(
+            ("builtin" if text is None else "builtin-text") if model is None else model, dtype, device_map
+        )
         run = _run(loaded, image, text, prompt, max_new_tokens, chat, bool(concept), heat=out is not None)
         targets: list[str | int] = list(dict.fromkeys(target or ()))
         if text is not None and not concept and not targets:
@@ -200,7 +180,7 @@ def decode(
     with stdout_kept():
         from neuronwise.read import decode_all
 
-        loaded = _load("builtin" if model is None else model, dtype, device_map)
+        loaded = load_model("builtin" if model is None else model, dtype, device_map)
         tokens = decode_all(loaded, parsed, k, bottom=bottom, through_norm=through_norm)
     if as_json:
         rows = [
@@ -239,7 +219,7 @@ def suppress(
         from neuronwise.intervene import texts_without
         from neuronwise.locate import locate
 
-        loaded = _load("builtin" if model is None else model, dtype, device_map)
+        loaded = load_model("builtin" if model is None else model, dtype, device_map)
         run = _run(loaded, image, None, prompt, max_new_tokens, chat, True, False)
         options = _method_options(method, None, normalize, contrast)
         found = locate(loaded, run, concept, method=method, top=top, **options)
@@ -293,20 +273,6 @@ def models(
             for row in rows
         ],
     )
-
-
-def _load(name: str, dtype: str | None, device_map: str | None) -> Model:
-    import torch
-
-    from neuronwise.model import load
-
-    chosen: Any = None
-    if dtype is not None:
-        chosen = getattr(torch, dtype, None)
-        if not isinstance(chosen, torch.dtype):
-            raise NeuronwiseError(f"There is no dtype '{dtype}'; use float32, bfloat16 or float16.")
-    with status(f"opening {name}"):
-        return load(name, dtype=chosen, device_map=device_map)
 
 
 def _run(

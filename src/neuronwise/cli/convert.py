@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuronwise.cli.commands import JsonOption, app
+from neuronwise.cli.app import JsonOption, app
 from neuronwise.cli.output import print_json, progress_bar, stdout_kept
 from neuronwise.errors import NeuronwiseError
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronwise.cli.commands import DeviceOption, DtypeOption, JsonOption, ModelOption, _load, app
+from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
 from neuronwise.cli.output import print_json, print_table, status, stdout_kept
 from neuronwise.errors import NeuronwiseError
 
@@ -78,7 +78,7 @@ def fact(
             if not chosen.statistics:
                 raise NeuronwiseError(f"The editor '{editor}' uses no key statistics; leave --statistics out.")
             changes["statistics"] = _statistics(statistics)
-        loaded = _load(model or ("builtin" if image is not None else "builtin-text"), dtype, device_map)
+        loaded = load_model(model or ("builtin" if image is not None else "builtin-text"), dtype, device_map)
         asked = [(request.text, image), *((text, image) for text in ask or ())]
         before = _texts(loaded, asked, max_new_tokens)
         if before[0].strip().startswith(target.strip()):
@@ -153,7 +153,7 @@ def apply(
 
         edit = load_edit(folder)
         made_for = edit.record.get("model") or next((part.get("model") for part in edit.record.get("parts", ())), None)
-        loaded = _load(model or made_for or "builtin-text", dtype, device_map)
+        loaded = load_model(model or made_for or "builtin-text", dtype, device_map)
         asked = [(text, image) for text in prompt or ([None] if image is not None else [])]
         before = _texts(loaded, asked, max_new_tokens)
         content = _finish(loaded, edit, asked, before, max_new_tokens, places, None)
@@ -195,7 +195,7 @@ def _captions(
 
         kinds = {"swap": editing.SwapSettings, "suppress": editing.SuppressSettings}
         changes = fitting(kinds[verb], changes)
-        loaded = _load(model or "builtin", dtype, device_map)
+        loaded = load_model(model or "builtin", dtype, device_map)
         with status("looking at the photos"):
             runs = [loaded.run(image=image, max_new_tokens=max_new_tokens) for image in images]
         started = time.perf_counter()

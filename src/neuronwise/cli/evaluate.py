@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronwise.cli.commands import DeviceOption, DtypeOption, JsonOption, ModelOption, _load, app
+from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
 from neuronwise.cli.edit import EDITOR_NAMES, SetOption, _statistics, parse_settings
 from neuronwise.cli.output import print_json, print_table, progress_bar, stdout_kept
 from neuronwise.errors import NeuronwiseError
@@ -68,7 +68,7 @@ def evaluate(
             changes = fitting(EDITORS[editor].settings, changes)
             cases = load_facts(facts, seed=seed)
             print(f"neuronwise: {cases}", file=sys.stderr)
-            loaded = _load("builtin-text" if model is None else model, dtype, device_map)
+            loaded = load_model("builtin-text" if model is None else model, dtype, device_map)
             given = None if statistics is None else _statistics(statistics)
             with progress_bar("evaluating") as bar:
                 found = run(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronwise.cli.commands import JsonOption, app
+from neuronwise.cli.app import JsonOption, app
 from neuronwise.cli.output import print_json, print_table, status, stdout_kept
 from neuronwise.errors import NeuronwiseError
 

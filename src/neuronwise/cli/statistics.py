@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuronwise.cli.commands import DeviceOption, DtypeOption, JsonOption, ModelOption, _load, app
+from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
 from neuronwise.cli.output import print_json, progress_bar, stdout_kept
 from neuronwise.errors import NeuronwiseError
 
@@ -40,7 +40,7 @@ def statistics(
         from neuronwise.edit.memory.gather import gather_statistics, statistics_size
         from neuronwise.edit.memory.keys import critical_layers
 
-        loaded = _load("builtin-text" if model is None else model, dtype, device_map)
+        loaded = load_model("builtin-text" if model is None else model, dtype, device_map)
         size = statistics_size(loaded, critical_layers(loaded, chosen, (0, 0)))
         print(
             f"neuronwise: {size / 1e6:.3g} MB for {len(chosen)} {'layer' if len(chosen) == 1 else 'layers'} in '{out}'",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronwise.cli.commands import DeviceOption, DtypeOption, JsonOption, _load, app
+from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, app, load_model
 from neuronwise.cli.output import print_json, print_table, stdout_kept
 from neuronwise.errors import NeuronwiseError
 
@@ -51,7 +51,7 @@ def run(
         read = changed(read, data={**read.data.model_dump(), "folder": str(where)})
         photos = load_photos(where, read.data.part)
         _tell_photos(photos)
-        loaded = _load(read.model, read.dtype, device_map)
+        loaded = load_model(read.model, read.dtype, device_map)
         with going_on(out), progress() as tell:
             found = run_study(loaded, read, photos, out, progress=tell)
     _print(found, as_json)
@@ -70,7 +70,7 @@ def resume(
         from neuronwise.study.studies import resume as go_on
 
         with going_on(folder), progress() as tell:
-            found = go_on(folder, lambda read: _load(read.model, read.dtype, device_map), data, progress=tell)
+            found = go_on(folder, lambda read: load_model(read.model, read.dtype, device_map), data, progress=tell)
     _print(found, as_json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,15 @@ def _opened(folder: str | os.PathLike[str], model: Any, processor: Any) -> tuple
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"The model in '{folder}' cannot be opened: {str(error).splitlines()[0]}") from error
+
+
+@cache
+def embedder(folder: str) -> Embedder:
+    """The encoder of a folder, opened once in a process."""
+    return Embedder(folder)
+
+
+@cache
+def clip_scorer(folder: str) -> ClipScorer:
+    """The CLIP of a folder, opened once in a process."""
+    return ClipScorer(folder)

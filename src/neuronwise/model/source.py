@@ -1,0 +1,54 @@
+"""From the name of a model to where it lies and what opens it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from neuronwise.errors import ModelError
+from neuronwise.model.builtin import NAMES as BUILTIN
+from neuronwise.model.builtin import builtin_folder
+
+
+def located(name: str) -> tuple[str, dict[str, str]]:
+    """The folder or hub id behind a name, and what ``from_pretrained`` needs beside it: the file, for a .gguf file.
+
+    The built-in model is made when it is not there yet. Raises ``ModelError`` for what is no GGUF file.
+    """
+    if name in BUILTIN:
+        return os.fspath(builtin_folder(name)), {}  # type: ignore[arg-type]
+    if name.endswith(".gguf"):
+        path, file = _gguf(name)
+        return path, {"gguf_file": file}
+    return name, {}
+
+
+def auto_class(config: Any) -> Any:
+    """The Auto class that opens a configuration; raises ``ModelError`` for models that write no text."""
+    import transformers
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    registered = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if registered or kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return transformers.AutoModelForImageTextToText
+    if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and getattr(config, "is_encoder_decoder", False):
+        return transformers.AutoModelForSeq2SeqLM
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):
+        return transformers.AutoModelForCausalLM
+    raise ModelError(f"A model of type '{kind}' writes no text, so it has no neurons behind words.")
+
+
+def _gguf(path: str) -> tuple[str, str]:
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"There is no file '{path}'.")
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ModelError(f"'{path}' is not a GGUF file.")
+    return os.fspath(file.parent), file.name
