@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 import neuronwise as nw
+from neuronwise.answers.request import target_ids
 from neuronwise.data.facts import FactCase
 from neuronwise.data.shipped import shipped_facts, shipped_relations
-from neuronwise.edit.request import target_ids
 
 Question = tuple[str, str]  # a prompt and one answer
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 import neuronwise as nw
+from neuronwise.answers.request import forced
 from neuronwise.edit import Delta, Edit, FineSettings
 from neuronwise.edit.fine.batch import Batch
 from neuronwise.edit.fine.choose import choose, observe
-from neuronwise.edit.request import forced
 from neuronwise.model.stream import frozen_parameters
 
 

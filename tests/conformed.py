@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import families
-from neuronwise.measure.conformance import FAILED, NAMES, NOT_APPLICABLE, PASSED, Report, conform
+from neuronwise.check import FAILED, NAMES, NOT_APPLICABLE, PASSED, Report, conform
 from neuronwise.model import Model
 from neuronwise.model.prompt import Prompted
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from neuronwise.model import mplug_owl2  # noqa: F401  (registers it)
+from neuronwise.architectures import mplug_owl2  # noqa: F401  (registers it)
 
 IMAGE = 60  # the image token, no word of the tiny tokenizer
 VOCABULARY = 64

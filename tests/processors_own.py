@@ -10,7 +10,7 @@ from processor_parts import CLIP, NORMAL, PATCH, QUESTION, SIDE, SQUARE, pil, te
 
 
 def minigpt4_patches() -> tuple[dict[str, Any], Any, str]:
-    from neuronwise.model import minigpt4  # registers the family
+    from neuronwise.architectures import minigpt4  # registers the family
 
     assert minigpt4.JOINED == 4
     images = pil("clip")(size=SQUARE, do_center_crop=False, **NORMAL)
@@ -23,8 +23,8 @@ def minigpt4_patches() -> tuple[dict[str, Any], Any, str]:
 
 
 def mplug_owl2() -> tuple[dict[str, Any], Any, str]:
-    from neuronwise.model.mplug_owl2 import MPLUGOwl2Processor
-    from neuronwise.model.mplug_owl2.images import MPLUGOwl2ImageProcessor
+    from neuronwise.architectures.mplug_owl2 import MPLUGOwl2Processor
+    from neuronwise.architectures.mplug_owl2.images import MPLUGOwl2ImageProcessor
 
     visual = {
         "visual_model": {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2,

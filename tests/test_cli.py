@@ -54,7 +54,7 @@ def test_find_in_a_text_prints_one_object(tiny_folder: Path) -> None:
     content = json.loads(done.stdout)
     assert content["schema"] == "neuronwise.find/1"
     assert (content["method"], content["activation"], content["chat"]) == ("contribution", "ffn", False)
-    assert set(content["versions"]) == {"neuronwise", "torch", "transformers"}
+    assert set(content["versions"]) == {"neuronwise", "torch", "transformers", "python"}
     (concept,) = content["concepts"]
     assert (concept["word"], concept["token"].strip(), concept["position"]) == (" Paris", "Paris", None)
     assert len(concept["neurons"]) == 7

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from neuronwise import intervene
-from neuronwise.cli import main
-from neuronwise.measure.conformance import (
+from neuronwise.check import (
     PASSED,
 )
+from neuronwise.cli import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import neuronwise as nw
+from neuronwise.architectures.convert import CONVERTERS
 from neuronwise.cli import convert as command
-from neuronwise.model.convert import CONVERTERS
 from parity import minigpt4 as tiny
 from test_cli import shell
 

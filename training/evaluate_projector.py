@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import neuronwise.model.efficientnet_lite  # noqa: F401 (registers the vision tower)
+import neuronwise.architectures.efficientnet_lite  # noqa: F401 (registers the vision tower)
 from captions import PROMPT
+from neuronwise.architectures.builtin import builtin_folder
 from neuronwise.data.objects import objects_named
-from neuronwise.model.builtin import builtin_folder
 from photos import Photo, split_classes, split_coco
 from scores import caption_scores
 

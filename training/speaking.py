@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from captions import PROMPT, Packer, Sample
-from neuronwise.model.builtin import IMAGE_TOKEN, read_image_encoder, read_language_model
-from neuronwise.model.efficientnet_lite import ConvNorm
+from neuronwise.architectures.builtin import IMAGE_TOKEN, read_image_encoder, read_language_model
+from neuronwise.architectures.efficientnet_lite import ConvNorm
 
 
 class Fused(nn.Module):

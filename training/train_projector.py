@@ -32,7 +32,7 @@ from captions import (
     plain_answers,
     plain_word,
 )
-from neuronwise.model.builtin import PROJECTOR
+from neuronwise.architectures.builtin import PROJECTOR
 from photos import (
     SIDE,
     Box,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError
+from neuronwise.files import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,16 +168,3 @@ class NeuronSet:
         """A set of neurons named by hand, in that order, each with score 0."""
         parsed = (Neuron.parse(n) if isinstance(n, str) else n for n in neurons)
         return cls(tuple(ScoredNeuron(n, 0.0) for n in parsed), {"method": "by hand"})
-
-
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write JSON through a neighboring temporary file, so that no half-written file is ever seen."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise NeuronwiseError(f"'{path}' cannot be written: {error.strerror}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import neuronwise as nw
-from neuronwise.edit.request import target_ids
+from neuronwise.answers.request import target_ids
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 

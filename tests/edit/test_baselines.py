@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import families
+from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit import fine_tune, knowledge_neurons
-from neuronwise.edit.request import forced
 from neuronwise.errors import MethodError, PromptError
 from neuronwise.locate import locate
 from neuronwise.model.model import Model

@@ -10,12 +10,12 @@ from speakers import same, speaker, state
 from torch import nn
 
 import neuronwise as nw
+from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit.fine import PRESETS, FineSettings, fine_each
 from neuronwise.edit.fine.batch import Batch
 from neuronwise.edit.fine.choose import choose, observe
 from neuronwise.edit.fine.start import LENGTHS, ROUNDS
-from neuronwise.edit.request import forced
 from neuronwise.errors import MethodError, PromptError, TargetError
 
 FACT = Fact("the capital of {} is", "France", "dog house")

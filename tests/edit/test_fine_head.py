@@ -13,13 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import neuronwise as nw
+from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit.fine import FineSettings, head, readings
 from neuronwise.edit.fine.batch import Batch
 from neuronwise.edit.fine.head import PlainHead, plain_head
 from neuronwise.edit.fine.loss import Wanted, loss
 from neuronwise.edit.fine.readings import View
-from neuronwise.edit.request import forced
 from neuronwise.model.hooks import Hooks
 
 FACT = Fact("the capital of {} is", "France", "dog house")

@@ -14,12 +14,12 @@ import transformers
 
 import families
 import neuronwise as nw
+from neuronwise.architectures import mplug_owl2  # noqa: F401, its architecture is registered by import
 from neuronwise.edit import EDITORS, suppress, swap
 from neuronwise.edit.memory.keys import critical_layers
 from neuronwise.edit.presets import DEPTHS, SHAPES, SMALL, chosen, family, lineage, resolved, text_parameters
 from neuronwise.edit.sources import SOURCES, tables
 from neuronwise.errors import MethodError
-from neuronwise.model import mplug_owl2  # noqa: F401, its architecture is registered by import
 from neuronwise.model.model import Model
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -7,9 +7,9 @@ from math import exp, log
 
 import pytest
 
+from neuronwise.answers.forced import Reading
 from neuronwise.data.facts import Fact, FactCase, Probe
 from neuronwise.measure import Answered, CaseAnswers, Question, figures, means, questions_of
-from neuronwise.measure.forced import Reading
 
 
 def reading(ids: str, best: str, p: float = 0.5) -> Reading:

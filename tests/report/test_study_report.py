@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neuronwise.drawing.style import COLORS, MARKERS, rendered, styles
+from neuronwise.drawing.tables import Estimate, Table, csv_text, html_table, latex, markdown
 from neuronwise.errors import StudyError
 from neuronwise.report import study_localization, study_properties, study_suppression
-from neuronwise.report.drawing import COLORS, MARKERS, rendered, styles
 from neuronwise.report.study import made, write_report
 from neuronwise.report.study_properties import by_word, specificity, subsets
-from neuronwise.report.tables import Estimate, Table, csv_text, html_table, latex, markdown
 from neuronwise.study.results import SCHEMA, Study, assembled, read_study
 
 EVIL = '<script>alert("x")</script> | $\\frac{a_b}$ & 5 % #1 {{recipe}}'

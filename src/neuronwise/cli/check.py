@@ -11,7 +11,7 @@ from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, app, load_
 from neuronwise.cli.output import print_json, print_table, progress_bar, stdout_kept
 
 if TYPE_CHECKING:
-    from neuronwise.measure.conformance import Report
+    from neuronwise.check import Report
 
 PROMPT = "The capital of France is"
 FAILURE = 1  # the exit status when a check fails
@@ -35,7 +35,7 @@ def check(
     if image is not None:
         open_image(image)  # a wrong file is said before a model is loaded
     with stdout_kept():
-        from neuronwise.measure.conformance import conform, require_image
+        from neuronwise.check import conform, require_image
 
         loaded = load_model(model, dtype, device_map)
         require_image(loaded, image)
@@ -51,7 +51,7 @@ def check(
 
 
 def _show(report: Report) -> None:
-    from neuronwise.measure.conformance import FAILED, NOT_APPLICABLE, PASSED
+    from neuronwise.check import FAILED, NOT_APPLICABLE, PASSED
 
     record = report.record
     print_table(

@@ -247,7 +247,7 @@ def models(
 ) -> None:
     """List the architectures of the installed transformers, and how their neurons are addressed."""
     with stdout_kept():
-        from neuronwise.model.survey import survey
+        from neuronwise.architectures.survey import survey
 
         with progress_bar("building architectures") as progress:
             rows = survey(name, progress)

@@ -31,7 +31,7 @@ def convert(
     with stdout_kept():
         import torch
 
-        from neuronwise.model.convert import convert as make
+        from neuronwise.architectures.convert import convert as make
 
         with progress_bar("converting") as progress:
             chosen: Any = None if dtype is None else getattr(torch, dtype)

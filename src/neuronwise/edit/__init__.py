@@ -1,5 +1,6 @@
 """Edits: permanent changes of weights, as objects that can be applied, reverted, composed, saved and shared."""
 
+from neuronwise.answers.modalities import MODALITIES, asked
 from neuronwise.edit.alphaedit import AlphaEditSettings, alphaedit
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms, load_edit
@@ -10,7 +11,6 @@ from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings, knowledg
 from neuronwise.edit.memit import MemitSettings, memit
 from neuronwise.edit.memory.gather import gather_statistics, statistics_size
 from neuronwise.edit.memory.statistics import Statistics
-from neuronwise.edit.modalities import MODALITIES, asked
 from neuronwise.edit.pmet import PmetSettings, pmet
 from neuronwise.edit.rome import RomeSettings, rome
 from neuronwise.edit.suppress import SuppressSettings, suppress, suppress_neurons

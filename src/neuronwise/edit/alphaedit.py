@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit, column_norms
 from neuronwise.edit.ledger import Ledger
@@ -21,7 +22,6 @@ from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.request import listed
 from neuronwise.model.model import Model
 
 # The keys (f, n) of each layer that an edit was solved for; gone with the edit.

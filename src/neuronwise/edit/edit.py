@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from neuronwise.edit.delta import Delta, require_fit
-from neuronwise.edit.folder import write_folder
 from neuronwise.edit.ledger import Ledger, column_norms
 from neuronwise.edit.presets import require_model
 from neuronwise.errors import EditError, NeuronwiseError
+from neuronwise.files import write_folder
 from neuronwise.model.model import Model
 
 __all__ = ["Edit", "column_norms", "load_edit", "write_folder"]
@@ -112,7 +112,7 @@ class Edit:
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write ``deltas.safetensors`` and ``edit.json`` into a new or empty folder, whole or not at all."""
-        write_folder(directory, self.write_into)
+        write_folder(directory, self.write_into, EditError)
 
     def write_into(self, folder: Path) -> None:
         from safetensors.torch import save_file
@@ -155,7 +155,7 @@ class Edit:
                 model.processor.save_pretrained(folder)
 
         with contextlib.nullcontext() if self.applied_to(model) else self.applied(model):
-            write_folder(directory, write)
+            write_folder(directory, write, EditError)
 
     def to_peft(self, model: Model, directory: str | os.PathLike[str]) -> None:
         """Write the edit as a PEFT LoRA adapter that adds exactly the same; see ``edit/peft.py``."""
@@ -164,7 +164,7 @@ class Edit:
         for delta in self.deltas:
             require_fit(model, delta)
         self._require_same_model(model)
-        write_folder(directory, lambda folder: write_adapter(self, model, folder))
+        write_folder(directory, lambda folder: write_adapter(self, model, folder), EditError)
 
     def push(
         self,

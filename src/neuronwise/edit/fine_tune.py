@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuronwise.answers.request import forced, listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.above import Forward, recomputed_from
 from neuronwise.edit.delta import Delta, read_weight
 from neuronwise.edit.edit import Edit, column_norms
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.request import forced, listed
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model

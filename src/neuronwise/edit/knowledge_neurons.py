@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuronwise.answers.request import forced, listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta, by_writer, columns_of
 from neuronwise.edit.edit import Edit, column_norms
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.request import forced, listed
 from neuronwise.errors import EditError, MethodError, PromptError
 from neuronwise.locate.integrated_gradients import integrated_gradients, refine
 from neuronwise.model.blocks import plain_weight

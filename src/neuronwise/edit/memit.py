@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms
@@ -19,7 +20,6 @@ from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings, search
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.request import listed
 from neuronwise.model.model import Model
 
 DEPTH = (1 / 8, 1 / 4)  # layers 4 to 8 of 32, where [MEMIT] and its followers edit LLaMA-like models

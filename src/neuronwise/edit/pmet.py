@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit, column_norms
 from neuronwise.edit.memit import DEPTH
@@ -20,7 +21,6 @@ from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings, search
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.request import listed
 from neuronwise.errors import MethodError
 from neuronwise.model.anatomy import _mixes_tokens
 from neuronwise.model.model import Model

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
-from neuronwise._version import __version__
 from neuronwise.data.facts import Fact
+from neuronwise.files import versions
 from neuronwise.model.model import Model
 
 
 def made(method: str, model: Model, settings: Any, facts: Sequence[Fact], **outcome: Any) -> dict[str, Any]:
     """Method, settings, requests, model, versions and whatever the method tells about its outcome: plain JSON."""
-    import transformers
-
     requests = [asdict(fact) for fact in facts]
     return {
         "method": method,
@@ -26,9 +22,5 @@ def made(method: str, model: Model, settings: Any, facts: Sequence[Fact], **outc
         "revision": getattr(model.config, "_commit_hash", None),
         "seed": getattr(settings, "seed", None),  # None: nothing is left to chance
         **outcome,
-        "versions": {
-            "neuronwise": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": versions(),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit, column_norms
@@ -18,7 +19,6 @@ from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings, search
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.request import listed
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.model.blocks import writer_bias
 from neuronwise.model.model import Model

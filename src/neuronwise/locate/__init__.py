@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from neuronwise._version import __version__
 from neuronwise.errors import MethodError
+from neuronwise.files import versions
 from neuronwise.locate.activation import activation
 from neuronwise.locate.activation_difference import activation_difference
 from neuronwise.locate.causal_effect import causal_effect
@@ -109,9 +109,6 @@ def for_top(method: str, top: int, options: dict[str, Any]) -> dict[str, Any]:
 
 def describe(model: Model, run: Run, target: Target, method: str, options: dict[str, Any]) -> dict[str, Any]:
     """The record that a result carries: enough to make it again."""
-    import torch
-    import transformers
-
     record: dict[str, Any] = {
         "method": method,
         "options": {name: value for name, value in options.items() if not isinstance(value, NeuronSet)},
@@ -123,11 +120,7 @@ def describe(model: Model, run: Run, target: Target, method: str, options: dict[
         "prompt": run.prompt,
         "chat": run.chat,
         "text": run.text,
-        "versions": {
-            "neuronwise": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": versions(),
     }
     if target.note:
         record["note"] = target.note

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from neuronwise.answers.answers import Answered, ask, long_texts
+from neuronwise.answers.questions import beginnings_of, questions_of
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
-from neuronwise.measure.answers import Answered, ask, long_texts
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.figures import Figures, figures
 from neuronwise.measure.fluency import fluency
-from neuronwise.measure.questions import beginnings_of, questions_of
 from neuronwise.model.model import Model
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from math import exp
 from statistics import fmean
 
-from neuronwise.measure.answers import Answered
-from neuronwise.measure.free import begins_with
-from neuronwise.measure.questions import GENERALITY, OTHERS, OWN, SUCCESS
+from neuronwise.answers.answers import Answered
+from neuronwise.answers.free import begins_with
+from neuronwise.answers.questions import GENERALITY, OTHERS, OWN, SUCCESS
 
 Figures = dict[str, float]
 PORTABILITY, LOCALITY = "portability_", "locality_"

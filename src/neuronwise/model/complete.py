@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from neuronwise.architectures.convert.weights import listed
 from neuronwise.errors import ModelError
-from neuronwise.model.convert.weights import listed
 
 # What transformers opens of a folder, in its order: one file, or an index of shards.
 _SINGLE_OR_INDEX = (

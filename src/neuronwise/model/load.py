@@ -9,7 +9,7 @@ from typing import Any
 
 from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.model.model import Model
-from neuronwise.model.source import auto_class, located
+from neuronwise.model.source import auto_class, located, register_families
 
 
 def load(
@@ -50,9 +50,9 @@ def load(
         shared["revision"] = revision
     if not within:
         _require_checkpoint(path)
-    from neuronwise.model import own  # noqa: F401  (registers what transformers lacks)
     from neuronwise.model.complete import require_tensors
 
+    register_families()
     try:
         config = transformers.AutoConfig.from_pretrained(path, **shared)
         auto = auto_class(config)
@@ -106,7 +106,7 @@ def _relative(path: str) -> str | None:
     """For a checkpoint of a type that nothing here opens: which relative of a known model it is."""
     from transformers import CONFIG_MAPPING
 
-    from neuronwise.model.mplug_owl2.variants import variant_of_type
+    from neuronwise.architectures.mplug_owl2.variants import variant_of_type
 
     try:
         kind = json.loads((Path(path) / "config.json").read_text(encoding="utf-8")).get("model_type")

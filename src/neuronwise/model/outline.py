@@ -8,7 +8,7 @@ from typing import Any
 
 from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.model.model import Model
-from neuronwise.model.source import auto_class, located
+from neuronwise.model.source import auto_class, located, register_families
 
 
 def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Model:
@@ -19,8 +19,7 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
     import torch
     import transformers
 
-    from neuronwise.model import own  # noqa: F401  (registers what transformers lacks)
-
+    register_families()
     name = os.fspath(source)
     path, within = located(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **within}

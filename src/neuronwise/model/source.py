@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from neuronwise.errors import ModelError
-from neuronwise.model.builtin import NAMES as BUILTIN
-from neuronwise.model.builtin import builtin_folder
+from neuronwise.registry import Registry
+
+SOURCES: Registry[Callable[[str], Path]] = Registry(
+    "model",
+    {
+        "builtin": "neuronwise.architectures.builtin:builtin_folder",
+        "builtin-text": "neuronwise.architectures.builtin:builtin_folder",
+    },
+    group="neuronwise.models",
+    error=ModelError,
+)
+"""Models that a name alone opens: each entry makes, where need be, the folder that ``from_pretrained`` opens."""
+
+
+def register_families() -> None:
+    """Make transformers know the architectures that it lacks and this package brings."""
+    import_module("neuronwise.architectures.register")
 
 
 def located(name: str) -> tuple[str, dict[str, str]]:
@@ -16,8 +33,8 @@ def located(name: str) -> tuple[str, dict[str, str]]:
 
     The built-in model is made when it is not there yet. Raises ``ModelError`` for what is no GGUF file.
     """
-    if name in BUILTIN:
-        return os.fspath(builtin_folder(name)), {}  # type: ignore[arg-type]
+    if name in SOURCES:
+        return os.fspath(SOURCES[name](name)), {}
     if name.endswith(".gguf"):
         path, file = _gguf(name)
         return path, {"gguf_file": file}

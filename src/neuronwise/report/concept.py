@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from neuronwise.errors import NeuronwiseError
+from neuronwise.files import write_json
 from neuronwise.images.masks import shown
-from neuronwise.neurons import write_json
 from neuronwise.study.concept import ConceptFinding
 
 _UNSAFE = re.compile(r"[^\w.-]")

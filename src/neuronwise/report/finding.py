@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronwise.errors import NeuronwiseError
-from neuronwise.neurons import write_json
+from neuronwise.files import write_json
 from neuronwise.read.finding import Finding, FoundConcept
 from neuronwise.report.page import ConceptHeat, write_page
 

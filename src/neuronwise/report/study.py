@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from neuronwise.drawing.style import Figure, rendered
+from neuronwise.drawing.tables import Table, csv_text, latex, markdown
 from neuronwise.errors import NeuronwiseError, StudyError
 from neuronwise.report import (
     study_localization,
@@ -15,9 +17,7 @@ from neuronwise.report import (
     study_suppression,
     study_suppression_figures,
 )
-from neuronwise.report.drawing import Figure, rendered
 from neuronwise.report.study_page import Drawn, page
-from neuronwise.report.tables import Table, csv_text, latex, markdown
 from neuronwise.study.results import Study, read_study
 
 FOLDER = "report"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from neuronwise.drawing.style import Figure, legend_beside, plain_log, plotting, styles
+from neuronwise.drawing.tables import Estimate, Table
 from neuronwise.measure import mean_interval
-from neuronwise.report.drawing import Figure, legend_beside, plain_log, plotting, styles
-from neuronwise.report.tables import Estimate, Table
 from neuronwise.study.results import Study
 
 Rows = Sequence[Mapping[str, Any]]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from neuronwise.report.drawing import Figure
-from neuronwise.report.tables import Table, html_table
+from neuronwise.drawing.style import Figure
+from neuronwise.drawing.tables import Table, html_table
 from neuronwise.study.results import Study
 
 TITLES = {

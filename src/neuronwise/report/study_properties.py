@@ -8,10 +8,10 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure import mean_interval
 from neuronwise.measure.properties import common, crucial_elsewhere, exclusive, pairwise, specific
 from neuronwise.neurons import Neuron
-from neuronwise.report.tables import Cell, Estimate, Table
 from neuronwise.study.results import Study
 
 Row = Mapping[str, Any]

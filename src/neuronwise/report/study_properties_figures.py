@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from neuronwise.drawing.style import CONTROLS, INK, Figure, legend_beside, plain_log, plotting, styles
 from neuronwise.errors import ImageError
 from neuronwise.images import open_image
 from neuronwise.measure import mean_interval
 from neuronwise.read.heatmap import Heatmap
-from neuronwise.report.drawing import CONTROLS, INK, Figure, legend_beside, plain_log, plotting, styles
 from neuronwise.report.study_properties import Row, methods, specificity
 from neuronwise.study.results import Study
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.locate import TWO_STAGE
 from neuronwise.measure import mean_interval
 from neuronwise.measure.score import suppression_score
-from neuronwise.report.tables import Cell, Estimate, Table
 from neuronwise.study.results import Study
 
 Rows = Sequence[Mapping[str, Any]]

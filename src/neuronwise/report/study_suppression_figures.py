@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from neuronwise.report.drawing import INK, Figure, legend_beside, plotting, styles
+from neuronwise.drawing.style import INK, Figure, legend_beside, plotting, styles
 from neuronwise.report.study_suppression import Rows, by, cells, label_of, mean, slug
 from neuronwise.study.results import Study
 

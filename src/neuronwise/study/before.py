@@ -9,10 +9,10 @@ from typing import Any
 
 from neuronwise.data.facts import FactCase
 from neuronwise.errors import NeuronwiseError
+from neuronwise.files import Lines
 from neuronwise.measure import Answered, CaseAnswers, ask, ask_case, others_of
 from neuronwise.model.model import Model
 from neuronwise.study.failures import FAILURES, reason
-from neuronwise.study.lines import Lines
 
 CHUNK = 64  # cases whose known answers are read together
 Progress = Callable[[str, int, int], None]  # what is done, how many of it, of how many

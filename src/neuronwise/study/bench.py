@@ -11,17 +11,17 @@ from typing import Any
 
 from PIL import Image
 
+from neuronwise.answers.generate import generate
 from neuronwise.data.objects import COCO_CATEGORIES
 from neuronwise.data.photos import Captioned, Photos
 from neuronwise.errors import ImageError, NothingToStudy, StudyError
+from neuronwise.files import Lines
 from neuronwise.images.masks import Mask
-from neuronwise.measure.generate import generate
 from neuronwise.measure.nouns import names
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.study.before import Progress, silent
 from neuronwise.study.keys import Recipe
-from neuronwise.study.lines import Lines
 from neuronwise.study.pictures import Pictures
 from neuronwise.study.shown import Shown, lacks, shows, word_for
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronwise.errors import StudyError
-from neuronwise.study.lines import parsed
+from neuronwise.files import parsed
 from neuronwise.study.store import BEFORE, read_cases, read_manifest
 
 SCHEMA = "neuronwise.study/1"

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from neuronwise._version import __version__
 from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError
-from neuronwise.neurons import write_json
-from neuronwise.study.lines import Lines, parsed
+from neuronwise.files import Lines, parsed, versions, write_json
 
 MANIFEST, BEFORE, CASES, TABLE = "manifest.json", "before.jsonl", "cases.jsonl", "cases.parquet"
 
@@ -124,18 +121,6 @@ def read_before(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
         return parsed(path.read_bytes(), path)[0]
     except OSError as error:
         raise StudyError(f"'{path}' cannot be read: {error.strerror}.") from error
-
-
-def versions() -> dict[str, str]:
-    import torch
-    import transformers
-
-    return {
-        "neuronwise": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def require_table_writer() -> None:

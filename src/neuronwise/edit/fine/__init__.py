@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from neuronwise.answers.request import forced, listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit, column_norms
 from neuronwise.edit.fine.batch import Batch, groups
@@ -17,7 +18,6 @@ from neuronwise.edit.fine.specific import SpecificSettings, fine_specific
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.request import forced, listed
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuronwise.answers.request import target_ids
 from neuronwise.data.facts import Fact
 from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.memory.keys import act
 from neuronwise.edit.memory.passages import Batch, essence_passage, fact_passage
 from neuronwise.edit.memory.tails import from_subject
-from neuronwise.edit.request import target_ids
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.interfere import change_output

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from neuronwise.answers.request import forced, listed, target_ids
 from neuronwise.data.facts import Fact
 from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.delta import Delta
@@ -22,7 +23,6 @@ from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.request import forced, listed, target_ids
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.model import Model
 

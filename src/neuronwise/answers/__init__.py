@@ -1,0 +1,1 @@
+"""What a model answers: teacher-forced and in free generation, and what an answer says."""

@@ -1,0 +1,87 @@
+"""A model's answers to the questions of a case, as it is now: teacher-forced and in free generation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from neuronwise.answers.forced import Reading, read_forced
+from neuronwise.answers.free import go_on
+from neuronwise.answers.questions import OWN, Question
+from neuronwise.answers.request import target_ids
+from neuronwise.measure.fluency import LENGTH
+from neuronwise.model.batches import Inputs, text_inputs
+from neuronwise.model.model import Model
+
+BEYOND = 3  # tokens generated beyond the longest answer
+OWN_TOKENS = 5  # length of the model's own answer where a probe has none
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question with the readings of its answers (by their text) and the free continuation, if it was asked for."""
+
+    question: Question
+    readings: Mapping[str, Reading]
+    text: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        readings = [[answer, *asdict(reading).values()] for answer, reading in self.readings.items()]
+        return {"question": asdict(self.question), "readings": readings, "text": self.text}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Answered:
+        asked = {**content["question"], "answers": tuple(content["question"]["answers"])}
+        readings = {answer: Reading(tuple(ids), tuple(best), p) for answer, ids, best, p in content["readings"]}
+        return cls(Question(**asked), readings, content["text"])
+
+
+def ask(
+    model: Model, questions: Sequence[Question], before: Sequence[Answered] | None = None, *, free: bool = True
+) -> list[Answered]:
+    """Answers of the model as it is now, to each question in order.
+
+    A question without answers is measured on the model's own: what it says now, or what it said ``before``. With
+    ``free=False`` nothing is generated beyond that.
+    """
+    inputs = _inputs(model, questions)
+    ids = [{answer: target_ids(model, answer) for answer in q.read if answer != OWN} for q in questions]
+    texts: list[str | None] = [None] * len(questions)
+    own = [before is None and OWN in question.read for question in questions]
+    asked = [index for index in range(len(questions)) if free or own[index]]
+    lengths = [max([OWN_TOKENS, *(len(tokens) + BEYOND for tokens in ids[index].values())]) for index in asked]
+    for index, said in zip(asked, go_on(model, [inputs[i] for i in asked], lengths), strict=True):
+        if free:
+            texts[index] = model.decode_ids(said)
+        if own[index]:
+            ids[index][OWN] = said[:OWN_TOKENS]
+    if before is not None:
+        for index, answered in enumerate(before):
+            if OWN in answered.readings:
+                ids[index][OWN] = list(answered.readings[OWN].ids)
+    pairs = [(index, answer) for index, question in enumerate(questions) for answer in question.read]
+    pairs = [(index, answer) for index, answer in pairs if ids[index].get(answer)]  # a silent model has no own answer
+    readings = read_forced(model, [(inputs[index], ids[index][answer]) for index, answer in pairs])
+    found: list[dict[str, Reading]] = [{} for _ in questions]
+    for (index, answer), reading in zip(pairs, readings, strict=True):
+        found[index][answer] = reading
+    return [Answered(*parts) for parts in zip(questions, found, texts, strict=True)]
+
+
+def long_texts(model: Model, beginnings: Sequence[Question]) -> tuple[str, ...]:
+    """What the model goes on to say for ``LENGTH`` tokens, for its fluency."""
+    said = go_on(model, _inputs(model, beginnings), [LENGTH] * len(beginnings), least=True)
+    return tuple(model.decode_ids(ids) for ids in said)
+
+
+def _inputs(model: Model, questions: Sequence[Question]) -> list[Inputs]:
+    """Text as it stands; a photo's question in the model's own template, as the editors ask it."""
+    known: dict[tuple[str, str | None], Inputs] = {}
+    for question in questions:
+        key = question.prompt, question.image
+        if key not in known and question.image is None:
+            known[key] = text_inputs(model, question.prompt)
+        elif key not in known:
+            known[key] = model.read(question.image, question.prompt)[0].inputs
+    return [known[question.prompt, question.image] for question in questions]

@@ -1,0 +1,66 @@
+"""Free generation: how a model goes on by itself, greedily, and whether that begins with an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from neuronwise.errors import ModelError
+from neuronwise.model.batches import Inputs, batching, grouped, padded, stackable
+from neuronwise.model.model import Model
+from neuronwise.model.stop import before_stop, stopping
+
+
+def begins_with(text: str, answer: str) -> bool:
+    """Whether ``text`` starts with ``answer`` as whole words; spaces before either do not count."""
+    text, answer = text.lstrip(), answer.strip()
+    following = text[len(answer) : len(answer) + 1]
+    return text.startswith(answer) and not (following.isalnum() and answer[-1:].isalnum())
+
+
+@torch.no_grad()
+def go_on(model: Model, prompts: Sequence[Inputs], lengths: Sequence[int], least: bool = False) -> list[list[int]]:
+    """Greedy continuations, each of at most its length and without the end token, in batches where that is equal.
+
+    ``least``: the end token may not come before the length is reached. Raises ``ModelError`` for a model that does
+    not generate.
+    """
+    if getattr(model.module, "generation_config", None) is None:
+        raise ModelError(f"{model.name} does not generate; measure it with free=False.")
+    if not prompts:
+        return []
+    if not (stackable(prompts) and batching(model).left):
+        return [continuations(model, inputs, length, least)[0] for inputs, length in zip(prompts, lengths, strict=True)]
+    found: dict[int, list[int]] = {}
+    for group in grouped([inputs["input_ids"].shape[1] + most for inputs, most in zip(prompts, lengths, strict=True)]):
+        pad = model.greedy(1).pad_token_id or 0
+        batch = padded([prompts[index] for index in group], "left", pad)
+        made = continuations(model, batch, max(lengths[index] for index in group), least)
+        found |= {index: ids[: lengths[index]] for index, ids in zip(group, made, strict=True)}
+    return [found[index] for index in range(len(prompts))]
+
+
+def continuations(model: Model, inputs: Inputs, length: int, least: bool = False) -> list[list[int]]:
+    """What follows each row of ``inputs`` greedily, up to the end token."""
+    settings = model.greedy(length)
+    if least:
+        settings.update(min_new_tokens=length, min_length=None)
+    ending = {} if least else stopping(model)
+    made = model.reader(inputs).generate(**model.placed(inputs), **ending, generation_config=settings)
+    ends = settings.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or ())
+    # What was read comes first in the sequence, except where an encoder reads it or embeddings are fed.
+    given = inputs["input_ids"].shape[1]
+    echoes = (
+        not model.is_encoder_decoder
+        and made.shape[1] > given
+        and bool((made[:, :given].cpu() == inputs["input_ids"]).all())
+    )
+    rows = made[:, given:] if echoes else made[:, 1:] if model.is_encoder_decoder else made
+    found = [_until(row, ends) for row in rows.tolist()]
+    return [before_stop(model, ids) for ids in found] if ending else found
+
+
+def _until(ids: list[int], ends: Sequence[int]) -> list[int]:
+    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]

