@@ -30,7 +30,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
 @pytest.fixture(scope="module")
 def sighted(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
     """A tiny LLaVA with its processor in a folder, and a photo beside it."""
-    from edit.speakers import PHOTO, speaker
+    from speakers import PHOTO, speaker
 
     folder = tmp_path_factory.mktemp("sighted")
     model = speaker("llava", tiny_tokenizer)

@@ -25,7 +25,7 @@ GRIDS = {"vicuna": (4, 4), "llama2": (4, 1), "mplug_owl2": (4, 4)}
 def parts_of(kind: str, folder: Path) -> tuple[str, list[Path]]:
     """A converter's name and what a user gives it."""
     if kind == "mplug_owl2":
-        from model.test_mplug_owl2 import write_published
+        from architectures.test_mplug_owl2 import write_published
 
         folder.mkdir()
         return "mplug_owl2", [write_published(folder)]

@@ -25,7 +25,7 @@ def test_a_fact_is_edited_saved_and_tried(tiny_folder: Path, tmp_path: Path) -> 
     content = json.loads(done.stdout)
     assert content["schema"] == "neuronwise.edited/1"
     assert (content["method"], content["settings"]["rate"], content["model"]) == ("fine", 0.1, str(tiny_folder))
-    assert set(content["versions"]) == {"neuronwise", "torch", "transformers"}
+    assert set(content["versions"]) == {"neuronwise", "torch", "transformers", "python"}
     first, second = content["texts"]
     assert (first["prompt"], second["prompt"]) == ("the capital of France is", "the cat sits")
     assert not first["before"].strip().startswith("house")

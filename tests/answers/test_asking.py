@@ -9,10 +9,10 @@ import torch
 
 import neuronwise as nw
 from families import tiny
-from neuronwise.answers.answers import BEYOND
+from neuronwise.answers.answers import BEYOND, ask
 from neuronwise.answers.forced import read_forced
 from neuronwise.answers.free import begins_with, go_on
-from neuronwise.measure import Question, ask
+from neuronwise.answers.questions import Question
 from neuronwise.model.batches import batching, grouped, padded, text_inputs
 
 TOGETHER = ("gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "bloom", "llama", "mistral", "qwen2", "mixtral")

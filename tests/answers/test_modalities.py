@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from speakers import PHOTO, speaker
 
 from neuronwise.answers.modalities import MODALITIES, asked, asked_jointly_and_alone
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit import fine
 from neuronwise.errors import MethodError, PromptError
+from speakers import PHOTO, speaker
 
 
 @pytest.fixture

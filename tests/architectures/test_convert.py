@@ -118,7 +118,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import neuronwise.architectures.convert.writer as writing
 from neuronwise.architectures.convert import open_weights, write
-from model.test_convert import SHARD, plan_of
+from architectures.test_convert import SHARD, plan_of
 kept, save = [], writing._to_disk
 def dies(path):
     if path.name.startswith("model-00003") : os.kill(os.getpid(), signal.SIGKILL)

@@ -11,13 +11,13 @@ import torch
 
 import conformed
 import families
+from neuronwise import check as conformance
 from neuronwise.check import (
     FAILED,
     NAMES,
     NOT_APPLICABLE,
     PASSED,
 )
-from neuronwise import check as conformance
 
 # What need not apply, and why it says so.
 EXPLAINED = {

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from speakers import same, speaker, state
 from torch import nn
 
 import neuronwise as nw
@@ -17,6 +16,7 @@ from neuronwise.edit.fine.batch import Batch
 from neuronwise.edit.fine.choose import choose, observe
 from neuronwise.edit.fine.start import LENGTHS, ROUNDS
 from neuronwise.errors import MethodError, PromptError, TargetError
+from speakers import same, speaker, state
 
 FACT = Fact("the capital of {} is", "France", "dog house")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from speakers import speaker
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,6 +20,7 @@ from neuronwise.edit.fine.head import PlainHead, plain_head
 from neuronwise.edit.fine.loss import Wanted, loss
 from neuronwise.edit.fine.readings import View
 from neuronwise.model.hooks import Hooks
+from speakers import speaker
 
 FACT = Fact("the capital of {} is", "France", "dog house")
 WANTED = Wanted(torch.tensor([3, 41]), 7)  # 9 rows in all
