@@ -10,11 +10,11 @@ from neuronwise.answers.forced import Reading, read_forced
 from neuronwise.answers.free import go_on
 from neuronwise.answers.questions import OWN, Question
 from neuronwise.answers.request import target_ids
-from neuronwise.measure.fluency import LENGTH
 from neuronwise.model.batches import Inputs, text_inputs
 from neuronwise.model.model import Model
 
 BEYOND = 3  # tokens generated beyond the longest answer
+LENGTH = 100  # tokens that a model generates for its fluency
 OWN_TOKENS = 5  # length of the model's own answer where a probe has none
 
 

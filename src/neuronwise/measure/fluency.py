@@ -7,7 +7,6 @@ import re
 from collections import Counter
 
 WORDS = re.compile(r"\w+|[^\w\s]")
-LENGTH = 100  # tokens that a model generates to be measured
 
 
 def fluency(text: str) -> float:
