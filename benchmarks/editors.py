@@ -4,7 +4,7 @@
     python benchmarks/editors.py compare    --out RUNS --data DATA --limit 40
     python benchmarks/editors.py ablate     --out RUNS --data DATA
     python benchmarks/editors.py sequential --out RUNS --data DATA
-    python benchmarks/editors.py report     --out RUNS > docs/editors.md     (tables only, nothing is run)
+    python benchmarks/editors.py report     --out RUNS > docs/results/editors.md     (tables only, nothing is run)
 
 Facts: the shipped ones, and those records of DATA/counterfact-2000.json and DATA/known-facts.json whose answer the
 model gives by itself. The first of each, in an order drawn by a seed, are for the search alone and left out of

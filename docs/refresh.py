@@ -25,7 +25,7 @@ def main() -> int:
     os.chdir(ROOT)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["COLUMNS"] = "120"
-    pages = [Path(name) for name in sys.argv[1:]] or [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+    pages = [Path(name) for name in sys.argv[1:]] or [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
     for page in pages:
         print(f"{page} ...", file=sys.stderr)
         page.write_text(refreshed(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Which architectures of the installed transformers have addressable neurons: each is built without weights and read.
 
-``python -m neuronwise.architectures.survey > docs/architectures.md`` writes the table of the documentation.
+``python -m neuronwise.architectures.survey > docs/results/architectures.md`` writes the table of the documentation.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def share_addressable(found: list[Architecture]) -> float:
 
 
 def markdown(found: list[Architecture]) -> str:
-    """The table of ``docs/architectures.md``."""
+    """The table of ``docs/results/architectures.md``."""
     import transformers
 
     counts = Counter(a.status for a in found)
