@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from speakers import same, speaker, state
 
 import neuronwise as nw
 from neuronwise.data.facts import Fact
@@ -19,6 +18,7 @@ from neuronwise.edit.memory.gather import gather_statistics
 from neuronwise.edit.memory.passages import batched, fact_passage
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.errors import EditError, MethodError
+from speakers import same, speaker, state
 
 FACT = Fact("the capital of {} is", "France", "dog house")
 FIRST = Fact("{} is the", "France", "red")

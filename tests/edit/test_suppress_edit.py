@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from speakers import PHOTO, same, speaker, spoken, state
 
 import neuronwise as nw
 from neuronwise.edit import load_edit, suppress, suppress_neurons
@@ -16,6 +15,7 @@ from neuronwise.errors import MethodError, TargetError
 from neuronwise.locate import locate
 from neuronwise.locate.together import locate_together
 from neuronwise.model.model import Model
+from speakers import PHOTO, same, speaker, spoken, state
 
 SPEAKERS = {"llama": (1, "house"), "gpt2": (0, "animal"), "mixtral": (0, "cat"), "llava": (0, "France")}
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from speakers import PHOTO, same, speaker, spoken, state
 from torch import Tensor
 
 from conftest import WORDS
@@ -20,6 +19,7 @@ from neuronwise.locate import locate
 from neuronwise.locate.together import locate_together
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron, NeuronSet
+from speakers import PHOTO, same, speaker, spoken, state
 
 # The word that the random model says, by family and seed (the tiny vocabulary's words).
 SPEAKERS = {"llama": (1, "house"), "gpt2": (0, "animal"), "mixtral": (0, "cat"), "llava": (0, "France")}
