@@ -1,6 +1,6 @@
 """Conformance of the tiny models of ``families``, and the table of it that the documentation shows.
 
-python tests/conformed.py docs/check.md      # put the table between the page's marks
+python tests/conformed.py docs/results/conformance.md      # put the table between the page's marks
 python tests/conformed.py                    # print it
 """
 
