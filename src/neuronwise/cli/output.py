@@ -92,17 +92,12 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def silence_libraries() -> None:
-    """Libraries' chatter is not the user's: warnings of ours are printed as notes."""
+    """Keep libraries' warnings and progress bars from the user; works before they are imported, and after."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers, too, reads it when it is imported
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore")
     for name in ("transformers", "huggingface_hub", "torchao", "bitsandbytes", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    quiet: Callable[[], None] | None = None
-    with contextlib.suppress(ImportError):
-        from transformers.utils import logging as transformers_logging
-
-        quiet = transformers_logging.disable_progress_bar
-    if quiet is not None:
-        quiet()
+    if (loaded := sys.modules.get("transformers.utils.logging")) is not None:
+        loaded.disable_progress_bar()
