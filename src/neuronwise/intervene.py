@@ -18,12 +18,11 @@ from neuronwise.errors import MethodError, PromptError
 from neuronwise.model.blocks import Block, expert_weight, holds
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.interfere import change_activations, change_output
-from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+from neuronwise.neurons import Neuron, Neurons, NeuronSet, as_neurons
 
 if TYPE_CHECKING:
     from neuronwise.model import Model, Run
 
-Neurons = NeuronSet | ScoredNeuron | Neuron | str | Iterable[Neuron | str]
 Change = Callable[[Tensor, Tensor], Tensor]  # (activations (batch, rows, k), units (k,)) → the same shape
 
 
@@ -306,13 +305,8 @@ def _require_positions(positions: Sequence[int] | None) -> None:
 
 
 def _by_layer(model: Model, neurons: Neurons) -> dict[int, list[Neuron]]:
-    if isinstance(neurons, NeuronSet):
-        listed: list[Neuron | str] = list(neurons.neurons)
-    else:
-        alone = neurons.neuron if isinstance(neurons, ScoredNeuron) else neurons
-        listed = [alone] if isinstance(alone, str | Neuron) else list(alone)
     chosen: dict[int, list[Neuron]] = {}
-    for item in dict.fromkeys(Neuron.parse(item) if isinstance(item, str) else item for item in listed):
-        model.require(item)
-        chosen.setdefault(item.layer, []).append(item)
+    for neuron in dict.fromkeys(as_neurons(neurons)):
+        model.require(neuron)
+        chosen.setdefault(neuron.layer, []).append(neuron)
     return chosen

@@ -174,19 +174,16 @@ def decode(
     as_json: JsonOption = False,
 ) -> None:
     """Show the tokens that neurons write."""
-    from neuronwise.neurons import Neuron
+    from neuronwise.neurons import as_neurons
 
-    parsed = [Neuron.parse(address) for address in neurons]
+    parsed = as_neurons(neurons)
     with stdout_kept():
         from neuronwise.read import decode_all
 
         loaded = load_model("builtin" if model is None else model, dtype, device_map)
         tokens = decode_all(loaded, parsed, k, bottom=bottom, through_norm=through_norm)
     if as_json:
-        rows = [
-            {"layer": n.layer, "unit": n.unit, "expert": n.expert, "tokens": row}
-            for n, row in zip(parsed, tokens, strict=True)
-        ]
+        rows = [{**neuron.to_row(), "tokens": row} for neuron, row in zip(parsed, tokens, strict=True)]
         print_json({"schema": "neuronwise.decode/1", "model": loaded.name, "bottom": bottom, "neurons": rows})
     else:
         print_table(

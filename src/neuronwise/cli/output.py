@@ -20,14 +20,14 @@ def print_notes(content: dict[str, Any]) -> None:
 
 
 def print_finding(content: dict[str, Any], out: Path | None) -> None:
-    from neuronwise.neurons import Neuron
+    from neuronwise.neurons import ScoredNeuron
 
     if content["text"]:
         print(content["text"])
     for concept in content["concepts"]:
         rows = [
             [
-                str(Neuron(row["layer"], row["unit"], row["expert"])),
+                str(ScoredNeuron.from_row(row)),
                 f"{row['score']:.3f}",
                 "" if row["activation"] is None else f"{row['activation']:.3f}",
                 token_line(row["tokens"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.model.norms import freeze, looks_like_norm
-from neuronwise.neurons import Neuron
+from neuronwise.neurons import Neuron, Neurons, ScoredNeuron, as_neurons
 from neuronwise.read.extremes import top_tokens
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def decode(
-    model: Model, neuron: Neuron | str, k: int = 10, *, bottom: bool = False, through_norm: bool = False
+    model: Model, neuron: ScoredNeuron | Neuron | str, k: int = 10, *, bottom: bool = False, through_norm: bool = False
 ) -> list[str]:
     """The ``k`` tokens with the largest U·v ([MMN] §3.3); ``bottom``: the smallest.
 
@@ -29,14 +29,14 @@ def decode(
 
 def decode_all(
     model: Model,
-    neurons: Iterable[Neuron | str],
+    neurons: Neurons,
     k: int = 10,
     *,
     bottom: bool = False,
     through_norm: bool = False,
 ) -> list[list[str]]:
     """``decode`` for many neurons, in one product of their value vectors and the unembedding."""
-    parsed = [Neuron.parse(neuron) if isinstance(neuron, str) else neuron for neuron in neurons]
+    parsed = as_neurons(neurons)
     if not parsed:
         return []
     if not 1 <= k <= model.vocabulary_size:

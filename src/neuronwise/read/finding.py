@@ -95,7 +95,7 @@ def find(
         scores.top(top, describe(model, run, target, method, options))
         for scores, target in zip(scored, wanted, strict=True)
     ]
-    tokens = iter(decode_all(model, [neuron for one in sets for neuron in one.neurons]))
+    tokens = iter(decode_all(model, [member for one in sets for member in one]))
     maps, note = _heat(model, run, sets) if heat and run.image is not None else ([None] * len(sets), None)
     offset = len(model.decode_ids(run.output_ids)) - len(model.decode_ids(run.output_ids).lstrip())
     found = []
@@ -133,14 +133,6 @@ def _concept_dict(run: Run, concept: FoundConcept) -> dict[str, Any]:
     if concept.target.note:
         row["note"] = concept.target.note
     row["neurons"] = [
-        {
-            "layer": member.neuron.layer,
-            "unit": member.neuron.unit,
-            "expert": member.neuron.expert,
-            "score": member.score,
-            "activation": member.activation,
-            "tokens": tokens,
-        }
-        for member, tokens in zip(concept.neurons, concept.tokens, strict=True)
+        {**member.to_row(), "tokens": tokens} for member, tokens in zip(concept.neurons, concept.tokens, strict=True)
     ]
     return row

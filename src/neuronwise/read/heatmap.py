@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from neuronwise.errors import MethodError, NeuronwiseError
 from neuronwise.model.grid import Box, ImageGrid, image_grid
 from neuronwise.model.record import Activations
 from neuronwise.model.run import Run
-from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+from neuronwise.neurons import Neuron, Neurons, as_neurons
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -75,9 +75,7 @@ class Heatmap:
             raise NeuronwiseError(f"The heatmap cannot be written to '{Path(path)}': {error}.") from error
 
 
-def heatmap(
-    model: Model, run: Run, neurons: NeuronSet | ScoredNeuron | Iterable[Neuron | str], *, whole: bool = False
-) -> Heatmap:
+def heatmap(model: Model, run: Run, neurons: Neurons, *, whole: bool = False) -> Heatmap:
     """Mean activation of the neurons over the image's tokens ([MMN] §4.2), by one pass that ends at the last of them.
 
     Of a photo that the model cuts into tiles the tiles' heat is joined; ``whole=True`` takes the overview's instead,
@@ -85,18 +83,12 @@ def heatmap(
     elsewhere. Raises ``PromptError`` for a run without an image, or where the model's image tokens have no place in
     the photo.
     """
-    if isinstance(neurons, ScoredNeuron):
-        neurons = [neurons.neuron]
-    if isinstance(neurons, str | Neuron):
-        neurons = [neurons]
     return heatmaps(model, run, [neurons], whole=whole)[0]
 
 
-def heatmaps(
-    model: Model, run: Run, sets: Sequence[NeuronSet | Iterable[Neuron | str]], *, whole: bool = False
-) -> list[Heatmap]:
+def heatmaps(model: Model, run: Run, sets: Sequence[Neurons], *, whole: bool = False) -> list[Heatmap]:
     """Heatmaps of several sets of neurons, all read in one pass."""
-    chosen = [_neurons(one) for one in sets]
+    chosen = [as_neurons(one) for one in sets]
     if not all(chosen):
         raise MethodError("A heatmap needs one neuron or more.")
     grid = image_grid(run, whole=whole)
@@ -107,12 +99,6 @@ def heatmaps(
         stacked = np.stack([each[neuron] for neuron in one])
         results.append(Heatmap(stacked.mean(0), stacked, grid.box, run.image, grid.note))
     return results
-
-
-def _neurons(source: NeuronSet | Iterable[Neuron | str]) -> list[Neuron]:
-    if isinstance(source, NeuronSet):
-        return list(source.neurons)
-    return [Neuron.parse(neuron) if isinstance(neuron, str) else neuron for neuron in source]
 
 
 def _grid_activations(

@@ -84,8 +84,7 @@ class ConceptFinding:
                     "token_id": record["token_id"],
                     "position": None,
                     "neurons": [
-                        {"layer": member.neuron.layer, "unit": member.neuron.unit, "expert": member.neuron.expert,
-                         "score": member.score, "activation": member.activation, "tokens": row}
+                        {**member.to_row(), "tokens": row}
                         for member, row in zip(self.neurons, self.tokens, strict=True)
                     ],
                 }
