@@ -16,6 +16,7 @@ lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks training examples
 	$(BIN)/ruff format --check src tests benchmarks training examples
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
 
 # torch first and alone, in the pinned version: a build without CUDA is taken where pip has one at hand.
 .venv/ready: pyproject.toml constraints.txt
