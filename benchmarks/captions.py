@@ -31,9 +31,9 @@ from coco_captions import (
     repetition,
     spoken_objects,
 )  # fmt: skip
-from neuronwise.data.objects import COCO_CATEGORIES, PERSON, objects_named
+from neuronwise.answers.naming import names, objects_named
+from neuronwise.data.words import COCO_CATEGORIES, PERSON
 from neuronwise.edit import Edit, suppress, swap
-from neuronwise.edit.words import names
 from neuronwise.errors import NeuronwiseError
 from neuronwise.locate import locate
 from neuronwise.locate.together import SHARP, locate_together

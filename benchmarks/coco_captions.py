@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 import neuronwise as nw
-from neuronwise.data.objects import objects_named
-from neuronwise.edit.words import names
+from neuronwise.answers.naming import names, objects_named
 from neuronwise.measure.bootstrap import mean_interval
 
 WORDS = 24  # the most tokens of a caption

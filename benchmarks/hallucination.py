@@ -20,7 +20,7 @@ from typing import Any
 
 import neuronwise as nw
 from coco_captions import Photo, add_line, caption, interval, lines_of, opened, repetition, spoken_objects
-from neuronwise.data.objects import objects_named
+from neuronwise.answers.naming import objects_named
 from neuronwise.edit import suppress_neurons
 from neuronwise.locate import locate
 from neuronwise.locate.together import SHARP, locate_together

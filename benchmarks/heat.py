@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import neuronwise as nw
-from neuronwise.data.objects import objects_named
+from neuronwise.answers.naming import objects_named
 
 METHODS: dict[str, dict[str, Any]] = {
     "contribution": {},

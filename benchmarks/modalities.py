@@ -22,10 +22,10 @@ import neuronwise as nw
 from captions import Case, cases, one_token_names
 from coco_captions import add_line, caption, interval, lines_of, opened
 from neuronwise.answers.modalities import MODALITIES, asked
+from neuronwise.answers.naming import names
 from neuronwise.answers.request import forced
-from neuronwise.data.objects import PERSON
+from neuronwise.data.words import PERSON
 from neuronwise.edit import fine, swap
-from neuronwise.edit.words import names
 
 PROMPT = "The {} in the photo is a kind of"
 KINDS = ("vehicle", "animal", "fruit", "furniture", "tool", "weapon")

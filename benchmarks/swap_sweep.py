@@ -15,8 +15,8 @@ from typing import Any
 import neuronwise as nw
 from captions import Case, cases, one_token_names
 from coco_captions import add_line, caption, interval, kept, lines_of, opened, repetition
+from neuronwise.answers.naming import names
 from neuronwise.edit import swap
-from neuronwise.edit.words import names
 from neuronwise.errors import NeuronwiseError
 
 SETTINGS: dict[str, dict[str, Any]] = {

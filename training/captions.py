@@ -6,8 +6,8 @@ import re
 
 import torch
 
-from neuronwise.data.imagenet import imagenet_parents
-from neuronwise.data.objects import objects_named, objects_pattern
+from imagenet import imagenet_parents
+from neuronwise.answers.naming import mentions, objects_named
 
 PROMPT = "Describe the image in few words."
 OTHER_PROMPTS = ("What is in this image?", "Describe the image.", "What do you see?", "Describe this photo briefly.")
@@ -106,7 +106,7 @@ class Packer:
     def answer(self, text: str) -> tuple[list[int], list[float]]:
         """Return an answer's ids with the end of turn, and the weight of each in the loss: objects weigh more."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)  # type: ignore[operator]
-        spans = [match.span() for match in objects_pattern().finditer(text.lower())]
+        spans = [(mention.start, mention.end) for mention in mentions(text)]
         weights = [
             self.object_weight if any(start < last and first < end for first, last in spans) else 1.0
             for start, end in encoded.offset_mapping

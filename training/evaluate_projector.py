@@ -19,8 +19,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import neuronwise.architectures.efficientnet_lite  # noqa: F401 (registers the vision tower)
 from captions import PROMPT
+from neuronwise.answers.naming import objects_named
 from neuronwise.architectures.builtin import builtin_folder
-from neuronwise.data.objects import objects_named
 from photos import Photo, split_classes, split_coco
 from scores import caption_scores
 

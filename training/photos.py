@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from neuronwise.data.imagenet import names_class
-from neuronwise.data.objects import objects_named
+from imagenet import names_class
+from neuronwise.answers.naming import objects_named
 
 SIDE = 224
 Box = tuple[float, float, float, float]

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from neuronwise.data.objects import PERSON, objects_named
+from neuronwise.answers.naming import objects_named
+from neuronwise.data.words import PERSON
 
 
 def caption_scores(captions: list[str], objects: list[set[str]]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import neuronwise as nw
+from neuronwise.answers.naming import names
 from neuronwise.edit import load_edit, suppress, suppress_neurons
-from neuronwise.edit.words import names
 from neuronwise.errors import MethodError, TargetError
 from neuronwise.locate import locate
 from neuronwise.locate.together import locate_together

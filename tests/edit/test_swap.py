@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from conftest import WORDS
+from neuronwise.answers.naming import names
 from neuronwise.edit import swap
 from neuronwise.edit.swap import READINGS, activations_at, activations_in, narrowing, swap_loss
-from neuronwise.edit.words import names, places_of
+from neuronwise.edit.words import places_of
 from neuronwise.errors import EditError, MethodError, NonFiniteError, TargetError
 from neuronwise.locate import locate
 from neuronwise.locate.together import locate_together

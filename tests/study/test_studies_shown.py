@@ -20,7 +20,7 @@ from neuronwise.study.shown import lacks, object_mask, shows, word_for
         ("Two puppies on a sofa.", "dog", "puppies"),
         ("A hot dog beside a Dog.", "dog", "Dog"),
         ("A man and a woman", "person", "man"),
-        ("A semi-truck, and a tow-truck", "truck", "semi"),
+        ("A semi-truck, and a tow-truck", "truck", "semi-truck"),
         ("The fire hydrant is red", "fire hydrant", "fire hydrant"),
         ("Clouds in the sky", "sky", "sky"),
     ],

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuronwise.answers.naming import names
 from neuronwise.edit.delta import Delta, by_writer, columns_of, place
 from neuronwise.edit.edit import Edit, column_norms
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import made
-from neuronwise.edit.words import Place, Seen, again, names, places_of, runs_of
+from neuronwise.edit.words import Place, Seen, again, places_of, runs_of
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
 from neuronwise.locate.together import SHARP, locate_together
 from neuronwise.model.model import Model

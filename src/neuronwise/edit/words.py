@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -35,19 +33,6 @@ def runs_of(model: Model, seen: Seen) -> list[Run]:
 def again(model: Model, run: Run) -> str:
     """What the model says now to the prompt and photo of a run."""
     return model.run(run.image, run.prompt, max_new_tokens=run.max_new_tokens, chat=run.chat).text
-
-
-@functools.cache
-def _pattern(word: str) -> re.Pattern[str]:
-    from textblob.en.inflect import pluralize, singularize  # here: its lexicon takes a while to load
-
-    forms = {word, singularize(word), pluralize(word)}
-    return re.compile("|".join(rf"(?<!\w){re.escape(form)}(?!\w)" for form in sorted(forms)), re.IGNORECASE)
-
-
-def names(text: str, word: str) -> bool:
-    """Whether a text says a word, in the singular or the plural."""
-    return bool(_pattern(word.strip()).search(text))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from neuronwise.data.objects import COCO_SYNONYMS, objects_named
-from neuronwise.measure.captions import words_of
+from neuronwise.answers.naming import names, objects_named
 from neuronwise.model.concepts import nouns
 
 
@@ -19,14 +18,6 @@ def nouns_of(caption: str) -> frozenset[str]:
     return frozenset(singularize(noun.lower()) for noun in nouns(caption))
 
 
-def names(caption: str, concept: str) -> bool:
-    """Whether a caption names a concept: a COCO category by any of its plain words, any other word by itself."""
-    if concept in COCO_SYNONYMS:
-        return concept in objects_named(caption)
-    text = f" {words_of(caption)} "
-    return f" {words_of(concept)} " in text or concept.lower() in nouns_of(caption)
-
-
 def suppressed(before: str, after: str, concept: str) -> bool | None:
     """Whether a concept that was named is no longer; None when it was not named before ([2S] §6)."""
     return None if not names(before, concept) else not names(after, concept)
@@ -34,12 +25,8 @@ def suppressed(before: str, after: str, concept: str) -> bool | None:
 
 def retained(before: str, after: str, concept: str) -> float | None:
     """The share of the other nouns before that are still there; None when there were none ([2S] §6)."""
-    others = {noun for noun in nouns_of(before) if not _is(noun, concept)}
+    others = {noun for noun in nouns_of(before) if not names(noun, concept)}
     return len(others & nouns_of(after)) / len(others) if others else None
-
-
-def _is(noun: str, concept: str) -> bool:
-    return noun == concept.lower() or (concept in COCO_SYNONYMS and concept in objects_named(noun))
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from typing import Any
 from PIL import Image
 
 from neuronwise.answers.generate import generate
-from neuronwise.data.objects import COCO_CATEGORIES
+from neuronwise.answers.naming import names
 from neuronwise.data.photos import Captioned, Photos
+from neuronwise.data.words import COCO_CATEGORIES
 from neuronwise.errors import ImageError, NothingToStudy, StudyError
 from neuronwise.files import Lines
 from neuronwise.images.masks import Mask
-from neuronwise.measure.nouns import names
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.study.before import Progress, silent

@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from neuronwise.data.objects import objects_named
+from neuronwise.answers.naming import names, objects_named
 from neuronwise.data.photos import Captioned
 from neuronwise.measure.captions import caption_scores, words_of
-from neuronwise.measure.nouns import hallucination, names, retained, suppressed
+from neuronwise.measure.nouns import hallucination, retained, suppressed
 from neuronwise.measure.semantic import bert_score, clip_scorer, embedder, mover_score
 
 

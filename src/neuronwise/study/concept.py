@@ -10,12 +10,12 @@ from typing import Any
 from PIL import Image
 from pydantic import ValidationError
 
+from neuronwise.answers.naming import names
 from neuronwise.data.photos import Captioned, Photos
 from neuronwise.errors import MethodError
 from neuronwise.images import open_image
 from neuronwise.images.masks import Mask
 from neuronwise.locate import TWO_STAGE, describe
-from neuronwise.measure.nouns import names
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from neuronwise.answers.naming import names
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import ImageError, PromptError
 from neuronwise.intervene import perturb, shuffle_image_tokens
-from neuronwise.measure.nouns import names
 from neuronwise.measure.properties import (
     heat_fit,
     noise_effects,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuronwise.data.objects import COCO_SYNONYMS, objects_named, objects_pattern
+from neuronwise.answers.naming import mentions, names
 from neuronwise.data.photos import Captioned
+from neuronwise.data.words import COCO_SYNONYMS
 from neuronwise.errors import ImageError
 from neuronwise.images import open_image
 from neuronwise.images.masks import Mask, coco_mask, merged
-from neuronwise.measure.nouns import names
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,8 @@ class Shown:
 
 
 def word_for(caption: str, concept: str) -> str:
-    """The first word or phrase of a caption that names a concept; the concept itself where it is no COCO category."""
-    if concept in COCO_SYNONYMS:
-        for match in objects_pattern().finditer(caption.lower().replace("-", " ")):
-            if concept in objects_named(match.group()):
-                return caption[match.start() : match.end()]
-    return concept
+    """The first word or phrase of a caption that names a concept, as it is written there; else the concept itself."""
+    return next((mention.text for mention in mentions(caption, concept)), concept)
 
 
 def shows(photo: Captioned, concept: str) -> bool:
