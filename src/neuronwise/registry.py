@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from neuronwise.errors import NeuronwiseError
@@ -13,7 +12,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A mapping from names to objects that are imported when they are first asked for.
+    """A mapping from names to objects, each of which is imported when it is first asked for.
 
     >>> METHODS: Registry[Method] = Registry(
     ...     "method", {"contribution": "neuronwise.locate.contribution:METHOD"}, group="neuronwise.methods"
@@ -21,8 +20,8 @@ class Registry(Mapping[str, T], Generic[T]):
     >>> METHODS["contribution"]
 
     ``entries`` maps a name to "module:attribute". ``group`` is the entry-point group in which other packages name
-    theirs. ``noun`` and ``plural`` are what error messages call the things; ``error`` is the error that an unknown
-    name raises, listing the known ones. A name that is given twice is refused, with both of its givers.
+    theirs. ``noun`` and ``plural`` are what error messages call the things. ``error`` is raised for an unknown name,
+    listing the known ones, for a name that is given twice, naming both givers, and for what cannot be imported.
     """
 
     def __init__(
@@ -38,56 +37,72 @@ class Registry(Mapping[str, T], Generic[T]):
         self.plural = plural or f"{noun}s"
         self.group = group
         self._error = error
-        self._targets = dict(entries)
+        self._entries = {name: EntryPoint(name, value, group or "") for name, value in entries.items()}
         self._objects: dict[str, T] = {}
         self._searched = group is None
 
     def add(self, name: str, thing: T) -> None:
         """Add an object under a new name, for this process; raises the registry's error for a name that is taken."""
         if name in self._known():
-            raise self._error(f"There is a {self.noun} {name!r} already ({self._known()[name]}); choose another name.")
-        self._targets[name] = f"{type(thing).__module__}:{type(thing).__qualname__}"
+            giver = _giver(self._known()[name])
+            raise self._error(f"There is already a {self.noun} {name!r}, from {giver}; choose another name.")
+        value = f"{getattr(thing, '__module__', '__main__')}:{getattr(thing, '__qualname__', name)}"
+        self._entries[name] = EntryPoint(name, value, self.group or "")
         self._objects[name] = thing
 
     def remove(self, name: str) -> None:
-        """Take out what ``add`` put in."""
-        self._known().pop(name)
+        """Take out what ``add`` put in; raises the registry's error for an unknown name."""
+        self._entry(name)
+        del self._entries[name]
         self._objects.pop(name, None)
 
     def __getitem__(self, name: str) -> T:
+        """The object of a name, imported now if it has not been."""
         if name not in self._objects:
-            self._objects[name] = self._opened(name)
+            entry = self._entry(name)
+            try:
+                self._objects[name] = entry.load()
+            except NeuronwiseError:
+                raise
+            except Exception as error:  # whatever a module of another package does when it is imported
+                why = str(error) or type(error).__name__
+                giver = _giver(entry)
+                raise self._error(f"The {self.noun} {name!r} from {giver} cannot be imported: {why}.") from error
         return self._objects[name]
 
     def __iter__(self) -> Iterator[str]:
+        """The names, imported or not: the own ones in the order of the table, then those of other packages."""
         return iter(self._known())
 
     def __len__(self) -> int:
         return len(self._known())
 
     def __contains__(self, name: object) -> bool:
+        """Whether the name is known; imports nothing."""
         return name in self._known()
 
-    def _opened(self, name: str) -> T:
+    def _entry(self, name: str) -> EntryPoint:
         known = self._known()
         if name not in known:
             raise self._error(f"There is no {self.noun} {name!r}; the {self.plural} are {', '.join(known)}.")
-        module, _, attribute = known[name].partition(":")
-        try:
-            thing: T = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise self._error(f"The {self.noun} {name!r} ({known[name]}) cannot be imported: {error}.") from error
-        return thing
+        return known[name]
 
-    def _known(self) -> dict[str, str]:
-        """Names and where they come from, those of other packages included; these are looked up once."""
+    def _known(self) -> dict[str, EntryPoint]:
+        """The names with what they import, those of other packages included; these are looked up once."""
         if not self._searched:
-            for found in entry_points(group=self.group or ""):
-                if found.name in self._targets and self._targets[found.name] != found.value:
+            known = dict(self._entries)
+            for found in sorted(entry_points(group=self.group or ""), key=lambda entry: entry.name):
+                before = known.setdefault(found.name, found)
+                if before.value != found.value:
                     raise self._error(
-                        f"The {self.noun} {found.name!r} is given twice: by {self._targets[found.name]} and by "
-                        f"{found.value}; uninstall one of these packages."
+                        f"The {self.noun} {found.name!r} is given twice, by {_giver(before)} and by {_giver(found)}; "
+                        f"uninstall one of these packages."
                     )
-                self._targets[found.name] = found.value
+            self._entries = known
             self._searched = True
-        return self._targets
+        return self._entries
+
+
+def _giver(entry: EntryPoint) -> str:
+    """Who gives an entry: "the package vendor (vendor.methods:METHOD)"."""
+    return f"the package {entry.dist.name} ({entry.value})" if entry.dist is not None else entry.value

@@ -1,9 +1,5 @@
 """Models: loading them, their feed-forward blocks as neurons, and recorded runs."""
 
-from neuronwise.model.blocks import Block
-from neuronwise.model.concepts import Concept, Occurrence
-from neuronwise.model.load import load
-from neuronwise.model.model import Model
-from neuronwise.model.run import Run, Target
+from neuronwise.lazy import face
 
-__all__ = ["Block", "Concept", "Model", "Occurrence", "Run", "Target", "load"]
+face(__name__)
