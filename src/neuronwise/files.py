@@ -11,10 +11,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from neuronwise._version import __version__
 from neuronwise.errors import NeuronwiseError, StudyError
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+Raises: TypeAlias = "Callable[[str], NeuronwiseError]"  # the error class that takes the sentence
 
 
 def versions() -> dict[str, str]:
@@ -33,43 +36,60 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def whole_file(
-    path: str | os.PathLike[str], error: Callable[[str], NeuronwiseError] = NeuronwiseError
-) -> Iterator[Path]:
+def _writing(path: PathLike, error: Raises) -> Iterator[None]:
+    """What the file system refuses in the body, as ``error`` with one sentence; safetensors' own error included."""
+    try:
+        yield
+    except Exception as problem:
+        if not isinstance(problem, OSError) and type(problem).__name__ != "SafetensorError":
+            raise
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"'{os.fspath(path)}' cannot be written: {reason}.") from problem
+
+
+@contextlib.contextmanager
+def whole_file(path: PathLike, error: Raises = NeuronwiseError) -> Iterator[Path]:
     """Yield a neighboring temporary path to write to; it takes the place of ``path`` when the body ends well.
 
     >>> with whole_file("heat.png") as temporary:
     ...     image.save(temporary, format="PNG")
 
-    Raises ``error`` with a sentence where the disk refuses.
+    The folder has to exist (``make_folder``). Raises ``error`` with a sentence where the disk refuses.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as problem:
-        raise error(f"'{path}' cannot be written: {problem.strerror or problem}.") from problem
+        with _writing(path, error):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(
-    path: str | os.PathLike[str], text: str, error: Callable[[str], NeuronwiseError] = NeuronwiseError
-) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
+def write_bytes(path: PathLike, content: bytes, error: Raises = NeuronwiseError) -> None:
+    """Write a file whole or not at all."""
     with whole_file(path, error) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
-def write_json(
-    path: str | os.PathLike[str], content: object, error: Callable[[str], NeuronwiseError] = NeuronwiseError
-) -> None:
+def write_text(path: PathLike, text: str, error: Raises = NeuronwiseError) -> None:
+    """Write a text file in UTF-8, whole or not at all; half a surrogate pair is written as its escape, as in JSON."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"), error)
+
+
+def write_json(path: PathLike, content: object, error: Raises = NeuronwiseError) -> None:
     """Write JSON, whole or not at all; raises ``ValueError`` for numbers that are not finite."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), error)
 
 
-def require_free(directory: str | os.PathLike[str], error: Callable[[str], NeuronwiseError] = NeuronwiseError) -> Path:
+def make_folder(path: PathLike, error: Raises = NeuronwiseError) -> Path:
+    """Make a folder and those above it unless they exist; raises ``error`` where the disk refuses."""
+    with _writing(path, error):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
+
+
+def require_free(directory: PathLike, error: Raises = NeuronwiseError) -> Path:
     """The folder that ``directory`` names, links followed; raises ``error`` unless it is new or empty."""
     folder = Path(directory).expanduser().resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -77,52 +97,52 @@ def require_free(directory: str | os.PathLike[str], error: Callable[[str], Neuro
     return folder
 
 
-def write_folder(
-    directory: str | os.PathLike[str],
-    write: Callable[[Path], None],
-    error: Callable[[str], NeuronwiseError] = NeuronwiseError,
-) -> None:
+def write_folder(directory: PathLike, write: Callable[[Path], None], error: Raises = NeuronwiseError) -> None:
     """Fill a folder through a neighboring temporary one, so that no half-written one is ever seen."""
     folder = require_free(directory, error)
-    made = next((path for path in reversed((folder, *folder.parents)) if not path.exists()), None)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    done = False
-    try:
+    with new_folders(folder.parent), _writing(directory, error):
         temporary.mkdir(parents=True)
-        write(temporary)
-        if folder.exists():  # the folder itself stays: it may be a mount, or where someone is
-            for part in temporary.iterdir():
-                part.rename(folder / part.name)
-        else:
-            temporary.rename(folder)
-        done = True
-    except OSError as problem:
-        raise error(f"'{directory}' cannot be written: {problem.strerror or problem}.") from problem
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not done and made is not None:
-            for parent in (folder, *folder.parents):
-                if parent.is_dir() and not any(parent.iterdir()) and parent.is_relative_to(made):
-                    parent.rmdir()  # made by this call alone
+        try:
+            write(temporary)
+            if folder.exists():  # the folder itself stays: it may be a mount, or where someone is
+                for part in temporary.iterdir():
+                    part.rename(folder / part.name)
+            else:
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folders(folder: Path) -> Iterator[None]:
+    """When the body raises, remove ``folder`` and those above it that it made, as far as they are empty."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):  # not made at all, or something is in it
+                path.rmdir()
+        raise
 
 
 class Lines:
     """JSON lines: the rows of ``path``; ``append`` adds one for good. Opened by one process at a time.
 
-    A last line that a kill left torn is cut off at opening. Raises ``StudyError`` for a file that is damaged elsewhere,
-    in use by another process, or not writable.
+    A last line that was cut off when a process was killed is removed at opening. Raises ``error`` for a file that is
+    damaged elsewhere, in use by another process, or not writable.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
+    def __init__(self, path: Path, error: Raises = StudyError) -> None:
+        self.path, self._error = path, error
+        with _writing(path, error):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise StudyError(f"'{path}' cannot be written: {error.strerror}.") from error
         try:
-            _lock(self._file, path)
+            if not lock(self._file):
+                raise error(f"'{path}' is being written by another run; wait for it or name another folder.")
             content = path.read_bytes()
-            self.rows, size = parsed(content, path)
+            self.rows, size = parsed(content, path, error)
             if size < len(content):
                 os.ftruncate(self._file, size)
         except BaseException:
@@ -138,15 +158,14 @@ class Lines:
             while written < len(line):
                 written += os.write(self._file, line[written:])
             os.fsync(self._file)
-        except OSError as error:
+        except BaseException as problem:
             os.ftruncate(self._file, size)
-            raise StudyError(
-                f"'{self.path}' cannot be written: {error.strerror}. What is finished stays; make room and run the "
+            if not isinstance(problem, OSError):
+                raise
+            raise self._error(
+                f"'{self.path}' cannot be written: {problem.strerror}. What is finished stays; make room and run the "
                 "same command again."
-            ) from error
-        except BaseException:
-            os.ftruncate(self._file, size)
-            raise
+            ) from problem
         self.rows.append(dict(row))
 
     def close(self) -> None:
@@ -161,8 +180,8 @@ class Lines:
         self.close()
 
 
-def parsed(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a file and its length in bytes without a torn last line."""
+def parsed(content: bytes, path: Path, error: Raises = StudyError) -> tuple[list[dict[str, Any]], int]:
+    """The rows of JSON lines, and the length in bytes without a torn last line."""
     rows: list[dict[str, Any]] = []
     size = 0
     lines = content.split(b"\n")
@@ -171,23 +190,23 @@ def parsed(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("a row is an object")
-        except ValueError as error:
+        except ValueError as problem:
             if number == len(lines) - 1:
                 break  # a line end that reached the disk before its line
-            raise StudyError(
-                f"Line {number} of '{path}' is damaged; put the file right or name a new folder."
-            ) from error
+            raise error(f"Line {number} of '{path}' is damaged; repair the file or name a new folder.") from problem
         rows.append(row)
         size += len(line) + 1
     return rows, size
 
 
-def _lock(file: int, path: Path) -> None:
+def lock(file: int) -> bool:
+    """Lock an open file until it is closed; False where another process holds it. Without locks (Windows): True."""
     try:
         import fcntl
-    except ImportError:  # a system without it: the user keeps runs apart
-        return
+    except ImportError:
+        return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise StudyError(f"'{path}' is being written by another run; wait for it or name another folder.") from error
+    except OSError:
+        return False
+    return True

@@ -121,7 +121,7 @@ from neuronwise.architectures.convert import open_weights, write
 from architectures.test_convert import SHARD, plan_of
 kept, save = [], writing._to_disk
 def dies(path):
-    if path.name.startswith("model-00003") : os.kill(os.getpid(), signal.SIGKILL)
+    if path.name.startswith(".model-00003"): os.kill(os.getpid(), signal.SIGKILL)
     save(path)
 writing._to_disk = dies
 write(plan_of(open_weights(sys.argv[1])), sys.argv[2], shard_bytes=SHARD)
@@ -136,8 +136,8 @@ def test_a_killed_conversion_goes_on_after_its_last_whole_shard(
     done = subprocess.run([sys.executable, "-c", KILLED, source, out, here], timeout=300, check=False)
     assert done.returncode == -9
     assert not out.exists()
-    (in_hand,) = partial.glob("*.safetensors.part")
-    assert in_hand.name.startswith("model-00003-")
+    (in_hand,) = partial.glob("*.safetensors.*.partial")
+    assert in_hand.name.startswith(".model-00003-")
     damaged, whole = sorted(partial.glob("*.safetensors"))
     before = whole.stat().st_mtime_ns
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from neuronwise.errors import ImageError
+from neuronwise.files import make_folder, whole_file
 from neuronwise.images.masks import Mask, checked
 from neuronwise.images.open import open_image
 
@@ -58,10 +59,9 @@ class Inpainter:
         filled = np.where(mask[..., None], self._fill(pixels, mask), pixels).astype(np.uint8)
         result = Image.fromarray(filled)
         if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
-            result.save(partial, format="PNG")
-            partial.replace(kept)
+            make_folder(kept.parent, ImageError)
+            with whole_file(kept, ImageError) as temporary:
+                result.save(temporary, format="PNG")
         return result
 
     def digest(self, image: Image.Image, mask: Mask) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import os
 from pathlib import Path
 
 from neuronwise.errors import NeuronwiseError
+from neuronwise.files import write_text
 from neuronwise.measure import Mean
 from neuronwise.report.figures import described, ordered
 from neuronwise.study import Evaluation
@@ -38,15 +38,7 @@ def write_summary(evaluation: Evaluation) -> Path:
     if evaluation.folder is None:
         raise NeuronwiseError("This evaluation has no folder; give evaluate(..., out=DIR) one.")
     for name, text in (("summary.md", markdown(evaluation)), ("summary.html", page(evaluation))):
-        path = evaluation.folder / name
-        temporary = path.with_name(f".{name}.{os.getpid()}.partial")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise NeuronwiseError(f"'{path}' cannot be written: {error.strerror}.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(evaluation.folder / name, text)
     return evaluation.folder / "summary.md"
 
 

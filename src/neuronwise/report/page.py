@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from neuronwise.errors import NeuronwiseError, NonFiniteError
+from neuronwise.errors import NonFiniteError
+from neuronwise.files import make_folder, write_bytes
 
 LONGEST_SIDE = 1280
 SCRIPTS = ("tokens.js", "heat.js", "layers.js", "neurons.js", "page.js")  # one scope, joined in this order
@@ -150,14 +151,6 @@ def _bytes(cells: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
 
 
 def _write(directory: Path, page: str) -> Path:
-    path = directory / "index.html"
-    temporary = directory / f".{path.name}.{os.getpid()}.partial"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(page.encode("utf-8", errors="replace"))
-        temporary.replace(path)
-    except OSError as error:
-        raise NeuronwiseError(f"'{path}' cannot be written: {error.strerror}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = make_folder(directory) / "index.html"
+    write_bytes(path, page.encode("utf-8", errors="replace"))
     return path

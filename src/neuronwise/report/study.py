@@ -9,7 +9,8 @@ from types import ModuleType
 
 from neuronwise.drawing.style import Figure, rendered
 from neuronwise.drawing.tables import Table, csv_text, latex, markdown
-from neuronwise.errors import NeuronwiseError, StudyError
+from neuronwise.errors import StudyError
+from neuronwise.files import make_folder, write_bytes
 from neuronwise.report import (
     study_localization,
     study_properties,
@@ -73,13 +74,6 @@ def whole_markdown(study: Study, tables: list[Table], figures: list[Figure]) -> 
 
 
 def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise NeuronwiseError(f"'{path}' cannot be written: {error.strerror}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    make_folder(path.parent)
+    write_bytes(path, content)
     return path

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError
-from neuronwise.files import Lines, parsed, versions, write_json
+from neuronwise.files import Lines, parsed, versions, whole_file, write_json
 
 MANIFEST, BEFORE, CASES, TABLE = "manifest.json", "before.jsonl", "cases.jsonl", "cases.parquet"
 
@@ -56,14 +56,8 @@ class Store:
         rows = list(rows)
         names = dict.fromkeys(name for row in rows for name in row)
         table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
-        temporary = self.folder / f".{TABLE}.{os.getpid()}.partial"
-        try:
+        with whole_file(self.folder / TABLE, StudyError) as temporary:
             pyarrow.parquet.write_table(table, temporary)
-            temporary.replace(self.folder / TABLE)
-        except OSError as error:
-            raise StudyError(f"'{self.folder / TABLE}' cannot be written: {error.strerror or error}.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def close(self) -> None:
         self.before.close()

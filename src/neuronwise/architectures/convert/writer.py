@@ -22,7 +22,7 @@ from neuronwise._version import __version__
 from neuronwise.architectures.convert.plan import Output, Plan, outputs
 from neuronwise.architectures.convert.verify import verify
 from neuronwise.errors import ModelError, NeuronwiseError, NonFiniteError
-from neuronwise.files import sha256
+from neuronwise.files import lock, new_folders, require_free, sha256, whole_file
 
 SHARD_BYTES = 2 * 1024**3  # also the most that is held in memory at a time, beside one tensor
 LEDGER = "conversion.json"
@@ -44,41 +44,36 @@ def write(
     is written), a folder that is in use or cannot be written, and a result that does not open;
     ``NonFiniteError`` for NaN or infinity in a tensor, also where a smaller dtype makes one of it.
     """
-    folder = Path(out).expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ModelError(f"'{out}' is there already; name a new folder.")
+    folder = require_free(out, ModelError)
     planned = outputs(plan, dtype)
     shards = _shards(planned, shard_bytes)
     total = sum(output.bytes for output in planned)
     work = folder.with_name(f".{folder.name}.partial")
     partial = work / "made"
-    new = next((path for path in reversed((work, *work.parents)) if not path.exists()), None)
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with _locked(work, out):
-            ledger = _Ledger(work, partial, _fingerprint(plan, shards))
-            resumed = len(ledger.done)
-            _require_space(partial, total - ledger.bytes(), out)
-            done = 0
-            for name, content in shards.items():
-                if name not in ledger.done:
-                    ledger.finish(name, _write_shard(partial, name, content))
-                done += sum(output.bytes for output in content)
-                if progress is not None:
-                    progress(done, total)
-            _write_companions(plan, partial, planned, shards, total, dtype)
-            verify(plan, partial, planned)
-            os.replace(partial, folder)
-            shutil.rmtree(work)
-    except OSError as error:
-        raise ModelError(
-            f"'{out}' cannot be written: {error.strerror or error}; the same command goes on where it stopped."
-        ) from error
-    except NeuronwiseError as error:
-        if not isinstance(error, _Wait):
-            shutil.rmtree(work, ignore_errors=True)
-            _forget(work.parent, new)
-        raise
+    with new_folders(work.parent):
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            with _locked(work, out):
+                ledger = _Ledger(work, partial, _fingerprint(plan, shards))
+                resumed = len(ledger.done)
+                _require_space(partial, total - ledger.bytes(), out)
+                done = 0
+                for name, content in shards.items():
+                    if name not in ledger.done:
+                        ledger.finish(name, _write_shard(partial, name, content))
+                    done += sum(output.bytes for output in content)
+                    if progress is not None:
+                        progress(done, total)
+                _write_companions(plan, partial, planned, shards, total, dtype)
+                verify(plan, partial, planned)
+                os.replace(partial, folder)
+                shutil.rmtree(work)
+        except OSError as error:
+            raise _stopped(f"'{out}' cannot be written: {error.strerror or error}.") from error
+        except NeuronwiseError as error:
+            if not isinstance(error, _Wait):
+                shutil.rmtree(work, ignore_errors=True)
+            raise
     return {
         "converter": plan.converter,
         "variant": plan.variant,
@@ -122,12 +117,11 @@ def _write_shard(partial: Path, name: str, content: list[Output]) -> str:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise NonFiniteError(f"The tensor {output.name} is not finite in {output.dtype}; nothing was written.")
         tensors[output.name] = tensor.clone(memory_format=torch.contiguous_format)
-    new = partial / f"{name}.part"
-    save_file(tensors, new, metadata={"format": "pt"})
-    del tensors
-    digest = sha256(new)
-    _to_disk(new)
-    os.replace(new, partial / name)
+    with whole_file(partial / name, _stopped) as new:
+        save_file(tensors, new, metadata={"format": "pt"})
+        del tensors
+        digest = sha256(new)
+        _to_disk(new)
     return digest
 
 
@@ -158,10 +152,9 @@ class _Ledger:
         self._save()
 
     def _save(self) -> None:
-        new = self.file.with_suffix(".new")
-        new.write_text(json.dumps({"fingerprint": self.fingerprint, "shards": self.done}), encoding="utf-8")
-        _to_disk(new)
-        os.replace(new, self.file)
+        with whole_file(self.file, _stopped) as new:
+            new.write_text(json.dumps({"fingerprint": self.fingerprint, "shards": self.done}), encoding="utf-8")
+            _to_disk(new)
 
 
 def _fingerprint(plan: Plan, shards: dict[str, list[Output]]) -> str:
@@ -199,28 +192,19 @@ def _write_companions(
 
 
 class _Wait(ModelError):
-    """The conversion cannot go on now; what is finished stays."""
+    """The conversion cannot continue now; what is finished stays."""
+
+
+def _stopped(sentence: str) -> _Wait:
+    return _Wait(f"{sentence.removesuffix('.')}; run the same command again to continue.")
 
 
 @contextlib.contextmanager
 def _locked(work: Path, out: object) -> Iterator[None]:
     with (work / "lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on Windows
-            pass
-        except OSError as error:
-            raise _Wait(f"'{out}' is being written by another conversion.") from error
+        if not lock(file.fileno()):
+            raise _Wait(f"'{out}' is being written by another conversion.")
         yield
-
-
-def _forget(folder: Path, new: Path | None) -> None:
-    """Remove the empty folders, up to ``new``, that this conversion alone has made."""
-    while new is not None and folder.is_relative_to(new) and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
 
 
 def _require_space(partial: Path, needed: int, out: object) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuronwise._version import __version__
 from neuronwise.data.texts import read_texts
 from neuronwise.edit.memory.keys import critical_layers, writer_in
 from neuronwise.edit.memory.passages import Batch, Passage, batched, require_text
 from neuronwise.edit.memory.statistics import ABOUT, SCHEMA, SUMS, Statistics, fingerprint
 from neuronwise.errors import EditError, NeuronwiseError, NonFiniteError
+from neuronwise.files import make_folder, versions, whole_file, write_json
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
 
@@ -93,9 +93,9 @@ def gather_statistics(
     state.save(folder)
     about = {
         "schema": SCHEMA, "model": model.name, "text": source, "digest": state.digest, "tokens": state.tokens,
-        **settings, "versions": {"neuronwise": __version__, "torch": torch.__version__},
+        **settings, "versions": versions(),
     }  # fmt: skip
-    _replace(folder / ABOUT, lambda new: new.write_text(json.dumps(about, indent=1, ensure_ascii=False)))
+    write_json(folder / ABOUT, about, EditError)
     return Statistics(folder)
 
 
@@ -136,29 +136,14 @@ class _State:
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            kept = {
-                "settings": self.settings, "tokens": self.tokens, "batches": self.batches, "digest": self.digest,
-            }  # fmt: skip
-            tensors = {f"layer.{layer}": total.cpu() for layer, total in self.sums.items()}
-            metadata = {"format": "pt", "state": json.dumps(kept)}
-            _replace(folder / SUMS, lambda new: save_file({**tensors, "fingerprint": self.fingerprint}, new, metadata))
-        except OSError as error:
-            raise EditError(f"'{folder}' cannot be written: {error.strerror or error}.") from error
+        kept = {"settings": self.settings, "tokens": self.tokens, "batches": self.batches, "digest": self.digest}
+        tensors = {f"layer.{layer}": total.cpu() for layer, total in self.sums.items()}
+        with whole_file(make_folder(folder, EditError) / SUMS, EditError) as new:
+            save_file({**tensors, "fingerprint": self.fingerprint}, new, {"format": "pt", "state": json.dumps(kept)})
 
 
 def _strange(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    new = path.with_name(f".{path.name}.partial")
-    try:
-        write(new)
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _require_room(model: Model, layers: Sequence[int], folder: Path) -> None:
