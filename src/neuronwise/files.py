@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -57,13 +58,18 @@ def whole_file(path: PathLike, error: Raises = NeuronwiseError) -> Iterator[Path
     The folder has to exist (``make_folder``). Raises ``error`` with a sentence where the disk refuses.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = _beside(path)
     try:
         with _writing(path, error):
             yield temporary
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name beside ``path`` that no other process or thread uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
 
 
 def write_bytes(path: PathLike, content: bytes, error: Raises = NeuronwiseError) -> None:
@@ -100,12 +106,13 @@ def require_free(directory: PathLike, error: Raises = NeuronwiseError) -> Path:
 def write_folder(directory: PathLike, write: Callable[[Path], None], error: Raises = NeuronwiseError) -> None:
     """Fill a folder through a neighboring temporary one, so that no half-written one is ever seen."""
     folder = require_free(directory, error)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    temporary = _beside(folder)
     with new_folders(folder.parent), _writing(directory, error):
         temporary.mkdir(parents=True)
         try:
             write(temporary)
             if folder.exists():  # the folder itself stays: it may be a mount, or where someone is
+                require_free(directory, error)  # unless another process has filled it meanwhile
                 for part in temporary.iterdir():
                     part.rename(folder / part.name)
             else:

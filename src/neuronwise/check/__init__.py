@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from PIL import Image
 
-from neuronwise._version import __version__
 from neuronwise.check.changes import adapter, edit, saved, suppression
 from neuronwise.check.kept import State, placement, untouched
 from neuronwise.check.passes import activations, generation, logits
@@ -32,6 +30,7 @@ from neuronwise.check.result import (
 from neuronwise.check.scores import contribution, gradient, shares
 from neuronwise.check.subject import Subject, subject_of
 from neuronwise.errors import ModelError
+from neuronwise.files import versions
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Prompted
 
@@ -106,8 +105,6 @@ def _result(name: str, title: str, check: Callable[[], Measured]) -> Result:
 
 
 def _record(about: Subject) -> dict[str, Any]:
-    import transformers
-
     image = about.run.image
     return {
         "architecture": type(about.model.module).__name__,
@@ -119,10 +116,8 @@ def _record(about: Subject) -> dict[str, Any]:
         "tokens": len(about.run.output_ids),
         "neurons": [str(neuron) for neuron in about.neurons],
         "seed": about.seed,
-        "versions": {
-            "neuronwise": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
-        },
-    }  # fmt: skip
+        "versions": versions(),
+    }
 
 
 def require_image(model: Model, image: Any) -> None:
