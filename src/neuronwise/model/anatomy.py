@@ -8,13 +8,18 @@ weights; ``neuronwise.model.check`` then proves the finding by numbers on the re
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
 from neuronwise.errors import ModelError
+from neuronwise.model.blocks import Block
+from neuronwise.model.weights import linear_shape, lora_factors
+from neuronwise.model.writers import Experts, Writer
 
 # Modules whose output at one position depends on other positions: their projections are no feed-forward neurons.
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
@@ -26,42 +31,9 @@ _DOWN = re.compile(r"down|fc2|fc_out|c_proj|4h_to_h|^wo$|^w2$|lin2|output|linear
 _NOT_TEXT = re.compile(r"vision|visual|image|audio|speech|codec|vq|depth_decoder|vit|qformer|perceiver", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Dense:
-    """A dense writer: a linear module (nn.Linear, Conv1D or a quantized linear) from width f to hidden size d."""
-
-    path: str
-    module: nn.Module = field(repr=False)
-    width: int
-    hidden_size: int
-
-
-@dataclass(frozen=True)
-class Routed:
-    """Routed experts: one parameter for all (``parameter``), or a container with one linear writer for each expert."""
-
-    path: str
-    module: nn.Module = field(repr=False)
-    experts: int
-    width: int
-    hidden_size: int
-    parameter: str | None = None
-    transposed: bool = False  # the parameter is (E, f, d) instead of (E, d, f)
-    linears: tuple[nn.Module, ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True)
-class LayerParts:
-    """One decoder layer and its feed-forward writers, in the order of their definition."""
-
-    path: str
-    module: nn.Module = field(repr=False)
-    dense: tuple[Dense, ...]
-    routed: tuple[Routed, ...]
-
-    @property
-    def width(self) -> int:
-        return sum(writer.width for writer in self.dense)
+# The old names, until nothing asks for them any more.
+Dense = Writer
+Routed = Experts
 
 
 @dataclass(frozen=True)
@@ -70,11 +42,11 @@ class Anatomy:
 
     decoder_path: str
     hidden_size: int
-    layers: tuple[LayerParts, ...]
+    layers: tuple[Block, ...]
 
     @property
     def num_neurons(self) -> int:
-        return sum(p.width + sum(r.experts * r.width for r in p.routed) for p in self.layers)
+        return sum(writer.width for parts in self.layers for writer in parts.writers)
 
 
 def dissect(module: nn.Module) -> Anatomy:
@@ -85,14 +57,13 @@ def dissect(module: nn.Module) -> Anatomy:
     prefix = ".".join(part for part in (decoder_path, stack_path) if part)
     layers = []
     for number, layer in enumerate(stack):
-        dense, routed = _writers(layer, hidden_size)
-        layers.append(LayerParts(f"{prefix}.{number}", layer, dense, routed))
+        layers.append(_parts(number, f"{prefix}.{number}", layer, hidden_size))
     if any(_packed(part) for part in stack.modules()):
         raise ModelError(
             f"The experts of {type(module).__name__} are packed in MXFP4, so single neurons cannot be read; load it "
             "with quantization_config=transformers.Mxfp4Config(dequantize=True)."
         )
-    if not any(parts.dense or parts.routed for parts in layers):
+    if not any(parts.writers for parts in layers):
         mixers = sorted({type(m).__name__ for m in stack.modules() if _mixes_tokens(m)})
         what = f" (its layers hold {', '.join(mixers[:3])})" if mixers else ""
         raise ModelError(
@@ -107,15 +78,6 @@ def holds_feed_forward_parts(module: nn.Module) -> bool:
     return any(
         _FEED_FORWARD.search(type(part).__name__) for name, part in module.named_modules() if not _NOT_TEXT.search(name)
     )
-
-
-def linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of a linear-like module: nn.Linear and its quantized kin, or Conv1D; None for anything else."""
-    if hasattr(module, "nx") and hasattr(module, "nf"):  # transformers' Conv1D
-        return int(module.nx), int(module.nf)  # type: ignore[arg-type]
-    if hasattr(module, "in_features") and hasattr(module, "out_features") and hasattr(module, "weight"):
-        return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
-    return None
 
 
 def _decoder(module: nn.Module) -> tuple[str, nn.Module]:
@@ -194,9 +156,80 @@ def _hidden_size(*owners: nn.Module) -> int:
     raise ModelError(f"The hidden size of {type(owners[-1]).__name__} cannot be read from its configuration.")
 
 
-def _writers(layer: nn.Module, hidden_size: int) -> tuple[tuple[Dense, ...], tuple[Routed, ...]]:
-    linears: list[tuple[str, nn.Module, int, int]] = []
-    routed: list[Routed] = []
+def _parts(number: int, path: str, layer: nn.Module, hidden_size: int) -> Block:
+    """Number what ``_found`` finds: units over the dense writers, experts over all that are routed."""
+    dense, routed = _found(layer, hidden_size)
+    writers, first = [], 0
+    for linear in dense:
+        lora_factors(linear.module)  # refuses what cannot be read
+        site = (number, linear.path)
+        writers.append(Writer(number, None, linear.module, first, linear.inputs, linear.path, hidden_size, site))
+        first += linear.inputs
+    experts, first = [], 0
+    for one in routed:
+        group = one(number, first, layer)
+        experts.append(group)
+        writers += _expert_writers(group)
+        first += group.count
+    return Block(number, path, layer, writers, experts, hidden_size)
+
+
+def _expert_writers(group: Experts) -> list[Writer]:
+    site = (group.layer, group.unit_path)
+    modules = group.linears or (group.module,) * group.count
+    for linear in group.linears:
+        lora_factors(linear)
+    return [
+        Writer(group.layer, group.first + index, module, 0, group.width, group.path, group.hidden_size, site, group)
+        for index, module in enumerate(modules)
+    ]
+
+
+class _Linear(NamedTuple):
+    path: str
+    module: nn.Module
+    inputs: int
+    outputs: int
+
+
+class _Routed(NamedTuple):
+    """Experts before they are numbered."""
+
+    path: str
+    module: nn.Module
+    count: int
+    width: int
+    hidden_size: int
+    parameter: str | None = None
+    transposed: bool = False
+    linears: tuple[nn.Module, ...] = ()
+
+    def __call__(self, layer: int, first: int, within: nn.Module) -> Experts:
+        around = self.path.rpartition(".")[0]
+        unit, unit_path = self.module, self.path
+        if not _called_by_token(self.module):
+            unit, unit_path = within.get_submodule(around), around
+        return Experts(
+            layer, self.path, self.module, first, self.count, self.width, self.hidden_size, unit, unit_path,
+            self.parameter, self.transposed, self.linears,
+        )  # fmt: skip
+
+
+def _called_by_token(experts: nn.Module) -> bool:
+    """Whether the experts' module takes its arguments by token.
+
+    Experts that take the hidden states alone (Llama 4's get one copy for each expert) or have no forward of their own
+    (a plain ModuleList) are called through the module around them.
+    """
+    if isinstance(experts, nn.ModuleList | nn.ModuleDict) and type(experts).__module__.startswith("torch"):
+        return False
+    holds_router = any("router" in name.lower() or name.lower() == "gate" for name, _ in experts.named_children())
+    return holds_router or len(inspect.signature(experts.forward).parameters) > 1
+
+
+def _found(layer: nn.Module, hidden_size: int) -> tuple[list[_Linear], list[_Routed]]:
+    linears: list[_Linear] = []
+    routed: list[_Routed] = []
     inside: list[str] = []
     for path, module in _outside_mixers(layer):
         if any(path.startswith(f"{outer}.") for outer in inside):
@@ -208,17 +241,18 @@ def _writers(layer: nn.Module, hidden_size: int) -> tuple[tuple[Dense, ...], tup
             continue
         if re.search(r"experts?$", type(module).__name__, re.IGNORECASE) and _own_weights(module):
             # Experts that write into a space of their own (MuseSpark's): what surrounds them holds no neurons either.
-            linears = [item for item in linears if item[0].rpartition(".")[0] != path.rpartition(".")[0]]
+            linears = [item for item in linears if item.path.rpartition(".")[0] != path.rpartition(".")[0]]
             inside += [path, path.rpartition(".")[0] or path]
             continue
         shape = linear_shape(module)
         if shape is not None:
-            linears.append((path, module, *shape))
+            linears.append(_Linear(path, module, *shape))
+            inside.append(path)  # what an adapter wraps is a part of it
     dense = list(_dense_writers(linears, hidden_size))
-    if any(writer.width >= hidden_size for writer in dense):
+    if any(writer.inputs >= hidden_size for writer in dense):
         # Beside a full block, a narrow bottleneck is an adapter or a low-rank shortcut, unless it is an expert.
-        dense = [w for w in dense if w.width >= hidden_size or "expert" in w.path]
-    return tuple(dense), tuple(routed)
+        dense = [w for w in dense if w.inputs >= hidden_size or "expert" in w.path]
+    return dense, routed
 
 
 def _outside_mixers(layer: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -245,9 +279,10 @@ def _holds_feed_forward(module: nn.Module) -> bool:
     return any(_FEED_FORWARD.search(type(child).__name__) for child in module.children())
 
 
-def _dense_writers(linears: list[tuple[str, nn.Module, int, int]], hidden_size: int) -> Iterator[Dense]:
+def _dense_writers(linears: list[_Linear], hidden_size: int) -> Iterator[_Linear]:
     """Those linears of width f to d that have a partner of d to f, or d to 2f, beside or around them."""
-    for index, (path, module, width, out) in enumerate(linears):
+    for index, linear in enumerate(linears):
+        path, _, width, out = linear
         if out != hidden_size or width == 1:
             continue
         family = path.rpartition(".")[0]
@@ -267,10 +302,10 @@ def _dense_writers(linears: list[tuple[str, nn.Module, int, int]], hidden_size: 
             name in ("o_proj", "out_proj") or (not _DOWN.search(name) and index < max(partners))
         ):
             continue  # two square projections: the later one writes, and an attention's output is none
-        yield Dense(path, module, width, hidden_size)
+        yield linear
 
 
-def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | None:
+def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> _Routed | None:
     """Experts whose weights are one parameter: (E, d, f), (E, f, d), or (E·f, d) with ``ffn_hidden_size`` told."""
     if _packed(module):  # its scales have an expert's dimensions, but are no weights
         return None
@@ -289,7 +324,7 @@ def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | N
             transposed = rows != hidden_size if rows != columns else bool(getattr(module, "is_transposed", False))
             width = rows if transposed else columns
             if any(width in shape[1:] or 2 * width in shape[1:] for shape in others):
-                return Routed(path, module, experts, width, hidden_size, name, transposed)
+                return _Routed(path, module, experts, width, hidden_size, name, transposed)
     for owner, child in module.named_children():  # DBRX's container hands flat slices to the module that holds them
         flat = {n: p for n, p in child.named_parameters(recurse=False) if p.dim() == 2}
         width = getattr(child, "ffn_hidden_size", None)
@@ -297,7 +332,7 @@ def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | N
             name = ([n for n in flat if _DOWN.search(n)] or list(flat))[-1]
             rows, columns = flat[name].shape
             if columns == hidden_size and rows % width == 0:
-                return Routed(path, module, rows // width, width, hidden_size, f"{owner}.{name}", True)
+                return _Routed(path, module, rows // width, width, hidden_size, f"{owner}.{name}", True)
     return None
 
 
@@ -305,7 +340,7 @@ def _packed(module: nn.Module) -> bool:
     return type(module).__name__.startswith("Mxfp4")
 
 
-def _listed_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | None:
+def _listed_experts(path: str, module: nn.Module, hidden_size: int) -> _Routed | None:
     """A ModuleList or ModuleDict of alike feed-forward modules that are called for the tokens routed to them."""
     if not isinstance(module, (nn.ModuleList, nn.ModuleDict)) or not re.search("expert", path, re.IGNORECASE):
         return None
@@ -314,12 +349,22 @@ def _listed_experts(path: str, module: nn.Module, hidden_size: int) -> Routed | 
     members = list(module.values()) if isinstance(module, nn.ModuleDict) else list(module)
     writers = []
     for member in members:
-        inner = [(name, m, *shape) for name, m in member.named_modules() if (shape := linear_shape(m))]
+        inner = list(_linears_of(member))
         found = list(_dense_writers(inner, hidden_size))
         if len(found) != 1:
             return None
         writers.append(found[0])
-    if not writers or len({w.width for w in writers}) != 1:
+    if not writers or len({w.inputs for w in writers}) != 1:
         return None
     linears = tuple(w.module for w in writers)
-    return Routed(path, module, len(writers), writers[0].width, hidden_size, linears=linears)
+    return _Routed(path, module, len(writers), writers[0].inputs, hidden_size, linears=linears)
+
+
+def _linears_of(module: nn.Module) -> Iterator[_Linear]:
+    """The linear modules inside, outermost ones alone."""
+    inside: list[str] = []
+    for path, part in module.named_modules():
+        shape = linear_shape(part)
+        if shape is not None and not any(path.startswith(f"{outer}.") for outer in inside):
+            inside.append(path)
+            yield _Linear(path, part, *shape)

@@ -2,47 +2,104 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import Inputs
+from neuronwise.model.weights import dtype_of
 
 TOKENS = 4096  # of one padded batch, at most
 CLOSE = {torch.float32: 1e-3, torch.float64: 1e-6}  # difference of log probabilities that rounding explains
 COARSE = 0.25  # the same in half precision
 SHORT, LONG = "The", "The capital of the old kingdom in the north is"
 
-Inputs = dict[str, Any]
+
+@dataclass(frozen=True)
+class Batch:
+    """Token sequences side by side, padded to one length.
+
+    ``inputs`` are what the model takes, (sequences, longest); ``lengths`` counts the real tokens of each, ``starts``
+    the rows of padding before them.
+    """
+
+    inputs: Inputs
+    lengths: tuple[int, ...]
+    starts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def row(self, sequence: int, token: int) -> int:
+        """The row of token number ``token`` of a sequence, which counts from its end when negative."""
+        return self.starts[sequence] + (token if token >= 0 else self.lengths[sequence] + token)
+
+    @property
+    def mask(self) -> Tensor:
+        """(sequences, longest) bool: which rows are real."""
+        rows = torch.arange(max(s + n for s, n in zip(self.starts, self.lengths, strict=True)))
+        starts, lengths = torch.tensor(self.starts)[:, None], torch.tensor(self.lengths)[:, None]
+        return (rows >= starts) & (rows < starts + lengths)
 
 
 @dataclass(frozen=True)
 class Batching:
-    """Whether padding on the right (passes) and on the left (generation) leaves every prompt's numbers as alone."""
+    """Under which padding every prompt gives what it gives alone: in a pass on the right, on the left, and in
+    generation (on the left)."""
 
     right: bool
+    passes: bool
     left: bool
 
 
-_KNOWN: weakref.WeakKeyDictionary[Any, Batching] = weakref.WeakKeyDictionary()
-
-
 def batching(model: Model) -> Batching:
-    """Found by trying once, not from a list of architectures: two prompts together against each alone."""
-    found = _KNOWN.get(model.module)
-    if found is None:
-        found = Batching(_agrees(model, _last_rows), _agrees(model, _first_steps))
-        _KNOWN[model.module] = found
-    return found
+    """Found by trying once, not from a list of architectures: two prompts together against each alone.
+
+    Remembered for the model, whatever its weights.
+    """
+
+    def found() -> Batching:
+        right, left = _last_rows(model, "right"), _last_rows(model, "left")
+        return Batching(_agrees(model, right), _agrees(model, left), _agrees(model, lambda rows: _steps(model, rows)))
+
+    return model.memo("batching", found)
 
 
 def text_inputs(model: Model, prompt: str) -> Inputs:
     """Inputs of a text as it stands, without a chat template; raises ``PromptError`` for one that cannot be read."""
     return model.read(None, prompt, chat=False)[0].inputs
+
+
+def batch(model: Model, rows: Sequence[Inputs], side: str = "left") -> Batch:
+    """Inputs of single prompts (1, n) as one batch, with the position ids that ``generate`` gives such a batch.
+
+    A single prompt keeps its inputs as they are, whatever they hold.
+    """
+    lengths = tuple(row["input_ids"].shape[1] for row in rows)
+    longest = max(lengths)
+    starts = tuple(longest - length if side == "left" else 0 for length in lengths)
+    if len(rows) == 1:
+        return Batch(dict(rows[0]), lengths, starts)
+    pad = model.greedy(1).pad_token_id if hasattr(model.module, "generation_config") else None
+    inputs = padded(rows, side, pad or 0)
+    if side == "left" and min(lengths) < longest:
+        inputs |= _positions(model, inputs)
+    return Batch(inputs, lengths, starts)
+
+
+def batches(model: Model, rows: Sequence[Inputs], tokens: int = TOKENS) -> Iterator[tuple[list[int], Batch]]:
+    """Prompts in batches of similar length, each with the indices of its members; one by one where the architecture
+    does not give in a batch what a prompt gives alone, or for prompts with an image."""
+    known = batching(model) if len(rows) > 1 and stackable(rows) else None
+    if known is None or not (known.passes or known.right):
+        yield from (([index], batch(model, [row])) for index, row in enumerate(rows))
+        return
+    for group in grouped([row["input_ids"].shape[1] for row in rows], tokens):
+        yield group, batch(model, [rows[index] for index in group], "left" if known.passes else "right")
 
 
 def padded(rows: Sequence[Inputs], side: str, pad: int = 0) -> Inputs:
@@ -77,31 +134,41 @@ def _fill(value: Tensor, longest: int, side: str, number: int) -> Tensor:
     return torch.nn.functional.pad(value, (missing, 0) if side == "left" else (0, missing), value=number)
 
 
-def _agrees(model: Model, read: Any) -> bool:
+def _positions(model: Model, inputs: Inputs) -> Inputs:
+    """As the model's own ``generate`` makes them; none for an architecture that takes none."""
+    module = model.reader(inputs)
+    if "position_ids" not in inspect.signature(module.forward).parameters:
+        return {}
+    return {"position_ids": module._prepare_position_ids_for_generation(inputs["input_ids"], dict(inputs))}
+
+
+def _agrees(model: Model, read: Callable[[Sequence[Inputs]], Tensor]) -> bool:
     if model.is_encoder_decoder:
         return False
-    dtype = next((p.dtype for p in model.module.parameters() if p.is_floating_point()), torch.float32)
     try:
         alone = [text_inputs(model, prompt) for prompt in (SHORT, LONG)]
         if not stackable(alone):
             return False
         with torch.no_grad():
-            together = read(model, alone)
-            singly = torch.cat([read(model, [row]) for row in alone])
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
+            together = read(alone)
+            singly = torch.cat([read([row]) for row in alone])
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
         return False
-    return bool((together - singly).abs().max() <= CLOSE.get(dtype, COARSE))
+    return bool((together - singly).abs().max() <= CLOSE.get(dtype_of(model.module), COARSE))
 
 
-def _last_rows(model: Model, rows: Sequence[Inputs]) -> Tensor:
-    logits = model.forward(padded(rows, "right"))
-    ends = [row["input_ids"].shape[1] - 1 for row in rows]
-    return logits[torch.arange(len(rows)), ends].float().log_softmax(-1)
+def _last_rows(model: Model, side: str) -> Callable[[Sequence[Inputs]], Tensor]:
+    def read(rows: Sequence[Inputs]) -> Tensor:
+        together = batch(model, rows, side)
+        logits = model.forward(together.inputs, rows=[[together.row(n, -1)] for n in range(len(rows))])
+        return logits[0].float().log_softmax(-1)
+
+    return read
 
 
-def _first_steps(model: Model, rows: Sequence[Inputs]) -> Tensor:
+def _steps(model: Model, rows: Sequence[Inputs]) -> Tensor:
     settings = model.greedy(2)
     settings.update(min_new_tokens=2, min_length=None, return_dict_in_generate=True, output_logits=True)
-    batch = padded(rows, "left", settings.pad_token_id or 0)
-    made = model.reader(batch).generate(**model.placed(batch), generation_config=settings)
+    inputs = padded(rows, "left", settings.pad_token_id or 0)
+    made = model.reader(inputs).generate(**model.placed(inputs), generation_config=settings)
     return torch.stack(made.logits, 1).float().log_softmax(-1)

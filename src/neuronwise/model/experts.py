@@ -19,22 +19,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neuronwise.errors import ModelError
+from neuronwise.model.activations import ExpertActivation
 from neuronwise.model.anatomy import Dense, Routed
-from neuronwise.model.blocks import expert_weight
+from neuronwise.model.blocks import _writer
 from neuronwise.model.hooks import Hooks, first_tensor
-
-
-@dataclass(frozen=True)
-class ExpertActivation:
-    """One expert's activations (f,) for one token, and the weight with which its output is written."""
-
-    activation: Tensor
-    weight: float
-
-    @property
-    def written(self) -> Tensor:
-        """(f,) float32: router weight · activation, what multiplies the value vectors, as a dense activation does."""
-        return self.weight * self.activation.float()
 
 
 @dataclass(frozen=True)
@@ -122,18 +110,7 @@ def watching() -> bool:
 
 
 def call_unit(routed: Routed, parent: nn.Module) -> nn.Module:
-    """The module to call for one token: the experts module where its arguments are per token, else the one around.
-
-    Experts that take the hidden states alone (Llama 4's get one copy for each expert) or have no forward of their own
-    (a plain ModuleList) are called through the module around them.
-    """
-    import inspect
-
-    if isinstance(routed.module, (nn.ModuleList, nn.ModuleDict)) and type(routed.module).__module__.startswith("torch"):
-        return parent
-    holds_router = any("router" in name.lower() or name.lower() == "gate" for name, _ in routed.module.named_children())
-    required = list(inspect.signature(routed.module.forward).parameters)
-    return routed.module if len(required) > 1 or holds_router else parent
+    return routed.unit
 
 
 # (expert, its activations (n, f), what it writes for them (n, d)) → what shall be written instead, None for the same
@@ -264,19 +241,11 @@ class ChangedProducts:
 
 def expert_output(routed: Routed, index: int, activation: Tensor) -> Tensor:
     """(d,) float32: what one expert writes for these activations, its bias included, before the router's weight."""
-    weight = expert_weight(routed, index)
-    written = weight.float() @ activation.to(weight.device).float()
-    bias = expert_bias(routed, index)
-    return written if bias is None else written + bias.float()
+    return _writer(routed, index).written(activation)
 
 
 def expert_bias(routed: Routed, index: int) -> Tensor | None:
-    if routed.parameter is None:
-        bias = getattr(routed.linears[index], "bias", None)
-        return bias.detach() if isinstance(bias, Tensor) else None
-    owner, _, name = routed.parameter.rpartition(".")
-    bias = getattr(routed.module.get_submodule(owner), f"{name}_bias", None)
-    return bias.detach()[index] if isinstance(bias, Tensor) and bias.dim() == 2 else None
+    return _writer(routed, index).bias
 
 
 def _with_weights(

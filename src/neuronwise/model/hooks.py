@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+Before = Callable[[nn.Module, Args, Kwargs], tuple[Args, Kwargs] | None]
+After = Callable[[nn.Module, Args, Kwargs, Any], object]  # (module, args, kwargs, output) → another output, or None
+
+
+class Removable(Protocol):
+    """Anything that is undone by ``remove()``."""
+
+    def remove(self) -> object: ...
 
 
 class Hooks:
@@ -19,7 +30,7 @@ class Hooks:
     """
 
     def __init__(self) -> None:
-        self._handles: list[Any] = []
+        self._handles: list[Removable] = []
 
     def __enter__(self) -> Hooks:
         return self
@@ -28,6 +39,12 @@ class Hooks:
         while self._handles:
             self._handles.pop().remove()
 
+    def before(self, module: nn.Module, hook: Before) -> None:
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def after(self, module: nn.Module, hook: After) -> None:
+        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+
     def inside(self, module: nn.Module) -> Callable[[], bool]:
         """Tells whether ``module`` is being called: a part that serves several layers is told apart by it."""
         active = [False]
@@ -35,27 +52,31 @@ class Hooks:
         self.after(module, lambda *_: active.__setitem__(0, False))
         return lambda: active[0]
 
-    def before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-
-    def hold(self, handle: Any) -> None:
+    def hold(self, handle: Removable) -> None:
         """Keep anything with a ``remove`` of its own, which is called on exit."""
         self._handles.append(handle)
 
-    def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
-
-def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def first_tensor(args: Args, kwargs: Kwargs) -> Tensor:
     """The hidden states among a module's arguments: the first positional one, else ``hidden_states``."""
     if args:
         return args[0]
     return kwargs["hidden_states"] if "hidden_states" in kwargs else next(iter(kwargs.values()))
 
 
-def replace_first(args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def replace_first(args: Args, kwargs: Kwargs, value: Tensor) -> tuple[Args, Kwargs]:
     """The same arguments with ``value`` where ``first_tensor`` looked."""
     if args:
         return (value, *args[1:]), kwargs
     name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
     return args, {**kwargs, name: value}
+
+
+def first_output(output: Any) -> Tensor:
+    """The hidden states among a module's outputs: the first of several."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def replace_output(output: Any, value: Tensor) -> Any:
+    """The same outputs with ``value`` where ``first_output`` looked."""
+    return value if isinstance(output, Tensor) else (value, *output[1:])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -16,14 +17,17 @@ from transformers.utils.generic import ModelOutput
 from neuronwise.errors import ModelError, NeuronError, PromptError
 from neuronwise.images import ImageLike, open_image
 from neuronwise.model.anatomy import dissect
-from neuronwise.model.blocks import Block, keep_readable, plain_weight
 from neuronwise.model.gate import GateRecorder
-from neuronwise.model.hooks import Hooks, first_tensor, replace_first
-from neuronwise.model.prompt import Prompted, lay_out
+from neuronwise.model.passes import Rows, only_rows, stop_after
+from neuronwise.model.prompt import Inputs, Prompted, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
 from neuronwise.model.stop import before_stop, stopping
+from neuronwise.model.weights import keep_readable, plain_weight
+from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
+
+T = TypeVar("T")
 
 HEAT_SHARE = 0.04  # of the weights' memory: the most that ``run(heat=True)`` keeps
 
@@ -45,8 +49,9 @@ class Model:
         self.config: Any = getattr(module, "config", None)
         self.name = name or getattr(self.config, "name_or_path", "") or type(module).__name__
         self.anatomy = dissect(module)
-        self.blocks = [Block(layer, parts, self.anatomy.hidden_size) for layer, parts in enumerate(self.anatomy.layers)]
+        self.blocks = list(self.anatomy.layers)
         self.head = output_head(module)
+        self._memos: dict[Hashable, object] = {}
         keep_readable(module)
         if check:
             from neuronwise.model.check import check_model
@@ -99,11 +104,29 @@ class Model:
                     return getattr(owner, name)
         return None
 
-    def require(self, neuron: Neuron) -> None:
-        """Raise ``NeuronError`` with the valid range when the model has no such neuron."""
+    @cached_property
+    def writers(self) -> tuple[Writer, ...]:
+        """Every matrix of value vectors, in the order (layer, expert, first): all neurons, each once."""
+        return tuple(writer for block in self.blocks for writer in block.writers)
+
+    def writer(self, neuron: Neuron) -> Writer:
+        """The writer whose column a neuron is; raises ``NeuronError`` when the model has no such neuron."""
         if not 0 <= neuron.layer < self.num_layers:
             raise NeuronError(f"There is no neuron {neuron}: {self.name} has layers 0 to {self.num_layers - 1}.")
-        self.blocks[neuron.layer].require(neuron)
+        return self.blocks[neuron.layer].writer(neuron)
+
+    def require(self, neuron: Neuron) -> None:
+        """Raise ``NeuronError`` with the valid range when the model has no such neuron."""
+        self.writer(neuron)
+
+    def memo(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gave the first time it was asked for under ``key``, as long as this wrapper lives.
+
+        Nothing is forgotten when weights change: a value that depends on them has what changes them in its key.
+        """
+        if key not in self._memos:
+            self._memos[key] = make()
+        return self._memos[key]  # type: ignore[return-value]
 
     def decode_ids(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -181,7 +204,7 @@ class Model:
                 "they do not belong together."
             )
 
-    def _image_rows(self, inputs: dict[str, Any]) -> Tensor | None:
+    def _image_rows(self, inputs: Inputs) -> Tensor | None:
         """Rows of the image's tokens when all their activations are small beside the weights, else None."""
         rows = torch.nonzero(inputs["input_ids"][0] == (self.image_token_id or -1)).flatten()
         dtype = next(p.dtype for p in self.module.parameters() if p.is_floating_point())
@@ -190,7 +213,7 @@ class Model:
         fits = 0 < size <= HEAT_SHARE * weights
         return rows if fits and not self.is_encoder_decoder and not any(b.routed for b in self.blocks) else None
 
-    def _generate(self, inputs: dict[str, Any], max_new_tokens: int, recorder: Recorder) -> list[int]:
+    def _generate(self, inputs: Inputs, max_new_tokens: int, recorder: Recorder) -> list[int]:
         settings = self.greedy(max_new_tokens)
         given = {**self.placed(inputs), **stopping(self)}
         sequence = self.reader(inputs).generate(**given, generation_config=settings)[0].tolist()
@@ -217,7 +240,7 @@ class Model:
             settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
         return settings
 
-    def extend(self, inputs: dict[str, Any], output_ids: Sequence[int]) -> dict[str, Any]:
+    def extend(self, inputs: Inputs, output_ids: Sequence[int]) -> Inputs:
         """Inputs of one pass over the prompt's ``inputs`` followed by ``output_ids`` (the decoder's, if it has two)."""
         added = torch.tensor([list(output_ids)], dtype=torch.long)
         if self.is_encoder_decoder:
@@ -242,17 +265,18 @@ class Model:
                     return getattr(owner, name)
         return 0
 
-    def forward(self, inputs: dict[str, Any], rows: Sequence[int] | None = None) -> Tensor:
+    def forward(self, inputs: Inputs, rows: Rows | None = None) -> Tensor:
         """Logits (batch, rows, V) of one pass without cache; only ``rows`` pass the output head (all for ``None``).
 
+        With one list of rows for each sequence of the batch, logits are (1, all of them, V), one after another.
         The logits are what the model returns: after any scale and soft cap of the architecture.
         """
-        with self.only_rows(rows):
+        with only_rows(self, rows):
             output = self.reader(inputs)(**self.placed(inputs), use_cache=False)
         logits = output.logits if hasattr(output, "logits") else output[0]
         return logits
 
-    def reader(self, inputs: dict[str, Any]) -> Any:
+    def reader(self, inputs: Inputs) -> Any:
         """The module to call with ``inputs``: of one that must have an image (BLIP-2) the decoder alone, for a text."""
         inner = getattr(self.module, "language_model", None)
         if inner is None or any("pixel" in name for name in inputs):
@@ -261,23 +285,12 @@ class Model:
         needed = pixels is not None and pixels.default is inspect.Parameter.empty
         return inner if needed and inner.get_output_embeddings() is self.head else self.module
 
-    @contextlib.contextmanager
-    def only_rows(self, rows: Sequence[int] | None) -> Iterator[None]:
-        """Within the body the output head sees only these rows of the sequence."""
-        with Hooks() as hooks:
-            if rows is not None:
-                chosen = list(rows)
-
-                def keep(module: nn.Module, args: Any, kwargs: Any) -> Any:
-                    hidden = first_tensor(args, kwargs)
-                    return replace_first(args, kwargs, hidden[..., chosen, :])
-
-                hooks.before(self.head, keep)
-            yield
+    def only_rows(self, rows: Rows | None) -> contextlib.AbstractContextManager[None]:
+        return only_rows(self, rows)
 
     def record(
         self,
-        inputs: dict[str, Any],
+        inputs: Inputs,
         rows: Sequence[int] | None = None,
         units: dict[int, Tensor] | None = None,
         kind: str = "ffn",
@@ -287,31 +300,20 @@ class Model:
         The pass ends after the last layer that is asked for.
         """
         recorder = Recorder(self.blocks, rows, units) if kind == "ffn" else GateRecorder(self.blocks, rows, units)
-        with recorder, Hooks() as hooks, torch.no_grad(), contextlib.suppress(_Enough):
-            hooks.after(recorder.blocks[-1].module, _enough)
+        with recorder, torch.no_grad(), stop_after(recorder.blocks[-1].module):
             self.forward(inputs, rows=[-1])
         require_complete(recorder.passes, recorder.blocks, 1)
         return recorder.activations(0)
 
-    def placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def placed(self, inputs: Inputs) -> Inputs:
         """Inputs on the model's device, pixels in its dtype."""
         dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
-        placed = {}
-        for name, value in inputs.items():
-            if isinstance(value, Tensor):
-                value = value.to(self.device)
-                if value.is_floating_point() and "pixel" in name:
-                    value = value.to(dtype)
-            placed[name] = value
-        return placed
-
-
-class _Enough(Exception):
-    """Ends a pass once everything asked for is recorded."""
-
-
-def _enough(*_: Any) -> None:
-    raise _Enough
+        return {
+            name: value.to(self.device, dtype)
+            if value.is_floating_point() and "pixel" in name
+            else value.to(self.device)
+            for name, value in inputs.items()
+        }
 
 
 def output_head(module: Any) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuronwise.errors import PromptError, TargetError
 
+Inputs = dict[str, Tensor]  # what a model's forward takes, by name
 INSTRUCTION = "Describe the image in few words."
 # Models that follow no instructions have a habit of their own; everything with a chat template gets INSTRUCTION.
 HABITS = {
@@ -48,7 +49,7 @@ class Prompted:
 
     prompt: str
     chat: bool
-    inputs: dict[str, Any] = field(repr=False)
+    inputs: Inputs = field(repr=False)
 
     @property
     def input_ids(self) -> list[int]:
@@ -93,7 +94,7 @@ def lay_out(
     return Prompted(prompt, chat, _image_inputs(processor, model_type, prompt, image, chat))
 
 
-def _text_inputs(tokenizer: Any, template_owner: Any, prompt: str, chat: bool, reads_end: bool) -> dict[str, Any]:
+def _text_inputs(tokenizer: Any, template_owner: Any, prompt: str, chat: bool, reads_end: bool) -> Inputs:
     if chat:
         text = template_owner.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
@@ -110,7 +111,7 @@ def _text_inputs(tokenizer: Any, template_owner: Any, prompt: str, chat: bool, r
     return inputs
 
 
-def _image_inputs(processor: Any, model_type: str, prompt: str, image: Image.Image, chat: bool) -> dict[str, Any]:
+def _image_inputs(processor: Any, model_type: str, prompt: str, image: Image.Image, chat: bool) -> Inputs:
     mark = image_mark(processor)
     places = prompt.count(mark) if mark else 0
     if places > (0 if chat else 1):
@@ -158,7 +159,7 @@ def image_mark(processor: Any) -> str | None:
     return None
 
 
-def _tensors(encoded: Any) -> dict[str, Any]:
+def _tensors(encoded: Any) -> Inputs:
     return {
         name: value if isinstance(value, Tensor) else torch.as_tensor(value)
         for name, value in dict(encoded).items()

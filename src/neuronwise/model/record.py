@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import ModelError
+from neuronwise.model.activations import Activations, ExpertActivation
 from neuronwise.model.blocks import Block
-from neuronwise.model.experts import ExpertActivation, RoutedCall, call_unit, record_routed, watching
+from neuronwise.model.experts import RoutedCall, call_unit, record_routed, watching
 from neuronwise.model.hooks import Hooks, first_tensor
-
-Row = dict[int, ExpertActivation]
-
-
-@dataclass
-class Activations:
-    """What one forward pass left behind.
-
-    ``dense[l]`` is (rows, f) for layer l, in the model's dtype, on the CPU; ``routed[l][r]`` maps the experts that
-    row r was routed to (numbered as neurons are addressed) to their activations and router weights.
-    """
-
-    dense: dict[int, Tensor] = field(default_factory=dict)
-    routed: dict[int, list[Row]] = field(default_factory=dict)
 
 
 class Recorder:

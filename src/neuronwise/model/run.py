@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from neuronwise.errors import MethodError, PromptError, TargetError
 from neuronwise.model.concepts import Concept, concepts_in, find_concept
-from neuronwise.model.prompt import Prompted, target_tokens
+from neuronwise.model.prompt import Inputs, Prompted, target_tokens
 from neuronwise.model.record import Activations
 
 if TYPE_CHECKING:
@@ -52,6 +53,22 @@ class Run:
     seen: Activations | None = field(default=None, repr=False)
     max_new_tokens: int = 0
     _extra: dict[tuple[str, int], Activations] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        prompted: Prompted,
+        output_ids: Sequence[int] = (),
+        image: Image.Image | None = None,
+        *,
+        max_new_tokens: int = 0,
+    ) -> Run:
+        """A run of a prompt and the tokens that followed it, given instead of generated.
+
+        Nothing is computed: activations are recorded by a pass of their own once they are asked for.
+        """
+        return cls(model, prompted, list(output_ids), [], image, None, max_new_tokens)
 
     @property
     def prompt(self) -> str:
@@ -152,7 +169,7 @@ class Run:
         """The row that predicts generated token ``position`` in a pass over the full sequence, from its end."""
         return position - len(self.output_ids) - 1
 
-    def forced_inputs(self, upto: int | None = None) -> dict[str, Any]:
+    def forced_inputs(self, upto: int | None = None) -> Inputs:
         """Inputs of one pass over the prompt and the first ``upto`` generated tokens (all by default)."""
         return self.model.extend(self.prompted.inputs, self.output_ids[:upto])
 

@@ -1,0 +1,36 @@
+"""What one forward pass left behind of the neurons' activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ExpertActivation:
+    """One expert's activations (f,) for one token, and the weight with which its output is written."""
+
+    activation: Tensor
+    weight: float
+
+    @property
+    def written(self) -> Tensor:
+        """(f,) float32: router weight · activation, what multiplies the value vectors, as a dense activation does."""
+        return self.weight * self.activation.float()
+
+
+Row = dict[int, ExpertActivation]
+
+
+@dataclass
+class Activations:
+    """What one forward pass left behind.
+
+    ``dense[l]`` is (rows, f) for layer l, in the model's dtype, on the CPU; ``routed[l][r]`` maps the experts that
+    row r was routed to (numbered as neurons are addressed) to their activations and router weights. One writer's part
+    of either is ``Writer.fired``.
+    """
+
+    dense: dict[int, Tensor] = field(default_factory=dict)
+    routed: dict[int, list[Row]] = field(default_factory=dict)

@@ -1,0 +1,180 @@
+"""Passes that stop early, change what a module takes or gives, read it, or let few rows reach the output head.
+
+Each is a context manager; they nest, and leave no hook behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from neuronwise.model.hooks import (
+    After,
+    Args,
+    Before,
+    Hooks,
+    Kwargs,
+    first_output,
+    first_tensor,
+    replace_first,
+    replace_output,
+)
+
+Change = Callable[[Tensor], Tensor]
+Rows = Sequence[int] | Sequence[Sequence[int]]
+
+
+class HasHead(Protocol):
+    """A model, as far as its output head goes."""
+
+    @property
+    def head(self) -> nn.Module: ...
+
+
+class _Stopped(Exception):
+    """Ends a pass at ``module``."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+
+@contextlib.contextmanager
+def stop_after(module: nn.Module) -> Iterator[None]:
+    """The pass in the body ends once ``module`` has returned; the body is left at that point.
+
+    Hooks that shall see the module's output must be set before.
+
+    >>> with outputs_of(block.module) as seen, stop_after(block.module):
+    ...     model.forward(inputs)
+    """
+
+    def after(module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> None:
+        raise _Stopped(module)
+
+    with _stopping(module) as hooks:
+        hooks.after(module, after)
+        yield
+
+
+@contextlib.contextmanager
+def stop_before(module: nn.Module) -> Iterator[None]:
+    """The pass in the body ends where ``module`` would be called; the body is left at that point."""
+
+    def before(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        raise _Stopped(module)
+
+    with _stopping(module) as hooks:
+        hooks.before(module, before)
+        yield
+
+
+@contextlib.contextmanager
+def _stopping(module: nn.Module) -> Iterator[Hooks]:
+    with Hooks() as hooks:
+        try:
+            yield hooks
+        except _Stopped as stopped:
+            if stopped.module is not module:
+                raise
+
+
+@contextlib.contextmanager
+def edit(module: nn.Module, change: Change, within: nn.Module | None = None) -> Iterator[None]:
+    """What ``module`` returns (its first tensor) passes through ``change`` in every pass of the body.
+
+    ``within``: only in calls inside that module, for one that serves several layers.
+    """
+    with Hooks() as hooks:
+        hooks.after(module, _changed_output(change, _active(hooks, within)))
+        yield
+
+
+@contextlib.contextmanager
+def edit_input(module: nn.Module, change: Change, within: nn.Module | None = None) -> Iterator[None]:
+    """What ``module`` is given (its first tensor) passes through ``change`` in every pass of the body."""
+    with Hooks() as hooks:
+        hooks.before(module, _changed_input(change, _active(hooks, within)))
+        yield
+
+
+@contextlib.contextmanager
+def outputs_of(module: nn.Module, within: nn.Module | None = None) -> Iterator[list[Tensor]]:
+    """What ``module`` returns (its first tensor), one entry for each call in the body."""
+    seen: list[Tensor] = []
+
+    def keep(output: Tensor) -> Tensor:
+        seen.append(output)
+        return output
+
+    with edit(module, keep, within):
+        yield seen
+
+
+@contextlib.contextmanager
+def inputs_of(module: nn.Module, within: nn.Module | None = None) -> Iterator[list[Tensor]]:
+    """What ``module`` is given (its first tensor), one entry for each call in the body."""
+    seen: list[Tensor] = []
+
+    def keep(value: Tensor) -> Tensor:
+        seen.append(value)
+        return value
+
+    with edit_input(module, keep, within):
+        yield seen
+
+
+@contextlib.contextmanager
+def only_rows(model: HasHead, rows: Rows | None) -> Iterator[None]:
+    """Within the body the output head sees only these rows of the sequence, so that few logits are computed.
+
+    With one list for each sequence of the batch, their rows come one after another: logits are (1, all rows, V).
+    Negative rows count from the end of the padded sequence; ``None`` is all of them.
+    """
+    with contextlib.ExitStack() as stack:
+        if rows is not None:
+            stack.enter_context(edit_input(model.head, _chosen(rows)))
+        yield
+
+
+def _chosen(rows: Rows) -> Change:
+    if not rows or isinstance(rows[0], int):
+        return lambda hidden: hidden[..., list(rows), :]
+    spots = [(sequence, row) for sequence, own in enumerate(rows) for row in own]  # type: ignore[union-attr]
+    sequences = torch.tensor([sequence for sequence, _ in spots], dtype=torch.long)
+    chosen = torch.tensor([row for _, row in spots], dtype=torch.long)
+
+    def pick(hidden: Tensor) -> Tensor:
+        whole = hidden.reshape(len(rows), -1, hidden.shape[-1])  # some decoders run a batch's rows in one
+        return whole[sequences.to(hidden.device), chosen.to(hidden.device)].unsqueeze(0)
+
+    return pick
+
+
+def _active(hooks: Hooks, within: nn.Module | None) -> Callable[[], bool]:
+    return (lambda: True) if within is None else hooks.inside(within)
+
+
+def _changed_output(change: Change, active: Callable[[], bool]) -> After:
+    def after(module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> object:
+        if not active():
+            return None
+        before = first_output(output)
+        value = change(before)
+        return None if value is before else replace_output(output, value)
+
+    return after
+
+
+def _changed_input(change: Change, active: Callable[[], bool]) -> Before:
+    def before(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        if not active():
+            return None
+        first = first_tensor(args, kwargs)
+        value = change(first)
+        return None if value is first else replace_first(args, kwargs, value)
+
+    return before
