@@ -34,7 +34,7 @@ import neuronwise as nw
 from find import peak_memory
 from neuronwise.edit import Edit
 from neuronwise.edit.fine import PRESETS, fine_each
-from neuronwise.edit.presets import preset
+from neuronwise.edit.presets import chosen
 from neuronwise.model.prompt import exact_tokens
 from published_fine import literal
 
@@ -43,7 +43,7 @@ Side = Callable[[nw.Model, Sequence[nw.Fact], int], list[tuple[Edit, int]]]  # t
 
 def published(variant: str) -> Side:
     def side(model: nw.Model, facts: Sequence[nw.Fact], steps: int) -> list[tuple[Edit, int]]:
-        settings = replace(preset(model, PRESETS), steps=steps)
+        settings = replace(chosen(model, PRESETS).settings, steps=steps)
         return [literal(model, fact, settings, variant) for fact in facts]
 
     return side
@@ -139,7 +139,7 @@ def _turn(
     figures: Figures,
 ) -> None:
     start = time.process_time()
-    found = side(model, [facts[number] for number in numbers], preset(model, PRESETS).steps)
+    found = side(model, [facts[number] for number in numbers], chosen(model, PRESETS).settings.steps)
     seconds = (time.process_time() - start) / len(numbers)
     for number, (edit, steps) in zip(numbers, found, strict=True):
         figures.add(model, facts[number], rows[number], edit, steps, seconds)

@@ -59,13 +59,6 @@ def test_a_target_that_is_said_already_is_noted(tiny_folder: Path, tiny_model: A
     assert json.loads(done.stdout)["texts"]
 
 
-def test_the_shell_names_every_editor() -> None:
-    from neuronwise.cli.edit import EDITOR_NAMES
-    from neuronwise.edit import EDITORS
-
-    assert tuple(EDITORS) == EDITOR_NAMES
-
-
 def test_settings_are_read_as_json() -> None:
     from neuronwise.cli.edit import parse_settings
 
@@ -113,7 +106,7 @@ BAD = {
         ["edit", "swap", "{photo}", "--source", "cat", "--target", "dog", "-m", "{model}"],
         "image",
     ),
-    "no edit": (["edit", "apply", "{tmp}", "--prompt", "the", "-m", "{model}"], "no edit's folder"),
+    "no edit": (["edit", "apply", "{tmp}", "--prompt", "the", "-m", "{model}"], "holds no edit"),
     "nothing to do with an edit": (["edit", "apply", "{tmp}"], "Give --prompt"),
 }
 

@@ -11,6 +11,7 @@ import families
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit import fine_tune, knowledge_neurons
+from neuronwise.edit.fine_tune import PRESETS
 from neuronwise.errors import MethodError, PromptError
 from neuronwise.locate import locate
 from neuronwise.model.model import Model
@@ -116,11 +117,10 @@ def test_several_facts_are_the_mean_of_their_losses(model: Model) -> None:
 
 
 def test_presets_are_the_published_ones(model: Model) -> None:
-    from neuronwise.edit.fine_tune import PRESETS
-
-    assert (PRESETS["gpt2-xl"].layer, PRESETS["gpt2-xl"].norm_constraint) == (0, 5e-4)
-    assert (PRESETS["gptj"].layer, PRESETS["llama-2"].layer, PRESETS["mistral"].layer) == (21, 21, 21)
-    assert PRESETS["gptj"].norm_constraint is None
+    presets = {name: preset.settings for name, preset in PRESETS.items()}
+    assert (presets["gpt2-xl"].layer, presets["gpt2-xl"].norm_constraint) == (0, 5e-4)
+    assert [presets[name].layer for name in ("gptj", "llama-2", "mistral")] == [21, 21, 21]
+    assert presets["gptj"].norm_constraint is None
     for layer in (7, -1):
         with pytest.raises(MethodError, match="layers that have: 0 to 2"):
             fine_tune(model, FACT, layer=layer)

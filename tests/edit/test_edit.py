@@ -168,7 +168,7 @@ def test_a_damaged_folder_is_said(tmp_path: Path, damage: str) -> None:
         record.write_text("{")
     else:
         record.write_text(json.dumps({**json.loads(record.read_text()), "schema": "neuronwise.edit/2"}))
-    words = {"missing": "no edit's folder", "newer": "this version reads"}
+    words = {"missing": "holds no edit", "newer": "this version reads"}
     with pytest.raises(EditError, match=words.get(damage, "damaged")):
         load_edit(tmp_path / "edit")
 

@@ -207,7 +207,7 @@ def test_the_search_starts_from_the_best_length_it_tried(model: nw.Model) -> Non
     (found,) = edit.record["start"]
     assert found in LENGTHS
     sizes = torch.cat([d.left.flatten() for d in edit.deltas]).abs()
-    assert torch.allclose(sizes[sizes > 0], torch.tensor(found * PRESETS["small"].rate))
+    assert torch.allclose(sizes[sizes > 0], torch.tensor(found * PRESETS["small"].settings.rate))
     longer = nw.fine(model, FACT, layer=1, steps=40, start="search")
     assert len(longer.record["start"]) <= ROUNDS
 
@@ -225,9 +225,10 @@ def test_a_search_that_reaches_enough_ends_the_request(model: nw.Model) -> None:
 
 
 def test_presets_are_the_published_ones() -> None:
-    rates = {name: settings.rate for name, settings in PRESETS.items()}
+    published = [preset.settings for preset in PRESETS.values()]
+    rates = {name: preset.settings.rate for name, preset in PRESETS.items()}
     assert rates == {"gptj": 1e-3, "llama-2": 5e-3, "llama-3": 1e-3, "small": 5e-3, "default": 1e-3}
-    assert {(s.n, s.freeze_last, s.alpha, s.beta, s.gamma, s.steps, s.enough, s.start) for s in PRESETS.values()} == {
+    assert {(s.n, s.freeze_last, s.alpha, s.beta, s.gamma, s.steps, s.enough, s.start) for s in published} == {
         (5, 3, 1.0, 10.0, 0.1, 50, 0.9, "zero")
     }
 

@@ -15,10 +15,10 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.alphaedit import alphaedit
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.editors import EDITORS
-from neuronwise.edit.memit import PRESETS, MemitSettings, memit, searched
+from neuronwise.edit.memit import PRESETS, MemitSettings, memit
 from neuronwise.edit.memory.keys import fact_keys, look, on_prompts
 from neuronwise.edit.memory.passages import batched, fact_passage
-from neuronwise.edit.memory.spread import least_squares
+from neuronwise.edit.memory.spread import least_squares, search_targets
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.value import search
 from neuronwise.edit.pmet import PmetSettings, attention_of, pmet
@@ -108,7 +108,7 @@ def test_memit_is_its_closed_form_layer_by_layer(make: Any, name: str) -> None:
     model = make(name)
     statistics = Moments(model.blocks[0].width, model.blocks[0].width)
     edit = memit(model, [FACT, OTHER], statistics=statistics, mom2_update_weight=2.0, **QUICK)
-    targets, _ = searched(model, [FACT, OTHER], 1, MemitSettings(**QUICK))
+    targets = search_targets(model, [FACT, OTHER], 1, MemitSettings(**QUICK)).values
     chain(model, edit, targets, lambda k, r: ridge(k, r, 2.0, statistics.moment), float, "stream")
     assert edit.record["covariance"] == {"text": "by hand"}
     assert edit.deltas[0].rank == 2
@@ -117,7 +117,7 @@ def test_memit_is_its_closed_form_layer_by_layer(make: Any, name: str) -> None:
 def test_one_fact_one_layer_and_no_ridge_reach_the_target(model: nw.Model) -> None:
     """Then the layer's output at the subject is z itself: W gains exactly what is missing."""
     changes: dict[str, Any] = {"layers": (1,), "v_num_grad_steps": 4, "context_templates": ()}
-    targets, _ = searched(model, [FACT], 1, MemitSettings(**changes))
+    targets = search_targets(model, [FACT], 1, MemitSettings(**changes)).values
     edit = memit(model, FACT, identity_weight=1e-9, **changes)
     assert edit.record["covariance"] == "identity"
     assert edit.record["missing"][0] < 1e-3
@@ -187,7 +187,7 @@ def test_alphaedit_leaves_preserved_keys_as_they_are(make: Any, name: str) -> No
         system = projection @ keys @ keys.T + 0.5 * torch.eye(width, dtype=torch.float64)
         return torch.linalg.solve(system, projection @ keys @ residual.T).T
 
-    targets, _ = searched(model, [FACT, OTHER], 1, MemitSettings(**QUICK))
+    targets = search_targets(model, [FACT, OTHER], 1, MemitSettings(**QUICK)).values
     chain(model, edit, targets, published, float, "stream")
 
 
@@ -279,7 +279,7 @@ def test_what_it_refuses(make: Any) -> None:
             editor(model, FACT, **QUICK)
         with pytest.raises(MethodError, match="in an encoder"):
             editor(make("t5"), FACT, **QUICK)
-    assert PRESETS["gptj"].layers == (3, 4, 5, 6, 7, 8)
+    assert PRESETS["gptj"].settings.layers == (3, 4, 5, 6, 7, 8)
 
 
 @pytest.mark.builtin

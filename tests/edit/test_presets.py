@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,24 @@ import transformers
 import families
 import neuronwise as nw
 from neuronwise.architectures import mplug_owl2  # noqa: F401, its architecture is registered by import
-from neuronwise.edit import EDITORS, suppress, swap
+from neuronwise.edit import EDITORS
 from neuronwise.edit.memory.keys import critical_layers
-from neuronwise.edit.presets import DEPTHS, SHAPES, SMALL, chosen, family, lineage, resolved, text_parameters
-from neuronwise.edit.sources import SOURCES, tables
+from neuronwise.edit.presets import (
+    DEPTHS,
+    SHAPES,
+    SMALL,
+    chosen,
+    family,
+    layers_of,
+    lineage,
+    resolved,
+    text_parameters,
+)  # fmt: skip
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PRESETS = {name: editor.presets for name, editor in EDITORS.items()} | {
-    "swap": swap.__globals__["PRESETS"], "suppress": suppress.__globals__["PRESETS"],
-}  # fmt: skip
+PRESETS: dict[str, Any] = {name: editor.presets for name, editor in EDITORS.items()}
 
 
 def llama(**changes: Any) -> dict[str, Any]:
@@ -120,11 +126,8 @@ def test_every_preset_resolves_to_layers_that_exist(name: str, shaped: Callable[
         found = chosen(model, presets)
         assert found.name in (*lineage(model), "default")
         assert found.settings == resolved(model, None, presets, {})
-        settings: Any = found.settings
-        if getattr(settings, "layers", None) is not None:
-            assert critical_layers(model, settings.layers, (0, 0)) == list(settings.layers)
-        if getattr(settings, "layer", None) is not None:
-            assert 0 <= settings.layer < model.num_layers, editor
+        named = list(layers_of(found.settings))
+        assert not named or critical_layers(model, named, (0, 0)) == named, editor
 
 
 def layers(model: Model, editor: str) -> Any:
@@ -133,7 +136,7 @@ def layers(model: Model, editor: str) -> Any:
 
 
 def test_published_numbers_stand_as_they_are(shaped: Callable[[str], Model]) -> None:
-    """Read off the files that sources.py names."""
+    """Read off the files that the presets name as their sources."""
     memit = {"GPT-J": (3, 4, 5, 6, 7, 8), "GPT-2 XL": (13, 14, 15, 16, 17), "Llama 2 7B": (4, 5, 6, 7, 8),
              "LLaVA 1.5": (4, 5, 6, 7, 8), "GPT-NeoX": (6, 7, 8, 9, 10), "Llama 3 8B": (4, 5, 6, 7, 8),
              "Qwen2": (4, 5, 6, 7, 8), "Llama 3.2 3B": (4, 5, 6, 7, 8)}  # fmt: skip
@@ -165,23 +168,19 @@ def test_layers_go_along_where_a_family_is_deeper_or_shallower(shaped: Callable[
 
 
 def test_every_preset_says_where_it_was_published() -> None:
-    assert {editor: set(presets) for editor, presets in PRESETS.items()} == {
-        editor: set(known) for editor, known in SOURCES.items()
-    }
     named = {name for shapes in SHAPES.values() for name in shapes.values()}
     for editor, presets in PRESETS.items():
         assert "default" in presets
-        assert len({type(settings) for settings in presets.values()}) == 1
-        for name, settings in presets.items():
-            numbers = {field.name for field in fields(settings)} & {"layer", "layers"}
-            if any(getattr(settings, field) is not None for field in numbers):
-                assert name in DEPTHS, f"{editor}: whose layers are those of {name}?"
+        assert {type(preset.settings) for preset in presets.values()} == {EDITORS[editor].settings}
+        for name, preset in presets.items():
+            assert preset.source
+            assert name in DEPTHS or not layers_of(preset.settings), f"{editor}: whose layers are those of {name}?"
     assert named <= set(DEPTHS)
 
 
 def test_the_page_of_the_documentation_is_in_step() -> None:
-    """``python -m neuronwise.edit.sources`` prints what stands there."""
-    assert tables().strip() in (DOCS / "presets.md").read_text(encoding="utf-8")
+    page = (DOCS / "presets.md").read_text(encoding="utf-8")
+    assert "\n".join(editor.table() for editor in EDITORS.values()).strip() in page
 
 
 def test_what_is_small_is_counted_in_the_language_model(tiny_tokenizer: Any) -> None:
@@ -221,4 +220,4 @@ def test_the_command_shows_presets_without_reading_weights(tmp_path: Path, capsy
 
 def test_settings_of_another_editor_are_refused(tiny_model: Model) -> None:
     with pytest.raises(MethodError, match="RomeSettings; this editor takes MemitSettings"):
-        resolved(tiny_model, PRESETS["rome"]["default"], PRESETS["memit"], {})
+        resolved(tiny_model, PRESETS["rome"]["default"].settings, PRESETS["memit"], {})

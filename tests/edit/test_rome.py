@@ -323,7 +323,7 @@ def test_what_is_not_finite_is_refused(model: nw.Model) -> None:
 def test_unknown_architectures_get_the_layer_at_the_published_depth(model: nw.Model) -> None:
     assert critical_layers(model, None, (1 / 6, 1 / 6)) == [0]
     assert round(32 / 6) == 5  # LLaMA's published layer
-    assert all(isinstance(settings, RomeSettings) for settings in PRESETS.values())
+    assert all(isinstance(preset.settings, RomeSettings) for preset in PRESETS.values())
     assert {"default", "small", "gpt2-xl", "gptj", "llama-2", "llama-3", "qwen2", "mistral"} <= set(PRESETS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ DAMAGE = {
     "no deltas": (lambda f: _edit_json(f, deltas=None), "damaged"),
     "a newer form": (lambda f: _edit_json(f, schema="neuronwise.edit/12"), "newer form"),
     "another form": (lambda f: _edit_json(f, schema="neuronwise.find/1"), "has the form"),
-    "a file for a folder": (lambda f: None, "no edit's folder"),
+    "a file for a folder": (lambda f: None, "holds no edit"),
 }
 
 
@@ -176,7 +177,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr(sys.modules[Edit.__module__], "save_file", full)
     with pytest.raises(EditError, match="No space left"):
         random_edit(model).save(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []

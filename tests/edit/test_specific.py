@@ -9,8 +9,8 @@ import torch
 
 import neuronwise as nw
 from neuronwise.data.facts import Fact
+from neuronwise.edit import SpecificSettings, fine_specific
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.fine import SpecificSettings, fine_specific
 from neuronwise.edit.fine.specific import moments, newton
 from neuronwise.edit.fine.specific.gate import gate
 from neuronwise.edit.fine.specific.moments import NAMES, PHRASES, Moments

@@ -8,7 +8,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ import typer
 
 from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
 from neuronwise.cli.output import print_json, print_table, status, stdout_kept
+from neuronwise.edit import EDITORS
 from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "neuronwise.edited/1"
 SHOWN = 10  # neurons that are printed by name
-# Named here so that --help does not have to load torch; a test compares them with the table of editors.
-EDITOR_NAMES = ("fine", "fine_specific", "fine_tune", "knowledge_neurons", "rome", "memit", "pmet", "alphaedit")
 
 edit_app = typer.Typer(no_args_is_help=True, help="Change what a model knows, keep the change as a folder, try it.")
 app.add_typer(edit_app, name="edit")
@@ -43,7 +41,7 @@ def fact(
     prompt: Annotated[str, typer.Option(help="With {} where the subject stands.")],
     subject: Annotated[str, typer.Option(help="What the fact is about.")],
     target: Annotated[str, typer.Option(help="The new answer, written as a word.")],
-    editor: Annotated[str, typer.Option(help=f"One of {', '.join(EDITOR_NAMES)}.")] = "fine",
+    editor: Annotated[str, typer.Option(help=f"One of {', '.join(EDITORS)}.")] = "fine",
     model: ModelOption = None,
     image: Annotated[Path | None, typer.Option(help="A photo that the prompt asks about.")] = None,
     statistics: Annotated[Path | None, typer.Option(help="Key statistics, as `neuronwise statistics` wrote.")] = None,
@@ -59,24 +57,16 @@ def fact(
     as_json: JsonOption = False,
 ) -> None:
     """Make a model complete a prompt by a new answer."""
-    if editor not in EDITOR_NAMES:
-        raise NeuronwiseError(f"There is no editor '{editor}'; the editors are {', '.join(EDITOR_NAMES)}.")
     places = _free(out, adapter, merge)
     changes = parse_settings(settings)
     _require_photos([image] if image is not None else [])
     with stdout_kept():
         from neuronwise.data.facts import Fact
-        from neuronwise.edit import EDITORS
-        from neuronwise.edit.presets import fitting
 
         request = Fact(prompt, subject, target, image=None if image is None else str(image))
         chosen = EDITORS[editor]
-        changes = fitting(chosen.settings, changes)
-        if "seed" in {field.name for field in fields(chosen.settings)}:
-            changes.setdefault("seed", seed)
+        changes = chosen.options(changes, statistics=statistics, seed=seed)
         if statistics is not None:
-            if not chosen.statistics:
-                raise NeuronwiseError(f"The editor '{editor}' uses no key statistics; leave --statistics out.")
             changes["statistics"] = _statistics(statistics)
         loaded = load_model(model or ("builtin" if image is not None else "builtin-text"), dtype, device_map)
         asked = [(request.text, image), *((text, image) for text in ask or ())]
@@ -191,10 +181,10 @@ def _captions(
     _require_photos(images)
     with stdout_kept():
         import neuronwise.edit as editing
-        from neuronwise.edit.presets import fitting
+        from neuronwise.edit.settings import checked
 
         kinds = {"swap": editing.SwapSettings, "suppress": editing.SuppressSettings}
-        changes = fitting(kinds[verb], changes)
+        changes = checked(kinds[verb], changes)
         loaded = load_model(model or "builtin", dtype, device_map)
         with status("looking at the photos"):
             runs = [loaded.run(image=image, max_new_tokens=max_new_tokens) for image in images]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
-from neuronwise.cli.edit import EDITOR_NAMES, SetOption, _statistics, parse_settings
+from neuronwise.cli.edit import SetOption, _statistics, parse_settings
 from neuronwise.cli.output import print_json, print_table, progress_bar, stdout_kept
+from neuronwise.edit import EDITORS
 from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Keep every case there; the same command goes on where it stopped.")
     ] = None,
-    editor: Annotated[str, typer.Option(help=f"One of {', '.join(EDITOR_NAMES)}.")] = "fine",
+    editor: Annotated[str, typer.Option(help=f"One of {', '.join(EDITORS)}.")] = "fine",
     model: ModelOption = None,
     settings: SetOption = None,
     statistics: Annotated[Path | None, typer.Option(help="Key statistics, as `neuronwise statistics` wrote.")] = None,
@@ -56,16 +57,11 @@ def evaluate(
         if is_evaluation(facts):
             found = read_evaluation(facts)
         else:
-            if editor not in EDITOR_NAMES:
-                raise NeuronwiseError(f"There is no editor '{editor}'; the editors are {', '.join(EDITOR_NAMES)}.")
             if out is None:
                 raise NeuronwiseError("Name a folder to keep the cases in: --out DIR.")
-            changes = parse_settings(settings)
             from neuronwise.data.benchmarks import load_facts
-            from neuronwise.edit import EDITORS
-            from neuronwise.edit.presets import fitting
 
-            changes = fitting(EDITORS[editor].settings, changes)
+            changes = EDITORS[editor].options(parse_settings(settings), statistics=statistics)
             cases = load_facts(facts, seed=seed)
             print(f"neuronwise: {cases}", file=sys.stderr)
             loaded = load_model("builtin-text" if model is None else model, dtype, device_map)

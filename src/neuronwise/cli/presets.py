@@ -9,7 +9,7 @@ import typer
 
 from neuronwise.cli.app import JsonOption, app
 from neuronwise.cli.output import print_json, print_table, status, stdout_kept
-from neuronwise.errors import NeuronwiseError
+from neuronwise.edit import EDITORS
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -25,12 +25,11 @@ def presets(
 ) -> None:
     """Show which preset each editor takes for a model, where it was published, and the settings."""
     with stdout_kept():
-        from neuronwise.edit.editors import EDITORS
         from neuronwise.edit.presets import lineage
         from neuronwise.model.outline import outline
 
-        if editor is not None and editor not in EDITORS:
-            raise NeuronwiseError(f"There is no editor '{editor}'; the editors are {', '.join(EDITORS)}.")
+        if editor is not None:
+            EDITORS[editor]  # an unknown name is refused before anything is opened
         with status(f"reading the configuration of {model}"):
             opened = outline(model)
         families = lineage(opened)
@@ -50,22 +49,18 @@ def presets(
 
 
 def _row(model: Model, editor: str) -> dict[str, Any]:
-    from neuronwise.edit.editors import EDITORS
     from neuronwise.edit.presets import chosen
-    from neuronwise.edit.sources import SOURCES, changed, span
 
-    table = EDITORS[editor].presets
-    found = chosen(model, table)
-    settings = asdict(found.settings)
-    others = changed(found.settings, table["default"])
+    found = chosen(model, EDITORS[editor].presets)
+    others = EDITORS[editor].changed(found.settings)
     return {
         "editor": editor,
         "preset": found.name,
-        "source": SOURCES[editor][found.name],
+        "source": found.source,
         "depth": found.depth,
-        "layers": span(editor, found.settings),
+        "layers": EDITORS[editor].layers_taken(found.settings),
         "changed": ", ".join(f"{name}={value}" for name, value in others.items()) or "–",
-        "settings": settings,
+        "settings": asdict(found.settings),
     }
 
 

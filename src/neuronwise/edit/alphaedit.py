@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,20 +11,22 @@ from torch import Tensor
 
 from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
-from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.ledger import Ledger
-from neuronwise.edit.memit import DEPTH, missing, searched
+from neuronwise.edit.delta import Record
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
+from neuronwise.edit.ledger import Ledger, Recorded
+from neuronwise.edit.memit import DEPTH
 from neuronwise.edit.memory.keys import critical_layers, fact_keys
 from neuronwise.edit.memory.passages import require_text
-from neuronwise.edit.memory.spread import spread
+from neuronwise.edit.memory.spread import search_targets, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
-from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.presets import OURS, Preset, resolved
+from neuronwise.edit.record import edited
 from neuronwise.model.model import Model
 
 # The keys (f, n) of each layer that an edit was solved for; gone with the edit.
-_KEYS: WeakKeyDictionary[Edit, dict[int, Tensor]] = WeakKeyDictionary()
+_KEYS: WeakKeyDictionary[Recorded, dict[int, Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,23 @@ class AlphaEditSettings(ValueSettings):
     L2: float = 10.0
 
 
-# Where each was published stands in sources.py; layers that are not named go by depth.
-PRESETS: dict[str, AlphaEditSettings] = {
-    "default": AlphaEditSettings(),
-    "small": AlphaEditSettings(),
-    "gpt2-xl": AlphaEditSettings(
-        layers=(13, 14, 15, 16, 17), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=0.75
+PRESETS: dict[str, Preset[AlphaEditSettings]] = {
+    "default": Preset(AlphaEditSettings(), f"{OURS}: LLaMA's of MEMIT"),
+    "small": Preset(AlphaEditSettings(), f"{OURS}: LLaMA's of MEMIT"),
+    "gpt2-xl": Preset(
+        AlphaEditSettings(layers=(13, 14, 15, 16, 17), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "AlphaEdit hparams/AlphaEdit/gpt2-xl.json",
     ),
-    "gptj": AlphaEditSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
-    "llama-3": AlphaEditSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
-    "qwen2": AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0),
-    "qwen3_5": AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0),
+    "gptj": Preset(
+        AlphaEditSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "AlphaEdit hparams/AlphaEdit/EleutherAI_gpt-j-6B.json",
+    ),
+    "llama-3": Preset(
+        AlphaEditSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "AlphaEdit hparams/AlphaEdit/Llama3-8B.json",
+    ),
+    "qwen2": Preset(AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0), "EasyEdit hparams/AlphaEdit/qwen2.5-7b.yaml"),
+    "qwen3_5": Preset(AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0), "EasyEdit hparams/AlphaEdit/qwen3.5-9b.yaml"),
 }
 
 
@@ -61,8 +68,8 @@ def alphaedit(
     settings: AlphaEditSettings | None = None,
     *,
     statistics: Statistics | None = None,
-    previous: Sequence[Edit] | None = None,
-    **changes: Any,
+    previous: Sequence[Recorded] | None = None,
+    **changes: object,
 ) -> Edit:
     """An edit that writes all ``facts`` and leaves what the preserved keys read as it is; the model is not touched.
 
@@ -78,23 +85,21 @@ def alphaedit(
     covariance = require_statistics(statistics, model, layers)
     prefixes = settings.prefixes(model)
     previous = Ledger.of(model).edits if previous is None else previous
-    kept = [_keys_of(model, edit, layers, prefixes) for edit in previous]
+    earlier = [_keys_of(model, edit, layers, prefixes) for edit in previous]
 
     def adjust(layer: int, keys: Tensor) -> Tensor:
-        every = torch.cat([keys, *(edit[layer] for edit in kept)], dim=1)
+        every = torch.cat([keys, *(solved[layer] for solved in earlier)], dim=1)
         free = every if statistics is None else statistics.without_preserved(layer, every, settings.nullspace_threshold)
         return projected(every, free, settings.L2)[:, : keys.shape[1]]
 
-    targets, ends = searched(model, facts, layers[-1], settings)
-    deltas, keys = spread(
-        model, facts, layers, prefixes, lambda found: missing(model, facts, layers[-1], targets, found), float, adjust
-    )
-    left = missing(model, facts, layers[-1], targets, deltas).norm(dim=1)
-    outcome = {"layers": layers, **covariance, "values": ends, "missing": left.tolist()}
-    outcome |= {"previous": sum(next(iter(edit.values())).shape[1] for edit in kept)}
-    outcome["context_templates"] = list(prefixes)
-    edit = Edit(deltas, made("alphaedit", model, settings, facts, **outcome), column_norms(model, deltas))
-    _KEYS[edit] = keys
+    targets = search_targets(model, facts, layers[-1], settings)
+    deltas, solved = spread(targets, layers, prefixes, float, adjust)
+    edit = edited(
+        "alphaedit", model, settings, facts, deltas,
+        layers=layers, **covariance, values=targets.endings, missing=targets.missing(deltas).norm(dim=1).tolist(),
+        previous=sum(keys[layers[0]].shape[1] for keys in earlier), context_templates=list(prefixes),
+    )  # fmt: skip
+    _KEYS[edit] = solved
     return edit
 
 
@@ -105,7 +110,7 @@ def projected(keys: Tensor, free: Tensor, ridge: float) -> Tensor:
     return torch.linalg.solve(system, free.T).T
 
 
-def _keys_of(model: Model, edit: Edit, layers: Sequence[int], prefixes: Sequence[str]) -> dict[int, Tensor]:
+def _keys_of(model: Model, edit: Recorded, layers: Sequence[int], prefixes: Sequence[str]) -> dict[int, Tensor]:
     known = _KEYS.get(edit)
     if known is not None and set(layers) <= set(known):
         return known
@@ -118,9 +123,17 @@ def _keys_of(model: Model, edit: Edit, layers: Sequence[int], prefixes: Sequence
     return found
 
 
-def _facts_of(record: Any) -> list[Fact]:
+def _facts_of(record: Record) -> list[Fact]:
     """The facts that an edit's record asks for, also of composed edits."""
     if "parts" in record:
         return [fact for part in record["parts"] for fact in _facts_of(part)]
     request = record.get("request") or []
     return [Fact(**one) for one in (request if isinstance(request, list) else [request])]
+
+
+EDITOR = Editor(
+    "alphaedit", alphaedit, AlphaEditSettings, PRESETS,
+    layers="from 1/8 to 1/4 of the depth",
+    says="writes many facts at once, only where preserved keys are not changed",
+    cites="Fang et al. 2025, arXiv 2410.02355", statistics=True,
+)  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron
 
 Place = tuple[int, str, int | None]  # layer, path of the writer in it, routed expert
+Record: TypeAlias = Mapping[str, Any]  # how an edit was made: plain JSON values
 
 
 @dataclass(frozen=True)

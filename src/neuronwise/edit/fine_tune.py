@@ -15,9 +15,10 @@ from neuronwise.answers.request import forced, listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.above import Forward, recomputed_from
 from neuronwise.edit.delta import Delta, read_weight
-from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
+from neuronwise.edit.presets import OURS, Preset, resolved
+from neuronwise.edit.record import edited
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
@@ -50,26 +51,30 @@ class FineTuneSettings:
             raise MethodError("norm_constraint is above 0, or None for none.")
 
 
-# Where each was published stands in sources.py. "small" and "default" are our choice: the constraints of the smallest
-# published family and of Mistral, the layer by depth.
-PRESETS: dict[str, FineTuneSettings] = {
-    "default": FineTuneSettings(),
-    "small": FineTuneSettings(norm_constraint=5e-4),
-    "gpt2-medium": FineTuneSettings(layer=0, norm_constraint=2e-3),
-    "gpt2-large": FineTuneSettings(layer=0, norm_constraint=1e-3),
-    "gpt2-xl": FineTuneSettings(layer=0, norm_constraint=5e-4),
-    "gptj": FineTuneSettings(layer=21, norm_constraint=None),
-    "llama-2": FineTuneSettings(layer=21, norm_constraint=None),
-    "llama-3": FineTuneSettings(layer=21, norm_constraint=None),
-    "llama-3.2-3b": FineTuneSettings(layer=21, norm_constraint=None),
-    "mistral": FineTuneSettings(layer=21),
-    "qwen": FineTuneSettings(layer=31),
-    "qwen2": FineTuneSettings(layer=27, norm_constraint=None),
+PRESETS: dict[str, Preset[FineTuneSettings]] = {
+    "default": Preset(FineTuneSettings(), f"{OURS}: the constraint published for Mistral"),
+    "small": Preset(
+        FineTuneSettings(norm_constraint=0.0005),
+        f"{OURS}: the constraint of the smallest published family",
+    ),
+    "gpt2-medium": Preset(FineTuneSettings(layer=0, norm_constraint=0.002), "ROME hparams/FT/gpt2-medium_constr.json"),
+    "gpt2-large": Preset(FineTuneSettings(layer=0, norm_constraint=0.001), "ROME hparams/FT/gpt2-large_constr.json"),
+    "gpt2-xl": Preset(FineTuneSettings(layer=0, norm_constraint=0.0005), "ROME hparams/FT/gpt2-xl_constr.json"),
+    "gptj": Preset(FineTuneSettings(layer=21, norm_constraint=None), "EasyEdit hparams/FT/gpt-j-6B.yaml"),
+    "llama-2": Preset(FineTuneSettings(layer=21, norm_constraint=None), "EasyEdit hparams/FT/llama-7b.yaml"),
+    "llama-3": Preset(FineTuneSettings(layer=21, norm_constraint=None), "AlphaEdit hparams/FT/Llama3-8B.json"),
+    "llama-3.2-3b": Preset(FineTuneSettings(layer=21, norm_constraint=None), "EasyEdit hparams/FT/llama3.2-3b.yaml"),
+    "mistral": Preset(FineTuneSettings(layer=21), "EasyEdit hparams/FT/mistral-7b.yaml"),
+    "qwen": Preset(FineTuneSettings(layer=31), "EasyEdit hparams/FT/qwen-7b.yaml"),
+    "qwen2": Preset(
+        FineTuneSettings(layer=27, norm_constraint=None),
+        "EasyEdit hparams/FT/qwen2-7b.yaml, qwen2.5-7b.yaml",
+    ),
 }
 
 
 def fine_tune(
-    model: Model, facts: Fact | Sequence[Fact], settings: FineTuneSettings | None = None, **changes: Any
+    model: Model, facts: Fact | Sequence[Fact], settings: FineTuneSettings | None = None, **changes: object
 ) -> Edit:
     """Adam on one layer's W_down until the model says the new targets; the model itself is left as it is.
 
@@ -86,9 +91,8 @@ def fine_tune(
     runs = [forced(model, fact) for fact in requests]
     differences, outcome = _optimize(model, runs, settings)
     assert settings.layer is not None
-    deltas = tuple(Delta.of_difference(settings.layer, path, change) for path, change in differences.items())
-    record = made("fine_tune", model, settings, requests, **outcome)
-    return Edit(deltas, record, column_norms(model, deltas))
+    deltas = [Delta.of_difference(settings.layer, path, change) for path, change in differences.items()]
+    return edited("fine_tune", model, settings, requests, deltas, **outcome)
 
 
 def _layer(model: Model, layer: int | None) -> int:
@@ -174,3 +178,11 @@ def _adds(weight: Tensor, before: Tensor) -> Any:
 def _clamp(weights: dict[str, Tensor], before: dict[str, Tensor], most: float) -> None:
     for path, weight in weights.items():
         weight.copy_(torch.clamp(weight, min=before[path] - most, max=before[path] + most))
+
+
+EDITOR = Editor(
+    "fine_tune", fine_tune, FineTuneSettings, PRESETS,
+    layers="at 2/3 of the depth",
+    says="fine-tunes one layer's W_down on the facts alone",
+    cites="Zhu et al. 2020, arXiv 2012.00363; Meng et al. 2022, arXiv 2202.05262",
+)  # fmt: skip

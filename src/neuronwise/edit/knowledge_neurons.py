@@ -12,9 +12,10 @@ from torch import Tensor
 from neuronwise.answers.request import forced, listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta, by_writer, columns_of
-from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
+from neuronwise.edit.presets import Preset, resolved
+from neuronwise.edit.record import edited
 from neuronwise.errors import EditError, MethodError, PromptError
 from neuronwise.locate.integrated_gradients import integrated_gradients, refine
 from neuronwise.model.blocks import plain_weight
@@ -58,16 +59,15 @@ class KnowledgeNeuronsSettings:
             raise MethodError("at_least is 1 or more and not above at_most; steps is 1 or more.")
 
 
-# The paper's own are for BERT; where those for GPT were published stands in sources.py.
-PRESETS: dict[str, KnowledgeNeuronsSettings] = {
-    "default": KnowledgeNeuronsSettings(),
-    "gpt2-xl": KnowledgeNeuronsSettings(share=0.4),
-    "gptj": KnowledgeNeuronsSettings(threshold=0.1, share=0.4),
+PRESETS: dict[str, Preset[KnowledgeNeuronsSettings]] = {
+    "default": Preset(KnowledgeNeuronsSettings(), "Dai et al. 2022, for BERT"),
+    "gpt2-xl": Preset(KnowledgeNeuronsSettings(share=0.4), "ROME hparams/KN/gpt2-xl.json"),
+    "gptj": Preset(KnowledgeNeuronsSettings(threshold=0.1, share=0.4), "EasyEdit hparams/KN/gpt-j-6B.yaml"),
 }
 
 
 def knowledge_neurons(
-    model: Model, facts: Fact | Sequence[Fact], settings: KnowledgeNeuronsSettings | None = None, **changes: Any
+    model: Model, facts: Fact | Sequence[Fact], settings: KnowledgeNeuronsSettings | None = None, **changes: object
 ) -> Edit:
     """v_i ← v_i − λ₁·‖v_i‖·E(old)/‖E(old)‖ + λ₂·‖v_i‖·E(new)/‖E(new)‖ for the fact's knowledge neurons, or v_i ← 0.
 
@@ -98,12 +98,13 @@ def knowledge_neurons(
                 changed[member.neuron] = changed.get(member.neuron, torch.zeros_like(value)) + move
     if not changed:
         raise EditError("There is nothing to edit: the model says the new target already, or no neuron supports it.")
-    deltas = tuple(
+    deltas = [
         Delta(layer, path, torch.stack([changed[n] for n in members], 1), columns_of(model, members), expert=expert)
         for (layer, path, expert), members in by_writer(model, sorted(changed)).items()
+    ]
+    return edited(
+        "knowledge_neurons", model, settings, requests, deltas, neurons=[str(neuron) for neuron in sorted(changed)]
     )
-    record = made("knowledge_neurons", model, settings, requests, neurons=[str(n) for n in sorted(changed)])
-    return Edit(deltas, record, column_norms(model, deltas))
 
 
 def _found(model: Model, fact: Fact, settings: KnowledgeNeuronsSettings) -> Iterator[tuple[int, int, NeuronSet]]:
@@ -163,3 +164,11 @@ def _of_norm(embedding: Tensor, value: Tensor) -> Tensor:
     """The embedding's direction with the norm of the value vector."""
     direction = embedding.float().cpu()
     return direction * (value.norm() / direction.norm().clamp(min=1e-12))
+
+
+EDITOR = Editor(
+    "knowledge_neurons", knowledge_neurons, KnowledgeNeuronsSettings, PRESETS,
+    layers="where neurons are found",
+    says="moves the value vectors of a fact's knowledge neurons from the old answer's embedding to the new one's",
+    cites="Dai et al. 2022, arXiv 2104.08696",
+)  # fmt: skip

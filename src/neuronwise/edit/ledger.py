@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from neuronwise.edit.delta import Delta, Place, columns, read_weight, require_fit, summed
+from neuronwise.edit.delta import Delta, Place, Record, columns, read_weight, require_fit, summed
 from neuronwise.edit.storage import home, same_home, stored
-from neuronwise.errors import NonFiniteError
+from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.hooks import first_tensor
 from neuronwise.model.model import Model
 
-if TYPE_CHECKING:
-    from neuronwise.edit.edit import Edit
-
 ATTRIBUTE = "_neuronwise_edits"
+LIKE = 0.03  # relative difference of column norms up to which two models count as the same (half precision allowed for)
+
+
+class Recorded(Protocol):
+    """An edit as the ledger sees it: deltas, their record, and what identifies it and its model."""
+
+    @property
+    def deltas(self) -> tuple[Delta, ...]: ...
+    @property
+    def record(self) -> Record: ...
+    @property
+    def norms(self) -> Mapping[str, Tensor]: ...
+    @property
+    def fingerprint(self) -> str: ...
 
 
 class Held(NamedTuple):
@@ -37,15 +49,43 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.edits: tuple[Edit, ...] = ()
+        self.edits: tuple[Recorded, ...] = ()
         self.held: dict[Place, Held] = {}
 
     @classmethod
     def of(cls, model: Model) -> Ledger:
         return model.module.__dict__.get(ATTRIBUTE) or cls()
 
+    def holds(self, edit: Recorded) -> bool:
+        """Whether an edit is among them, or the same one, loaded from its folder."""
+        return any(other is edit or other.fingerprint == edit.fingerprint for other in self.edits)
+
+    def apply(self, model: Model, edit: Recorded) -> None:
+        """Bring an edit into the model; see ``Edit.apply``."""
+        present = {id(delta) for other in self.edits for delta in other.deltas}
+        if self.holds(edit) or any(id(delta) in present for delta in edit.deltas):
+            raise EditError("This edit is applied already; revert it before applying it again.")
+        require_same_model(model, edit)
+        self.change(model, [*self.edits, edit])
+
+    def revert(self, model: Model, edit: Recorded) -> None:
+        """Take an edit out of the model; see ``Edit.revert``."""
+        if not self.holds(edit):
+            raise EditError("This edit is not applied to this model, so there is nothing to revert.")
+        self.change(model, [other for other in self.edits if other.fingerprint != edit.fingerprint])
+
+    @contextlib.contextmanager
+    def applied(self, model: Model, edit: Recorded) -> Iterator[None]:
+        """The edit for the duration of the body, also when it raises."""
+        self.apply(model, edit)
+        try:
+            yield
+        finally:
+            if Ledger.of(model).holds(edit):  # unless the body took it out
+                Ledger.of(model).revert(model, edit)
+
     @torch.no_grad()
-    def change(self, model: Model, edits: Sequence[Edit]) -> None:
+    def change(self, model: Model, edits: Sequence[Recorded]) -> None:
         """Bring the weights from the present edits to ``edits``: originals plus the sum of all deltas, in float32.
 
         When anything fails on the way, also by an interrupt, the weights are what they were before the call.
@@ -145,6 +185,18 @@ def column_norms(model: Model, deltas: Iterable[Delta]) -> dict[str, Tensor]:
             first[:, past.touched[among].to(first.device)] = past.originals[:, among.to(first.device)].to(first)
         norms[name] = first.norm(dim=0).cpu()
     return norms
+
+
+def require_same_model(model: Model, edit: Recorded) -> None:
+    """Raise ``EditError`` when an edit does not fit the model, or was made for another."""
+    for delta in edit.deltas:
+        require_fit(model, delta)
+    for name, now in column_norms(model, edit.deltas).items():
+        before = edit.norms.get(name)
+        if before is None or (now.shape == before.shape and torch.allclose(now, before, rtol=LIKE, atol=1e-6)):
+            continue
+        made_for = edit.record.get("model", "another model")
+        raise EditError(f"The weights of {model.name} are not those that this edit was made for ({made_for}).")
 
 
 def _nothing() -> None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
-from neuronwise.edit.delta import Delta
-from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.memory.keys import critical_layers, on_prompts
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
+from neuronwise.edit.memory.keys import critical_layers
 from neuronwise.edit.memory.passages import require_text
-from neuronwise.edit.memory.spread import least_squares, spread
+from neuronwise.edit.memory.spread import least_squares, search_targets, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
-from neuronwise.edit.memory.value import ValueSettings, search
-from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.memory.value import ValueSettings
+from neuronwise.edit.presets import OURS, Preset, resolved
+from neuronwise.edit.record import edited
 from neuronwise.model.model import Model
 
 DEPTH = (1 / 8, 1 / 4)  # layers 4 to 8 of 32, where [MEMIT] and its followers edit LLaMA-like models
@@ -38,26 +34,46 @@ class MemitSettings(ValueSettings):
     identity_weight: float = 0.1
 
 
-# Where each was published stands in sources.py; layers that are not named go by depth.
-PRESETS: dict[str, MemitSettings] = {
-    "default": MemitSettings(),
-    "small": MemitSettings(),
-    "gpt2-xl": MemitSettings(
-        layers=(13, 14, 15, 16, 17), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=0.75,
-        mom2_update_weight=20000.0,
+PRESETS: dict[str, Preset[MemitSettings]] = {
+    "default": Preset(MemitSettings(), f"{OURS}: as LLaMA's"),
+    "small": Preset(MemitSettings(), f"{OURS}: as LLaMA's"),
+    "gpt2-xl": Preset(
+        MemitSettings(
+            layers=(13, 14, 15, 16, 17),
+            v_num_grad_steps=20,
+            v_weight_decay=0.5,
+            clamp_norm_factor=0.75,
+            mom2_update_weight=20000.0,
+        ),
+        "MEMIT hparams/MEMIT/gpt2-xl.json",
     ),
-    "gptj": MemitSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
-    "gpt_neox": MemitSettings(
-        layers=(6, 7, 8, 9, 10), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=0.8,
-        mom2_update_weight=6000.0,
+    "gptj": Preset(
+        MemitSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "MEMIT hparams/MEMIT/EleutherAI_gpt-j-6B.json",
     ),
-    "llama-2": MemitSettings(layers=(4, 5, 6, 7, 8)),
-    "llama-3": MemitSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
-    "llama-3.2-3b": MemitSettings(layers=(4, 5, 6, 7, 8)),
-    "mistral": MemitSettings(layers=(4, 5, 6, 7, 8)),
-    "qwen2": MemitSettings(layers=(4, 5, 6, 7, 8)),
-    "qwen": MemitSettings(layers=(4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
-}  # fmt: skip
+    "gpt_neox": Preset(
+        MemitSettings(
+            layers=(6, 7, 8, 9, 10),
+            v_num_grad_steps=20,
+            v_weight_decay=0.5,
+            clamp_norm_factor=0.8,
+            mom2_update_weight=6000.0,
+        ),
+        "PMET edit/hparams/MEMIT/EleutherAI_gpt-neox-20b.json",
+    ),
+    "llama-2": Preset(MemitSettings(layers=(4, 5, 6, 7, 8)), "EasyEdit hparams/MEMIT/llama-7b.yaml"),
+    "llama-3": Preset(
+        MemitSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "AlphaEdit hparams/MEMIT/Llama3-8B.json",
+    ),
+    "llama-3.2-3b": Preset(MemitSettings(layers=(4, 5, 6, 7, 8)), "EasyEdit hparams/MEMIT/llama3.2-3b.yaml"),
+    "mistral": Preset(MemitSettings(layers=(4, 5, 6, 7, 8)), "EasyEdit hparams/MEMIT/mistral-7b.yaml"),
+    "qwen2": Preset(MemitSettings(layers=(4, 5, 6, 7, 8)), "EasyEdit hparams/MEMIT/qwen2-7b.yaml, qwen2.5-7b.yaml"),
+    "qwen": Preset(
+        MemitSettings(layers=(4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "EasyEdit hparams/MEMIT/qwen-7b.yaml",
+    ),
+}
 
 
 def memit(
@@ -66,11 +82,11 @@ def memit(
     settings: MemitSettings | None = None,
     *,
     statistics: Statistics | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Edit:
     """An edit that writes all ``facts`` together; the model itself is left as it is.
 
-    The hidden state z that says the new target is searched at the last of ``layers``; each layer then gains
+    The hidden state z that gives the new target is searched at the last of ``layers``; each layer then gains
     R Kᵀ (λC + K Kᵀ)⁻¹ for its share R of what is missing there ([MEMIT] eq. 14, 20). Without ``statistics`` C is a
     multiple of the identity and the record says so. Raises ``MethodError`` for layers without one dense writer,
     ``EditError`` for statistics of another model, ``NonFiniteError``.
@@ -81,34 +97,21 @@ def memit(
     layers = critical_layers(model, settings.layers, DEPTH)
     covariance = require_statistics(statistics, model, layers)
     weight = settings.identity_weight if statistics is None else settings.mom2_update_weight
-    targets, ends = searched(model, facts, layers[-1], settings)
+    prefixes = settings.prefixes(model)
+    targets = search_targets(model, facts, layers[-1], settings)
     deltas, _ = spread(
-        model,
-        facts,
-        layers,
-        settings.prefixes(model),
-        lambda found: missing(model, facts, layers[-1], targets, found),
-        float,
-        lambda layer, keys: least_squares(keys, weight, statistics, layer),
+        targets, layers, prefixes, float, lambda layer, keys: least_squares(keys, weight, statistics, layer)
     )
-    left = missing(model, facts, layers[-1], targets, deltas).norm(dim=1)
-    outcome = {"layers": layers, **covariance, "values": ends, "missing": left.tolist()}
-    outcome["context_templates"] = list(settings.prefixes(model))
-    return Edit(deltas, made("memit", model, settings, facts, **outcome), column_norms(model, deltas))
+    return edited(
+        "memit", model, settings, facts, deltas,
+        layers=layers, **covariance, values=targets.endings, missing=targets.missing(deltas).norm(dim=1).tolist(),
+        context_templates=list(prefixes),
+    )  # fmt: skip
 
 
-def searched(
-    model: Model, facts: Sequence[Fact], layer: int, settings: ValueSettings
-) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Targets (n, d) for what ``layer`` holds at each fact's subject, and how each search ended."""
-    found, ends = [], []
-    for fact in facts:
-        values, end = search(model, fact, layer, [model.blocks[layer].module], settings)
-        found.append(values[0].target)
-        ends.append(end)
-    return torch.stack(found), ends
-
-
-def missing(model: Model, facts: Sequence[Fact], layer: int, targets: Tensor, deltas: Sequence[Delta]) -> Tensor:
-    """(n, d): the targets less what ``layer`` holds on the bare prompts with ``deltas`` acting."""
-    return targets - on_prompts(model, facts, layer, deltas).stream[layer]
+EDITOR = Editor(
+    "memit", memit, MemitSettings, PRESETS,
+    layers="from 1/8 to 1/4 of the depth",
+    says="writes many facts at once into the feed-forward layers between two depths",
+    cites="Meng et al. 2023, arXiv 2210.07229", statistics=True,
+)  # fmt: skip

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
-import torch
 from torch import nn
 
 from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
-from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
 from neuronwise.edit.memit import DEPTH
-from neuronwise.edit.memory.keys import critical_layers, on_prompts, writer_in
+from neuronwise.edit.memory.keys import critical_layers, writer_in
 from neuronwise.edit.memory.passages import require_text
-from neuronwise.edit.memory.spread import least_squares, spread
+from neuronwise.edit.memory.spread import least_squares, search_targets, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
-from neuronwise.edit.memory.value import ValueSettings, search
-from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.memory.value import ValueSettings
+from neuronwise.edit.presets import OURS, Preset, resolved
+from neuronwise.edit.record import edited
 from neuronwise.errors import MethodError
 from neuronwise.model.anatomy import _mixes_tokens
 from neuronwise.model.model import Model
@@ -40,23 +39,39 @@ class PmetSettings(ValueSettings):
     identity_weight: float = 0.1
 
 
-# Where each was published stands in sources.py; layers that are not named go by depth.
-PRESETS: dict[str, PmetSettings] = {
-    "default": PmetSettings(),
-    "small": PmetSettings(),
-    "gptj": PmetSettings(layers=(3, 4, 5, 6, 7, 8)),
-    "gpt_neox": PmetSettings(
-        layers=(6, 7, 8, 9, 10), v_lr=0.5, clamp_norm_factor=0.8, kl_factor=0.8, mom2_update_weight=15000.0
+PRESETS: dict[str, Preset[PmetSettings]] = {
+    "default": Preset(PmetSettings(), f"{OURS}: as GPT-J's"),
+    "small": Preset(PmetSettings(), f"{OURS}: as GPT-J's"),
+    "gptj": Preset(PmetSettings(layers=(3, 4, 5, 6, 7, 8)), "PMET edit/hparams/PMET/EleutherAI_gpt-j-6B.json"),
+    "gpt_neox": Preset(
+        PmetSettings(
+            layers=(6, 7, 8, 9, 10), v_lr=0.5, clamp_norm_factor=0.8, kl_factor=0.8, mom2_update_weight=15000.0
+        ),
+        "PMET edit/hparams/PMET/EleutherAI_gpt-neox-20b.json",
     ),
-    "llama-2": PmetSettings(
-        layers=(4, 5, 6, 7, 8), v_num_grad_steps=20, v_lr=0.5, clamp_norm_factor=1.0, kl_factor=0.0625,
-        mom2_update_weight=15000.0,
+    "llama-2": Preset(
+        PmetSettings(
+            layers=(4, 5, 6, 7, 8),
+            v_num_grad_steps=20,
+            v_lr=0.5,
+            clamp_norm_factor=1.0,
+            kl_factor=0.0625,
+            mom2_update_weight=15000.0,
+        ),
+        "EasyEdit hparams/PMET/llama-7b.yaml",
     ),
-    "llama-3.2-3b": PmetSettings(
-        layers=(4, 5, 6, 7, 8), v_num_grad_steps=25, v_lr=0.5, clamp_norm_factor=1.0, kl_factor=0.0625,
-        mom2_update_weight=15000.0,
+    "llama-3.2-3b": Preset(
+        PmetSettings(
+            layers=(4, 5, 6, 7, 8),
+            v_num_grad_steps=25,
+            v_lr=0.5,
+            clamp_norm_factor=1.0,
+            kl_factor=0.0625,
+            mom2_update_weight=15000.0,
+        ),
+        "EasyEdit hparams/PMET/llama3.2-3b.yaml",
     ),
-}  # fmt: skip
+}
 
 
 def pmet(
@@ -65,7 +80,7 @@ def pmet(
     settings: PmetSettings | None = None,
     *,
     statistics: Statistics | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Edit:
     """An edit that writes all ``facts`` together; the model itself is left as it is.
 
@@ -80,29 +95,17 @@ def pmet(
     layers = critical_layers(model, settings.layers, DEPTH)
     covariance = require_statistics(statistics, model, layers)
     weight = settings.identity_weight if statistics is None else settings.mom2_update_weight
-    last, found, ends = layers[-1], [], []
-    spots = [writer_in(model, last).module, attention_of(model, last)]
-    for fact in facts:
-        values, end = search(model, fact, last, spots, settings, relax=True)
-        found.append(values[0].target)
-        ends.append(end)
-    targets = torch.stack(found)
-
-    def missing(deltas: Any) -> Any:
-        return targets - on_prompts(model, facts, last, deltas).written[last]
-
+    prefixes = settings.prefixes(model)
+    spots = [writer_in(model, layers[-1]).module, attention_of(model, layers[-1])]
+    targets = search_targets(model, facts, layers[-1], settings, spots, relax=True)
     deltas, _ = spread(
-        model,
-        facts,
-        layers,
-        settings.prefixes(model),
-        missing,
-        sqrt,
-        lambda layer, keys: least_squares(keys, weight, statistics, layer),
+        targets, layers, prefixes, sqrt, lambda layer, keys: least_squares(keys, weight, statistics, layer)
     )
-    outcome = {"layers": layers, **covariance, "values": ends, "missing": missing(deltas).norm(dim=1).tolist()}
-    outcome["context_templates"] = list(settings.prefixes(model))
-    return Edit(deltas, made("pmet", model, settings, facts, **outcome), column_norms(model, deltas))
+    return edited(
+        "pmet", model, settings, facts, deltas,
+        layers=layers, **covariance, values=targets.endings, missing=targets.missing(deltas).norm(dim=1).tolist(),
+        context_templates=list(prefixes),
+    )  # fmt: skip
 
 
 def attention_of(model: Model, layer: int) -> nn.Module:
@@ -111,3 +114,11 @@ def attention_of(model: Model, layer: int) -> nn.Module:
         if module is not model.blocks[layer].module and _mixes_tokens(module):
             return module
     raise MethodError(f"Layer {layer} of {model.name} has no attention, which pmet searches together with W_down.")
+
+
+EDITOR = Editor(
+    "pmet", pmet, PmetSettings, PRESETS,
+    layers="from 1/8 to 1/4 of the depth",
+    says="searches what attention and feed-forward layers write together, and writes the feed-forward part",
+    cites="Li et al. 2024, arXiv 2308.08742", statistics=True,
+)  # fmt: skip

@@ -1,22 +1,30 @@
 """Which published hyper-parameters a model gets: the families that the editing papers used, told by their shapes.
 
-A preset holds for the depth it was published for. A model of the same family with another number of layers gets its
+A preset belongs to the depth it was published for. A model of the same family with another number of layers gets its
 layers at the same relative depth; a family that an editor has no preset for gets "default", whose layers go by depth
-alone. ``sources.SOURCES`` says where the numbers of each preset were published.
+alone.
+
+In the sources ROME is github.com/kmeng01/rome, MEMIT github.com/kmeng01/memit, PMET github.com/xpq-tech/PMET,
+AlphaEdit github.com/jianghoucheng/AlphaEdit, FiNE github.com/opanhw/FiNE, EasyEdit github.com/zjunlp/EasyEdit.
 """
 
 from __future__ import annotations
 
 import math
-import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from neuronwise.edit.settings import checked, require_settings
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
+
+OURS = "our choice"
 SMALL = 1e9  # parameters of the text model below which a model is "small": no paper tuned for these
 
 # Shapes (layers, hidden size) of single models that have presets of their own.
@@ -38,15 +46,24 @@ DEPTHS = {
 
 
 @dataclass(frozen=True)
-class Chosen(Generic[T]):
-    """The settings that a model gets, and the name of the preset that they are.
+class Preset(Generic[S]):
+    """Settings for a family of models, and where they were published: the file, in the repository of a paper."""
+
+    settings: S
+    source: str
+
+
+@dataclass(frozen=True)
+class Chosen(Generic[S]):
+    """The settings that a model gets, the name of the preset that they are, and its source.
 
     ``depth``: the number of layers that the preset's layer numbers were published for, where the model has another
     and they were carried over.
     """
 
-    settings: T
+    settings: S
     name: str
+    source: str
     depth: int | None = None
 
 
@@ -58,7 +75,7 @@ def lineage(model: Model) -> tuple[str, ...]:
     image-text model is of its language model's family. Any other architecture goes by its ``model_type``. Below a
     billion parameters the family is "small", unless the very model has presets.
     """
-    text: Any = model.config.get_text_config(decoder=True)
+    text = model.config.get_text_config(decoder=True)
     kind: str = WITHIN.get(text.model_type) or text.model_type
     if kind == "llama":
         kind = "llama-2" if text.vocab_size <= 33_000 else "llama-3" if text.vocab_size >= 128_000 else "llama"
@@ -79,95 +96,46 @@ def text_parameters(model: Model) -> int:
     return sum(math.prod(getattr(getattr(p, "quant_state", None), "shape", p.shape)) for p in found.values())
 
 
-def chosen(model: Model, presets: Mapping[str, T]) -> Chosen[T]:
+def chosen(model: Model, presets: Mapping[str, Preset[S]]) -> Chosen[S]:
     """The preset of the closest family that has one, "default" where nothing is published, its layers in place."""
     name = next((name for name in lineage(model) if name in presets), "default")
-    settings, depth = presets[name], DEPTHS.get(name)
+    settings, source, depth = presets[name].settings, presets[name].source, DEPTHS.get(name)
     if depth is None or depth == model.num_layers:
-        return Chosen(settings, name)
+        return Chosen(settings, name, source)
     moved = _at_depth(settings, model.num_layers / depth, model.num_layers)
-    return Chosen(moved, name, None if moved is settings else depth)
+    return Chosen(moved, name, source, None if moved is settings else depth)
 
 
-def _at_depth(settings: T, ratio: float, count: int) -> T:
-    """``layer`` and ``layers`` at the same relative depth; from a range's first to its last all between."""
-    given: Any = settings
-    moved: dict[str, Any] = {}
-    if isinstance(getattr(given, "layer", None), int):
-        moved["layer"] = min(round(given.layer * ratio), count - 1)
-    layers: Sequence[int] | None = getattr(given, "layers", None)
-    if layers:
-        first, last = (min(round(layer * ratio), count - 1) for layer in (min(layers), max(layers)))
-        moved["layers"] = tuple(range(first, last + 1))
-    return replace(given, **moved) if moved else settings
+def layers_of(settings: DataclassInstance) -> tuple[int, ...]:
+    """The layers that settings name, as ``layer`` or ``layers``; none where they name none."""
+    layer, layers = getattr(settings, "layer", None), getattr(settings, "layers", None)
+    return tuple(layers) if layers else () if layer is None else (layer,)
 
 
-def preset(model: Model, presets: Mapping[str, T]) -> T:
-    """The settings for this model's family; "default" where nothing is published for it."""
-    return chosen(model, presets).settings
+def _at_depth(settings: S, ratio: float, count: int) -> S:
+    """Layers at the same relative depth; from a range's first to its last all between."""
+    named = layers_of(settings)
+    if not named:
+        return settings
+    first, last = (min(round(layer * ratio), count - 1) for layer in (min(named), max(named)))
+    if hasattr(settings, "layers"):
+        return replace(settings, layers=tuple(range(first, last + 1)))
+    return replace(settings, layer=first)
 
 
-def require_model(model: Any) -> None:
+def resolved(model: Model, settings: S | None, presets: Mapping[str, Preset[S]], changes: Mapping[str, object]) -> S:
+    """``settings``, or this model's preset, with single ``changes``.
+
+    Raises ``MethodError`` for anything but a ``Model``, for unknown names, values of another kind, and settings of
+    another editor.
+    """
+    require_model(model)
+    kind = type(presets["default"].settings)
+    require_settings(kind, settings)
+    return replace(chosen(model, presets).settings if settings is None else settings, **checked(kind, changes))
+
+
+def require_model(model: object) -> None:
     """Raise ``MethodError`` for anything but a ``Model``, such as its name."""
     if not isinstance(model, Model):
         raise MethodError(f"An editor takes a model that neuronwise.load opened, not {model!r:.80}.")
-
-
-def resolved(model: Model, settings: T | None, presets: Mapping[str, T], changes: Mapping[str, Any]) -> T:
-    """``settings``, or this model's preset, with single ``changes``.
-
-    Raises ``MethodError`` for unknown names, values of another kind, and settings of another editor.
-    """
-    require_model(model)
-    kind = type(presets["default"])
-    if settings is not None and not isinstance(settings, kind):
-        raise MethodError(f"These settings are {type(settings).__name__}; this editor takes {kind.__name__}.")
-    base: Any = preset(model, presets) if settings is None else settings
-    known = [field.name for field in fields(base)]
-    unknown = [name for name in changes if name not in known]
-    if unknown:
-        raise MethodError(f"There is no setting {unknown[0]!r}; there are {', '.join(known)}.")
-    return replace(base, **fitting(type(base), changes))
-
-
-def fitting(settings: type[Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The same changes, lists as tuples; raises ``MethodError`` for a value of another kind than the setting's."""
-    hints, defaults = get_type_hints(settings), {field.name: field.default for field in fields(settings)}
-    found = {}
-    for name, value in changes.items():
-        value = _frozen(value)
-        if name in hints and not _is(value, hints[name]):
-            choices = get_args(hints[name]) if get_origin(hints[name]) in (Union, types.UnionType) else (hints[name],)
-            default = f" (by default {defaults[name]!r})" if name in defaults else ""
-            kinds = " or ".join(KINDS.get(get_origin(one) or one, "another kind of value") for one in choices)
-            raise MethodError(f"{name}={value!r} does not fit: it is {kinds}{default}.")
-        found[name] = value
-    return found
-
-
-KINDS: dict[Any, str] = {
-    int: "a whole number", float: "a number", bool: "true or false", str: "a text", tuple: "a list",
-    types.NoneType: "none",
-}  # fmt: skip
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple, range)) else value
-
-
-def _is(value: Any, hint: Any) -> bool:
-    """Whether a value is of the kind that a setting is annotated with; kinds that are not settings' are let pass."""
-    kind, parts = get_origin(hint) or hint, get_args(hint)
-    if kind in (Union, types.UnionType):
-        return any(_is(value, part) for part in parts)
-    if kind is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if len(parts) == 2 and parts[1] is Ellipsis:
-            return all(_is(one, parts[0]) for one in value)
-        return len(value) == len(parts) and all(map(_is, value, parts))
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind) if kind in KINDS else True

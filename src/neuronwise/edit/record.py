@@ -1,26 +1,44 @@
-"""The record of how an edit was made."""
+"""An edit with the record of how it was made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from neuronwise.data.facts import Fact
+from neuronwise.edit.delta import Delta
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.ledger import column_norms
 from neuronwise.files import versions
 from neuronwise.model.model import Model
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def made(method: str, model: Model, settings: Any, facts: Sequence[Fact], **outcome: Any) -> dict[str, Any]:
-    """Method, settings, requests, model, versions and whatever the method tells about its outcome: plain JSON."""
-    requests = [asdict(fact) for fact in facts]
-    return {
+
+def edited(
+    method: str,
+    model: Model,
+    settings: DataclassInstance,
+    request: Sequence[Fact] | Mapping[str, object],
+    deltas: Sequence[Delta],
+    **outcome: object,
+) -> Edit:
+    """The edit by ``method`` that made ``deltas``.
+
+    Its record: method, settings, request (facts, or what else was asked), model, versions, and the ``outcome``, which
+    is whatever the method reports, as plain JSON values.
+    """
+    asked = request if isinstance(request, Mapping) else [asdict(fact) for fact in request]
+    record = {
         "method": method,
         "settings": asdict(settings),
-        "request": requests[0] if len(requests) == 1 else requests,
+        "request": asked[0] if isinstance(asked, list) and len(asked) == 1 else asked,
         "model": model.name,
         "revision": getattr(model.config, "_commit_hash", None),
-        "seed": getattr(settings, "seed", None),  # None: nothing is left to chance
+        "seed": getattr(settings, "seed", None),  # None: nothing is random
         **outcome,
         "versions": versions(),
     }
+    return Edit(tuple(deltas), record, column_norms(model, deltas))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +11,14 @@ from torch import Tensor
 from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
 from neuronwise.edit.memory.keys import critical_layers, fact_keys, on_prompts, writer_in
 from neuronwise.edit.memory.passages import require_text
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
-from neuronwise.edit.memory.value import ValueSettings, search
-from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.memory.value import Ending, ValueSettings, search
+from neuronwise.edit.presets import OURS, Preset, resolved
+from neuronwise.edit.record import edited
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.model.blocks import writer_bias
 from neuronwise.model.model import Model
@@ -43,23 +43,43 @@ class RomeSettings(ValueSettings):
             raise MethodError(f"exact_for={self.exact_for!r} is unknown; choose prompt or mean.")
 
 
-# Where each was published stands in sources.py; layers that are not named go by depth.
-PRESETS: dict[str, RomeSettings] = {
-    "default": RomeSettings(),
-    "small": RomeSettings(context_template_length_params=((10, 5),)),  # as many prefixes as memit's: enough, cheaper
-    "gpt2-medium": RomeSettings(layers=(8,), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=3.0),
-    "gpt2-large": RomeSettings(layers=(12,), v_num_grad_steps=20, v_weight_decay=0.5),
-    "gpt2-xl": RomeSettings(layers=(17,), v_num_grad_steps=20, v_weight_decay=0.5),
-    "gptj": RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5),
-    "gpt_neox": RomeSettings(layers=(15,), v_num_grad_steps=20, v_weight_decay=0.5),
-    "llama-2": RomeSettings(layers=(5,)),
-    "llama-3": RomeSettings(layers=(5,)),
-    "llama-3.2-3b": RomeSettings(layers=(5,)),
-    "mistral": RomeSettings(layers=(5,)),
-    "qwen": RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5),
-    "qwen2": RomeSettings(layers=(5,)),
-    "qwen3_5": RomeSettings(layers=(5,)),
-    "glm": RomeSettings(layers=(5,)),
+PRESETS: dict[str, Preset[RomeSettings]] = {
+    "default": Preset(RomeSettings(), f"{OURS}: as LLaMA's"),
+    "small": Preset(
+        RomeSettings(context_template_length_params=((10, 5),)),
+        f"{OURS}: as LLaMA's, with five prefixes in place of twenty",
+    ),
+    "gpt2-medium": Preset(
+        RomeSettings(layers=(8,), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=3.0),
+        "ROME hparams/ROME/gpt2-medium.json",
+    ),
+    "gpt2-large": Preset(
+        RomeSettings(layers=(12,), v_num_grad_steps=20, v_weight_decay=0.5),
+        "ROME hparams/ROME/gpt2-large.json",
+    ),
+    "gpt2-xl": Preset(
+        RomeSettings(layers=(17,), v_num_grad_steps=20, v_weight_decay=0.5),
+        "ROME hparams/ROME/gpt2-xl.json",
+    ),
+    "gptj": Preset(
+        RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5),
+        "ROME hparams/ROME/EleutherAI_gpt-j-6B.json",
+    ),
+    "gpt_neox": Preset(
+        RomeSettings(layers=(15,), v_num_grad_steps=20, v_weight_decay=0.5),
+        "MEMIT hparams/ROME/EleutherAI_gpt-neox-20b.json",
+    ),
+    "llama-2": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/llama-7b.yaml"),
+    "llama-3": Preset(RomeSettings(layers=(5,)), "AlphaEdit hparams/ROME/Llama3-8B.json"),
+    "llama-3.2-3b": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/llama3.2-3b.yaml"),
+    "mistral": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/mistral-7b.yaml"),
+    "qwen": Preset(
+        RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5),
+        "EasyEdit hparams/ROME/qwen-7b.yaml",
+    ),
+    "qwen2": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/qwen2-7b.yaml, qwen2.5-7b.yaml"),
+    "qwen3_5": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/qwen3.5-9b.yaml"),
+    "glm": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/chatglm4-9b.yaml"),
 }
 
 
@@ -69,7 +89,7 @@ def rome(
     settings: RomeSettings | None = None,
     *,
     statistics: Statistics | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Edit:
     """An edit that writes ``facts`` one after another, each on top of the former; the model itself is left as it is.
 
@@ -85,15 +105,17 @@ def rome(
         statistics = None
     covariance = require_statistics(statistics, model, layers)
     deltas: list[Delta] = []
-    ends = []
+    endings: list[Ending] = []
     for fact in facts:
         for layer in layers:
-            delta, end = _rank_one(model, fact, layer, settings, statistics, deltas)
+            delta, ending = _rank_one(model, fact, layer, settings, statistics, deltas)
             deltas.append(delta)
-            ends.append(end)
-    outcome = {"layers": layers, **covariance, "values": ends, "context_templates": list(settings.prefixes(model))}
-    joined = tuple(_joined([delta for delta in deltas if delta.layer == layer]) for layer in layers)
-    return Edit(joined, made("rome", model, settings, facts, **outcome), column_norms(model, joined))
+            endings.append(ending)
+    joined = [_joined([delta for delta in deltas if delta.layer == layer]) for layer in layers]
+    return edited(
+        "rome", model, settings, facts, joined,
+        layers=layers, **covariance, values=endings, context_templates=list(settings.prefixes(model)),
+    )  # fmt: skip
 
 
 def _rank_one(
@@ -103,11 +125,11 @@ def _rank_one(
     settings: RomeSettings,
     statistics: Statistics | None,
     deltas: Sequence[Delta],
-) -> tuple[Delta, dict[str, Any]]:
+) -> tuple[Delta, Ending]:
     prefixes = settings.prefixes(model)
     writer = writer_in(model, layer)
     mean = fact_keys(model, [fact], layer, prefixes, deltas)[0].double()
-    (value,), end = search(model, fact, layer, [writer.module], settings, deltas)
+    (value,), ending = search(model, fact, layer, [writer.module], settings, deltas)
     seen = on_prompts(model, [fact], layer, deltas)
     if settings.exact_for == "prompt":
         key, now = seen.keys[layer][0].double(), seen.written[layer][0].double()
@@ -118,7 +140,7 @@ def _rank_one(
     if float(reached.abs()) < 1e-12:
         raise NonFiniteError(f"The key of {fact.subject!r} is zero in layer {layer}; choose another layer.")
     left, right = (value.target.double() - now).float().unsqueeze(1), (direction / reached).float().unsqueeze(0)
-    return Delta(layer, writer.path, left, right=right), end
+    return Delta(layer, writer.path, left, right=right), ending
 
 
 def _written(model: Model, layer: int, key: Tensor, deltas: Sequence[Delta]) -> Tensor:
@@ -137,3 +159,11 @@ def _joined(deltas: Sequence[Delta]) -> Delta:
     first = deltas[0]
     left = torch.cat([delta.left for delta in deltas], dim=1)
     return Delta(first.layer, first.path, left, right=torch.cat([d.right for d in deltas if d.right is not None]))
+
+
+EDITOR = Editor(
+    "rome", rome, RomeSettings, PRESETS,
+    layers="at 1/6 of the depth",
+    says="writes one fact by a rank-one update of one layer's W_down",
+    cites="Meng et al. 2022, arXiv 2202.05262", statistics=True,
+)  # fmt: skip

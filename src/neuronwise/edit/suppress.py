@@ -11,9 +11,10 @@ from torch import Tensor
 
 from neuronwise.answers.naming import names
 from neuronwise.edit.delta import Delta, by_writer, columns_of
-from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.ledger import column_norms
+from neuronwise.edit.presets import OURS, Preset, resolved
+from neuronwise.edit.record import edited
 from neuronwise.edit.words import Seen, again, runs_of
 from neuronwise.errors import MethodError
 from neuronwise.locate.together import SHARP, locate_together
@@ -44,7 +45,7 @@ class SuppressSettings:
             raise MethodError(f"along={self.along!r} is unknown; choose 'word' or None.")
 
 
-PRESETS: dict[str, SuppressSettings] = {"default": SuppressSettings()}
+PRESETS = {"default": Preset(SuppressSettings(), OURS)}
 
 
 def suppress(
@@ -54,7 +55,7 @@ def suppress(
     settings: SuppressSettings | None = None,
     *,
     neurons: NeuronSet | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Edit:
     """An edit that takes the neurons behind a word away; the model itself is left as it is.
 
@@ -71,21 +72,17 @@ def suppress(
         )
     direction = model.unembedding[targets[0].token_id].detach() if settings.along == "word" else None
     edit = suppress_neurons(model, neurons, direction=direction)
-    outcome: dict[str, Any] = {}
+    outcome: dict[str, object] = {"texts_before": [run.text for run in runs]}
     if settings.generate:
         with edit.applied(model):
-            outcome["texts"] = [again(model, run) for run in runs]
-        outcome["success"] = not any(names(text, word) for text in outcome["texts"])
+            texts = [again(model, run) for run in runs]
+        outcome |= {"texts": texts, "success": not any(names(text, word) for text in texts)}
+    outcome["neurons"] = [str(neuron) for neuron in neurons.neurons]
     note = next((target.note for target in targets if target.note), None)
-    record = made(
-        "suppress", model, settings, [],
-        **{
-            "request": {"word": word, "prompts": [run.prompt for run in runs], "photos": len(runs)},
-            "texts_before": [run.text for run in runs], **outcome,
-            "neurons": [str(neuron) for neuron in neurons.neurons], **({"note": note} if note else {}),
-        },
-    )  # fmt: skip
-    return Edit(edit.deltas, record, edit.norms)
+    if note:
+        outcome["note"] = note
+    request = {"word": word, "prompts": [run.prompt for run in runs], "photos": len(runs)}
+    return edited("suppress", model, settings, request, edit.deltas, **outcome)
 
 
 def suppress_neurons(model: Model, neurons: NeuronSet, *, direction: Tensor | None = None) -> Edit:

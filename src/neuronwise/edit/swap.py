@@ -11,9 +11,9 @@ from torch import Tensor
 
 from neuronwise.answers.naming import names
 from neuronwise.edit.delta import Delta, by_writer, columns_of, place
-from neuronwise.edit.edit import Edit, column_norms
-from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.presets import OURS, Preset, resolved
+from neuronwise.edit.record import edited
 from neuronwise.edit.words import Place, Seen, again, places_of, runs_of
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
 from neuronwise.locate.together import SHARP, locate_together
@@ -66,7 +66,7 @@ class SwapSettings:
             raise MethodError(f"read={self.read!r} is unknown; choose one of {', '.join(READINGS)}.")
 
 
-PRESETS: dict[str, SwapSettings] = {"default": SwapSettings()}
+PRESETS = {"default": Preset(SwapSettings(), OURS)}
 
 
 def swap(
@@ -78,7 +78,7 @@ def swap(
     *,
     neurons: NeuronSet | None = None,
     beside: Seen = (),
-    **changes: Any,
+    **changes: object,
 ) -> Edit:
     """An edit after which ``model`` says ``target`` where it said ``source``; the model itself is left as it is.
 
@@ -100,8 +100,10 @@ def swap(
     if not target.strip():
         raise TargetError("The target is empty; name a word such as 'dog'.")
     present = _present(runs, source, target)
+    request = {"source": source, "target": target, "prompts": [run.prompt for run in runs], "photos": len(runs)}
+    before = [run.text for run in runs]
     if present:
-        return Edit((), _record(model, settings, runs, source, target, note=present))
+        return edited("swap", model, settings, request, (), texts_before=before, note=present)
     places = [place for run in runs for place in places_of(model, run, source, target)]
     if neurons is None:
         neurons = locate_together(
@@ -117,8 +119,9 @@ def swap(
     )
     terms = (fired, vectors, directions, kept)
     delta, outcome = _descend(model, runs, places, chosen, terms, source, target, settings)
-    notes = "; ".join(dict.fromkeys(place.note for place in places if place.note)) or None
-    return _edit(model, chosen, delta, _record(model, settings, runs, source, target, note=notes, **outcome))
+    notes = "; ".join(dict.fromkeys(place.note for place in places if place.note))
+    outcome |= {"note": notes} if notes else {}
+    return edited("swap", model, settings, request, _deltas(model, chosen, delta), texts_before=before, **outcome)
 
 
 def swap_loss(fired: Tensor, vectors: Tensor, delta: Tensor, directions: Tensor, beta: float) -> Tensor:
@@ -249,7 +252,7 @@ def _descend(
                 delta *= settings.cap * size / length
         now = delta.detach().clone()
         loss = swap_loss(fired, vectors, now, directions, settings.beta)
-        with _edit(model, chosen, now, {}).applied(model):
+        with Edit(_deltas(model, chosen, now)).applied(model):
             above = ranked(model, places)
             texts = [again(model, run) for run in runs] if settings.generate and (all(above) or capped) else None
         said = [names(text, target) and not names(text, source) for text in texts or ()]
@@ -272,30 +275,13 @@ def ranked(model: Model, places: Sequence[Place]) -> list[bool]:
     return found
 
 
-def _record(
-    model: Model,
-    settings: SwapSettings,
-    runs: Sequence[Run],
-    source: str,
-    target: str,
-    note: str | None = None,
-    **outcome: Any,
-) -> dict[str, Any]:
-    request = {"source": source, "target": target, "prompts": [run.prompt for run in runs], "photos": len(runs)}
-    noted = {"note": note} if note else {}
-    return made(
-        "swap", model, settings, [], **{"request": request, "texts_before": [r.text for r in runs], **outcome, **noted}
-    )
-
-
-def _edit(model: Model, neurons: Sequence[Neuron], delta: Tensor, record: dict[str, Any]) -> Edit:
+def _deltas(model: Model, neurons: Sequence[Neuron], delta: Tensor) -> tuple[Delta, ...]:
     """Rows of ``delta`` (k, d) as changes of the neurons' value vectors."""
     order = {neuron: row for row, neuron in enumerate(neurons)}
-    parts = tuple(
+    return tuple(
         Delta(
             layer, path, delta[[order[n] for n in members]].T.contiguous(),
             units=columns_of(model, members), expert=expert,
         )
         for (layer, path, expert), members in by_writer(model, neurons).items()
     )  # fmt: skip
-    return Edit(parts, record, column_norms(model, parts))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from neuronwise.data.facts import Fact, FactCase
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editors import EDITORS
-from neuronwise.edit.presets import fitting
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
@@ -49,21 +48,8 @@ def maker(
     """An editor by its name or any function like one; raises ``MethodError`` for unknown names and settings."""
     if not isinstance(editor, str):
         return Maker(getattr(editor, "__name__", "editor"), editor, settings, changes, statistics)
-    if editor not in EDITORS:
-        raise MethodError(f"There is no editor {editor!r}; there are {', '.join(EDITORS)}.")
     entry = EDITORS[editor]
-    known = [field.name for field in fields(entry.settings)]
-    unknown = [name for name in changes if name not in known]
-    if unknown:
-        raise MethodError(f"{editor} has no setting {unknown[0]!r}; it has {', '.join(known)}.")
-    if statistics is not None and not entry.statistics:
-        raise MethodError(f"{editor} uses no key statistics; leave them out.")
-    changes = fitting(entry.settings, changes)
-    if not isinstance(settings, (entry.settings, type(None))):
-        raise MethodError(f"{editor} takes {entry.settings.__name__}, not {type(settings).__name__}.")
-    replace(settings or entry.settings(), **changes)  # what cannot be is said before anything is begun
-    if settings is None and "seed" in known:
-        changes = {"seed": seed, **changes}
+    changes = entry.options(changes, settings, statistics=statistics, seed=seed)
     return Maker(editor, entry.function, settings, changes, statistics)
 
 

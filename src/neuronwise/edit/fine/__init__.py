@@ -8,7 +8,8 @@ from typing import Any
 
 from neuronwise.answers.request import forced, listed
 from neuronwise.data.facts import Fact
-from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
 from neuronwise.edit.fine.batch import Batch, groups
 from neuronwise.edit.fine.change import Change, lowest_layer
 from neuronwise.edit.fine.choose import choose, observe
@@ -17,7 +18,7 @@ from neuronwise.edit.fine.settings import PRESETS, FineSettings
 from neuronwise.edit.fine.specific import SpecificSettings, fine_specific
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.record import edited
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
@@ -35,7 +36,7 @@ def fine(
     image: Any = None,
     together: int = TOGETHER,
     statistics: Statistics | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Edit:
     """An edit that makes ``model`` complete each fact's prompt by its new target; the model is left as it is.
 
@@ -67,8 +68,7 @@ def fine(
     outcome = {name: [record.get(name) for record in records] for name in ("steps", "probabilities")}
     outcome |= {name: [r.get(name) for r in records] for name in ("start", "note") if any(name in r for r in records)}
     settings = resolved(model, settings, PRESETS, changes)
-    deltas = tuple(delta for edit in edits for delta in edit.deltas)
-    return Edit(deltas, made("fine", model, settings, facts, **outcome), column_norms(model, deltas))
+    return edited("fine", model, settings, facts, [delta for edit in edits for delta in edit.deltas], **outcome)
 
 
 def fine_each(
@@ -78,7 +78,7 @@ def fine_each(
     *,
     image: Any = None,
     together: int = TOGETHER,
-    **changes: Any,
+    **changes: object,
 ) -> list[Edit]:
     """One edit for each of several independent facts, as ``fine`` makes them one by one, in less time."""
     facts = listed(facts)
@@ -102,8 +102,15 @@ def _edit(model: Model, fact: Fact, settings: FineSettings, attempt: Attempt, pr
     outcome = {"steps": attempt.steps, "probabilities": attempt.reached, **attempt.outcome}
     if present:
         outcome["note"] = f"{fact.target_new!r} is what the model says already."
-    deltas = attempt.change.deltas()
-    return Edit(deltas, made("fine", model, settings, [fact], **outcome), column_norms(model, deltas))
+    return edited("fine", model, settings, [fact], attempt.change.deltas(), **outcome)
 
 
-__all__ = ["PRESETS", "RECIPES", "TOGETHER", "FineSettings", "SpecificSettings", "fine", "fine_each", "fine_specific"]
+EDITOR = Editor(
+    "fine", fine, FineSettings, PRESETS,
+    layers="where neurons are found",
+    says="learns changes of the few neurons that contribute most to what the model answers now",
+    cites="Pan et al. 2025, arXiv 2503.01090",
+)  # fmt: skip
+
+
+__all__ = ["EDITOR", "PRESETS", "RECIPES", "TOGETHER", "FineSettings", "fine", "fine_each"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from neuronwise.edit.presets import OURS, Preset
 from neuronwise.errors import MethodError
 
 CHOICES = ("contribution", "random")
@@ -44,12 +45,11 @@ class FineSettings:
             raise MethodError(f"start={self.start!r} is unknown; choose {' or '.join(STARTS)}.")
 
 
-# Rates published with [FiNE] for GPT-J, Llama-2 and Llama-3 (sources.py); where nothing is published, 5e-3 below a
-# billion parameters and 1e-3 above (our choice).
-PRESETS: dict[str, FineSettings] = {
-    "gptj": FineSettings(rate=1e-3),
-    "llama-2": FineSettings(rate=5e-3),
-    "llama-3": FineSettings(rate=1e-3),
-    "small": FineSettings(rate=5e-3),
-    "default": FineSettings(rate=1e-3),
+# Where nothing is published, the rate is 5e-3 below a billion parameters and 1e-3 above.
+PRESETS: dict[str, Preset[FineSettings]] = {
+    "gptj": Preset(FineSettings(rate=0.001), "FiNE hparams/FINE/gptj-6b.yaml"),
+    "llama-2": Preset(FineSettings(rate=0.005), "FiNE hparams/FINE/llama2-7b.yaml"),
+    "llama-3": Preset(FineSettings(rate=0.001), "FiNE hparams/FINE/llama3-8b.yaml"),
+    "small": Preset(FineSettings(rate=0.005), f"{OURS}: the higher of the published rates"),
+    "default": Preset(FineSettings(rate=0.001), f"{OURS}: the rate of the youngest published family"),
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from neuronwise.edit.memory.passages import Passage, batched
 from neuronwise.model.model import Model
 
 STARTS = ("The", "Therefore", "Because", "I", "You")
@@ -30,8 +31,6 @@ def contexts(model: Model, lengths: Lengths, seed: int = 0) -> tuple[str, ...]:
 
 
 def _written(model: Model, length: int, count: int, generator: torch.Generator) -> list[str]:
-    from neuronwise.edit.memory.passages import Passage, batched
-
     starts = [STARTS[number % len(STARTS)] for number in range(count)]
     rows = [model.read(prompt=start, chat=False)[0].input_ids for start in starts]
     while rows and min(map(len, rows)) < length:

@@ -3,43 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.memory.keys import fact_keys, writer_in
+from neuronwise.edit.memory.keys import fact_keys, on_prompts, writer_in
 from neuronwise.edit.memory.statistics import Statistics
+from neuronwise.edit.memory.value import Ending, ValueSettings, search
 from neuronwise.model.model import Model
 
 Adjust = Callable[[int, Tensor], Tensor]  # layer, keys (f, n) → (f, n), both float64: ΔW = R · adjustedᵀ
 
 
-def spread(
+@dataclass(frozen=True)
+class Targets:
+    """What ``layer`` shall hold at the subjects of ``facts``: ``values`` (n, d), and how each search for one ended.
+
+    ``at`` says where: "stream", the layer's output, or "written", that of its W_down.
+    """
+
+    model: Model
+    facts: Sequence[Fact]
+    layer: int
+    values: Tensor
+    endings: Sequence[Ending]
+    at: Literal["stream", "written"] = "stream"
+
+    def missing(self, deltas: Sequence[Delta]) -> Tensor:
+        """(n, d): the targets less what the layer holds on the bare prompts with ``deltas`` acting."""
+        seen = on_prompts(self.model, self.facts, self.layer, deltas)
+        return self.values - (seen.stream if self.at == "stream" else seen.written)[self.layer]
+
+
+def search_targets(
     model: Model,
     facts: Sequence[Fact],
-    layers: Sequence[int],
-    prefixes: Sequence[str],
-    missing: Callable[[Sequence[Delta]], Tensor],
-    share: Callable[[int], float],
-    adjust: Adjust,
+    layer: int,
+    settings: ValueSettings,
+    spots: Sequence[nn.Module] | None = None,
+    *,
+    relax: bool = False,
+) -> Targets:
+    """The targets of all facts, each found by itself; see ``search``.
+
+    Without ``spots`` a vector is added to what the layer gives; else to what each spot gives, of which the first,
+    W_down, is what the target is for.
+    """
+    found = [search(model, fact, layer, spots or [model.blocks[layer].module], settings, relax=relax) for fact in facts]
+    values = torch.stack([values[0].target for values, _ in found])
+    return Targets(model, facts, layer, values, [ending for _, ending in found], "written" if spots else "stream")
+
+
+def spread(
+    targets: Targets, layers: Sequence[int], prefixes: Sequence[str], share: Callable[[int], float], adjust: Adjust
 ) -> tuple[tuple[Delta, ...], dict[int, Tensor]]:
     """Deltas of all layers, each solved with those below it acting, and the keys (f, n) that each was solved for.
 
-    ``missing(deltas)`` is (n, d), what the facts still lack at the last layer; ``share(k)`` divides it where k layers
-    are left.
+    ``share(k)`` divides what is missing where k layers are left.
     """
-    deltas: list[Delta] = []
-    kept: dict[int, Tensor] = {}
+    model, deltas, solved = targets.model, [], {}
     for number, layer in enumerate(layers):
-        keys = fact_keys(model, facts, layer, prefixes, deltas, halves=True).T.double()
-        residual = missing(deltas).T.double() / share(len(layers) - number)
+        keys = fact_keys(model, targets.facts, layer, prefixes, deltas, halves=True).T.double()
+        residual = targets.missing(deltas).T.double() / share(len(layers) - number)
         right = adjust(layer, keys).T
         path = writer_in(model, layer).path
         deltas.append(Delta(layer, path, residual.float().contiguous(), right=right.float().contiguous()))
-        kept[layer] = keys
-    return tuple(deltas), kept
+        solved[layer] = keys
+    return tuple(deltas), solved
 
 
 def least_squares(keys: Tensor, weight: float, statistics: Statistics | None, layer: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from neuronwise.answers.request import target_ids
 from neuronwise.data.facts import Fact
 from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.delta import Delta
+from neuronwise.edit.memory.contexts import contexts
 from neuronwise.edit.memory.keys import act
 from neuronwise.edit.memory.passages import Batch, essence_passage, fact_passage
 from neuronwise.edit.memory.tails import from_subject
@@ -61,9 +62,15 @@ class ValueSettings:
         """The prefixes before the prompt: none, and the given or self-written ones."""
         if self.context_templates is not None:
             return ("", *(text for text in self.context_templates if text))
-        from neuronwise.edit.memory.contexts import contexts
-
         return contexts(model, self.context_template_length_params, self.seed)
+
+
+class Ending(TypedDict):
+    """How a search ended: passes made, the loss reached, and the target's probability on the bare prompt."""
+
+    steps: int
+    loss: float
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def search(
     deltas: Iterable[Delta] = (),
     *,
     relax: bool = False,
-) -> tuple[list[Value], dict[str, Any]]:
+) -> tuple[list[Value], Ending]:
     """Vectors added to the outputs of ``spots`` (modules of ``layer``, or it) at the subject, and how the search ended.
 
     Minimizes the mean of −log p(target) over the prefixes + kl_factor·KL on "{subject} is a" + weight decay
@@ -100,7 +107,8 @@ def search(
     block = model.blocks[layer]
     added = [torch.zeros(model.hidden_size, device=model.device, requires_grad=True) for _ in spots]
     initial: list[Tensor | None] = [None] * len(spots)
-    weight, before, outcome = 1.0, None, {}
+    weight, before = 1.0, None
+    outcome: Ending = {"steps": 0, "loss": 0.0, "probability": 0.0}
     lowest = layer + 1 if spots[0] is block.module else layer  # a layer's output is at hand, its inside is not
     with torch.enable_grad(), Hooks() as hooks, contextlib.ExitStack() as within:
         act(hooks, model, deltas)

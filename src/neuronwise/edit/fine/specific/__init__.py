@@ -11,7 +11,8 @@ from neuronwise.answers.request import forced, listed, target_ids
 from neuronwise.data.facts import Fact
 from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.edit import Edit, column_norms
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
 from neuronwise.edit.fine.specific.gate import gate
 from neuronwise.edit.fine.specific.moments import Moments, moments_of
 from neuronwise.edit.fine.specific.newton import lowest, search
@@ -22,7 +23,7 @@ from neuronwise.edit.memory.passages import fact_passage, require_text
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.presets import resolved
-from neuronwise.edit.record import made
+from neuronwise.edit.record import edited
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.model import Model
 
@@ -33,7 +34,7 @@ def fine_specific(
     settings: SpecificSettings | None = None,
     *,
     statistics: Statistics | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Edit:
     """An edit that answers to the facts' subjects and to little else; the model is left as it is.
 
@@ -54,13 +55,12 @@ def fine_specific(
     prefixes = contexts(model, ((settings.prefix_tokens, settings.prefixes),), settings.seed)
     found = [_learned(model, fact, layer, prefixes, known, settings) for fact in facts]
     outcome = {name: [one[name] for _, one in found] if len(found) > 1 else found[0][1][name] for name in found[0][1]}
-    deltas = tuple(delta for delta, _ in found)
     outcome |= {"layer": layer, "moments": known.record, "prefixes": list(prefixes[1:])}
     notes = [f"{fact.target_new!r} is what the model says already." for fact, (_, one) in zip(facts, found, strict=True)
              if one["said_before"]]  # fmt: skip
     if notes:
         outcome["note"] = notes[0] if len(facts) == 1 else notes
-    return Edit(deltas, made("fine_specific", model, settings, facts, **outcome), column_norms(model, deltas))
+    return edited("fine_specific", model, settings, facts, [delta for delta, _ in found], **outcome)
 
 
 def _learned(
@@ -101,4 +101,11 @@ def probabilities(model: Model, fact: Fact, delta: Delta) -> list[float]:
     return [float(likely[place, token]) for place, token in enumerate(request.output_ids)]
 
 
-__all__ = ["PRESETS", "SpecificSettings", "fine_specific"]
+EDITOR = Editor(
+    "fine_specific", fine_specific, SpecificSettings, PRESETS,
+    layers="at 4/15 of the depth",
+    says="lets the neurons of one layer that respond to the subject, and to little else, write one vector",
+    cites="neuronwise", statistics=True,
+)  # fmt: skip
+
+__all__ = ["EDITOR", "PRESETS", "SpecificSettings", "fine_specific"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from neuronwise.edit.presets import OURS, Preset
 from neuronwise.errors import MethodError
 
 
@@ -54,4 +55,6 @@ class SpecificSettings:
             raise MethodError("ridge, damping and step_cap are above 0.")
 
 
-PRESETS: dict[str, SpecificSettings] = {"default": SpecificSettings()}  # tried on the built-in text model alone
+PRESETS: dict[str, Preset[SpecificSettings]] = {
+    "default": Preset(SpecificSettings(), f"{OURS}, on the built-in text model alone"),
+}

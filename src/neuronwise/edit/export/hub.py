@@ -5,51 +5,56 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from neuronwise._version import __version__
+from neuronwise.edit.ledger import Recorded
 from neuronwise.errors import EditError
-from neuronwise.model.model import Model
 
-if TYPE_CHECKING:
-    from neuronwise.edit.edit import Edit
+NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def push(
-    edit: Edit, repo_id: str, adapter_for: Model | None, private: bool, token: str | bool | None, message: str | None
+    edit: Recorded,
+    repo_id: str,
+    write: Callable[[Path], None],
+    *,
+    adapter: bool,
+    private: bool,
+    token: str | bool | None,
+    message: str | None,
 ) -> str:
-    """Upload the edit's folder, or its adapter for a model; see ``Edit.push``."""
+    """Upload what ``write`` puts into a folder, with a model card; see ``Edit.push``."""
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
         raise EditError("Pushing an edit needs huggingface_hub: pip install huggingface_hub.") from error
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+    if not NAME.fullmatch(repo_id):
         raise EditError(f"'{repo_id}' names no repository of the hub; write owner/name.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "edit"
-        edit.save(folder) if adapter_for is None else edit.to_peft(adapter_for, folder)
-        (folder / "README.md").write_text(card(edit, repo_id, adapter=adapter_for is not None), encoding="utf-8")
+        write(folder)
+        (folder / "README.md").write_text(card(edit, repo_id, adapter=adapter), encoding="utf-8")
         api = HfApi(token=token)
         try:
-            made = api.create_repo(repo_id, private=private, exist_ok=True)
+            address = api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(
                 folder_path=folder, repo_id=repo_id, commit_message=message or f"An edit by neuronwise {__version__}"
             )
-        except Exception as error:  # whatever the library, the hub or the network say
+        except Exception as error:  # whatever the library, the hub or the network raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise EditError(
                 f"The edit could not be pushed to '{repo_id}': {reason}. It needs a connection to the hub and a token "
                 "that may write there (hf auth login); edit.save keeps it on disk."
             ) from error
-    return str(made)
+    return str(address)
 
 
-def card(edit: Edit, repo_id: str, *, adapter: bool) -> str:
+def card(edit: Recorded, repo_id: str, *, adapter: bool) -> str:
     """The model card: what was asked, how it was made, how to load it."""
     base = edit.record.get("model")
-    hub_name = isinstance(base, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", base)
+    hub_name = isinstance(base, str) and NAME.fullmatch(base)
     head = {
         "base_model": json.dumps(base) if hub_name else None,
         "library_name": "peft" if adapter else "neuronwise",
@@ -62,15 +67,15 @@ def card(edit: Edit, repo_id: str, *, adapter: bool) -> str:
         f"# {repo_id.split('/')[1]}",
         "",
     ]
-    parts: Sequence[Mapping[str, Any]] = edit.record.get("parts") or [edit.record]
-    for record in parts:
+    for record in edit.record.get("parts") or [edit.record]:
         lines += [f"An edit of `{_plain(record.get('model', '?'))}` by `{_plain(record.get('method', '?'))}`.", ""]
         requests = record.get("request") or []
         for request in [requests] if isinstance(requests, Mapping) else requests:
             asked = str(request.get("prompt", "")).replace("{}", str(request.get("subject", "")))
             lines.append(f"- `{_plain(asked)}` → `{_plain(request.get('target_new', ''))}`")
     layers = sorted({delta.layer for delta in edit.deltas})
-    lines += ["", f"{edit.parameters_changed} numbers changed, in the layers {', '.join(map(str, layers))}.", ""]
+    numbers = sum(delta.numbers for delta in edit.deltas)
+    lines += ["", f"{numbers} numbers changed, in the layers {', '.join(map(str, layers))}.", ""]
     code = (line.replace("REPO", repo_id).replace("BASE", str(base)) for line in (_ADAPTER if adapter else _EDIT))
     lines += ["```python", *code, "```", ""]
     lines += ["How it was made:", "", "```json"]
@@ -78,7 +83,7 @@ def card(edit: Edit, repo_id: str, *, adapter: bool) -> str:
     return "\n".join(lines)
 
 
-def _plain(text: Any) -> str:
+def _plain(text: object) -> str:
     """Text between back-ticks: without any of its own."""
     return str(text).replace("`", "'").replace("\n", " ")
 

@@ -1,0 +1,38 @@
+"""An edit written into a full checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from neuronwise.edit.delta import require_fit
+from neuronwise.edit.ledger import Ledger, Recorded
+from neuronwise.edit.storage import stored
+from neuronwise.errors import EditError
+from neuronwise.files import write_folder
+from neuronwise.model.model import Model
+
+
+def merge(edit: Recorded, model: Model, directory: str | os.PathLike[str]) -> None:
+    """Write the edited model as an ordinary full checkpoint, see ``Edit.merge``."""
+    ledger = Ledger.of(model)
+    present = ledger.holds(edit)
+    for delta in edit.deltas:
+        require_fit(model, delta)
+        found = stored(model, delta.key)
+        if found is None:
+            raise EditError(
+                f"The weights of {model.name} are quantized, so an edit cannot be written into them; merge it into "
+                "the model as it was before quantization, or share it with to_peft."
+            )
+        if not present:
+            found.release()
+
+    def write(folder: Path) -> None:
+        model.module.save_pretrained(folder)
+        if model.processor is not None:
+            model.processor.save_pretrained(folder)
+
+    with contextlib.nullcontext() if present else ledger.applied(model, edit):
+        write_folder(directory, write, EditError)
