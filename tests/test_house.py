@@ -23,7 +23,6 @@ LONG_FUNCTIONS = {
     "cli/evaluate.py:evaluate",
     "edit/memory/gather.py:gather_statistics",
     "edit/memory/value.py:search",
-    "edit/peft.py:write_adapter",
     "model/load.py:load",
     "study/evaluate.py:evaluate",
 }

@@ -20,16 +20,27 @@ LIKE = 0.03  # relative difference of column norms up to which two models count 
 
 
 class Recorded(Protocol):
-    """An edit as the ledger sees it: deltas, their record, and what identifies it and its model."""
+    """An edit as the ledger sees it."""
 
     @property
-    def deltas(self) -> tuple[Delta, ...]: ...
+    def deltas(self) -> tuple[Delta, ...]:
+        """What it changes."""
+        ...
+
     @property
-    def record(self) -> Record: ...
+    def record(self) -> Record:
+        """How it was made."""
+        ...
+
     @property
-    def norms(self) -> Mapping[str, Tensor]: ...
+    def norms(self) -> Mapping[str, Tensor]:
+        """Norms of some of the model's columns before it, by writer."""
+        ...
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """The same for the same edit, however often it was loaded."""
+        ...
 
 
 class Held(NamedTuple):
@@ -54,6 +65,7 @@ class Ledger:
 
     @classmethod
     def of(cls, model: Model) -> Ledger:
+        """The ledger of a model, an empty one where it carries no edit."""
         return model.module.__dict__.get(ATTRIBUTE) or cls()
 
     def holds(self, edit: Recorded) -> bool:
