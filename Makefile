@@ -13,8 +13,8 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests benchmarks training examples
-	$(BIN)/ruff format --check src tests benchmarks training examples
+	$(BIN)/ruff check src tests benchmarks training examples tools
+	$(BIN)/ruff format --check src tests benchmarks training examples tools
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
