@@ -36,7 +36,7 @@ from neuronwise.data.words import COCO_CATEGORIES, PERSON
 from neuronwise.edit import Edit, suppress, swap
 from neuronwise.errors import NeuronwiseError
 from neuronwise.locate import locate
-from neuronwise.locate.together import SHARP, locate_together
+from neuronwise.locate.contribution import SHARP
 
 NEURONS = ("located", "random_same_layers", "random")
 TOP = {"swap": 300, "swap as published": 50, "suppress": 10}
@@ -93,7 +93,7 @@ def target_for(photo: Photo, category: str, choice: random.Random, targets: set[
 
 def edits(model: nw.Model, runs: list[nw.Run], word: str, target: str, seed: int) -> Iterator[tuple[str, str, Edit]]:
     """(editor, kind of neurons, edit) of every editor with located neurons and as many random ones."""
-    best = locate_together(model, runs, word, top=max(TOP.values()), **SHARP)
+    best = locate(model, runs, word, top=max(TOP.values()), **SHARP)
     moved = 0.0
     for editor, top in TOP.items():
         for kind in NEURONS:

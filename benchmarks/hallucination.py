@@ -23,7 +23,7 @@ from coco_captions import Photo, add_line, caption, interval, lines_of, opened, 
 from neuronwise.answers.naming import objects_named
 from neuronwise.edit import suppress_neurons
 from neuronwise.locate import locate
-from neuronwise.locate.together import SHARP, locate_together
+from neuronwise.locate.contribution import SHARP
 from neuronwise.neurons import NeuronSet
 
 KINDS = ("located", "random_same_layers")
@@ -44,7 +44,7 @@ def found_on(model: nw.Model, made_on: Sequence[Photo], category: str, top: int)
     """The category's neurons over some photos, and as many random ones of the same layers."""
     runs = [caption(model, photo) for photo in made_on]
     words = [word_for(photo, category) for photo in made_on]
-    located = locate_together(model, runs, words, top=top, **SHARP)
+    located = locate(model, runs, words, top=top, **SHARP)
     control = locate(model, runs[0], words[0], method="random_same_layers", among=located, top=top)
     return dict(zip(KINDS, (located, control), strict=True))
 

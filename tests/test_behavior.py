@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import neuronwise as nw
-from neuronwise.locate import METHODS
+from neuronwise.locate.methods import methods
 from test_cli import shell
 
 pytestmark = pytest.mark.builtin
@@ -30,7 +30,10 @@ def test_the_cat_is_named(cat: nw.Run) -> None:
 
 
 def test_every_method_finds_neurons_that_are_heated_and_decoded(builtin: Any, cat: nw.Run) -> None:
-    for method in set(METHODS) - {"log_prob_increase", "integrated_gradients"}:  # minutes each, proved on tiny models
+    for method in set(methods("run")) - {
+        "log_prob_increase",
+        "integrated_gradients",
+    }:  # minutes each, proved on tiny models
         found = nw.locate(builtin, cat, "cat", method=method, top=10)
         assert len(found) == 10
         heat = nw.heatmap(builtin, cat, found)

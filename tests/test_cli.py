@@ -109,13 +109,6 @@ def test_a_target_that_was_not_said_is_noted(tiny_folder: Path) -> None:
     assert concept["position"] == 2
 
 
-def test_the_shell_names_every_method() -> None:
-    from neuronwise.cli.commands import METHOD_NAMES
-    from neuronwise.locate import METHODS
-
-    assert tuple(METHODS) == METHOD_NAMES
-
-
 def test_decode(tiny_folder: Path) -> None:
     done = shell("decode", "L1.U5", "L0.U0", "-m", tiny_folder, "--json", "-k", 4)
     rows = json.loads(done.stdout)["neurons"]

@@ -13,7 +13,6 @@ from neuronwise.answers.naming import names
 from neuronwise.edit import load_edit, suppress, suppress_neurons
 from neuronwise.errors import MethodError, TargetError
 from neuronwise.locate import locate
-from neuronwise.locate.together import locate_together
 from neuronwise.model.model import Model
 from speakers import PHOTO, same, speaker, spoken, state
 
@@ -81,7 +80,7 @@ def test_along_the_word_alone(tiny_tokenizer: Any) -> None:
 
 def test_several_photos_and_neurons_of_ones_own(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
-    found = locate_together(model, [run, run], word, top=6, contrast=10, normalize=True)
+    found = locate(model, [run, run], word, top=6, contrast=10, normalize=True)
     edit = suppress(model, [run, run], word, top=6)
     assert edit.record["neurons"] == [str(neuron) for neuron in found.neurons]
     assert edit.record["request"]["photos"] == 2

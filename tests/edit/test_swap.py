@@ -17,7 +17,6 @@ from neuronwise.edit.swap import READINGS, activations_at, activations_in, narro
 from neuronwise.edit.words import places_of
 from neuronwise.errors import EditError, MethodError, NonFiniteError, TargetError
 from neuronwise.locate import locate
-from neuronwise.locate.together import locate_together
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron, NeuronSet
 from speakers import PHOTO, same, speaker, spoken, state
@@ -102,7 +101,7 @@ def test_the_first_step_goes_against_source_less_target(name: str, tiny_tokenize
 def test_later_steps_grow_and_beta_holds_back(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, run, word = given("gpt2", tiny_tokenizer)
     monkeypatch.setattr(sys.modules[swap.__module__], "ranked", lambda model, places: [False])
-    found = locate_together(model, [run], word, top=10)
+    found = locate(model, [run], word, top=10)
     lengths = {}
     for steps, beta in ((1, 0.0), (2, 0.0), (3, 0.0), (3, 1.0)):
         edit = swap(model, run, word, "dog", neurons=found, steps=steps, step=0.01, growth=2.0, beta=beta, spare=None)
@@ -186,7 +185,7 @@ def test_it_is_saved_and_loaded(tiny_tokenizer: Any, tmp_path: Path) -> None:
 def test_several_runs_are_averaged(tiny_tokenizer: Any) -> None:
     model, run, word = given("llama", tiny_tokenizer)
     other = another(model, run, word)
-    found = locate_together(model, [run, other], word, top=5)
+    found = locate(model, [run, other], word, top=5)
     alone = {
         name: swap(model, seen, word, "bear", neurons=found, steps=1, beta=0.0, generate=False, spare=None)
         for name, seen in (("both", [run, other]), ("one", run), ("other", other))
@@ -287,7 +286,7 @@ def test_words_of_several_tokens_are_swapped_at_the_first(tiny_tokenizer: Any) -
 
 def test_numbers_that_are_not_finite_are_refused(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, run, word = given("llama", tiny_tokenizer)
-    found = locate_together(model, [run], word, top=3)
+    found = locate(model, [run], word, top=3)
     monkeypatch.setattr(
         sys.modules[swap.__module__], "activations_at", lambda run, position, neurons: torch.full((3,), torch.nan)
     )
@@ -301,26 +300,26 @@ def test_neurons_together(tiny_tokenizer: Any) -> None:
     every = model.num_neurons
     one, two = (locate(model, r, word, top=every) for r in (run, other))
     scores = [{m.neuron: m.score for m in found} for found in (one, two)]
-    found = locate_together(model, [run, other], word, top=7)
+    found = locate(model, [run, other], word, top=7)
     mean = {n: (scores[0][n] + scores[1][n]) / 2 for n in scores[0]}
     assert list(found.neurons) == sorted(mean, key=lambda n: (-mean[n], n))[:7]
     assert found[0].score == pytest.approx(mean[found[0].neuron], rel=1e-5)
-    voted = locate_together(model, [run, other], word, top=7, agree="vote")
+    voted = locate(model, [run, other], word, top=7, agree="vote")
     shared = set(one[:7].neurons) & set(two[:7].neurons)
     assert {m.neuron for m in voted if m.score == 1.0} == shared
     assert all(m.score in (0.5, 1.0) for m in voted)
     with pytest.raises(MethodError, match="agree="):
-        locate_together(model, [run], word, agree="all")
+        locate(model, [run], word, agree="all")
     with pytest.raises(MethodError, match="one run or more"):
-        locate_together(model, [], word)
+        locate(model, [], word)
     with pytest.raises(MethodError, match="2 words for 1 runs"):
-        locate_together(model, [run], [word, word])
+        locate(model, [run], [word, word])
     assert isinstance(voted, NeuronSet)
 
 
 def test_a_narrow_edit_writes_little_beside_the_word(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
-    found = locate_together(model, [run], word, top=30)
+    found = locate(model, [run], word, top=30)
     places = places_of(model, run, word, "dog")
     predicting = {run.length + run.row(place.position) for place in places}
     shares = []
@@ -337,7 +336,7 @@ def test_a_narrow_edit_writes_little_beside_the_word(tiny_tokenizer: Any) -> Non
 def test_how_it_is_narrowed(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
     places = places_of(model, run, word, "dog")
-    chosen = list(locate_together(model, [run], word, top=9).neurons)
+    chosen = list(locate(model, [run], word, top=9).neurons)
     acts = run.rows(list(range(run.length))).dense
     whole = torch.stack([acts[n.layer][:, n.unit].float() for n in chosen], dim=1)
     assert torch.allclose(activations_in(model, run, chosen), whole, atol=1e-6)

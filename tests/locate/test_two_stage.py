@@ -12,6 +12,7 @@ from PIL import Image
 import neuronwise as nw
 from neuronwise.errors import MethodError
 from neuronwise.images.inpaint import Inpainter
+from neuronwise.locate import score_all
 from neuronwise.locate.activation_difference import activation_difference, on_another_photo
 from neuronwise.locate.gradient import gradient_activation
 from neuronwise.locate.scores import Scores
@@ -184,7 +185,7 @@ def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
         (lambda: TwoStage(stages="third"), "stages="),
         (lambda: two_stage(model, []), "one photo or more"),
         (lambda: two_stage(model, pairs, TwoStage("null")), "without the concept"),
-        (lambda: activation_difference(model, run, [target]), "inpainted=PHOTO"),
+        (lambda: score_all(model, run, [target], "activation_difference"), "inpainted=PHOTO"),
         (lambda: on_another_photo(model, text, Image.new("RGB", (28, 28))), "no photo"),
         (lambda: quantile(scored([1.0, 2.0]), 1.5), "between 0 and 1"),
     ]

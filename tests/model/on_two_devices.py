@@ -22,7 +22,7 @@ from neuronwise import edit as editing
 from neuronwise import intervene, read
 from neuronwise.data.facts import Fact
 from neuronwise.edit import EDITORS
-from neuronwise.locate import METHODS
+from neuronwise.locate.methods import methods
 from wired import red_square, wired_llava
 
 pretend.use()
@@ -116,7 +116,7 @@ def test_tensors_of_two_devices_do_not_meet() -> None:
 
 
 ASKED = [
-    *(("llama", method) for method in (*METHODS, "normalized", "gate")),
+    *(("llama", method) for method in (*methods("run"), "normalized", "gate")),
     *(("gpt2", method) for method in ("contribution", "normalized", "log_prob_increase")),
     ("gptj", "normalized"),
     ("mixtral", "contribution"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import neuronwise as nw
+from neuronwise.locate.methods import methods
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_recorded_as_generated(model: nw.Model, length: int) -> None:
             assert torch.allclose(run.activations(position).dense[layer], forced.dense[layer], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted(set(nw.locate.__globals__["METHODS"]) - {"log_prob_increase"}))
+@pytest.mark.parametrize("method", sorted(set(methods("run")) - {"log_prob_increase"}))
 def test_every_method_works(model: nw.Model, method: str) -> None:
     run = model.run(prompt="the cat sits", max_new_tokens=0)
     assert len(nw.locate(model, run, target=" dog", method=method, top=7)) == 7

@@ -64,7 +64,7 @@ def test_what_cannot_be_found_is_said(model: nw.Model, photos: Photos) -> None:
         find_concept(model, photos, "cat", **ASKED)
     with pytest.raises(StudyError, match="zebra"):
         find_concept(model, photos, "zebra", **ASKED)
-    with pytest.raises(MethodError, match="no option best; it has difference"):
+    with pytest.raises(MethodError, match="no option best; it takes difference"):
         find_concept(model, photos, "dog", options={"best": 1}, **ASKED)
     with pytest.raises(MethodError, match="no method 'causal_effect'"):
         find_concept(model, photos, "dog", method="causal_effect", **ASKED)
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         ((photo, "--method", "two_stage", "--concept", "dog"), "--mask FILE"),
         ((photo, "--box", "1,2", "--concept", "dog"), "X,Y,WIDTH,HEIGHT"),
         ((photo, "--box", "100,100,5,5", "--concept", "dog"), "outside of the photo"),
-        ((photo, "--set", "vote=1"), "--set goes with"),
+        ((photo, "--set", "vote=1"), "no option vote"),
         (("--method", "two_stage", "--concept", "dog"), "name a folder with --data"),
     ):
         assert words in shell("find", *arguments, expect=2).stderr

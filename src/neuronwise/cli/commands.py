@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
+from neuronwise.cli.edit import parse_settings
 from neuronwise.cli.output import (
     print_finding,
     print_json,
@@ -24,20 +25,10 @@ from neuronwise.cli.output import (
 )
 from neuronwise.cli.photos import Source, find_over_photos
 from neuronwise.errors import NeuronwiseError
+from neuronwise.locate.methods import METHODS
 
 if TYPE_CHECKING:
     from neuronwise.model import Model, Run
-
-# Named here so that --help does not have to load torch; a test compares them with the table of methods.
-METHOD_NAMES = (
-    "contribution",
-    "log_prob_increase",
-    "gradient_activation",
-    "gradient",
-    "integrated_gradients",
-    "activation",
-    "random",
-)
 
 
 @app.command()
@@ -57,7 +48,7 @@ def find(
     method: Annotated[
         str | None,
         typer.Option(
-            help=f"How neurons are scored: {', '.join(METHOD_NAMES)}; or two_stage (takes objects out of photos).",
+            help=f"How neurons are scored: {', '.join(METHODS)}. two_stage takes objects out of photos.",
             show_default="contribution; two_stage with --data, --mask or --box",
         ),
     ] = None,
@@ -75,7 +66,8 @@ def find(
     dilation: Annotated[int, typer.Option(min=0, help="Pixels by which masks grow.")] = 5,
     photos: Annotated[int, typer.Option(min=1, help="Photos of a concept, at most, with --data.")] = 12,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the method, such as vote=0.5; with --data or masks.")
+        list[str] | None,
+        typer.Option("--set", help="An option of the method, such as positions=image; repeat for several."),
     ] = None,
     activation: Annotated[
         str | None, typer.Option(help="ffn (the input of W_down) or gate.", show_default="ffn")
@@ -101,7 +93,7 @@ def find(
 ) -> None:
     """Find the neurons behind the words that a model says about a photo or many, or behind its answer to a text."""
     source = Source(image, data, mask, box, inpainting, dilation, photos)
-    if source.wanted or method == "two_stage":
+    if source.wanted or (method is not None and METHODS[method].compares):
         if text is not None or target or not concept:
             raise NeuronwiseError("Over photos one finds what captions name: --concept WORD, no --text, no --target.")
         _require_writable(out)
@@ -112,17 +104,17 @@ def find(
             max_new_tokens=50 if max_new_tokens is None else max_new_tokens,
         )  # fmt: skip
         return
-    if settings:
-        raise NeuronwiseError("--set goes with --data, --mask, --box or --method two_stage.")
     method = method or "contribution"
+    if not METHODS[method].scores_all:
+        known = ", ".join(name for name, one in METHODS.items() if one.scores_all or one.compares)
+        raise NeuronwiseError(f"--method {method} chooses among neurons that are found already; find takes {known}.")
     if (image is None) == (text is None):
         raise NeuronwiseError("Give either a photo or --text, not both and not neither.")
     _require_writable(out)
+    options = {**_method_options(method, activation, normalize, contrast), **parse_settings(settings)}
+    METHODS[method].check(options)
     from neuronwise.images import open_image
-    from neuronwise.locate import METHODS
 
-    if method not in METHODS:
-        raise NeuronwiseError(f"There is no method '{method}' for find; the methods are {', '.join(METHODS)}.")
     if image is not None:
         open_image(image)  # a wrong file is said before a model is loaded
     with stdout_kept():
@@ -135,7 +127,6 @@ def find(
         targets: list[str | int] = list(dict.fromkeys(target or ()))
         if text is not None and not concept and not targets:
             targets = [_answer(loaded, run)]
-        options = _method_options(method, activation, normalize, contrast)
         _note_contrast(loaded, options)
         words = list(dict.fromkeys(concept or ())) or None
         found = find_neurons(

@@ -17,7 +17,8 @@ from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.edit.words import Seen, again, runs_of
 from neuronwise.errors import MethodError
-from neuronwise.locate.together import SHARP, locate_together
+from neuronwise.locate import locate
+from neuronwise.locate.contribution import SHARP
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
 
@@ -26,7 +27,7 @@ from neuronwise.neurons import NeuronSet
 class SuppressSettings:
     """How ``suppress`` finds neurons, and what it takes from them.
 
-    ``top`` neurons by ``method`` with its ``options``, over several runs by ``agree`` (see ``locate_together``).
+    ``top`` neurons by ``method`` with its ``options``, over several runs by ``agree`` (see ``locate``).
     ``along`` None sets their value vectors to zero; "word" takes out their part along the word's unembedding U_t
     alone ([OVE]). ``generate``: the record says whether the word left the texts.
     """
@@ -67,7 +68,7 @@ def suppress(
     runs = runs_of(model, seen)
     targets = [run.target(word) for run in runs]
     if neurons is None:
-        neurons = locate_together(
+        neurons = locate(
             model, runs, word, method=settings.method, top=settings.top, agree=settings.agree, **settings.options
         )
     direction = model.unembedding[targets[0].token_id].detach() if settings.along == "word" else None

@@ -16,7 +16,8 @@ from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.edit.words import Place, Seen, again, places_of, runs_of
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
-from neuronwise.locate.together import SHARP, locate_together
+from neuronwise.locate import locate
+from neuronwise.locate.contribution import SHARP
 from neuronwise.model.model import Model
 from neuronwise.model.record import Activations
 from neuronwise.model.run import Run
@@ -30,7 +31,7 @@ READINGS = ("unembedding", "norm", "model")
 class SwapSettings:
     """How ``swap`` finds neurons and how far it moves them; nothing of it is published: our choices, all of them.
 
-    ``top`` neurons by ``method`` with its ``options``, over several runs by ``agree`` (see ``locate_together``).
+    ``top`` neurons by ``method`` with its ``options``, over several runs by ``agree`` (see ``locate``).
     ``read`` is what the source's and target's difference is read by at a layer: "unembedding", U_src − U_tgt as
     published; "norm", the same through the final norm and all else on the direct path; "model", the gradient of the
     logits' difference through all later layers. ``beta`` weighs ‖Δ‖₂. The first step moves Δ by ``step`` of the norm
@@ -106,7 +107,7 @@ def swap(
         return edited("swap", model, settings, request, (), texts_before=before, note=present)
     places = [place for run in runs for place in places_of(model, run, source, target)]
     if neurons is None:
-        neurons = locate_together(
+        neurons = locate(
             model, runs, source, method=settings.method, top=settings.top, agree=settings.agree, **settings.options
         )
     chosen = [n for members in by_writer(model, neurons.neurons).values() for n in members]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from neuronwise.locate.gradient import rows_of
+from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.model.run import Run, Target
 
@@ -39,3 +40,11 @@ def activation(
         scores.activations = dict(scores.values)
         results.append(scores)
     return results
+
+
+METHOD = Method(
+    "activation",
+    activation,
+    meaning="how strongly each neuron fires where the model predicts {token}",
+    source="Fang et al. 2024 (NeurIPS), as a baseline",
+)

@@ -11,6 +11,7 @@ from torch import Tensor
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
 from neuronwise.locate.gradient import rows_of
+from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Place, Scores
 from neuronwise.model.record import Activations
 from neuronwise.model.run import Run, Target
@@ -23,17 +24,15 @@ def activation_difference(
     model: Model,
     run: Run,
     targets: Sequence[Target],
+    inpainted: ImageLike,
     *,
-    inpainted: ImageLike | None = None,
     positions: str = "predicting",
 ) -> list[Scores]:
     """a(photo) − a(inpainted photo) with the same prompt and the same forced output ([2S] eq. 3).
 
     ``inpainted`` is the photo without the object. ``positions``: "predicting", "image" or "all"; over several the
-    maximum counts. Raises ``MethodError`` without an inpainted photo, or for one that makes another prompt.
+    maximum counts. Raises ``MethodError`` for one that makes another prompt.
     """
-    if inpainted is None:
-        raise MethodError("activation_difference compares with a photo without the object: inpainted=PHOTO.")
     other = on_another_photo(model, run, inpainted)
     results = []
     for target in targets:
@@ -73,3 +72,12 @@ def _routed(layer: int, seen: Activations, without: Activations, rows: int) -> d
             difference = a - b if a is not None and b is not None else a if a is not None else -b  # type: ignore[operator]
             found.setdefault((layer, expert), []).append(difference)
     return found
+
+
+METHOD = Method(
+    "activation_difference",
+    activation_difference,
+    meaning="how much less each neuron fires, where the model predicts {token}, without the object",
+    source="Sato and Takagi 2025 (arXiv 2503.22941), eq. 3",
+    needs="inpainted",
+)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate.method import Method
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.interfere import LastPosition, change_activations, change_output
 from neuronwise.model.record import Activations, routed_unit
@@ -84,3 +85,11 @@ def zero_each(model: Model, hooks: Hooks, neurons: Sequence[Neuron], acts: Activ
 
             if removed:
                 change_output(hooks, routed_unit(block, number), subtract)
+
+
+METHOD = Method(
+    "causal_effect",
+    causal_effect,
+    meaning="by how much silencing each neuron lowers the log-probability of {token}",
+    needs="among",
+)

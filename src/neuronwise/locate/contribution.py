@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.locate.shares import direct_shares
 from neuronwise.model.blocks import Block, dense_weight
@@ -139,3 +140,13 @@ def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Sequence[
     if not listed or any(isinstance(token, str) and not token.strip() for token in listed):
         raise MethodError("contrast names no token, or an empty one; name tokens, or a number of alternatives.")
     return [target_tokens(model.tokenizer, model.vocabulary_size, token).token_id for token in listed]
+
+
+METHOD = Method(
+    "contribution",
+    contribution,
+    meaning="what each neuron adds to the logit of {token}",
+    source="Pan et al. 2024 (arXiv 2311.07470), eq. 4; Pan et al. 2025 (arXiv 2503.01090), eq. 3",
+)
+# Exact shares of the logit, over the model's other candidates: options for the neurons of one word.
+SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from neuronwise.errors import MethodError
+from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
@@ -32,6 +33,10 @@ def random(model: Model, run: Run, targets: Sequence[Target], *, seed: int = 0) 
     return results
 
 
+def _among(model: Model, run: Run, target: Target, among: NeuronSet, *, seed: int = 0) -> NeuronSet:
+    return random_same_layers(model, among, seed=seed)
+
+
 def random_same_layers(model: Model, like: NeuronSet, *, seed: int = 0) -> NeuronSet:
     """As many neurons of each layer (and expert) as ``like`` has there, drawn uniformly, none of them in ``like``.
 
@@ -52,3 +57,20 @@ def random_same_layers(model: Model, like: NeuronSet, *, seed: int = 0) -> Neuro
         drawn.add(free)
         members.append(ScoredNeuron(free, 0.0))
     return NeuronSet(tuple(members), {"method": "random_same_layers", "seed": seed, "like": dict(like.record)})
+
+
+RANDOM = Method(
+    "random",
+    random,
+    meaning="drawn at random as a control for {token}",
+    source="Pan et al. 2024 (arXiv 2311.07470)",
+    control=True,
+)
+RANDOM_SAME_LAYERS = Method(
+    "random_same_layers",
+    _among,
+    meaning="drawn at random, layer by layer, as a control for {token}",
+    source="Schwettmann et al. 2023 (arXiv 2308.01544)",
+    needs="among",
+    control=True,
+)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.model.blocks import Block, dense_weight, expert_weight
 from neuronwise.model.record import Activations
@@ -106,3 +107,17 @@ def _times_weight(gradient: Tensor | None, rows: list[int], weight: Tensor) -> T
     if gradient is None:
         return torch.zeros(len(rows), weight.shape[1])
     return (gradient[rows].to(weight.device) @ weight.float()).cpu()
+
+
+GRADIENT = Method(
+    "gradient",
+    gradient,
+    meaning="the gradient, by the neuron's activation, of the logit of {token}",
+    source="Fang et al. 2024 (NeurIPS)",
+)
+GRADIENT_ACTIVATION = Method(
+    "gradient_activation",
+    gradient_activation,
+    meaning="activation × gradient of the logit of {token}",
+    source="Schwettmann et al. 2023 (arXiv 2308.01544), eq. 2; Sato and Takagi 2025 (arXiv 2503.22941), eq. 4",
+)

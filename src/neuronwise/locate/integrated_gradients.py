@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.model.blocks import dense_weight, expert_weight, writer_bias
 from neuronwise.model.hooks import Hooks
@@ -153,3 +154,12 @@ def _within(
         share -= step
         current = kept(share)
     return current, round(share, 4)
+
+
+METHOD = Method(
+    "integrated_gradients",
+    integrated_gradients,
+    meaning="activation × integrated gradient of the probability of {token}",
+    source="Dai et al. 2022 (arXiv 2104.08696), eq. 3",
+    join=refine,
+)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Place, Scores
 from neuronwise.model.blocks import dense_weight, expert_weight
 from neuronwise.model.logit_lens import LogitLens
@@ -128,3 +129,11 @@ def _read(
         for place, residual, _, vectors in written()
         if bool(chosen[place].any())
     }
+
+
+METHOD = Method(
+    "log_prob_increase",
+    log_prob_increase,
+    meaning="by how much each neuron raises the log-probability of {token}",
+    source="Yu and Ananiadou 2024 (arXiv 2312.12141), eq. 6",
+)

@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
-from neuronwise.images import ImageLike
 from neuronwise.locate import thresholds as by
 from neuronwise.locate.activation_difference import activation_difference
 from neuronwise.locate.gradient import gradient_activation
-from neuronwise.locate.scores import Place, Scores
-from neuronwise.model.run import Run, Target
+from neuronwise.locate.method import Method
+from neuronwise.locate.scores import Pair, Place, Scores
 from neuronwise.neurons import NeuronSet
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
-
-Pair = tuple[Run, Target, ImageLike]  # a run, the word scored in it, and its photo without the object
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,6 @@ def two_stage(
     *,
     null: Sequence[Pair] = (),
     top: int | None = None,
-    record: Mapping[str, Any] | None = None,
 ) -> NeuronSet:
     """The neurons of a concept from one photo or many ([2S] §4), ranked by their mean stage-2 score.
 
@@ -108,8 +104,8 @@ def two_stage(
     kept = {place: count >= needed - 1e-6 for place, count in votes.items()}
     found = _ranked(kept, {place: values / len(pairs) for place, values in ranks.items()})
     funnel = {"photos": photos, "after_vote": len(found), "vote": settings.vote}
-    full = {**(record or {}), "method": "two_stage", "settings": vars(settings).copy(), "funnel": funnel}
-    return NeuronSet(found.members[:top], full)
+    record = {"method": "two_stage", "settings": vars(settings).copy(), "funnel": funnel}
+    return NeuronSet(found.members[:top], record)
 
 
 def _stage_scores(model: Model, pair: Pair, settings: TwoStage) -> tuple[Scores, Scores]:
@@ -166,3 +162,13 @@ def _ranked(kept: Mapping[Place, Tensor], ranks: Mapping[Place, Tensor]) -> Neur
     lowest = torch.finfo(torch.float32).min
     masked = Scores({place: torch.where(mask, ranks[place], torch.tensor(lowest)) for place, mask in kept.items()})
     return masked.top(total)
+
+
+METHOD = Method(
+    "two_stage",
+    two_stage,
+    meaning="activation × gradient of the logit of {token}, of neurons that fire less without the object",
+    source="Sato and Takagi 2025 (arXiv 2503.22941)",
+    needs="photos",
+    settings=TwoStage,
+)

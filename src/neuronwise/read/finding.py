@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import MethodError, PromptError, TargetError
-from neuronwise.locate import describe, for_top, score_all
+from neuronwise.locate.locating import describe
+from neuronwise.locate.methods import METHODS
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
@@ -45,14 +46,17 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain JSON values, in the form ``neuronwise.find/1``."""
-        record = describe(self.run.model, self.run, _any_target(self.concepts), self.method, self.options)
+        record = describe(self.run.model, self.run, self.concepts[0].target, self.method, self.options)
+        method = METHODS[self.method]
         return {
             "schema": SCHEMA,
             "model": record["model"],
             "prompt": self.run.prompt,
             "chat": self.run.chat,
             "text": self.run.text,
-            "method": self.method,
+            "method": method.name,
+            "meaning": method.meaning,
+            "source": method.source,
             "options": record["options"],
             "activation": record["activation"],
             "seed": self.seed,
@@ -88,9 +92,10 @@ def find(
     if not wanted:
         hint = "name a word with a concept or a target" if run.text else "nothing was said, so name a target"
         raise TargetError(f"The text {run.text!r} has no noun to look for; {hint}.")
-    if method == "random":
+    chosen = METHODS[method]
+    if "seed" in chosen.options:
         options = {**options, "seed": seed}
-    scored = score_all(model, run, wanted, method, **for_top(method, top, options))
+    scored = chosen.score(model, run, wanted, **chosen.for_top(top, options))
     sets = [
         scores.top(top, describe(model, run, target, method, options))
         for scores, target in zip(scored, wanted, strict=True)
@@ -115,10 +120,6 @@ def _heat(model: Model, run: Run, sets: list[NeuronSet]) -> tuple[list[Heatmap |
     except (PromptError, MethodError) as error:
         return [None] * len(sets), str(error)
     return list(maps), maps[0].note
-
-
-def _any_target(concepts: tuple[FoundConcept, ...]) -> Target:
-    return concepts[0].target
 
 
 def _concept_dict(run: Run, concept: FoundConcept) -> dict[str, Any]:

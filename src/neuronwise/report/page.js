@@ -5,19 +5,6 @@ const heats = JSON.parse(document.getElementById("heat-json").textContent);
 const photo = part("photo");
 const state = { concept: 0, layer: null, pinned: null, pointed: null, everything: false };
 
-// What a score says, so that nobody has to guess its unit.
-const SCORES = {
-  contribution: "what each neuron adds to the logit of",
-  log_prob_increase: "by how much each neuron raises the log-probability of",
-  gradient_activation: "activation × gradient of the logit of",
-  gradient: "the gradient, by the neuron's activation, of the logit of",
-  integrated_gradients: "activation × integrated gradient of the probability of",
-  activation: "how strongly each neuron fires where the model predicts",
-  causal_effect: "by how much the log-probability falls, when the neuron is silenced, of",
-  random: "drawn at random as a control for",
-  random_same_layers: "drawn at random, layer by layer, as a control for",
-};
-
 // The fragment of each concept's address: its word, numbered where a word is asked for twice.
 const fragments = finding.concepts.map(({ word }, index) => {
   const before = finding.concepts.slice(0, index).filter((other) => other.word === word).length;
@@ -94,10 +81,10 @@ function choose(index) {
     times > 1 ? `; the text has the word ${times} times` : "");
   part("note").textContent = concept.note ?? "";
   part("note").hidden = !concept.note;
-  const meaning = SCORES[finding.method];
+  const meaning = (finding.meaning ?? finding.method).split("{token}").flatMap((text, index) =>
+    (index ? [tokenElement(concept.token, "inline"), text] : [text]));
   part("explained").replaceChildren(
-    ...(meaning ? [`Score: ${meaning} `, tokenElement(concept.token, "inline"), ". "] : [`Score: ${finding.method}. `]),
-    "Beneath each neuron stand the tokens that its value vector raises most",
+    "Score: ", ...meaning, ". Below each neuron are the tokens that its value vector raises most",
     concept.neurons.some(({ activation }) => activation < 0) ? "; under a negative activation it lowers them." : ".");
   draw();
   part("status").textContent = `${concept.word}: ${plural(concept.neurons.length, "neuron")}`;
@@ -153,7 +140,7 @@ function drawMade() {
     Model: finding.model,
     Prompt: finding.prompt,
     "Chat template": finding.chat ? "applied" : "not applied",
-    Method: finding.method,
+    Method: finding.method + (finding.source ? ` (${finding.source})` : ""),
     Options: pairs(finding.options) || "none",
     Activation: finding.activation === "gate" ? "gate: the activation function's output"
       : "ffn: the input of the output projection",

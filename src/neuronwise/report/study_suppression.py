@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from neuronwise.drawing.tables import Cell, Estimate, Table
-from neuronwise.locate import TWO_STAGE
 from neuronwise.measure import mean_interval
 from neuronwise.measure.score import suppression_score
 from neuronwise.study.results import Study
@@ -166,7 +165,7 @@ def _concepts(study: Study) -> Table:
 
 def _thresholds(study: Study) -> Table:
     """two_stage's automatic thresholds against the best of those set by hand, both as they filter."""
-    recipe = [one for one in study.recipe["methods"] if one["method"] == TWO_STAGE]
+    recipe = [one for one in study.recipe["methods"] if one["method"] == "two_stage"]
     swept = [one["name"] or one["method"] for one in recipe if one.get("sweep")]
     automatic = [
         one["name"] or one["method"]

@@ -15,7 +15,7 @@ from neuronwise.data.photos import Captioned, Photos
 from neuronwise.errors import MethodError
 from neuronwise.images import open_image
 from neuronwise.images.masks import Mask
-from neuronwise.locate import TWO_STAGE, describe
+from neuronwise.locate import METHODS
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
@@ -55,13 +55,16 @@ class ConceptFinding:
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain JSON values, in the form ``neuronwise.find/1`` with ``photos`` in place of one text."""
         record, shown = self.neurons.record, self.bench.concepts[self.concept]
+        method = METHODS[record["method"]]
         return {
             "schema": SCHEMA,
             "model": record["model"],
             "prompt": record["prompt"],
             "chat": record["chat"],
             "text": None,
-            "method": record["method"],
+            "method": method.name,
+            "meaning": method.meaning,
+            "source": method.source,
             "options": record["options"],
             "activation": record["activation"],
             "seed": self.bench.recipe.seed,
@@ -97,7 +100,7 @@ def find_concept(
     photos: Photos,
     concept: str,
     *,
-    method: str = TWO_STAGE,
+    method: str = "two_stage",
     top: int = 100,
     options: Mapping[str, Any] | None = None,
     agree: str = "mean",
@@ -114,7 +117,7 @@ def find_concept(
     """Caption the photos that show a concept, and find its neurons on at most ``most`` whose caption names it.
 
     ``method``: "two_stage" (``options``: fields of ``TwoStage``; needs a mask, from annotations or ``masks`` by photo
-    id, or ready inpainted photos), or any that scores all neurons, joined by ``locate_together``. Thresholds "null" are
+    id, or ready inpainted photos), or any that scores all neurons, joined as by ``locate``. Thresholds "null" are
     found on ``null_photos`` without the concept. Raises ``MethodError`` for an unknown method or option and
     ``StudyError`` when no caption names the concept.
     """
@@ -135,23 +138,19 @@ def find_concept(
     drawn = Photos((*there, *nothing[: 4 * null_photos]), photos.problems, photos.source)
     bench = Bench(model, recipe, drawn, masks=masks, tell=progress)
     shown = bench.concepts[concept]
-    used = shown.masked if chosen.filters else shown.photos
+    used = shown.masked if chosen.compares else shown.photos
     if not used:
         raise MethodError(
-            f"two_stage takes the concept out of photos; none of the {len(shown.photos)} whose caption names "
+            f"{method} takes the concept out of photos; none of the {len(shown.photos)} whose caption names "
             f"{concept!r} has a mask or an inpainted counterpart."
         )
     found = neurons_for(bench, shown, used, chosen, top, null_photos)
-    first = bench.run(used[0])
-    record = {**describe(model, first, first.target(shown.word(used[0])), method, chosen.options), **found.record}
     left_out = {photo.id: _why(bench, photo, concept) for photo in there if photo not in used}
-    return ConceptFinding(
-        concept, NeuronSet(found.members, record), decode_all(model, found.neurons), used, left_out, bench
-    )
+    return ConceptFinding(concept, found, decode_all(model, found), used, left_out, bench)
 
 
 def _needs_null(method: Method) -> bool:
-    return method.filters and "null" in (method.options.get("difference"), method.options.get("gradient"))
+    return method.filters and "null" in method.options.values()
 
 
 def _why(bench: Bench, photo: Captioned, concept: str) -> str:

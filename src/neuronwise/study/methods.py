@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import zlib
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import ImageError, MethodError
-from neuronwise.locate import METHODS, TWO_STAGE, TwoStage, two_stage
+from neuronwise.locate import METHODS, locate
 from neuronwise.locate.activation_difference import on_another_photo
 from neuronwise.locate.controls import random_same_layers
-from neuronwise.locate.together import locate_together
-from neuronwise.locate.two_stage import Pair
+from neuronwise.locate.method import Method as Locating
+from neuronwise.locate.scores import Pair
 from neuronwise.neurons import NeuronSet
 from neuronwise.study.bench import Bench
 from neuronwise.study.keys import STRICT, Positive, Text, once
 from neuronwise.study.shown import Shown
 
-SAME_LAYERS = "random_same_layers"
-NAMES = (*METHODS, TWO_STAGE, SAME_LAYERS)
 FOUND = "found"  # in place of a number: as many as a filter found
 Count = Positive | Literal["found"]
 
 
 class Method(BaseModel):
-    """One method with its options. ``name``: how the tables call it; ``agree``: as of ``locate_together``.
+    """One method with its options. ``name``: how the tables call it; ``agree``: as of ``locate``.
 
     ``like``: the name of the method whose layers ``random_same_layers`` takes. ``K``: other numbers of neurons than the
     recipe's. ``sweep``: options with several values each; every combination is a method of its own.
@@ -44,18 +41,25 @@ class Method(BaseModel):
     like: Text | None = None
     K: list[Count] | None = None
 
-    names: ClassVar[tuple[str, ...]] = tuple(NAMES)
+    @classmethod
+    def able(cls, method: Locating) -> bool:
+        """Whether the method can find the neurons that several photos share."""
+        return method.needs != "among" or method.control
 
     @classmethod
     def require(cls, method: str, options: dict[str, Any]) -> None:
-        """Raise for options that the method does not take."""
-        require_options(method, options)
+        """Raise ``ValueError`` for options that the method does not have, and for settings that are impossible."""
+        try:
+            METHODS[method].check(options)
+        except MethodError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:
-        if method not in cls.names:
-            raise ValueError(f"there is no method {method!r}; there are {', '.join(cls.names)}")
+        names = [name for name, one in METHODS.items() if cls.able(one)]
+        if method not in names:
+            raise ValueError(f"there is no method {method!r}; there are {', '.join(names)}")
         return method
 
     @field_validator("options")
@@ -85,9 +89,24 @@ class Method(BaseModel):
         return " ".join([self.method, *(f"{name}={value}" for name, value in self.options.items())])
 
     @property
+    def locating(self) -> Locating:
+        """The method itself."""
+        return METHODS[self.method]
+
+    @property
     def filters(self) -> bool:
-        """Whether how many neurons it finds is its own affair."""
-        return self.method == TWO_STAGE
+        """Whether the method itself decides how many neurons it finds."""
+        return self.locating.needs == "photos"
+
+    @property
+    def compares(self) -> bool:
+        """Whether it looks at photos without the object."""
+        return self.locating.compares
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses by another method's neurons."""
+        return self.locating.needs == "among"
 
 
 M = TypeVar("M", bound=Method)
@@ -118,30 +137,11 @@ def checked(methods: list[Method]) -> list[Method]:
     """The list itself; raises ``ValueError`` for names that are there twice and for a ``like`` that is not there."""
     called = once([method.called for method in each(methods)])
     for method in methods:
-        if method.like is not None and (method.method != SAME_LAYERS or method.like not in called):
+        if method.like is not None and (not method.chooses or method.like not in called):
             raise ValueError(f"like={method.like!r} names none of the methods, or stands at one that is not random")
-    if any(m.method == SAME_LAYERS for m in methods) and all(m.method == SAME_LAYERS for m in methods):
-        raise ValueError(f"{SAME_LAYERS} takes the layers of another method's neurons; name one more method")
+    if methods and all(method.chooses for method in methods):
+        raise ValueError(f"{methods[0].method} takes the layers of another method's neurons; name one more method")
     return methods
-
-
-def require_options(method: str, options: dict[str, Any]) -> None:
-    """Raise ``ValueError`` for options that a method does not have, and for settings that are impossible."""
-    if method == TWO_STAGE:
-        known = list(TwoStage.__dataclass_fields__)
-    elif method == SAME_LAYERS:
-        known = ["seed"]
-    else:
-        parameters = inspect.signature(METHODS[method]).parameters.items()
-        known = [name for name, parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise ValueError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
-    if method == TWO_STAGE:
-        try:
-            TwoStage(**options)
-        except (MethodError, TypeError) as error:
-            raise ValueError(str(error)) from error
 
 
 def neurons_for(
@@ -149,25 +149,21 @@ def neurons_for(
 ) -> NeuronSet:
     """The ``top`` neurons (all that a filter lets through for None) for a concept by what photos ``found_on`` show.
 
-    ``nothing``: so many photos without the concept tell the thresholds "null". Not for ``random_same_layers``.
+    ``nothing``: photos without the concept, for thresholds "null". Not for methods that choose by another's neurons.
     """
     runs = [bench.run(photo) for photo in found_on]
     words = [shown.word(photo) for photo in found_on]
     options = dict(method.options)
-    if method.method == "random":
+    if "seed" in method.locating.options:
         options.setdefault("seed", seed_of(bench, shown.name))
-    if not method.filters:
-        assert top is not None
-        return locate_together(bench.model, runs, words, method=method.method, top=top, agree=method.agree, **options)
-    pairs = [
-        (run, run.target(word), bench.inpainted(photo, shown.name))
-        for run, word, photo in zip(runs, words, found_on, strict=True)
-    ]
-    settings = TwoStage(**options)
-    null = (
-        null_pairs(bench, shown.name, pairs[0], nothing) if "null" in (settings.difference, settings.gradient) else []
+    inpainted = [bench.inpainted(photo, shown.name) for photo in found_on] if method.compares else None
+    null: list[Pair] = []
+    if method.filters and inpainted and "null" in options.values():
+        null = null_pairs(bench, shown.name, (runs[0], runs[0].target(words[0]), inpainted[0]), nothing)
+    agree = None if method.filters else method.agree
+    return locate(
+        bench.model, runs, words, method=method.method, top=top, agree=agree, inpainted=inpainted, null=null, **options
     )
-    return two_stage(bench.model, pairs, settings, null=null, top=top)
 
 
 def null_pairs(bench: Bench, concept: str, like: Pair, count: int) -> list[Pair]:

@@ -38,7 +38,7 @@ from neuronwise.neurons import Neuron, NeuronSet
 from neuronwise.study import caption_row
 from neuronwise.study.bench import Bench
 from neuronwise.study.kind import Case, Kind, Row
-from neuronwise.study.methods import FOUND, SAME_LAYERS, Method, controls, each, neurons_for
+from neuronwise.study.methods import FOUND, Method, controls, each, neurons_for
 from neuronwise.study.shown import Shown
 from neuronwise.study.suppression_keys import Scaled, SuppressionRecipe
 
@@ -99,7 +99,7 @@ def _split(bench: Bench, shown: Shown) -> dict[str, list[str]]:
 
     def split() -> dict[str, list[str]]:
         recipe = _recipe(bench)
-        able = shown.masked if any(method.filters for method in recipe.methods) else shown.photos
+        able = shown.masked if any(method.compares for method in recipe.methods) else shown.photos
         tested = max(1, round(recipe.held_out * len(shown.photos)))
         found_on = [photo.id for photo in able][: min(recipe.found_on, len(shown.photos) - tested)]
         return {
@@ -114,9 +114,9 @@ def _split(bench: Bench, shown: Shown) -> dict[str, list[str]]:
 def _neurons(bench: Bench, shown: Shown, called: str, count: int | None) -> NeuronSet:
     """The first ``count`` neurons of a method; for None as many as the first filter found."""
     method = _method(bench, called)
-    if method.method == SAME_LAYERS:
+    if method.chooses:
         like = method.like or next((m.called for m in each(_recipe(bench).methods) if m.filters), None)
-        like = like or next(m.called for m in each(_recipe(bench).methods) if m.method != SAME_LAYERS)
+        like = like or next(m.called for m in each(_recipe(bench).methods) if not m.chooses)
         return controls(bench, shown, _neurons(bench, shown, like, count), method.options)
     ranked = _ranked(bench, shown, method)
     if count is None and not method.filters:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 
-from neuronwise.locate import TWO_STAGE
 from neuronwise.measure.captions import METRICS
 from neuronwise.study.keys import STRICT, MetricModels, NonNegative, Positive, Recipe, Share, Text, once
 from neuronwise.study.methods import FOUND, Count, Method, as_methods, checked
@@ -44,7 +43,7 @@ class SuppressionRecipe(Recipe):
     def _counts(cls, counts: list[Any], info: ValidationInfo) -> list[Any]:
         methods = info.data.get("methods")
         if FOUND in counts and methods is not None and not any(method.filters for method in methods):
-            raise ValueError(f'K "{FOUND}" needs {TWO_STAGE} among the methods')
+            raise ValueError(f'K "{FOUND}" needs two_stage among the methods')
         return once(counts)
 
     @field_validator("metrics")

@@ -2,76 +2,60 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
-from neuronwise.locate import locate
-from neuronwise.locate.activation_difference import activation_difference
-from neuronwise.locate.causal_effect import causal_effect
-from neuronwise.model.model import Model
+from neuronwise.locate import METHODS, locate
+from neuronwise.locate.method import Method as Locating
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.study.keys import once
-from neuronwise.study.methods import NAMES, SAME_LAYERS, Method, each, require_options
+from neuronwise.study.methods import Method, each
 
-DIFFERENCE, CAUSAL = "activation_difference", "causal_effect"
 AMONG = 200  # neurons that causal_effect ranks anew: each costs a pass
-RANDOM = ("random", SAME_LAYERS)
 
 
 class WordMethod(Method):
-    """As ``Method``, and besides activation_difference and causal_effect.
+    """As ``Method``, and besides methods that rank another's neurons, such as causal_effect.
 
     ``like``: of random_same_layers the method whose layers it takes, of causal_effect the one whose best it ranks anew
     (option ``among``: how many). Each word is looked at by itself, so ``agree`` and ``K`` are refused.
     """
 
-    names: ClassVar[tuple[str, ...]] = (*NAMES, DIFFERENCE, CAUSAL)
+    @classmethod
+    def able(cls, method: Locating) -> bool:
+        return True
 
     @classmethod
     def require(cls, method: str, options: dict[str, Any]) -> None:
-        _require(method, options)
+        """As ``Method.require``, and for what needs several photos."""
+        locating = METHODS[method]
+        ranks = locating.needs == "among" and not locating.control
+        super().require(method, {n: value for n, value in options.items() if not (ranks and n == "among")})
+        if locating.needs == "photos" and "null" in options.values():
+            raise ValueError('thresholds "null" need photos without the concept; here each word is looked at by itself')
 
     @property
-    def chooses(self) -> bool:
-        """Whether it chooses among another method's neurons."""
-        return self.method in (SAME_LAYERS, CAUSAL)
+    def ranks(self) -> bool:
+        """Whether it ranks another method's neurons anew."""
+        return self.chooses and not self.locating.control
 
     @property
     def needs_photo(self) -> bool:
         """Whether it looks at image tokens, or compares with a photo without the object."""
         return self.compares or self.options.get("positions") == "image"
 
-    @property
-    def compares(self) -> bool:
-        return self.filters or self.method == DIFFERENCE
-
-
-def _require(method: str, options: dict[str, Any]) -> None:
-    if method in (DIFFERENCE, CAUSAL):
-        function = activation_difference if method == DIFFERENCE else causal_effect
-        parameters = inspect.signature(function).parameters.items()
-        known = [name for name, p in parameters if p.kind is p.KEYWORD_ONLY and name != "inpainted"]
-        known += ["among"] if method == CAUSAL else []
-        if unknown := [name for name in options if name not in known]:
-            raise ValueError(f"{method} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-        return
-    require_options(method, options)
-    if "null" in (options.get("difference"), options.get("gradient")):
-        raise ValueError('thresholds "null" need photos without the concept; here each word is looked at by itself')
-
 
 def checked_words(methods: list[WordMethod]) -> list[WordMethod]:
     """The list itself; raises ``ValueError`` for names that are there twice and for a ``like`` that is not there."""
     listed = each(methods)
     once([method.called for method in listed])
-    direct = [method.called for method in listed if not method.chooses]
+    direct = {method.called: method for method in listed if not method.chooses}
     for method in methods:
         if method.K is not None or method.agree != "mean":
             raise ValueError("K and agree of one method are for neurons that several photos share")
@@ -79,7 +63,7 @@ def checked_words(methods: list[WordMethod]) -> list[WordMethod]:
             raise ValueError(
                 f"like={method.like!r} names none of the methods that score all neurons, or stands at one of them"
             )
-        if method.chooses and not [name for name in direct if name != "random"]:
+        if method.chooses and all(one.locating.control for one in direct.values()):
             raise ValueError(f"{method.method} chooses by another method's neurons; name one more method")
     return methods
 
@@ -117,38 +101,38 @@ def locate_word(
         if (method.needs_photo and run.image is None) or (method.compares and inpainted is None):
             continue
         options = dict(method.options)
-        if method.method in RANDOM:
+        if "seed" in method.locating.options:
             options["seed"] = seed + options.get("seed", 0)
         if method.compares:
             options["inpainted"] = inpainted
         among, like = None, ""
         if method.chooses:
-            names = [m.called for m in methods if m.called in found and m.method not in (*RANDOM, CAUSAL)]
+            names = [m.called for m in methods if m.called in found and not (m.chooses or m.locating.control)]
             if not names:
                 continue
             like = method.like if method.like in found else names[0]
             assert like is not None
             among = found[like].neurons
         start = time.process_time()
-        if method.method == CAUSAL:
+        if method.ranks:
             among = among[: options.pop("among", AMONG)] if among is not None else None
-        neurons = _located(run.model, run, where, method.method, top, among, options)
-        seconds = time.process_time() - start + (found[like].seconds if method.method == CAUSAL else 0.0)
+        neurons = _located(run, where, method, top, among, options)
+        seconds = time.process_time() - start + (found[like].seconds if method.ranks else 0.0)
         found[method.called] = Located(neurons, seconds)
     return {method.called: found[method.called] for method in methods if method.called in found}
 
 
 def _located(
-    model: Model, run: Run, where: dict[str, Any], method: str, top: int, among: NeuronSet | None, options: Any
+    run: Run, where: dict[str, Any], method: WordMethod, top: int, among: NeuronSet | None, options: dict[str, Any]
 ) -> NeuronSet:
     """A control of fewer neurons where a layer has too few others for all."""
     if among is not None and not len(among):
         return NeuronSet()
     while True:
         try:
-            return locate(model, run, method=method, top=top, among=among, **where, **options)
+            return locate(run.model, run, method=method.method, top=top, among=among, **where, **options)
         except MethodError:
-            if method != SAME_LAYERS or among is None or len(among) < 2:
+            if not method.locating.control or among is None or len(among) < 2:
                 raise
             among = among[: len(among) // 2]
 

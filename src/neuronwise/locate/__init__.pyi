@@ -1,0 +1,10 @@
+from neuronwise.locate.integrated_gradients import refine as refine
+from neuronwise.locate.locating import describe as describe
+from neuronwise.locate.locating import locate as locate
+from neuronwise.locate.locating import score_all as score_all
+from neuronwise.locate.locating import scores as scores
+from neuronwise.locate.method import Method as Method
+from neuronwise.locate.methods import METHODS as METHODS
+from neuronwise.locate.scores import Scores as Scores
+from neuronwise.locate.two_stage import TwoStage as TwoStage
+from neuronwise.locate.two_stage import two_stage as two_stage

@@ -1,0 +1,135 @@
+"""A method of locating neurons as one object: its function, what it needs, its options, what a page says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from neuronwise.errors import MethodError
+
+if TYPE_CHECKING:
+    from neuronwise.images import ImageLike
+    from neuronwise.locate.scores import Pair, Scores
+    from neuronwise.model import Model, Run
+    from neuronwise.model.run import Target
+    from neuronwise.neurons import NeuronSet
+
+T = TypeVar("T")
+Needs = Literal["run", "inpainted", "among", "photos"]
+_CALLS: dict[str, str] = {
+    "run": "it scores every neuron of one run",
+    "inpainted": "it compares a run with its photo without the object: inpainted=PHOTO",
+    "among": "it chooses among neurons: among=found",
+    "photos": "it filters over runs, each with its photo without the object: inpainted=PHOTO, or a list",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of finding neurons; a file of this room defines one as ``METHOD`` and ``METHODS`` names it.
+
+    ``needs`` says how ``function`` is called. What a user sets are its keyword-only parameters, or the fields of
+    ``settings``, a dataclass that checks itself:
+
+    - "run": ``function(model, run, targets, **options)`` → one ``Scores`` of every neuron for each target
+    - "inpainted": ``function(model, run, targets, inpainted, **options)`` → the same, beside another photo
+    - "among": ``function(model, run, target, among, **options)`` → a ``NeuronSet``
+    - "photos": ``function(model, pairs, settings, null=…, top=…)`` → a ``NeuronSet`` of as many as pass
+
+    ``meaning`` completes "Score: …", with {token} for the scored token. ``source`` is the publication. A ``control``
+    ranks by nothing. ``join`` merges the scores of several prompts of one fact, where the method has a way of its own.
+    An option called ``exact`` is given the number of neurons wanted, and one called ``seed`` the seed of a command.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    meaning: str
+    source: str = ""
+    needs: Needs = "run"
+    control: bool = False
+    settings: type | None = None
+    join: Callable[..., NeuronSet] | None = None
+
+    @cached_property
+    def options(self) -> tuple[str, ...]:
+        """The names of what a user can set."""
+        if self.settings is not None:
+            return tuple(field.name for field in dataclasses.fields(self.settings))
+        return keywords(self.function)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it looks at the photo without the object."""
+        return self.needs in ("inpainted", "photos")
+
+    @property
+    def scores_all(self) -> bool:
+        """Whether it gives every neuron a score."""
+        return self.needs in ("run", "inpainted")
+
+    def check(self, options: Mapping[str, object]) -> None:
+        """Raise ``MethodError`` for options that it does not have, and for settings that are impossible."""
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            takes = ", ".join(self.options) or "none"
+            raise MethodError(f"method='{self.name}' has no option {', '.join(unknown)}; it takes {takes}.")
+        if self.settings is not None:
+            try:
+                self.settings(**options)
+            except TypeError as error:
+                raise MethodError(f"method='{self.name}' cannot take these settings: {error}.") from error
+
+    def for_top(self, top: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options when only the ``top`` best are wanted: what need not be exact for that is bounded."""
+        return {"exact": top, **options} if "exact" in self.options else dict(options)
+
+    def score(
+        self,
+        model: Model,
+        run: Run,
+        targets: Sequence[Target],
+        *,
+        inpainted: ImageLike | None = None,
+        **options: Any,
+    ) -> list[Scores]:
+        """Scores of every neuron for each of several targets of one run, with as few passes as the method allows."""
+        self._require(self.scores_all, model, [run], options)
+        beside = [self.given(inpainted)] if self.compares else []
+        return self.function(model, run, targets, *beside, **options)
+
+    def choose(self, model: Model, run: Run, target: Target, among: NeuronSet | None, **options: Any) -> NeuronSet:
+        """Those of ``among``, or as many as these, ranked for a target."""
+        self._require(self.needs == "among", model, [run], options)
+        return self.function(model, run, target, self.given(among), **options)
+
+    def filter(
+        self, model: Model, pairs: Sequence[Pair], null: Sequence[Pair] = (), top: int | None = None, **options: Any
+    ) -> NeuronSet:
+        """The neurons that pass over all pairs; ``null`` are the same of photos without the concept."""
+        self._require(self.needs == "photos", model, [pair[0] for pair in pairs], options)
+        assert self.settings is not None
+        return self.function(model, pairs, self.settings(**options), null=null, top=top)
+
+    def _require(self, fits: bool, model: Model, runs: Sequence[Run], options: Mapping[str, object]) -> None:
+        if not fits:
+            raise MethodError(f"method='{self.name}' cannot be used here: {_CALLS[self.needs]}.")
+        self.check(options)
+        for run in runs:
+            if run.model.module is not model.module:
+                raise MethodError(f"This run is of {run.model.name}; score it with the model that made it.")
+
+    def given(self, what: T | None) -> T:
+        """``what`` itself, which the method needs; raises ``MethodError`` for None."""
+        if what is None:
+            raise MethodError(f"method='{self.name}' needs more than a run: {_CALLS[self.needs]}.")
+        return what
+
+
+def keywords(function: Callable[..., object]) -> tuple[str, ...]:
+    """The names of a function's keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.items()
+    return tuple(name for name, parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
