@@ -225,7 +225,7 @@ def test_it_is_located_by_name(model: nw.Model, pairs: list[Pair]) -> None:
     assert units(stage) == EXACTLY | {(1, unit) for unit in DECOYS}
     wrong: list[tuple[dict[str, Any], str]] = [
         ({}, "inpainted=PHOTO"),
-        ({"inpainted": [inpainted] * 2}, "or a list"),
+        ({"inpainted": [inpainted] * 2}, "2 inpainted photos for 1"),
         ({"best": 1}, "best"),
     ]
     for options, words in wrong:

@@ -8,16 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from neuronwise.errors import MethodError
 from neuronwise.locate.scores import Place, Scores
 from neuronwise.neurons import NeuronSet, ScoredNeuron
-
-
-def require_agree(agree: str) -> str:
-    """``agree`` itself; raises ``MethodError`` unless it is "mean" or "vote"."""
-    if agree not in ("mean", "vote"):
-        raise MethodError(f"agree={agree!r} is unknown; choose mean or vote.")
-    return agree
 
 
 def joined(scored: Sequence[Scores], agree: str, top: int | None) -> NeuronSet:

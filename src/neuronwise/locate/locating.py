@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from neuronwise.errors import MethodError
 from neuronwise.files import versions
 from neuronwise.images import ImageLike
-from neuronwise.locate.joint import joined, require_agree
-from neuronwise.locate.method import keywords
+from neuronwise.locate.joint import joined
+from neuronwise.locate.method import Method, keywords
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.scores import Pair, Scores
 from neuronwise.model.concepts import Concept
@@ -51,35 +52,63 @@ def locate(
     images of Sato & Takagi 2025). By default the mean, or the method's own way: integrated_gradients keeps the neurons
     that the prompts share. Raises ``MethodError`` and ``TargetError``.
     """
-    chosen = METHODS[method]
     runs = [run] if isinstance(run, Run) else list(run)
     if not runs:
         raise MethodError("Give one run or more.")
+    if agree not in (None, "mean", "vote"):
+        raise MethodError(f"agree={agree!r} is unknown; choose mean or vote.")
+    chosen = METHODS[method]
+    join = chosen.join if agree is None and not isinstance(run, Run) else None
+    joining = {name: value for name, value in options.items() if join is not None and name in keywords(join)}
+    own = {name: value for name, value in options.items() if name not in joining}
+    chosen.check(own)
     targets = _targets(runs, concept, target, position, occurrence)
-    photos = _one_each(inpainted, len(runs))
+    cases = _Cases(model, chosen, runs, targets, _one_each(inpainted, len(runs)))
     record = describe(model, runs[0], targets[0], method, options)
-    texts = {"texts": [one.text for one in runs]}
     if chosen.needs == "photos":
-        pairs = [(r, t, chosen.given(photo)) for r, t, photo in zip(runs, targets, photos, strict=True)]
-        found = chosen.filter(model, pairs, null, top, **options)
-        return NeuronSet(found.members, {**record, **texts, **found.record})
-    if chosen.needs == "among" and len(runs) == 1:
-        found = chosen.choose(model, runs[0], targets[0], None if among is None else NeuronSet.of(among), **options)
-        return NeuronSet(found.members[:top], {**record, **found.record, "method": method})
+        found = cases.filter(null, top, own)
+        record["texts"] = cases.texts
+    elif chosen.needs == "among":
+        found = cases.choose(among, own)[:top]
+    elif isinstance(run, Run):
+        return cases.score(chosen.for_top(top, own))[0].top(top, record)
+    elif join is not None:
+        found = join(cases.score(own), **joining)
+        record["prompts"] = [one.prompt for one in runs]
+    else:
+        found = joined(cases.score(chosen.for_top(top, own)), agree or "mean", top)
+        record |= {"agree": agree or "mean", "top": top, "texts": cases.texts}
+    return NeuronSet(found.members, {**record, **found.record, "method": method})
 
-    def score_each(options: Mapping[str, Any]) -> list[Scores]:
-        cases = zip(runs, targets, photos, strict=True)
-        return [chosen.score(model, r, [t], inpainted=photo, **options)[0] for r, t, photo in cases]
 
-    if isinstance(run, Run):
-        return score_each(chosen.for_top(top, options))[0].top(top, record)
-    if chosen.join is not None and agree is None:
-        joining = {name: options.pop(name) for name in keywords(chosen.join) if name in options}
-        found = chosen.join(score_each(options), **joining)
-        return NeuronSet(found.members, {**record, **found.record, "prompts": [one.prompt for one in runs]})
-    agree = require_agree(agree or "mean")
-    found = joined(score_each(chosen.for_top(top, options)), agree, top)
-    return NeuronSet(found.members, {**record, "agree": agree, "top": top, **texts})
+@dataclass(frozen=True)
+class _Cases:
+    """Runs, the target in each of them, and its photo without the object."""
+
+    model: Model
+    method: Method
+    runs: list[Run]
+    targets: list[Target]
+    photos: list[ImageLike | None]
+
+    @property
+    def texts(self) -> list[str]:
+        return [run.text for run in self.runs]
+
+    def score(self, options: Mapping[str, Any]) -> list[Scores]:
+        cases = zip(self.runs, self.targets, self.photos, strict=True)
+        return [self.method.score(self.model, run, [t], inpainted=photo, **options)[0] for run, t, photo in cases]
+
+    def filter(self, null: Sequence[Pair], top: int | None, options: Mapping[str, Any]) -> NeuronSet:
+        cases = zip(self.runs, self.targets, self.photos, strict=True)
+        pairs = [(run, target, self.method.given(photo)) for run, target, photo in cases]
+        return self.method.filter(self.model, pairs, null, top, **options)
+
+    def choose(self, among: Neurons | None, options: Mapping[str, Any]) -> NeuronSet:
+        if len(self.runs) > 1:
+            raise MethodError(f"method='{self.method.name}' looks at one run; give one.")
+        neurons = None if among is None else NeuronSet.of(among)
+        return self.method.choose(self.model, self.runs[0], self.targets[0], neurons, **options)
 
 
 def scores(
@@ -142,5 +171,5 @@ def _one_each(inpainted: ImageLike | Sequence[ImageLike] | None, runs: int) -> l
         return [None] * runs
     photos = cast("list[ImageLike | None]", [*inpainted] if isinstance(inpainted, list | tuple) else [inpainted])
     if len(photos) != runs:
-        raise MethodError(f"There are {len(photos)} inpainted photos for {runs} runs; give one for each.")
+        raise MethodError(f"There are {len(photos)} inpainted photos for {runs} run(s); give one for each.")
     return photos

@@ -76,12 +76,12 @@ class Method:
         unknown = sorted(set(options) - set(self.options))
         if unknown:
             takes = ", ".join(self.options) or "none"
-            raise MethodError(f"method='{self.name}' has no option {', '.join(unknown)}; it takes {takes}.")
+            raise MethodError(f"{self.name} has no option {', '.join(unknown)}; it takes {takes}.")
         if self.settings is not None:
             try:
                 self.settings(**options)
             except TypeError as error:
-                raise MethodError(f"method='{self.name}' cannot take these settings: {error}.") from error
+                raise MethodError(f"{self.name} cannot take these settings: {error}.") from error
 
     def for_top(self, top: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options when only the ``top`` best are wanted: what need not be exact for that is bounded."""
@@ -116,7 +116,7 @@ class Method:
 
     def _require(self, fits: bool, model: Model, runs: Sequence[Run], options: Mapping[str, object]) -> None:
         if not fits:
-            raise MethodError(f"method='{self.name}' cannot be used here: {_CALLS[self.needs]}.")
+            raise MethodError(f"{self.name} cannot be used here: {_CALLS[self.needs]}.")
         self.check(options)
         for run in runs:
             if run.model.module is not model.module:
@@ -125,7 +125,7 @@ class Method:
     def given(self, what: T | None) -> T:
         """``what`` itself, which the method needs; raises ``MethodError`` for None."""
         if what is None:
-            raise MethodError(f"method='{self.name}' needs more than a run: {_CALLS[self.needs]}.")
+            raise MethodError(f"{self.name} needs more than a run: {_CALLS[self.needs]}.")
         return what
 
 
