@@ -14,6 +14,7 @@ from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError
 from neuronwise.intervene import suppress as suppress
 from neuronwise.locate import locate as locate
+from neuronwise.locate import scores as scores
 from neuronwise.model import Model as Model
 from neuronwise.model import Run as Run
 from neuronwise.model import load as load
