@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 DATA = Path(os.environ.get("NEURONWISE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 WORDS = "the a cat dog sits on mat runs Paris France capital of is in red blue teddy bear animal house".split()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _repeatable() -> None:
+torch.set_num_threads(1)  # most models are tiny, and threads only slow them down
+# Neither the machine's speed nor earlier runs decide what is tried.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test, and every fixture that it is the first to use, begins with the same chance."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (libraries draw from it)
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For tiny models, which torch's threads only slow down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,6 @@ from neuronwise.check import (
 )
 from neuronwise.cli import main
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def ran(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
     monkeypatch.setattr("sys.argv", ["neuronwise", "check", *map(str, arguments)])

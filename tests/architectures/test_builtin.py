@@ -220,7 +220,7 @@ def test_a_failed_build_leaves_nothing(cache: pathlib.Path, monkeypatch: pytest.
 
 
 def test_two_builders_at_once_agree(cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    together, built = threading.Barrier(2, timeout=30), []
+    together, built = threading.Barrier(2, timeout=300), []
 
     def build(folder: pathlib.Path) -> None:
         built.append(folder)

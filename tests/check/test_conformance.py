@@ -28,9 +28,6 @@ EXPLAINED = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.mark.parametrize("name", families.NAMES)
 def test_every_architecture_conforms(name: str) -> None:
     report = conformed.conformed(name)

@@ -35,9 +35,6 @@ contribution_module = importlib.import_module("neuronwise.locate.contribution") 
 gradient_module = importlib.import_module("neuronwise.locate.gradient")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # Planted faults: each is to be reported by the one check that is there for it.
 
 

@@ -219,7 +219,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [place for key, one in inner for place in places(one, (*path, key))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([COUNTERFACT, FLAT, ZSRE, KNOWEDIT, KNOWN[0]]), st.data())
 def test_no_value_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, record: Any, data: Any) -> None:
     changed = copy.deepcopy(record)

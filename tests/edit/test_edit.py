@@ -54,10 +54,7 @@ def test_an_edit_adds_its_deltas(name: str) -> None:
     assert inputs
 
 
-settings.register_profile("edits", max_examples=15, deadline=None)
-
-
-@settings(settings.get_profile("edits"))
+@settings(max_examples=15)
 @given(order=st.permutations([0, 1, 2]), low_rank=st.booleans())
 def test_edits_come_out_in_any_order(order: list[int], low_rank: bool) -> None:
     model, _ = tiny("llama")

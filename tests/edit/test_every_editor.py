@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -43,14 +42,6 @@ REFUSED = {
     **{(name, "mixtral"): "expert" for name in ("fine_specific", "rome", "memit", "pmet", "alphaedit")},
 }
 CASES = [(editor, family) for editor in EDITORS for family in FAMILIES]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(family: str, tokenizer: Any, dtype: torch.dtype = torch.float32) -> tuple[Model, dict[str, Any]]:
@@ -209,7 +200,7 @@ def several(tiny_tokenizer: Any) -> tuple[Model, list[Edit], dict[str, Tensor]]:
     return model, edits, weights(model)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), length=st.integers(4, 14))
 def test_any_order_of_applying_and_reverting_ends_at_the_start(several: Any, seed: int, length: int) -> None:
     model, edits, before = several

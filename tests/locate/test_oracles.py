@@ -21,7 +21,6 @@ from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.prompt import Prompted
 from neuronwise.neurons import Neuron, NeuronSet
 
-torch.set_num_threads(1)
 TARGET = Target(29, 0, "t")  # predicted by the prompt's last position
 
 

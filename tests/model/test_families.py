@@ -23,7 +23,6 @@ from neuronwise.model.prompt import Prompted
 from neuronwise.model.record import Recorder, routed_unit
 from neuronwise.neurons import Neuron, NeuronSet
 
-torch.set_num_threads(1)
 SPOKEN = [17, 33]  # what the model "said" after the prompt; the row after it predicts TARGET
 TARGET = Target(29, len(SPOKEN), "t")
 

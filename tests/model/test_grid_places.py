@@ -18,7 +18,6 @@ from placement_table import PAGE, row
 from placing import look_at_red, placing
 from processors import BUILDERS
 
-torch.set_num_threads(1)
 SPOTS = {  # photos' width and height → of the way that the spot can go, across and down
     (72, 72): [(0.0, 0.0), (0.7, 0.8)],
     (150, 60): [(1.0, 0.35), (0.4, 1.0)],

@@ -14,8 +14,6 @@ from neuronwise.model.batches import batch, batches, text_inputs
 from neuronwise.model.passes import edit, edit_input, inputs_of, only_rows, outputs_of, stop_after, stop_before
 from neuronwise.model.prompt import Prompted
 
-torch.set_num_threads(1)
-
 
 class Two(nn.Module):
     def __init__(self) -> None:

@@ -11,7 +11,6 @@ from neuronwise.model import Model, Run
 from neuronwise.model.prompt import Prompted
 from neuronwise.neurons import Neuron
 
-torch.set_num_threads(1)
 FAMILIES = ("llama", "gpt2", "mixtral", "gpt_oss", "qwen2_moe", "deepseek_v3", "gemma2", "llama_shared", "dbrx")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,8 +31,12 @@ class Cost:
 
 @contextlib.contextmanager
 def costs(model: Model) -> Iterator[Cost]:
-    """Measure the body: memory of the GPUs that hold the model, else growth of this process' resident memory."""
+    """Measure the body: memory of the GPUs that hold the model, else growth of this process' resident memory.
+
+    What is garbage before it begins is collected and given back, so that it can neither be used nor freed within.
+    """
     cost = Cost()
+    gc.collect()
     devices = {p.device for p in model.module.parameters() if p.device.type == "cuda"}
     for device in devices:
         torch.cuda.synchronize(device)
@@ -52,6 +58,8 @@ def costs(model: Model) -> Iterator[Cost]:
 
 def _start_resident() -> int | None:
     """Resident bytes now, the high-water mark brought down to them; ``None`` where there is no such file."""
+    with contextlib.suppress(AttributeError, OSError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         CLEAR.write_text("5")
     except OSError:
