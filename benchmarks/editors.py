@@ -28,9 +28,7 @@ import torch
 
 import neuronwise as nw
 from editors_report import print_report
-from neuronwise.data.benchmarks import load_facts
-from neuronwise.data.facts import FactCase
-from neuronwise.data.shipped import shipped_facts
+from neuronwise.data.facts import FactCase, load_facts
 from neuronwise.edit.editors import EDITORS
 from neuronwise.edit.memory.gather import gather_statistics
 from neuronwise.edit.memory.statistics import ABOUT, Statistics
@@ -76,7 +74,7 @@ for mode in ("L", "M"):
 
 def sets(model: nw.Model, options: argparse.Namespace) -> dict[str, list[FactCase]]:
     """Known facts of each set in an order drawn by the seed; which are known is asked once and kept."""
-    sources: dict[str, Sequence[FactCase]] = {"shipped": shipped_facts()}
+    sources: dict[str, Sequence[FactCase]] = {"shipped": load_facts("shipped").cases}
     if options.data is not None:
         sources["counterfact"] = load_facts(options.data / "counterfact-2000.json").cases
         sources["known facts"] = load_facts(options.data / "known-facts.json", seed=options.seed).cases

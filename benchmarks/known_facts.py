@@ -23,7 +23,7 @@ import torch
 import neuronwise as nw
 from neuronwise.answers.request import target_ids
 from neuronwise.data.facts import FactCase
-from neuronwise.data.shipped import shipped_facts, shipped_relations
+from neuronwise.data.facts.load import SHIPPED_FILE
 
 Question = tuple[str, str]  # a prompt and one answer
 
@@ -96,7 +96,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write what was found, by fact, to this JSON file")
     options = parser.parse_args()
 
-    model, cases, relations = nw.load(options.model), shipped_facts(), shipped_relations()
+    model, cases = nw.load(options.model), nw.load_facts("shipped").cases
+    relations = {record["id"]: record["relation"] for record in json.loads(SHIPPED_FILE.read_text(encoding="utf-8"))}
     facts = known(model, cases)
     right = {} if options.facts_only else answered(model, cases)
     kinds = [] if options.facts_only else ["paraphrases", "relation_specificity", "forgetfulness", "neighborhood"]

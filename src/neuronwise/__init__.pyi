@@ -1,7 +1,7 @@
 from neuronwise import edit as edit
 from neuronwise._version import __version__ as __version__
-from neuronwise.data.benchmarks import load_facts as load_facts
 from neuronwise.data.facts import Fact as Fact
+from neuronwise.data.facts import load_facts as load_facts
 from neuronwise.edit import Edit as Edit
 from neuronwise.edit import Statistics as Statistics
 from neuronwise.edit import alphaedit as alphaedit

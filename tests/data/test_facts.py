@@ -10,8 +10,7 @@ from PIL import Image
 
 import neuronwise as nw
 from fact_records import COUNTERFACT, FLAT, KNOWEDIT, KNOWN, ZSRE
-from neuronwise.data.benchmarks import FORMS, Facts, load_facts
-from neuronwise.data.facts import LOCALITY, PORTABILITY, Probe
+from neuronwise.data.facts import FORMS, LOCALITY, PORTABILITY, Facts, Probe, load_facts
 
 
 def read(folder: Path, *records: Any, name: str = "facts.json", **options: Any) -> Facts:
@@ -149,7 +148,7 @@ def test_mmedit_finds_its_photos_beside_the_file(tmp_path: Path) -> None:
 def test_a_form_can_be_named_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     facts = read(tmp_path, {**FLAT, "rephrase": "By the Rhine to the"}, form="counterfact")
     assert (facts.form, len(facts)) == ("counterfact", 1)
-    with pytest.raises(nw.NeuronwiseError, match="known are mmedit, zsre, knowedit, counterfact, known_facts"):
+    with pytest.raises(nw.NeuronwiseError, match="forms of facts are known_facts, counterfact, knowedit, zsre, mmedit"):
         read(tmp_path, FLAT, form="mquake")
     with pytest.raises(nw.NeuronwiseError, match="no field 'src'"):
         read(tmp_path, FLAT, form="zsre")

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 import neuronwise as nw
 from fact_records import COUNTERFACT, FLAT, KNOWEDIT, KNOWN, ZSRE
-from neuronwise.data.benchmarks import Facts, load_facts
-from neuronwise.data.facts import FactCase
-from neuronwise.data.fields import RecordError, template
-from neuronwise.data.read import read_rows
+from neuronwise.data.facts import FactCase, Facts, load_facts
+from neuronwise.data.facts.fields import RecordError, template
+from neuronwise.data.facts.rows import read_rows
 
 
 def fact(name: str, **changes: Any) -> dict[str, Any]:
@@ -78,7 +77,7 @@ def test_a_folder_of_several_forms(tmp_path: Path) -> None:
         ("deep/cf.jsonl, line 2", True),
         ("notes.json", False),
     ]
-    assert "was taken before" in facts.problems[1].reason
+    assert "was already used" in facts.problems[1].reason
     before = facts.digest
     written(tmp_path / "deep" / "cf.jsonl", lines(COUNTERFACT))
     assert load_facts(tmp_path).digest != before
@@ -93,7 +92,7 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(nw.NeuronwiseError, match=words):
             load_facts(tmp_path / name)
     for data, words in {
-        b"": "is empty", b" \n": "is empty", b"[]": "empty list", b"3": "no list of records", b"{": "is no JSON",
+        b"": "is empty", b" \n": "is empty", b"[]": "empty list", b"3": "not hold a list", b"{": "is not JSON",
         b'{"prompt": "x"}': "the fields of no form", b"\xff\xfe[": "not text in UTF-8", b"[1, 2]": "fields of no form",
         b'{"a": ' + b"[" * 100000: "nested too deeply",
     }.items():  # fmt: skip
@@ -106,10 +105,10 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
 
 def test_broken_lines_are_named_and_the_others_stay(tmp_path: Path) -> None:
     bad = {
-        "{'prompt': 1}": "no JSON",
-        '{"prompt": "cut': "no JSON",
-        "[1]": "no record with fields",
-        "null": "no record with fields",
+        "{'prompt': 1}": "not JSON",
+        '{"prompt": "cut': "not JSON",
+        "[1]": "not a record with fields",
+        "null": "not a record with fields",
         json.dumps(fact("Ann", target_new=" ")): "target_new is empty",
         json.dumps(fact("Ann", target_new=4)): "target_new is a number",
         json.dumps(fact("Ann", target_new=["Bern"])): "target_new is a list",
@@ -118,7 +117,7 @@ def test_broken_lines_are_named_and_the_others_stay(tmp_path: Path) -> None:
         json.dumps(fact("Ann", prompt="{} and {}")): "several places",
         json.dumps(fact("Ann", prompt="\ud800 Ann")): "surrogate",
         json.dumps({"prompt": "The home of Ann is", "subject": "Ann"}): "no field 'target_new'",
-        "1" * 5000: "no JSON",
+        "1" * 5000: "not JSON",
     }
     data = lines(fact("Ann"), *bad, fact("Bo")) + b'\n{"prompt": "\xff"}\n'
     facts = load_facts(written(tmp_path / "a.jsonl", data))
@@ -148,7 +147,7 @@ def test_a_list_that_breaks_off_keeps_what_came_before(tmp_path: Path) -> None:
 
 
 def test_strict_raises_at_the_first_problem(tmp_path: Path) -> None:
-    for bad, words in (("{", "line 2: it is no JSON"), (fact("Bo", target_new=""), "line 2: its target_new is empty")):
+    for bad, words in (("{", "line 2: it is not JSON"), (fact("Bo", target_new=""), "line 2: its target_new is empty")):
         path = written(tmp_path / "a.jsonl", lines(fact("Ann"), bad, fact("Cy", subject=3)))
         with pytest.raises(nw.NeuronwiseError, match=words):
             load_facts(path, strict=True)
@@ -310,7 +309,7 @@ def test_the_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(nw.NeuronwiseError, match=r"Couldn't reach 'who/facts' on the Hub\); check .* the network"):
         load_facts("hub:who/facts")
     for name in ("hub:", "hub:a:b:c:d"):
-        with pytest.raises(nw.NeuronwiseError, match="names no dataset; write hub:OWNER/NAME"):
+        with pytest.raises(nw.NeuronwiseError, match="does not name a dataset; write hub:OWNER/NAME"):
             load_facts(name)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(nw.NeuronwiseError, match=r"pip install 'neuronwise\[datasets\]'"):

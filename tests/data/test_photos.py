@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from neuronwise.data.photos import load_photos
-from neuronwise.data.sbu import fetch_sbu
+from neuronwise.data.photos.sbu import fetch_sbu
 from neuronwise.errors import DataError
 
 
@@ -98,14 +98,14 @@ def test_a_listed_folder(tmp_path: Path) -> None:
 def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         load_photos(tmp_path / "gone")
-    with pytest.raises(DataError, match="neither annotations"):
+    with pytest.raises(DataError, match=r"no known form of photos .listed: photos with a metadata\.jsonl.*; coco"):
         load_photos(tmp_path)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "gone.png"}\n')
     with pytest.raises(DataError, match=r"no photo .* that can be used.*gone\.png"):
         load_photos(tmp_path)
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/captions_val2017.json").write_text("{")
-    with pytest.raises(DataError, match="no COCO annotation file"):
+    with pytest.raises(DataError, match="not a COCO annotation file"):
         load_photos(tmp_path)
 
 
@@ -157,6 +157,6 @@ def test_addresses_are_fetched_once_and_dead_ones_counted(tmp_path: Path, server
     reasons = [json.loads(line)["reason"] for line in (folder / "dead.jsonl").read_text().splitlines()]
     assert any("404" in reason for reason in reasons)
     assert any("20 × 20" in reason for reason in reasons)
-    assert any("no web address" in reason for reason in reasons)
-    with pytest.raises(DataError, match="no list of SBU"):
+    assert any("not a web address" in reason for reason in reasons)
+    with pytest.raises(DataError, match="not a list of SBU"):
         fetch_sbu(folder / "metadata.jsonl", folder)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from neuronwise.data.facts import FactCase
-from neuronwise.data.shipped import PATH, shipped_facts, shipped_relations
+from neuronwise.data.facts import FactCase, load_facts
+from neuronwise.data.facts.load import SHIPPED_FILE
 
 PORTABILITY = {"Subject_Aliasing", "Reasoning", "Logical_Generalization"}
 LOCALITY = {"Relation_Specificity", "Forgetfulness", "Neighborhood"}
@@ -18,16 +18,20 @@ LOCALITY = {"Relation_Specificity", "Forgetfulness", "Neighborhood"}
 
 @pytest.fixture(scope="module")
 def cases() -> tuple[FactCase, ...]:
-    return shipped_facts()
+    return load_facts("shipped").cases
 
 
 @pytest.fixture(scope="module")
 def records() -> list[dict[str, Any]]:
-    return json.loads(PATH.read_text(encoding="utf-8"))
+    return json.loads(SHIPPED_FILE.read_text(encoding="utf-8"))
 
 
-def test_enough_facts_of_enough_relations(cases: tuple[FactCase, ...]) -> None:
-    relations = shipped_relations()
+@pytest.fixture(scope="module")
+def relations(records: list[dict[str, Any]]) -> dict[str, str]:
+    return {record["id"]: record["relation"] for record in records}
+
+
+def test_enough_facts_of_enough_relations(cases: tuple[FactCase, ...], relations: dict[str, str]) -> None:
     assert list(relations) == [case.id for case in cases]
     assert len(relations) == len(cases) >= 60
     counts = Counter(relations.values())
@@ -35,9 +39,8 @@ def test_enough_facts_of_enough_relations(cases: tuple[FactCase, ...]) -> None:
     assert min(counts.values()) >= 5
 
 
-def test_facts_are_unique(cases: tuple[FactCase, ...]) -> None:
+def test_facts_are_unique(cases: tuple[FactCase, ...], relations: dict[str, str]) -> None:
     assert len({case.fact.text for case in cases}) == len(cases)
-    relations = shipped_relations()
     assert len({(relations[case.id], case.fact.subject) for case in cases}) == len(cases)
 
 

@@ -59,7 +59,7 @@ def evaluate(
         else:
             if out is None:
                 raise NeuronwiseError("Name a folder to keep the cases in: --out DIR.")
-            from neuronwise.data.benchmarks import load_facts
+            from neuronwise.data.facts import load_facts
 
             changes = EDITORS[editor].options(parse_settings(settings), statistics=statistics)
             cases = load_facts(facts, seed=seed)

@@ -1,1 +1,1 @@
-"""Facts and plain words: what is asked of a model, and what its words stand for."""
+"""Data: facts, photos, texts and word lists."""

@@ -24,8 +24,7 @@ import torch
 from pydantic import BeforeValidator, Field, field_validator
 from torch import Tensor
 
-from neuronwise.data.benchmarks import load_facts
-from neuronwise.data.facts import FactCase
+from neuronwise.data.facts import FactCase, load_facts
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import StudyError
 from neuronwise.measure.localization import COUNTS, Ablation, all_curves, mean_fill

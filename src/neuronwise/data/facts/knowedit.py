@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from neuronwise.data.counterfact import beside
-from neuronwise.data.facts import LOCALITY, PORTABILITY, FactCase, Probe
-from neuronwise.data.fields import Record, RecordError
+from neuronwise.data.facts.counterfact import beside
+from neuronwise.data.facts.fact import LOCALITY, PORTABILITY, FactCase, Probe
+from neuronwise.data.facts.fields import Record, RecordError
+from neuronwise.data.facts.form import Form
 
 
-def is_knowedit(fields: Mapping[str, Any]) -> bool:
+def is_knowedit(fields: Mapping[str, object]) -> bool:
+    """Whether a record has KnowEdit's fields, or those that WikiBio has in their place."""
     wikibio = {"text", "labels", "concept"} <= fields.keys()
     flat = {"prompt", "target_new"} <= fields.keys()
     return wikibio or (flat and bool({"portability", "locality", "rephrase"} & fields.keys()))
@@ -53,7 +54,7 @@ def _by_kind(record: Record, name: str, kinds: tuple[str, ...]) -> dict[str, tup
     if groups is None:
         return {}
     if not isinstance(groups, Mapping):
-        record.notes.append(f"its {name} is no object with kinds of probes.")
+        record.notes.append(f"its {name} is not an object with kinds of probes.")
         return {}
     found: dict[str, tuple[Probe, ...]] = {}
     for published, probes in groups.items():
@@ -67,7 +68,7 @@ def _by_kind(record: Record, name: str, kinds: tuple[str, ...]) -> dict[str, tup
     return found
 
 
-def _probes(record: Record, name: str, probes: Any) -> Iterator[Probe]:
+def _probes(record: Record, name: str, probes: object) -> Iterator[Probe]:
     """Probes as a list of ``{"prompt", "ground_truth"}``, or as one such object whose values are lists side by side."""
     if isinstance(probes, Mapping):
         prompts, answers = probes.get("prompt"), probes.get("ground_truth")
@@ -79,7 +80,7 @@ def _probes(record: Record, name: str, probes: Any) -> Iterator[Probe]:
             record.notes.append(f"its {name} has not as many answers as prompts.")
             return
     if not isinstance(probes, list):
-        record.notes.append(f"its {name} is no list of probes.")
+        record.notes.append(f"its {name} is not a list of probes.")
         return
     for number, probe in enumerate(probes, 1):
         if not isinstance(probe, Mapping) or probe.get("prompt") is None:
@@ -89,3 +90,6 @@ def _probes(record: Record, name: str, probes: Any) -> Iterator[Probe]:
             yield from record.probes(f"{name} {number}", probe["prompt"], probe.get("ground_truth"))
         except RecordError as error:
             record.notes.append(str(error))
+
+
+FORM = Form(is_knowedit, knowedit_case)

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from neuronwise.errors import DataError
 
@@ -31,18 +30,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class Row:
-    """One record as it stands in its file; ``number`` counts lines or records from 1, ``folder`` holds its file."""
+    """One record as its file has it; ``number`` counts lines or records from 1, ``folder`` holds its file."""
 
     where: str
     number: int
-    value: Any
+    value: object
     file: str
     folder: Path | None = None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of a source, what of it is no JSON, and a SHA-256 of what was read."""
+    """All rows of a source, what of it is not JSON, and a SHA-256 of what was read."""
 
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
@@ -54,41 +53,41 @@ def read_rows(source: str | os.PathLike[str]) -> Rows:
 
     A JSON file holds a list of records, or an object with one list of records, or one record. The digest is that of
     the file's bytes, as ``sha256sum`` prints it; for a folder, of its files' names and digests. Raises ``DataError``
-    for what is missing, no such file, damaged as a whole or empty; broken lines and records become problems.
+    for a source that does not exist, is another kind of file, damaged as a whole or empty; broken lines and records
+    become problems.
     """
     path = Path(source)
     if path.is_dir():
-        return _folder(path)
+        return _read_folder(path)
     if not path.is_file():
         raise DataError(f"There is no file or folder '{path}' of facts.")
     if not path.name.lower().endswith(ENDINGS):
-        raise DataError(f"'{path}' is no file of facts; it should end in {', '.join(ENDINGS)}.")
+        raise DataError(f"'{path}' is not a file of facts; it should end in {', '.join(ENDINGS)}.")
     data = _bytes(path)
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    for found in _rows(path, path.name, data):
-        (rows if isinstance(found, Row) else problems).append(found)  # type: ignore[arg-type]
-    return Rows(tuple(rows), tuple(problems), hashlib.sha256(data).hexdigest())
+    return _sorted(list(_rows(path, path.name, data)), hashlib.sha256(data).hexdigest())
 
 
-def _folder(folder: Path) -> Rows:
+def _sorted(found: list[Row | Problem], digest: str) -> Rows:
+    rows = tuple(one for one in found if isinstance(one, Row))
+    return Rows(rows, tuple(one for one in found if isinstance(one, Problem)), digest)
+
+
+def _read_folder(folder: Path) -> Rows:
     paths = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(ENDINGS) and path.is_file())
     paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not paths:
         raise DataError(f"The folder '{folder}' has no file that ends in {', '.join(ENDINGS)}.")
-    rows: list[Row] = []
-    problems: list[Problem] = []
+    found: list[Row | Problem] = []
     state = hashlib.sha256()
     for path in paths:
         name = path.relative_to(folder).as_posix()
         try:
             data = _bytes(path)
             state.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode("utf-8", "surrogateescape"))
-            for found in _rows(path, name, data):
-                (rows if isinstance(found, Row) else problems).append(found)  # type: ignore[arg-type]
+            found += _rows(path, name, data)
         except DataError as error:  # one damaged file does not hide the others
-            problems.append(Problem(name, str(error)))
-    return Rows(tuple(rows), tuple(problems), state.hexdigest())
+            found.append(Problem(name, str(error)))
+    return _sorted(found, state.hexdigest())
 
 
 def _bytes(path: Path) -> bytes:
@@ -119,10 +118,8 @@ def _rows(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
 def _first_line_is_record(data: bytes) -> bool:
     """JSON lines often end in .json: then the first line is an object, and something follows it."""
     first, _, rest = data.strip().partition(b"\n")
-    if not rest.strip():
-        return False
     try:
-        return isinstance(json.loads(first), dict)
+        return bool(rest.strip()) and isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -138,7 +135,7 @@ def _lines(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
         except UnicodeDecodeError:
             yield Problem(where, "it is not text in UTF-8.")
         except (ValueError, RecursionError) as error:
-            yield Problem(where, f"it is no JSON ({_why(error)}).")
+            yield Problem(where, f"it is not JSON ({_why(error)}).")
 
 
 def _listed(path: Path, name: str, text: str) -> Iterator[Row | Problem]:
@@ -147,12 +144,12 @@ def _listed(path: Path, name: str, text: str) -> Iterator[Row | Problem]:
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("["):
             return _up_to_break(path, name, text)
-        raise DataError(f"'{path}' is no JSON ({_why(error)}).") from error
+        raise DataError(f"'{path}' is not JSON ({_why(error)}).") from error
     if isinstance(value, dict):
         lists = [one for one in value.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
         value = lists[0] if len(lists) == 1 and len(value) <= 2 else [value]
     if not isinstance(value, list):
-        raise DataError(f"'{path}' holds no list of records.")
+        raise DataError(f"'{path}' does not hold a list of records.")
     if not value:
         raise DataError(f"'{path}' holds an empty list.")
     return (Row(f"{name}, record {n}", n, one, name, path.parent) for n, one in enumerate(value, 1))

@@ -1,4 +1,4 @@
-"""Facts: what an edit is asked to change, as plain records, and what is asked to measure it."""
+"""Facts: what an edit is asked to change, and the questions that measure it, as plain records."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LOCALITY = ("relation_specificity", "forgetfulness", "neighborhood", "attribute"
 
 @dataclass(frozen=True)
 class Fact:
-    """One request: ``prompt`` with "{}" where the subject stands, and the answer it shall get.
+    """One request: ``prompt`` with "{}" in place of the subject, and the answer that it shall get.
 
-    ``text`` is the prompt with the subject filled in; ``image`` is the path of a photo that is asked about. Raises
-    ``PromptError`` for a prompt without a place for its subject (or the subject itself) and ``TargetError`` for an
-    empty target.
+    ``text`` is the prompt with the subject filled in; ``image`` is the path of a photo that the prompt asks about.
+    Raises ``PromptError`` for a prompt without a place for its subject (or the subject itself) and ``TargetError`` for
+    an empty target.
     """
 
     prompt: str
@@ -42,14 +42,15 @@ class Fact:
 
     @property
     def text(self) -> str:
+        """The prompt with the subject filled in."""
         return self.prompt.replace("{}", self.subject)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A question beside a fact, as it stands; ``answers`` are all that count as right (none: what the model says).
+    """A question beside a fact; ``answers`` are all that count as right (none: whatever the model answers unedited).
 
-    ``image`` is the path of the photo that it asks about (none: text alone).
+    ``image`` is the path of the photo that it asks about (None: text alone).
     """
 
     prompt: str
@@ -59,14 +60,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class FactCase:
-    """A fact and what is asked to measure an edit of it.
+    """A fact and the questions that measure an edit of it.
 
     ``paraphrases`` shall get the new target. ``portability`` holds questions whose answer follows from the edit, by
-    the kinds of ``PORTABILITY`` (``image_generality``: the same question about another photo of the same thing);
-    ``locality`` those whose answer shall stay, by the kinds of ``LOCALITY``: the same subject in another relation,
-    further answers of a relation with several, other subjects in the same relation, other subjects whose true answer
-    is the new target, something unrelated, and an unrelated question about another photo. ``generation`` are
-    beginnings to write on from, to measure fluency.
+    the kinds of ``PORTABILITY`` (``image_generality``: the same question about another photo of the same thing).
+    ``locality`` holds questions whose answer shall stay, by the kinds of ``LOCALITY``: the same subject in another
+    relation, further answers of a relation with several, other subjects in the same relation, other subjects whose
+    true answer is the new target, something unrelated, and an unrelated question about another photo. ``generation``
+    are openings for the model to continue, to measure fluency.
     """
 
     id: str

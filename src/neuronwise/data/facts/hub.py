@@ -7,9 +7,8 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from neuronwise.data.read import Row, Rows
+from neuronwise.data.facts.rows import Row, Rows
 from neuronwise.errors import DataError
 
 PREFIX = "hub:"
@@ -29,7 +28,7 @@ def _is_saved(folder: Path) -> bool:
 def read_hub(source: str | os.PathLike[str]) -> Rows:
     """Read ``hub:owner/name[@revision][:configuration[:split]]``, or a folder saved by ``datasets``.
 
-    Without a split the dataset has to have only one. The digest is a SHA-256 over the rows. Raises ``DataError``
+    A dataset with several splits needs the name of one. The digest is a SHA-256 over the rows. Raises ``DataError``
     without ``datasets``, without the network, and for what ``datasets`` cannot read.
     """
     try:
@@ -42,7 +41,7 @@ def read_hub(source: str | os.PathLike[str]) -> Rows:
     name, revision, config, split = _parsed(source)
     try:
         if str(source).startswith(PREFIX):
-            found: Any = datasets.load_dataset(name, config, revision=revision)
+            found = datasets.load_dataset(name, config, revision=revision)
         else:
             found = datasets.load_from_disk(name)
     except Exception as error:
@@ -51,7 +50,7 @@ def read_hub(source: str | os.PathLike[str]) -> Rows:
             "its JSON files and name their folder."
         ) from error
     if isinstance(found, Mapping):
-        found = found[_split(source, split, list(found))]
+        found = found[_split(source, split, [str(name) for name in found])]
     elif split is not None and split != str(found.split):
         raise DataError(f"'{source}' has no split {split!r}.")
     rows, state = [], hashlib.sha256()
@@ -70,7 +69,7 @@ def _parsed(source: str | os.PathLike[str]) -> tuple[str, str | None, str | None
     name, *rest = text.removeprefix(PREFIX).split(":")
     name, _, revision = name.partition("@")
     if not name or len(rest) > 2:
-        raise DataError(f"'{source}' names no dataset; write {_USAGE}.")
+        raise DataError(f"'{source}' does not name a dataset; write {_USAGE}.")
     config, split = (*rest, "", "")[:2]
     return name, revision or None, config or None, split or None
 

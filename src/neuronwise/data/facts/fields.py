@@ -1,4 +1,4 @@
-"""Taking the fields of one record: what is missing or of the wrong kind is said by its name."""
+"""Taking the fields of one record: whatever is missing or of the wrong kind is named."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from neuronwise.data.facts import Fact, Probe
+from neuronwise.data.facts.fact import Fact, Probe
 from neuronwise.errors import NeuronwiseError
 
 
@@ -18,13 +17,17 @@ class RecordError(NeuronwiseError):
 
 @dataclass
 class Record:
-    """One record's fields. What the fact needs raises ``RecordError``; of the rest, what is wrong goes to ``notes``."""
+    """One record's fields. What the fact needs raises ``RecordError``; what is wrong with the rest goes to ``notes``.
 
-    fields: Mapping[str, Any]
+    ``images`` is the folder below which the photos that a record names are found.
+    """
+
+    fields: Mapping[str, object]
     images: Path | None = None
     notes: list[str] = field(default_factory=list)
 
     def has(self, name: str) -> bool:
+        """Whether a field is there; null is no value."""
         return self.fields.get(name) is not None
 
     def text(self, *names: str) -> str:
@@ -35,13 +38,12 @@ class Record:
         return checked(self.fields[name], name)
 
     def maybe(self, *names: str) -> tuple[str, ...]:
-        """All texts of those of the fields that are there, nested as they may be, each once."""
-        return tuple(
-            dict.fromkeys(one for name in names if self.has(name) for one in self.texts(name, self.fields[name]))
-        )
+        """All texts of those of the fields that are there, however nested, each once."""
+        there = [name for name in names if self.has(name)]
+        return tuple(dict.fromkeys(one for name in there for one in self.texts(name, self.fields[name])))
 
-    def texts(self, name: str, value: Any) -> list[str]:
-        """The texts in a value, one or lists of them; blank ones and others are noted by the name."""
+    def texts(self, name: str, value: object) -> list[str]:
+        """The texts in a value, one or lists of them; blank ones and other kinds are noted by the name."""
         found = []
         for one in _leaves(value):
             try:
@@ -60,34 +62,34 @@ class Record:
         path = Path(self.text(name))
         if not path.is_absolute():
             if self.images is None:
-                raise RecordError(f"its {name} {str(path)!r} is relative to no folder; name one with images=.")
+                raise RecordError(f"its {name} {str(path)!r} is a relative path; name the folder of photos by images=.")
             path = self.images / path
         if not path.is_file():
             raise RecordError(f"there is no photo '{path}' of its {name}; images= names the folder of photos.")
         return path
 
-    def probes(self, name: str, prompts: Any, answers: Any, image: Path | None = None) -> Iterator[Probe]:
+    def probes(self, name: str, prompts: object, answers: object, image: Path | None = None) -> Iterator[Probe]:
         """A probe for each of the prompts, all with the same answers."""
         known = () if answers is None else tuple(dict.fromkeys(self.texts(f"{name}: answer", answers)))
         for prompt in self.texts(f"{name}: prompt", prompts):
             yield Probe(prompt, known, None if image is None else str(image))
 
 
-def checked(value: Any, name: str) -> str:
+def checked(value: object, name: str) -> str:
     """A text without the blanks around it; raises ``RecordError`` for other kinds, blank and broken text."""
     if not isinstance(value, str):
         raise RecordError(f"its {name} is {_kind(value)}, not text.")
     if not value.strip():
         raise RecordError(f"its {name} is empty.")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise RecordError(f"its {name} holds half a surrogate pair, which is no text.")
+        raise RecordError(f"its {name} holds half a surrogate pair, which is not text.")
     return value.strip()
 
 
 def template(prompt: str, subject: str) -> str:
-    """The prompt with "{}" where the subject stands: as given ("{}" or "{0}"), else at its last verbatim occurrence.
+    """The prompt with "{}" in place of the subject: as given ("{}" or "{0}"), else at its last verbatim occurrence.
 
-    The last one, since by then the model has read all that comes before; one that stands as a word of its own goes
+    The last one, since by then the model has read all that comes before; an occurrence as a word of its own goes
     before one inside a longer word. Raises ``RecordError`` where the subject does not occur, or several "{}" do.
     """
     prompt = prompt.replace("{0}", "{}")
@@ -107,14 +109,14 @@ def template(prompt: str, subject: str) -> str:
     return f"{prompt[:place]}{{}}{prompt[place + len(subject) :]}"
 
 
-def mapping(value: Any, name: str) -> Mapping[str, Any]:
+def mapping(value: object, name: str) -> Mapping[str, object]:
     """A value that has to be an object; raises ``RecordError`` otherwise."""
     if not isinstance(value, Mapping):
         raise RecordError(f"its {name} is {_kind(value)}, not an object with fields.")
     return value
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _leaves(value: object) -> Iterator[object]:
     if isinstance(value, list | tuple):
         for one in value:
             yield from _leaves(one)
@@ -122,7 +124,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if value is None:
         return "null"
     kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}

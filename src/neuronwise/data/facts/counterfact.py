@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from neuronwise.data.facts import FactCase, Probe
-from neuronwise.data.fields import Record, RecordError, mapping
+from neuronwise.data.facts.fact import FactCase, Probe
+from neuronwise.data.facts.fields import Record, RecordError, mapping
+from neuronwise.data.facts.form import Form
 
 QUESTION = "nq question: "  # how zsRE marks the unrelated questions that come from Natural Questions
 
 
-def is_counterfact(fields: Mapping[str, Any]) -> bool:
+def is_counterfact(fields: Mapping[str, object]) -> bool:
+    """Whether a record has the published fields, or the flat ones."""
     return "requested_rewrite" in fields or {"prompt", "target_new", "subject"} <= fields.keys()
 
 
@@ -21,7 +22,7 @@ def counterfact_case(record: Record, identity: str) -> FactCase:
 
 
 def _published(record: Record, identity: str) -> FactCase:
-    """``neighborhood_prompts`` have the old answer, ``attribute_prompts`` truly the new one; both shall stay."""
+    """``neighborhood_prompts`` are answered by the old target, ``attribute_prompts`` by the new one; both stay."""
     rewrite = record.fields["requested_rewrite"]
     if isinstance(rewrite, list):
         if len(rewrite) != 1:
@@ -52,7 +53,7 @@ def _asked(record: Record, name: str, answers: tuple[str, ...]) -> tuple[Probe, 
     asked = record.fields.get(name) or []
     found = []
     for one in asked if isinstance(asked, list) else [asked]:
-        if isinstance(one, Mapping):  # some copies say the answer with each prompt
+        if isinstance(one, Mapping):  # some copies give the answer with each prompt
             found += record.probes(name, one.get("prompt"), one.get("target"))
         else:
             found += record.probes(name, one, list(answers))
@@ -78,3 +79,6 @@ def beside(record: Record) -> dict[str, tuple[Probe, ...]]:
     if not found:
         return {}
     return {"unrelated" if found[0].prompt.startswith(QUESTION) else "neighborhood": found}
+
+
+FORM = Form(is_counterfact, counterfact_case)

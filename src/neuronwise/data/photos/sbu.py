@@ -1,4 +1,4 @@
-"""SBU captions: its list of addresses and captions, fetched into a folder that ``load_photos`` reads."""
+"""SBU captions (Ordonez et al. 2011): its list of addresses and captions, fetched into a folder of listed photos."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from neuronwise.data.photos.listed import LISTING
 from neuronwise.errors import DataError
+from neuronwise.files import Lines, make_folder, write_bytes
 
+DEAD = "dead.jsonl"
 SMALLEST = 64  # pixels: dead links often answer with a tiny placeholder instead of an error
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a download came to: photos there, dead links, and how many of the list have not been asked yet."""
+    """What a download came to: photos there, dead links, and how many of the list have not been tried yet."""
 
     there: int
     dead: int
     left: int
 
     def __str__(self) -> str:
-        return f"{self.there} photos, {self.dead} dead links, {self.left} not asked yet"
+        return f"{self.there} photos, {self.dead} dead links, {self.left} not tried yet"
 
 
 def read_list(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -39,7 +43,7 @@ def read_list(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
     except OSError as error:
         raise DataError(f"There is no list of SBU captions '{source}'.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"'{source}' is no list of SBU captions (image_urls and captions): {error}.") from error
+        raise DataError(f"'{source}' is not a list of SBU captions (image_urls and captions): {error}.") from error
     return [(str(address), str(caption).strip()) for address, caption in pairs]
 
 
@@ -51,24 +55,27 @@ def fetch_sbu(
     timeout: float = 20.0,
     progress: Callable[[Fetched], None] | None = None,
 ) -> Fetched:
-    """Download the photos of an SBU list into ``folder``; what is there or known to be dead is not asked again.
+    """Download the photos of an SBU list into ``folder``, which ``load_photos`` reads; resumes after an interruption.
 
-    ``limit`` counts entries of the list. Each photo is written whole, then a line in ``metadata.jsonl``; dead links
-    are kept with their reasons in ``dead.jsonl``. A run that was stopped goes on where it was.
+    ``limit``: only the first entries of the list. ``timeout``: seconds to wait for each photo. A photo gets its line in
+    ``metadata.jsonl`` once it is written, a dead link its reason in ``dead.jsonl``; neither is asked for again.
+    Raises ``DataError`` for another kind of list, and for a folder that cannot be written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     pairs = read_list(source)[:limit]
-    there, dead = _known(folder / "metadata.jsonl"), _known(folder / "dead.jsonl")
-    for address, caption in pairs:
-        if address not in there and address not in dead:
+    folder = make_folder(folder, DataError)
+    with ExitStack() as files:
+        listing, graveyard = (files.enter_context(Lines(folder / name, DataError)) for name in (LISTING, DEAD))
+        there, dead = ({str(row.get("address")) for row in lines.rows} for lines in (listing, graveyard))
+        for address, caption in pairs:
+            if address in there or address in dead:
+                continue
             try:
                 name = _fetch(address, folder, timeout)
             except (OSError, ValueError) as error:
-                _append(folder / "dead.jsonl", {"address": address, "reason": str(error) or type(error).__name__})
+                graveyard.append({"address": address, "reason": str(error) or type(error).__name__})
                 dead.add(address)
             else:
-                _append(folder / "metadata.jsonl", {"file_name": name, "caption": caption, "address": address})
+                listing.append({"file_name": name, "caption": caption, "address": address})
                 there.add(address)
             if progress is not None:
                 progress(_count(pairs, there, dead))
@@ -76,14 +83,14 @@ def fetch_sbu(
 
 
 def _count(pairs: list[tuple[str, str]], there: set[str], dead: set[str]) -> Fetched:
-    addresses = [address for address, _ in pairs]
-    found, gone = (sum(address in known for address in addresses) for known in (there, dead))
-    return Fetched(found, gone, len(addresses) - found - gone)
+    found, gone = (sum(address in known for address, _ in pairs) for known in (there, dead))
+    return Fetched(found, gone, len(pairs) - found - gone)
 
 
 def _fetch(address: str, folder: Path, timeout: float) -> str:
+    """Download one photo; its file name. Raises ``OSError`` or ``ValueError`` for a dead link."""
     if not address.startswith(("http://", "https://")):
-        raise ValueError(f"{address!r} is no web address")
+        raise ValueError(f"{address!r} is not a web address")
     try:
         with urllib.request.urlopen(address, timeout=timeout) as answer:
             content = answer.read()
@@ -94,23 +101,5 @@ def _fetch(address: str, folder: Path, timeout: float) -> str:
     if min(image.size) < SMALLEST:
         raise ValueError(f"the photo is only {image.size[0]} × {image.size[1]} pixels")
     name = f"{hashlib.sha256(address.encode()).hexdigest()[:16]}.{(image.format or 'jpg').lower()}"
-    partial = folder / f".{name}.partial"
-    partial.write_bytes(content)
-    partial.replace(folder / name)
+    write_bytes(folder / name, content, DataError)
     return name
-
-
-def _known(path: Path) -> set[str]:
-    """Addresses of a list; a line that was torn by a stop is taken out of the file."""
-    if not path.is_file():
-        return set()
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        path.write_bytes(whole)
-    return {json.loads(line)["address"] for line in whole.decode().splitlines()}
-
-
-def _append(path: Path, row: dict[str, str]) -> None:
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,48 @@
+"""MMEdit (Cheng et al. 2023, arXiv:2310.08475) and VLKEB: questions about photos, in zsRE's fields and some more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from neuronwise.data.facts.fact import Fact, FactCase, Probe
+from neuronwise.data.facts.fields import Record
+from neuronwise.data.facts.form import Form
+from neuronwise.data.facts.zsre import true_answer, unrelated
+from neuronwise.errors import NeuronwiseError
+
+
+def is_mmedit(fields: Mapping[str, object]) -> bool:
+    """Whether a record asks about a photo."""
+    return {"src", "alt", "image"} <= fields.keys()
+
+
+def mmedit_case(record: Record, identity: str) -> FactCase:
+    """A question about a photo.
+
+    The subject is in the photo, not in the text: without a field ``subject`` the whole question is the subject.
+    ``image_rephrase`` is another photo of the same thing, ``m_loc`` with ``m_loc_q`` and ``m_loc_a`` an unrelated one.
+    """
+    question, target, true = record.text("src"), record.text("alt"), true_answer(record)
+    if record.has("subject"):
+        fact = record.fact(question, record.text("subject"), target, true)
+    else:
+        fact = Fact("{}", question, target, true, str(record.photo("image")))
+    portability = _about(record, "image_generality", "image_rephrase", question, target)
+    asked, answers = record.fields.get("m_loc_q"), record.fields.get("m_loc_a")
+    locality = unrelated(record) | _about(record, "unrelated_image", "m_loc", asked, answers)
+    return FactCase(identity, fact, record.maybe("rephrase"), portability, locality)
+
+
+def _about(record: Record, kind: str, photo: str, prompt: object, answers: object) -> dict[str, tuple[Probe, ...]]:
+    """Probes about another photo; where it is missing they are left out and noted, and the case stays."""
+    if not record.has(photo):
+        return {}
+    try:
+        found = tuple(record.probes(photo, prompt, answers, record.photo(photo)))
+    except NeuronwiseError as error:
+        record.notes.append(str(error))
+        return {}
+    return {kind: found} if found else {}
+
+
+FORM = Form(is_mmedit, mmedit_case)
