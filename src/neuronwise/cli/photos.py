@@ -38,6 +38,7 @@ class Source:
         """The photos, and the masks that are not annotated, by the photo's id."""
         from neuronwise.data.photos import Captioned, Photos, load_photos
         from neuronwise.images import open_image
+        from neuronwise.images.inpaint.table import parsed
         from neuronwise.images.masks import box_mask, file_mask
 
         if self.data is not None:
@@ -56,7 +57,7 @@ class Source:
             return photos, {self.image.stem: file_mask(self.mask, *size)}
         if self.box is not None:
             return photos, {self.image.stem: box_mask(_numbers(self.box), *size)}
-        if not self.inpainting.startswith("folder:"):
+        if not parsed(self.inpainting)[0].ready:
             raise NeuronwiseError("two_stage needs to know where the object is: --mask FILE, --box X,Y,W,H, or --data.")
         return photos, {}
 

@@ -1,5 +1,5 @@
-"""Opening photos, whatever their form."""
+"""Photos: opening them, masks of their objects, inpainting."""
 
-from neuronwise.images.open import ImageLike, open_image
+from neuronwise.lazy import face
 
-__all__ = ["ImageLike", "open_image"]
+face(__name__)

@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from neuronwise.errors import ImageError
+from neuronwise.images.inpaint.table import parsed
+
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -62,9 +65,10 @@ class Recipe(BaseModel):
     @field_validator("inpainting")
     @classmethod
     def _there(cls, backend: str) -> str:
-        kind, _, where = backend.partition(":")
-        if kind not in ("telea", "ns", "lama", "diffusers", "folder") or bool(where) == (kind in ("telea", "ns")):
-            raise ValueError(f"there is no {backend!r}; write telea, ns, lama:FILE.pt, diffusers:FOLDER or folder:DIR")
+        try:
+            parsed(backend)
+        except ImageError as error:
+            raise ValueError(str(error).rstrip(".")) from error
         return backend
 
 

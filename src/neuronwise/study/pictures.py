@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from neuronwise.data.photos import Captioned
-from neuronwise.errors import ImageError, StudyError
+from neuronwise.errors import ImageError
 from neuronwise.images import open_image
 from neuronwise.images.inpaint import Inpainter
+from neuronwise.images.inpaint.table import parsed
 from neuronwise.images.masks import Mask, dilated
 from neuronwise.study.keys import Recipe
 from neuronwise.study.shown import object_mask
@@ -27,8 +28,8 @@ class Pictures:
 
     @property
     def ready_made(self) -> bool:
-        """Whether inpainted photos come from a folder, so that no mask is needed."""
-        return self.backend.startswith("folder:")
+        """Whether inpainted photos are ready-made, so that no mask is needed."""
+        return parsed(self.backend)[0].ready
 
     @cached_property
     def _inpainter(self) -> Inpainter:
@@ -57,10 +58,4 @@ class Pictures:
         """The photo without the concept: its dilated mask filled by the recipe's inpainting, or a ready-made one."""
         image = open_image(photo.path)
         mask = np.ones((image.height, image.width), bool) if self.ready_made else self.hole(photo, concept)
-        try:
-            return self._inpainter(image, mask, name=photo.path.name)
-        except OSError as error:
-            raise StudyError(
-                f"Inpainted photos cannot be kept in '{self.cache}': {error.strerror or error}. What is finished "
-                "stays; make room and run the same command again."
-            ) from error
+        return self._inpainter(image, mask, name=photo.path.name)
