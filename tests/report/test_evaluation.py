@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from neuronwise.errors import NeuronwiseError
-from neuronwise.report.evaluation import figure_rows, markdown, page, write_summary
-from neuronwise.report.figures import described, ordered
+from neuronwise.report.evaluation import page, summary, write_summary
 from neuronwise.study import Evaluation
+from neuronwise.study.evaluation.figure_names import described, ordered
+from neuronwise.study.evaluation.tables import figure_rows
 
 EVIL = '<script>alert("x")</script> | **bold** `code`\nnew line'
 RECIPE: dict[str, Any] = {
@@ -43,7 +44,7 @@ def test_figures_come_with_protocol_number_and_interval() -> None:
 
 
 def test_the_summary_tells_costs_and_failures() -> None:
-    text = markdown(EVALUATION)
+    text = summary(EVALUATION)
     assert "2 cases measured, 1 failed, of 3 read, those whose true answer the model gives by itself." in text
     assert "| Seconds an edit | 2 | 2.00 |" in text
     assert "| Peak memory beyond the start, MB | 2 | 3.0 |" in text
@@ -58,7 +59,8 @@ def test_the_page_holds_no_tag_of_a_string() -> None:
     class Reader(HTMLParser):
         def handle_starttag(self, tag: str, attrs: Any) -> None:
             tags.append(tag)
-            assert not any(name in ("src", "href") or name.startswith("on") for name, _ in attrs)
+            assert not any(name == "src" or name.startswith("on") for name, _ in attrs)
+            assert all(value.startswith(("#", "data:,")) for name, value in attrs if name == "href")
 
     text = page(EVALUATION)
     Reader().feed(text)
@@ -70,7 +72,7 @@ def test_the_page_holds_no_tag_of_a_string() -> None:
 
 def test_files_are_written_into_the_folder(tmp_path: Path) -> None:
     written = write_summary(Evaluation(RECIPE, EVALUATION.rows, tmp_path))
-    assert written.read_text() == markdown(EVALUATION)
+    assert written.read_text() == summary(EVALUATION)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.html", "summary.md"]
     with pytest.raises(NeuronwiseError, match="no folder"):
         write_summary(EVALUATION)

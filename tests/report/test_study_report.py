@@ -18,10 +18,15 @@ from PIL import Image
 from neuronwise.drawing.style import COLORS, MARKERS, rendered, styles
 from neuronwise.drawing.tables import Estimate, Table, csv_text, html_table, latex, markdown
 from neuronwise.errors import StudyError
-from neuronwise.report import study_localization, study_properties, study_suppression
-from neuronwise.report.study import made, write_report
-from neuronwise.report.study_properties import by_word, specificity, subsets
-from neuronwise.study.results import SCHEMA, Study, assembled, read_study
+from neuronwise.report.study import write_report
+from neuronwise.study.kind import SCHEMA, Study
+from neuronwise.study.kinds import KINDS
+from neuronwise.study.localization import LOCALIZATION
+from neuronwise.study.properties import PROPERTIES
+from neuronwise.study.properties.tables import by_word, specificity, subsets
+from neuronwise.study.results import assembled, read_study
+from neuronwise.study.suppression import SUPPRESSION
+from neuronwise.study.suppression.tables import score_interval
 
 EVIL = '<script>alert("x")</script> | $\\frac{a_b}$ & 5 % #1 {{recipe}}'
 PLAIN: dict[str, Any] = {"model": EVIL, "seed": 0, "weights_dtype": "torch.float32", "title": "", "methods": []}
@@ -139,7 +144,7 @@ def folder_of(kind: str, where: Path, data: Path | None = None) -> Path:
 
 
 def test_curves_are_means_of_drops_and_gains() -> None:
-    areas, points = study_localization.tables(study("localization"))[:2]
+    areas, points = LOCALIZATION.tables(study("localization"))[:2]
     assert (areas.name, points.name) == ("areas-word-zero", "points-word-zero")
     evil, random = areas.rows
     assert evil[0] == EVIL
@@ -151,7 +156,7 @@ def test_curves_are_means_of_drops_and_gains() -> None:
     gains = [cell.mean for cell in points.rows[0][4:]]  # type: ignore[union-attr]
     assert drops == [1, 2, 4]
     assert gains == [0, 1, 2]
-    assert [table.name for table in study_localization.tables(study("localization"))[2:]] == [
+    assert [table.name for table in LOCALIZATION.tables(study("localization"))[2:]] == [
         "areas-fact-zero", "points-fact-zero",
     ]  # fmt: skip
 
@@ -161,7 +166,7 @@ def test_what_photos_and_words_share_by_hand() -> None:
     rows = [row for row in found.rows if row["part"] == "neurons"]
     assert sorted(by_word(rows, "contribution", 2)) == ["cat", "dog"]
     assert by_word(rows, "contribution", 3) == {}
-    tables = {table.name: table for table in study_properties.tables(found)}
+    tables = {table.name: table for table in PROPERTIES.tables(found)}
     common, paired, words = tables["invariance"].rows[0][2:]
     assert isinstance(common, Estimate)
     assert (common.mean, words) == (0.5, 2)
@@ -192,7 +197,7 @@ def test_choices_of_photos() -> None:
 
 
 def test_suppression_by_hand() -> None:
-    tables = {table.name: table for table in study_suppression.tables(study("suppression"))}
+    tables = {table.name: table for table in SUPPRESSION.tables(study("suppression"))}
     held = {tuple(row[:2]): row for row in tables["suppression-suppress-held_out"].rows}
     assert list(held) == [("two_stage", "10"), ("two_stage", "found"), ("random", "10"), ("by hand a=1", "found")]
     ten = held["two_stage", "10"]
@@ -208,13 +213,13 @@ def test_suppression_by_hand() -> None:
 
 def test_the_score_has_an_interval_over_photos() -> None:
     rows = [{"suppressed": float(n < 8), "retained": None if n == 9 else 0.5} for n in range(10)]
-    found = study_suppression.score_interval(rows)
+    found = score_interval(rows)
     assert found is not None
     assert found.mean == pytest.approx(2 * 0.8 * 0.5 / 1.3)
     assert found.low == pytest.approx(0.5)  # 5 of 10 is where the binomial with p = 0.8 reaches 2.5 %
     assert found.high == pytest.approx(2 / 3)  # and 10 of 10 where it reaches 97.5 %
-    assert study_suppression.score_interval([{"suppressed": None, "retained": 1.0}]) is None
-    table = {one.name: one for one in study_suppression.tables(study("suppression"))}["thresholds"]
+    assert score_interval([{"suppressed": None, "retained": 1.0}]) is None
+    table = {one.name: one for one in SUPPRESSION.tables(study("suppression"))}["thresholds"]
     assert [[str(cell) for cell in (row[0], row[4])] for row in table.rows] == [
         ["two_stage", "1.33"], ["by hand a=1", "1.00"],
     ]  # fmt: skip
@@ -252,7 +257,8 @@ def test_a_report_is_whole_and_holds_no_tag_of_a_string(kind: str, tmp_path: Pat
     where = folder_of(kind, tmp_path / "study", tmp_path)
     page = write_report(where)
     assert page == where / "report" / "index.html"
-    tables, figures = made(read_study(where))
+    found = read_study(where)
+    tables, figures = KINDS[kind].tables(found), KINDS[kind].figures(found)
     names = {path.name for path in (where / "report" / "tables").iterdir()}
     assert names == {f"{table.name}.{end}" for table in tables for end in ("md", "csv", "tex")}
     for figure in figures:
@@ -288,10 +294,10 @@ def test_photos_elsewhere_and_files_outside_are_left_out(tmp_path: Path) -> None
     data.mkdir()
     recipe, cases = properties("../outside.png")
     manifest = {"recipe": recipe, "data": {"folder": str(data)}}
-    assert "heat" not in [figure.name for figure in made(assembled(manifest, cases, []))[1]]
+    assert "heat" not in [figure.name for figure in PROPERTIES.figures(assembled(manifest, cases, []))]
     recipe, cases = properties("outside.png")
     manifest = {"recipe": recipe, "data": {"folder": str(tmp_path)}}
-    figures = made(assembled(manifest, cases, []))[1]
+    figures = PROPERTIES.figures(assembled(manifest, cases, []))
     assert "heat" in [figure.name for figure in figures]
     svg, png = rendered(figures[0])
     assert svg.startswith(b"<?xml")
@@ -304,7 +310,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no finished case"):
         write_report(where)
     assert not (where / "report").exists()
-    with pytest.raises(StudyError, match="no study's folder"):
+    with pytest.raises(StudyError, match="not a study's folder"):
         write_report(tmp_path)
 
 

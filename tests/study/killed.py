@@ -17,9 +17,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from neuronwise.data.photos import load_photos
+from neuronwise.study.recipe_file import make_recipe
 from neuronwise.study.results import read_study
-from neuronwise.study.studies import run_study
-from neuronwise.study.written import make_recipe
+from neuronwise.study.runner import run_study
 from wired_study import RECIPE, talking, write_photos
 
 KILLS = 20

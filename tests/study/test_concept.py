@@ -13,7 +13,7 @@ from PIL import Image
 import neuronwise as nw
 from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import MethodError, StudyError
-from neuronwise.study.concept import find_concept
+from neuronwise.study.concept import find
 from test_cli import shell
 from wired import PLANTED
 from wired_study import PLACES, talking, write_photos
@@ -50,27 +50,27 @@ def units(found: nw.NeuronSet) -> set[tuple[int, int]]:
     [("two_stage", {}), ("two_stage", {"difference": "null", "gradient": "null"}), ("contribution", {})],
 )
 def test_the_planted_neurons_by_every_way(model: nw.Model, photos: Photos, method: str, options: Any) -> None:
-    found = find_concept(model, photos, "dog", method=method, options=options, top=3, **ASKED)
+    found = find(model, photos, "dog", method=method, options=options, top=3, **ASKED)
     assert units(found.neurons) == EXACTLY
     assert len(found.photos) == len(PLACES)
     assert (found.neurons.record["method"], found.neurons.record["target"]) == (method, "dog")
-    few = find_concept(model, photos, "dog", method=method, options=options, top=3, most=2, **ASKED)
+    few = find(model, photos, "dog", method=method, options=options, top=3, most=2, **ASKED)
     assert len(few.photos) == 2
     assert "more than 2 photos" in few.left_out.values()
 
 
 def test_what_cannot_be_found_is_said(model: nw.Model, photos: Photos) -> None:
     with pytest.raises(StudyError, match="cat: no caption names it"):
-        find_concept(model, photos, "cat", **ASKED)
+        find(model, photos, "cat", **ASKED)
     with pytest.raises(StudyError, match="zebra"):
-        find_concept(model, photos, "zebra", **ASKED)
+        find(model, photos, "zebra", **ASKED)
     with pytest.raises(MethodError, match="no option best; it takes difference"):
-        find_concept(model, photos, "dog", options={"best": 1}, **ASKED)
+        find(model, photos, "dog", options={"best": 1}, **ASKED)
     with pytest.raises(MethodError, match="no method 'causal_effect'"):
-        find_concept(model, photos, "dog", method="causal_effect", **ASKED)
+        find(model, photos, "dog", method="causal_effect", **ASKED)
     bare = Photos(tuple(type(p)(p.id, p.path) for p in photos), (), "bare")
     with pytest.raises(MethodError, match=r"none of the 6 .* has a mask"):
-        find_concept(model, bare, "dog", **ASKED)
+        find(model, bare, "dog", **ASKED)
 
 
 OPTIONS = ("--prompt", "the", "--max-new-tokens", "2", "--dilation", "0")

@@ -16,9 +16,17 @@ import torch
 
 import neuronwise as nw
 from neuronwise.data.facts import Fact, FactCase, Probe
+from neuronwise.drawing.tables import Estimate
 from neuronwise.errors import MethodError, NonFiniteError, StudyError
 from neuronwise.measure import ask_case, case_figures, measure_edit
+from neuronwise.report.study import write_report
 from neuronwise.study import TIMINGS, evaluate, flat_row, known_cases, read_cases, read_evaluation
+from neuronwise.study.evaluation.recipe import EvaluationRecipe
+from neuronwise.study.evaluation.results import read_evaluations
+from neuronwise.study.kinds import KINDS
+from neuronwise.study.recipe_file import make_recipe
+from neuronwise.study.results import read_study
+from neuronwise.study.runner import run_study
 
 SUBJECTS = ("cat", "dog", "bear", "house", "France", "teddy")
 QUICK: dict[str, Any] = {"freeze_last": 0, "steps": 2, "others": 3}
@@ -228,7 +236,7 @@ def test_what_cannot_be_begun_leaves_no_folder(model: nw.Model, tmp_path: Path) 
     for wrong, said in cannot:
         with pytest.raises(MethodError, match=said):
             evaluate(model, cases(1), out=out, **wrong)
-    with pytest.raises(StudyError, match="no study's folder"):
+    with pytest.raises(StudyError, match="not a study's folder"):
         evaluate(model, cases(1), out=out, like=tmp_path / "none", **QUICK)
     with pytest.raises(StudyError, match="none of the true answers"):
         evaluate(model, [FactCase("a", Fact("the capital of {} is", "France", "red"))], out=out, known=True, **QUICK)
@@ -299,9 +307,8 @@ def test_answers_before_are_taken_from_another_editors_run(
 ) -> None:
     asked = []
     real = ask_case
-    monkeypatch.setattr(
-        "neuronwise.study.before.ask_case", lambda *args, **kwargs: asked.append(1) or real(*args, **kwargs)
-    )
+    home = "neuronwise.study.evaluation.unedited.ask_case"
+    monkeypatch.setattr(home, lambda *args, **kwargs: asked.append(1) or real(*args, **kwargs))
     settings: dict[str, Any] = {"freeze_last": 0, "steps": 2, "others": 2}
     evaluate(model, cases(3), out=tmp_path / "fine", **settings)
     assert len(asked) == 3
@@ -313,5 +320,63 @@ def test_answers_before_are_taken_from_another_editors_run(
     assert [untimed(row) for row in found.rows] == [untimed(row) for row in alone.rows]
     with pytest.raises(StudyError, match="another seed"):
         evaluate(model, cases(3), "rome", others=2, seed=1, out=tmp_path / "more", like=tmp_path / "fine")
-    with pytest.raises(StudyError, match="no study's folder"):
+    with pytest.raises(StudyError, match="not a study's folder"):
         evaluate(model, cases(3), "rome", others=2, out=tmp_path / "none", like=tmp_path / "gone")
+
+
+def several(**more: Any) -> dict[str, Any]:
+    editors = [{"editor": "fine", "settings": {"freeze_last": 0, "steps": 2}}, {"editor": "rome", "name": "R",
+               "settings": {"layers": [0], "v_num_grad_steps": 1}}]  # fmt: skip
+    return {"kind": "evaluation", "editors": editors, "others": 2, **more}
+
+
+def test_several_editors_are_one_study(model: nw.Model, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    study = run_study(model, make_recipe(several()), cases(3), tmp_path / "out")
+    assert [line["id"] for line in study.lines] == [
+        *(f"fine freeze_last=0 steps=2/{name}" for name in SUBJECTS[:3]), *(f"R/{name}" for name in SUBJECTS[:3]),
+    ]  # fmt: skip
+    found = read_evaluations(tmp_path / "out")
+    alone = {name: evaluate(model, cases(3), editor, others=2, **given) for name, editor, given in (
+        ("fine freeze_last=0 steps=2", "fine", {"freeze_last": 0, "steps": 2}),
+        ("R", "rome", {"layers": [0], "v_num_grad_steps": 1}))}  # fmt: skip
+    for name, one in alone.items():
+        assert [row["figures"] for row in found[name].rows] == [row["figures"] for row in one.rows]
+        assert found[name].means() == one.means()
+    (row,) = next(table for table in KINDS["evaluation"].tables(study) if table.name == "differences").rows
+    gaps = [b["figures"]["success_forced"] - a["figures"]["success_forced"]
+            for a, b in zip(*(one.rows for one in alone.values()), strict=True)]  # fmt: skip
+    assert isinstance(row[1], Estimate)
+    assert row[1].mean == pytest.approx(sum(gaps) / len(gaps))
+    with pytest.raises(StudyError, match="2 editors"):
+        read_evaluation(tmp_path / "out")
+    lines = (tmp_path / "out/cases.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "out/cases.jsonl").write_bytes(b"".join(lines[:4]))
+    run_study(model, make_recipe(several()), cases(3), tmp_path / "out")
+    assert [untimed(line) for line in read_study(tmp_path / "out").lines] == [
+        untimed(json.loads(json.dumps(line))) for line in study.lines
+    ]
+
+
+def test_one_editor_is_the_same_study_from_a_recipe(model: nw.Model, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    recipe = {**several(), "editors": [{"editor": "fine", "settings": {"freeze_last": 0, "steps": 2}}]}
+    study = run_study(model, make_recipe(recipe), cases(2), tmp_path / "out")
+    found = evaluate(model, cases(2), freeze_last=0, steps=2, others=2, out=tmp_path / "out")
+    assert found.rows == study.lines == read_evaluation(tmp_path / "out").rows
+    assert write_report(tmp_path / "out").is_file()
+
+
+def test_tries_are_drawn_from_a_sweep() -> None:
+    editor = {"editor": "fine", "name": "F", "sweep": {"n": [1, 2, 5], "rate": [0.1, 0.2]}, "tries": 3}
+    recipe = make_recipe({"kind": "evaluation", "editors": [editor]})
+    assert isinstance(recipe, EvaluationRecipe)
+    first, *drawn = recipe.editors[0].makers(0)
+    assert first == "F"
+    assert len(set(drawn)) == 2
+    assert list(recipe.editors[0].makers(0)) == [first, *drawn]
+    for wrong in ({"settings": {"m": 1}}, {"sweep": {"m": [1]}}):
+        with pytest.raises(StudyError, match="no setting 'm'"):
+            make_recipe({"kind": "evaluation", "editors": [{"editor": "fine", **wrong}]})
+    with pytest.raises(StudyError, match="no editor 'fines'"):
+        make_recipe({"kind": "evaluation", "editors": ["fines"]})

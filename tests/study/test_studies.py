@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import MethodError, NeuronwiseError, StudyError
 from neuronwise.measure.score import suppression_score
 from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score, mover_score
-from neuronwise.study import kinds, studies
-from neuronwise.study.bench import Bench
-from neuronwise.study.kind import Case, Kind
-from neuronwise.study.results import Study, read_study
-from neuronwise.study.studies import resume, run_study
-from neuronwise.study.written import make_recipe
+from neuronwise.study.kind import Case, Study
+from neuronwise.study.kinds import KINDS
+from neuronwise.study.photo_study import photo_kind
+from neuronwise.study.recipe_fields import PhotoRecipe
+from neuronwise.study.recipe_file import make_recipe
+from neuronwise.study.results import read_study
+from neuronwise.study.runner import resume, run_study
+from neuronwise.study.workspace import Workspace
 from wired import DECOYS, PLANTED
 from wired_study import PLACES, RECIPE, talking, write_photos
 
@@ -161,15 +163,22 @@ def test_other_recipes_and_other_data_are_refused(
         run_study(model, make_recipe(keys), other, found.folder)
 
 
-def toy(measure: Callable[[Bench, Case], Any], number: int = 4) -> Kind:
-    from neuronwise.study.keys import Recipe
-
-    return Kind("toy", Recipe, lambda bench: [Case(f"case {n}", {"n": n}) for n in range(number)], measure)
-
-
 @pytest.fixture
-def toys(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    return lambda measure: monkeypatch.setitem(kinds.KINDS, "toy", toy(measure))
+def toys() -> Iterator[Callable[..., None]]:
+    """Puts a kind "toy" of four cases into the table, with this way to measure one."""
+
+    def put(measure: Callable[[Workspace, Case], Any], ids: Sequence[str] = ("0", "1", "2", "3")) -> None:
+        if "toy" in KINDS:
+            KINDS.remove("toy")
+        listed = [Case(f"case {name}", {"n": int(name)}) for name in ids]
+        nothing: Callable[[Study], list[Any]] = lambda study: []  # noqa: E731
+        kind = photo_kind(
+            "toy", PhotoRecipe, lambda workspace: listed, measure, nothing, nothing, title="Toys", sentence="Is it run?"
+        )
+        KINDS.add("toy", kind)
+
+    yield put
+    KINDS.remove("toy")
 
 
 def test_a_failed_case_is_kept_with_its_reason_and_the_study_goes_on(
@@ -177,7 +186,7 @@ def test_a_failed_case_is_kept_with_its_reason_and_the_study_goes_on(
 ) -> None:
     calls = []
 
-    def measure(bench: Bench, case: Case) -> list[Any]:
+    def measure(workspace: Workspace, case: Case) -> list[Any]:
         calls.append(case.id)
         if case.inputs["n"] == 1:
             raise MethodError("This word cannot be scored.")
@@ -198,7 +207,7 @@ def test_a_failed_case_is_kept_with_its_reason_and_the_study_goes_on(
 def test_a_full_disk_leaves_what_is_finished(
     toys: Callable[..., None], model: nw.Model, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toys(lambda bench, case: [{"x": case.inputs["n"], "y": bench.kept("part", case.id, lambda: "z" * 50)}])
+    toys(lambda workspace, case: [{"x": case.inputs["n"], "y": workspace.kept("part", case.id, lambda: "z" * 50)}])
     write, room = os.write, [1200]
 
     def full(file: int, data: bytes) -> int:
@@ -213,7 +222,7 @@ def test_a_full_disk_leaves_what_is_finished(
     with pytest.raises(StudyError, match="No space left on device"):
         run_study(model, recipe, photos, tmp_path / "out")
     monkeypatch.undo()
-    monkeypatch.setitem(kinds.KINDS, "toy", toy(lambda bench, case: [{"x": 100 + case.inputs["n"], "y": "new"}]))
+    toys(lambda workspace, case: [{"x": 100 + case.inputs["n"], "y": "new"}])
     kept = read_study(tmp_path / "out")
     assert 0 < kept.cases < 4
     done = run_study(model, recipe, photos, tmp_path / "out")
@@ -240,7 +249,7 @@ def test_a_part_of_coco_is_found_again(toys: Callable[..., None], model: nw.Mode
     for part in ("val2017", "train2017"):
         content = json.dumps({"images": images, "annotations": said})
         (tmp_path / f"coco/annotations/captions_{part}.json").write_text(content)
-    toys(lambda bench, case: [{"photos": sorted(bench.by_id)}])
+    toys(lambda workspace, case: [{"photos": sorted(workspace.by_id)}])
     recipe = make_recipe({"kind": "toy", "data": {"part": "val2017"}})
     done = run_study(model, recipe, load_photos(tmp_path / "coco", "val2017"), tmp_path / "out")
     assert done.rows[0]["photos"] == ["0", "1"]
@@ -287,13 +296,10 @@ def test_a_concept_without_masks_is_skipped_for_two_stage_alone(model: nw.Model,
 
 
 def test_cases_with_the_same_id_are_a_defect_of_the_kind(
-    model: nw.Model, photos: Photos, monkeypatch: pytest.MonkeyPatch
+    toys: Callable[..., None], model: nw.Model, photos: Photos
 ) -> None:
-    from neuronwise.study.keys import Recipe
-
-    twice = Kind("toy", Recipe, lambda bench: [Case("a"), Case("a")], lambda bench, case: [])
-    monkeypatch.setitem(studies.KINDS, "toy", twice)
-    with pytest.raises(StudyError, match="'a'"):
+    toys(lambda workspace, case: [], ids=("1", "1"))
+    with pytest.raises(StudyError, match="'case 1'"):
         run_study(model, make_recipe({"kind": "toy"}), photos)
 
 

@@ -10,8 +10,8 @@ import pytest
 from neuronwise.errors import StudyError
 from neuronwise.study.kinds import KINDS
 from neuronwise.study.methods import each
-from neuronwise.study.suppression_keys import SuppressionRecipe
-from neuronwise.study.written import changed, make_recipe, parse_recipe, read_recipe, shipped
+from neuronwise.study.recipe_file import changed, make_recipe, parse_recipe, read_recipe, shipped
+from neuronwise.study.suppression.recipe import SuppressionRecipe
 
 
 def test_every_kind_ships_a_recipe() -> None:
@@ -102,9 +102,9 @@ def test_impossible_values(keys: dict[str, Any], words: str) -> None:
     [
         ("", "holds no keys"),
         ("- a", "holds no keys"),
-        ("a: [", "is no YAML in line 1"),
-        ("kind: x\nkind: y", "line 2: kind is there twice"),
-        ("a: !!python/object:os.system x", "is no YAML"),
+        ("a: [", "is not YAML in line 1"),
+        ("kind: x\nkind: y", "line 2: kind is given twice"),
+        ("a: !!python/object:os.system x", "is not YAML"),
         ("K: [1]", "kind: it is missing; the kinds are suppression"),
         ("kind: [x]\nseed: a\nspam: 1", "has 2 problems: kind: there is no kind ['x']"),
     ],

@@ -11,7 +11,7 @@ from PIL import Image
 
 from neuronwise.data.photos import Captioned, SeenObject
 from neuronwise.errors import ImageError
-from neuronwise.study.shown import lacks, object_mask, shows, word_for
+from neuronwise.study.concept_photos import lacks, object_mask, shows, word_for
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from neuronwise.measure.properties import token_text
 from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score
 from neuronwise.read.decode import decode_all
 from neuronwise.report.study import write_report
-from neuronwise.study.bench import Bench
+from neuronwise.study.recipe_file import make_recipe, read_recipe
 from neuronwise.study.results import Study, read_study
-from neuronwise.study.studies import run_study
-from neuronwise.study.word import locate_word
-from neuronwise.study.written import make_recipe, read_recipe
+from neuronwise.study.runner import run_study
+from neuronwise.study.word_neurons import word_neurons
+from neuronwise.study.workspace import Workspace
 from wired import PLANTED
 from wired_study import talking, write_photos
 
@@ -115,8 +115,8 @@ def test_facts_that_the_model_does_not_know_are_left_out(localized: Study) -> No
 
 def test_rows_equal_what_is_measured_by_itself(model: nw.Model, photos: Photos, localized: Study) -> None:
     row = next(row for row in localized.rows if row["method"] == "contribution" and row["fill"] == "zero")
-    bench = Bench(model, make_recipe(LOCALIZATION), photos)
-    run = bench.run(bench.by_id[row["photo"]])
+    workspace = Workspace(model, make_recipe(LOCALIZATION), photos)
+    run = workspace.run(workspace.by_id[row["photo"]])
     target = run.target(row["word"])
     ranked = nw.locate(model, run, row["word"], top=40)
     ablation = Ablation(model, run, target)
@@ -163,7 +163,7 @@ def test_meaning_is_the_best_neurons_score(model: nw.Model, photos: Photos, tiny
     found = run_study(model, make_recipe(content), photos)
     row = next(row for row in found.rows if row["method"] == "random")
     embedder = Embedder(tiny_bert)
-    references = Bench(model, make_recipe(content), photos).by_id[row["photo"]].captions
+    references = Workspace(model, make_recipe(content), photos).by_id[row["photo"]].captions
     texts = [token_text(tokens) for tokens in decode_all(model, row["neurons"], 2)]
     scores = [bert_score(embedder, text, references) for text in texts]
     assert row["bertscore"] == pytest.approx(max(scores), abs=1e-6)
@@ -221,7 +221,7 @@ def test_methods_that_need_a_photo_are_left_out_without(model: nw.Model, photos:
     ).methods  # type: ignore[attr-defined]  # fmt: skip
     text = model.run(prompt="the cat", max_new_tokens=0, chat=False)
     target = text.target(target=" mat")
-    assert list(locate_word(text, target, methods, 3)) == ["random_same_layers", "contribution"]
+    assert list(word_neurons(text, target, methods, 3)) == ["random_same_layers", "contribution"]
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def content(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _print(evaluation: Evaluation, summary: Path) -> None:
-    from neuronwise.report.evaluation import COLUMNS, figure_rows
+    from neuronwise.study.evaluation.tables import COLUMNS, figure_rows
 
     print_table("", list(COLUMNS), [list(row) for row in figure_rows(evaluation)])
     for row in evaluation.failed:

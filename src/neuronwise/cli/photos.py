@@ -83,12 +83,12 @@ def find_over_photos(
     with stdout_kept():
         model = load()
         from neuronwise.report.concept import write_concept
-        from neuronwise.study.concept import find_concept
+        from neuronwise.study.concept import find
 
         pairs = []
         for concept in concepts:
             with progress_bar("looking at photos") as bar:
-                one = find_concept(
+                one = find(
                     model, photos, concept, options=options, masks=masks, inpainting=source.inpainting,
                     dilation=source.dilation, most=source.most,
                     agree=agree, progress=lambda what, done, total, bar=bar: bar(done, total), **choices,

@@ -1,4 +1,4 @@
-"""The commands that run studies: begin one, go on with one, report one."""
+"""The commands that run studies: begin one, resume one, report one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ import typer
 from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, app, load_model
 from neuronwise.cli.output import print_json, print_table, stdout_kept
 from neuronwise.errors import NeuronwiseError
+from neuronwise.study.kinds import KINDS
 
 if TYPE_CHECKING:
-    from neuronwise.study.results import Study
+    from neuronwise.study.kind import Study
 
 SCHEMA = "neuronwise.studied/1"
 EVERY = 30.0  # seconds between lines of progress where standard error is no terminal
 
-study = typer.Typer(no_args_is_help=True, help="Run studies over whole datasets; a killed one is gone on with.")
+study = typer.Typer(no_args_is_help=True, help="Run studies over whole datasets; an interrupted one resumes.")
 app.add_typer(study, name="study")
 
-DataOption = Annotated[Path | None, typer.Option(help="Folder of photos: COCO's layout, or with a metadata.jsonl.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="Folder of photos (COCO's layout, or with a metadata.jsonl), or of an evaluation the facts."),
+]
 
 
 @study.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or suppression, properties or localization.")],
+    recipe: Annotated[str, typer.Argument(help=f"A YAML file, or a shipped recipe: {', '.join(KINDS)}.")],
     out: Annotated[Path, typer.Option(help="Keep every finished case there.")],
     data: DataOption = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="In place of the recipe's.")] = None,
@@ -37,23 +41,20 @@ def run(
     device_map: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the study that a recipe describes; the same command goes on where it stopped."""
+    """Run the study that a recipe describes; the same command resumes an interrupted one."""
     with stdout_kept():
         require_extra()
-        from neuronwise.data.photos import load_photos
-        from neuronwise.study.studies import run_study
-        from neuronwise.study.written import changed, read_recipe
+        from neuronwise.study.recipe_file import changed, read_recipe
+        from neuronwise.study.runner import run_study
 
         read = changed(read_recipe(recipe), model=model, dtype=dtype)
-        where = data or read.data.folder
-        if where is None:
-            raise NeuronwiseError("Name a folder of photos: --data DIR, or data: {folder: DIR} in the recipe.")
-        read = changed(read, data={**read.data.model_dump(), "folder": str(where)})
-        photos = load_photos(where, read.data.part)
-        _tell_photos(photos)
+        if data is not None:
+            read = read.at(str(data))
+        given = read.load()
+        _tell_data(given)
         loaded = load_model(read.model, read.dtype, device_map)
-        with going_on(out), progress() as tell:
-            found = run_study(loaded, read, photos, out, progress=tell)
+        with resumable(out), progress() as tell:
+            found = run_study(loaded, read, given, out, progress=tell)
     _print(found, as_json)
 
 
@@ -64,13 +65,15 @@ def resume(
     device_map: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a study that was stopped, by the recipe that its folder holds."""
+    """Resume an interrupted study by the recipe in its folder."""
     with stdout_kept():
         require_extra()
-        from neuronwise.study.studies import resume as go_on
+        from neuronwise.study.runner import resume as resume_study
 
-        with going_on(folder), progress() as tell:
-            found = go_on(folder, lambda read: load_model(read.model, read.dtype, device_map), data, progress=tell)
+        with resumable(folder), progress() as tell:
+            found = resume_study(
+                folder, lambda read: load_model(read.model, read.dtype, device_map), data, progress=tell
+            )
     _print(found, as_json)
 
 
@@ -99,12 +102,12 @@ def require_extra() -> None:
 
 
 @contextlib.contextmanager
-def going_on(folder: Path) -> Iterator[None]:
-    """Say how to go on when the body is interrupted."""
+def resumable(folder: Path) -> Iterator[None]:
+    """Print how to resume when the body is interrupted."""
     try:
         yield
     except KeyboardInterrupt:
-        print(f"neuronwise: go on with: neuronwise study resume {folder}", file=sys.stderr)
+        print(f"neuronwise: resume with: neuronwise study resume {folder}", file=sys.stderr)
         raise
 
 
@@ -155,9 +158,9 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _tell_photos(photos: Any) -> None:
-    print(f"neuronwise: {photos}", file=sys.stderr)
-    for problem in photos.problems[:5]:
+def _tell_data(data: Any) -> None:
+    print(f"neuronwise: {data}", file=sys.stderr)
+    for problem in data.problems[:5]:
         print(f"neuronwise: {problem}", file=sys.stderr)
 
 

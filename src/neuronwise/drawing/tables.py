@@ -7,8 +7,20 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from neuronwise.measure import Mean
+
+class Interval(Protocol):
+    """A mean over ``n`` cases with the ends of its interval."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def n(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,7 @@ class Estimate:
     digits: int = 2
 
     @classmethod
-    def of(cls, found: Mean | None, digits: int = 2) -> Estimate | None:
+    def of(cls, found: Interval | None, digits: int = 2) -> Estimate | None:
         return None if found is None else cls(found.mean, found.low, found.high, found.n, digits)
 
     def __str__(self) -> str:
@@ -49,9 +61,9 @@ class Table:
 
 def markdown(table: Table) -> str:
     lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1)]
-    head = ["| " + " | ".join(_markdown(cell) for cell in lines[0]) + " |", "| " + " | ".join(lines[1]) + " |"]
-    body = ["| " + " | ".join(_markdown(_text(cell)) for cell in row) + " |" for row in table.rows]
-    note = [f"{_markdown(table.note)}", ""] if table.note else []
+    head = ["| " + " | ".join(escaped(cell) for cell in lines[0]) + " |", "| " + " | ".join(lines[1]) + " |"]
+    body = ["| " + " | ".join(escaped(_text(cell)) for cell in row) + " |" for row in table.rows]
+    note = [f"{escaped(table.note)}", ""] if table.note else []
     return "\n".join([*note, *head, *body]) + "\n"
 
 
@@ -131,7 +143,8 @@ def _text(cell: Cell) -> str:
     return "–" if cell is None else str(cell)
 
 
-def _markdown(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text that Markdown shows as it is, on one line."""
     for mark in "\\`*_[]<>|#":
         text = text.replace(mark, {"<": "&lt;", ">": "&gt;"}.get(mark, f"\\{mark}"))
     return " ".join(text.split())

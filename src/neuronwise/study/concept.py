@@ -20,11 +20,11 @@ from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
 from neuronwise.read.finding import SCHEMA
-from neuronwise.study.before import Progress, silent
-from neuronwise.study.bench import Bench
-from neuronwise.study.keys import Recipe
-from neuronwise.study.methods import Method, neurons_for
-from neuronwise.study.shown import shows
+from neuronwise.study.progress import Progress, silent
+from neuronwise.study.workspace import Workspace
+from neuronwise.study.recipe_fields import PhotoRecipe
+from neuronwise.study.methods import Method, concept_neurons
+from neuronwise.study.concept_photos import shows
 
 DRAWN = 4  # times as many photos as are used at most are captioned, drawn by the seed
 
@@ -41,20 +41,20 @@ class ConceptFinding:
     tokens: list[list[str]] = field(repr=False)
     photos: tuple[Captioned, ...]
     left_out: Mapping[str, str] = field(repr=False)
-    bench: Bench = field(repr=False)
+    workspace: Workspace = field(repr=False)
 
     def pictures(self, photo: Captioned) -> tuple[Image.Image, Mask | None, Image.Image | None]:
         """A photo, the dilated mask of the concept, and the photo without it; None where these are not known."""
         image = open_image(photo.path)
-        if photo not in self.bench.concepts[self.concept].masked:
+        if photo not in self.workspace.concepts[self.concept].masked:
             return image, None, None
-        pictures = self.bench.pictures
+        pictures = self.workspace.pictures
         hole = None if pictures.ready_made else pictures.hole(photo, self.concept)
         return image, hole, pictures.inpainted(photo, self.concept)
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain JSON values, in the form ``neuronwise.find/1`` with ``photos`` in place of one text."""
-        record, shown = self.neurons.record, self.bench.concepts[self.concept]
+        record, shown = self.neurons.record, self.workspace.concepts[self.concept]
         method = METHODS[record["method"]]
         return {
             "schema": SCHEMA,
@@ -67,12 +67,12 @@ class ConceptFinding:
             "source": method.source,
             "options": record["options"],
             "activation": record["activation"],
-            "seed": self.bench.recipe.seed,
+            "seed": self.workspace.recipe.seed,
             "top": len(self.neurons),
-            "num_layers": self.bench.model.num_layers,
+            "num_layers": self.workspace.model.num_layers,
             "versions": record["versions"],
             "photos": [
-                {"id": photo.id, "file": photo.path.name, "text": self.bench.captions[photo.id],
+                {"id": photo.id, "file": photo.path.name, "text": self.workspace.captions[photo.id],
                  "word": shown.word(photo)}
                 for photo in self.photos
             ],
@@ -81,7 +81,7 @@ class ConceptFinding:
             "concepts": [
                 {
                     "word": self.concept,
-                    "token": self.bench.model.tokenizer.decode(
+                    "token": self.workspace.model.tokenizer.decode(
                         [record["token_id"]], clean_up_tokenization_spaces=False
                     ),
                     "token_id": record["token_id"],
@@ -95,7 +95,7 @@ class ConceptFinding:
         }  # fmt: skip
 
 
-def find_concept(
+def find(
     model: Model,
     photos: Photos,
     concept: str,
@@ -123,7 +123,7 @@ def find_concept(
     """
     try:
         chosen = Method(method=method, options=dict(options or {}), agree=agree)  # type: ignore[arg-type]
-        recipe = Recipe(
+        recipe = PhotoRecipe(
             kind="find", concepts=[concept], at_least=1, most=most, prompt=prompt, max_new_tokens=max_new_tokens,
             inpainting=inpainting, dilation=dilation, seed=seed,
         )  # fmt: skip
@@ -136,30 +136,30 @@ def find_concept(
     there = there[: DRAWN * most]  # of a large dataset not every photo is captioned
     nothing = tuple(photo for photo in photos if not shows(photo, concept)) if _needs_null(chosen) else ()
     drawn = Photos((*there, *nothing[: 4 * null_photos]), photos.problems, photos.source)
-    bench = Bench(model, recipe, drawn, masks=masks, tell=progress)
-    shown = bench.concepts[concept]
+    workspace = Workspace(model, recipe, drawn, masks=masks, tell=progress)
+    shown = workspace.concepts[concept]
     used = shown.masked if chosen.compares else shown.photos
     if not used:
         raise MethodError(
             f"{method} takes the concept out of photos; none of the {len(shown.photos)} whose caption names "
             f"{concept!r} has a mask or an inpainted counterpart."
         )
-    found = neurons_for(bench, shown, used, chosen, top, null_photos)
-    left_out = {photo.id: _why(bench, photo, concept) for photo in there if photo not in used}
-    return ConceptFinding(concept, found, decode_all(model, found), used, left_out, bench)
+    found = concept_neurons(workspace, shown, used, chosen, top, null_photos)
+    left_out = {photo.id: _why(workspace, photo, concept) for photo in there if photo not in used}
+    return ConceptFinding(concept, found, decode_all(model, found), used, left_out, workspace)
 
 
 def _needs_null(method: Method) -> bool:
     return method.filters and "null" in method.options.values()
 
 
-def _why(bench: Bench, photo: Captioned, concept: str) -> str:
-    shown = bench.concepts[concept]
-    if photo.id in bench.unread:
-        return bench.unread[photo.id]
+def _why(workspace: Workspace, photo: Captioned, concept: str) -> str:
+    shown = workspace.concepts[concept]
+    if photo.id in workspace.unread:
+        return workspace.unread[photo.id]
     if photo in shown.photos:
         return "it has no mask"
-    said = bench.captions[photo.id]
+    said = workspace.captions[photo.id]
     return (
-        f"more than {bench.recipe.most} photos" if names(said, concept) else f"its caption does not name it: {said!r}"
+        f"more than {workspace.recipe.most} photos" if names(said, concept) else f"its caption does not name it: {said!r}"
     )

@@ -1,43 +1,43 @@
-"""What a kind of study is: the cases it consists of, and how one case is measured.
+"""What a kind of study is: the cases it consists of, how they are measured, and how the results are shown.
 
-A kind is one value in the table ``kinds.KINDS``, written in a file of its own:
+A kind is one object in a file or folder of its own, and one line in ``kinds.KINDS`` (or an entry point of the group
+``neuronwise.studies``). A study of photos needs a recipe and a few functions:
 
-    class PropertiesRecipe(Recipe):                     # keys of the YAML file beyond those of ``Recipe``
-        sigmas: list[NonNegative] = [0.5, 1.0]          # strict pydantic types; unknown keys are refused
+    class BrightnessRecipe(PhotoRecipe):                    # keys of the YAML file beyond those of every photo study
+        levels: list[NonNegative] = [0.5, 1.0]              # strict pydantic types; unknown keys are refused
 
-    def cases(bench: Bench) -> list[Case]: ...          # cheap, the same list every time (bench.captions are kept)
-    def measure(bench: Bench, case: Case) -> list[Row]: ...
+    def cases(workspace: Workspace[BrightnessRecipe]) -> list[Case]: ...      # cheap, the same list every time
+    def measure(workspace: Workspace[BrightnessRecipe], case: Case) -> list[Row]: ...
 
-    PROPERTIES = Kind("properties", PropertiesRecipe, cases, measure)
+    BRIGHTNESS = photo_kind(
+        "brightness", BrightnessRecipe, cases, measure, tables, figures,
+        title="Brightness and captions", sentence="How much of a caption survives in the dark?",
+    )
 
-What the bench gives (see ``bench.Bench``): ``bench.captions`` {photo's id: caption before anything is changed},
-``bench.concepts`` {name: ``Shown`` with ``photos``, ``word(photo)``, ``masked``}, ``bench.run(photo)`` (the run of that
-caption, cheap), ``bench.say(photo)`` and ``bench.say_all(photos)`` (new captions, under an intervention),
-``bench.mask(photo, concept)``, ``bench.inpainted(photo, concept)``, ``bench.without(concept, count)``,
-``bench.random(*key)`` (a seeded generator) and ``bench.kept(part, key, make)`` for plain values that several cases need
-(found again as ``Study.notes[part][key]``). ``methods.neurons_for`` finds neurons by any method of a recipe.
-``Bench(model, recipe, photos)`` works in memory, for tests; finished studies are read by ``results.read_study``.
-
-The runner does the rest: each case is written once, as a whole (all its rows or none), a failed one
-(``NeuronwiseError``, no memory) with its reason; what is written is not measured again; the table at the end has one
-line for each row. ``measure`` depends on bench and case alone, never on other cases or on the order of cases, so that
-a study that was killed and resumed gives the same rows.
+See ``workspace.Workspace`` for what a case may use. ``measure`` depends on the workspace and the case alone, never on
+other cases or on their order, so that an interrupted study gives the same rows after it resumed. The runner does the
+rest: a case is written whole or not at all, a failed one (``NeuronwiseError``, no memory) with its reason, and what is
+written is not measured again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from neuronwise.study.bench import Bench
-from neuronwise.study.keys import Recipe
+from neuronwise.drawing.style import Figure
+from neuronwise.drawing.tables import Table
+from neuronwise.model.model import Model
+from neuronwise.study.progress import Progress
+from neuronwise.study.store import Row, Store
 
-Row: TypeAlias = "dict[str, Any]"
-"""One line of the table: column → number, text, truth value, None, or a list of those; no NaN and no infinity.
+if TYPE_CHECKING:
+    from neuronwise.study.recipe_fields import Recipe
 
-Columns whose name begins with ``seconds`` may differ in a repeated run; all others may not.
-"""
+SCHEMA = "neuronwise.study/1"
+R = TypeVar("R", bound="Recipe")
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,84 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of study. ``recipe``: the keys that its file may have; ``cases``, ``measure``: see above."""
+class Study:
+    """A study, finished or not.
+
+    ``rows``: all rows of all finished cases, flat, in the order of the cases; each begins with ``case`` (its id) and
+    the case's inputs and ends with ``seconds`` (of the whole case). ``lines``: the finished cases as they were written.
+    ``failed``: id → reason. ``notes``: part → key → value, such as ``notes["found"]["dog/two_stage"]``. ``total``: how
+    many cases there are, None when that was not yet known. ``manifest``: recipe, versions, source of the data.
+    """
+
+    kind: str
+    manifest: Row = field(repr=False)
+    lines: Sequence[Row] = field(repr=False)
+    rows: Sequence[Row] = field(repr=False)
+    failed: Mapping[str, str]
+    notes: Mapping[str, Row] = field(repr=False)
+    total: int | None
+    folder: Path | None = None
+
+    @property
+    def recipe(self) -> Row:
+        """The recipe's keys, with what else the numbers depend on, such as ``sha256`` of the data."""
+        return self.manifest["recipe"]
+
+    @property
+    def cases(self) -> int:
+        """How many cases are finished."""
+        return len(self.lines)
+
+    @property
+    def finished(self) -> bool:
+        return self.cases == self.total
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Why concepts and photos were left out."""
+        about = self.notes.get("study", {}).get("cases", {})
+        return {**about.get("skipped", {}), **about.get("unread", {})}
+
+
+class Job(Protocol):
+    """One study that is about to run. ``schema`` and ``plan`` (plain JSON values) tell whether a folder is its own.
+
+    ``source``: where the data came from, noted beside the plan.
+    """
+
+    schema: str
+    plan: Mapping[str, object]
+    source: Mapping[str, object]
+
+    def begin(self, store: Store, tell: Progress) -> Sequence[Sequence[str]]:
+        """Ask what must be known before anything is changed; return the cases' ids, in units measured together."""
+        ...
+
+    def measure(self, unit: Sequence[str], wanted: Sequence[str]) -> Generator[Row, None, None]:
+        """The line of each ``wanted`` case of a unit, finished or failed."""
+        ...
+
+
+def flat_rows(line: Row) -> list[Row]:
+    """The rows of one finished case; a failed one has none."""
+    return [{"case": line["id"], **line["inputs"], **row, "seconds": line["seconds"]} for row in line["rows"]]
+
+
+@dataclass(frozen=True)
+class Kind(Generic[R]):
+    """A kind of study, with all that other rooms need of it.
+
+    ``recipe``: the keys that its file may have. ``job`` takes a model, a recipe and the data that the recipe loads.
+    ``rows`` makes the flat rows of one finished case. ``tables`` and ``figures`` make up its report. ``title`` heads
+    its page where the recipe has none, ``sentence`` says what it asks, ``data`` what it is run on.
+    """
 
     name: str
-    recipe: type[Recipe]
-    cases: Callable[[Bench], Sequence[Case]]
-    measure: Callable[[Bench, Case], Sequence[Row]]
+    recipe: type[R]
+    job: Callable[[Model, R, Any], Job]
+    tables: Callable[[Study], list[Table]]
+    figures: Callable[[Study], list[Figure]]
+    title: str
+    sentence: str
+    rows: Callable[[Row], list[Row]] = flat_rows
+    data: str = "photos"

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from neuronwise.study.kind import Kind
-from neuronwise.study.localization import LOCALIZATION
-from neuronwise.study.properties import PROPERTIES
-from neuronwise.study.suppression import SUPPRESSION
+from typing import TYPE_CHECKING
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (SUPPRESSION, PROPERTIES, LOCALIZATION)}
+from neuronwise.errors import StudyError
+from neuronwise.registry import Registry
+
+if TYPE_CHECKING:
+    from neuronwise.study.kind import Kind
+
+KINDS: Registry[Kind] = Registry(
+    "kind",
+    {
+        "suppression": "neuronwise.study.suppression:SUPPRESSION",
+        "properties": "neuronwise.study.properties:PROPERTIES",
+        "localization": "neuronwise.study.localization:LOCALIZATION",
+        "evaluation": "neuronwise.study.evaluation.kind:EVALUATION",
+    },
+    group="neuronwise.studies",
+    error=StudyError,
+)

@@ -17,9 +17,9 @@ from neuronwise.locate.controls import random_same_layers
 from neuronwise.locate.method import Method as Locating
 from neuronwise.locate.scores import Pair
 from neuronwise.neurons import NeuronSet
-from neuronwise.study.bench import Bench
-from neuronwise.study.keys import STRICT, Positive, Text, once
-from neuronwise.study.shown import Shown
+from neuronwise.study.workspace import Workspace
+from neuronwise.study.recipe_fields import STRICT, Positive, Text, once
+from neuronwise.study.concept_photos import ConceptPhotos
 
 FOUND = "found"  # in place of a number: as many as a filter found
 Count = Positive | Literal["found"]
@@ -144,40 +144,40 @@ def checked(methods: list[Method]) -> list[Method]:
     return methods
 
 
-def neurons_for(
-    bench: Bench, shown: Shown, found_on: Sequence[Captioned], method: Method, top: int | None, nothing: int
+def concept_neurons(
+    workspace: Workspace, shown: ConceptPhotos, found_on: Sequence[Captioned], method: Method, top: int | None, nothing: int
 ) -> NeuronSet:
     """The ``top`` neurons (all that a filter lets through for None) for a concept by what photos ``found_on`` show.
 
     ``nothing``: photos without the concept, for thresholds "null". Not for methods that choose by another's neurons.
     """
-    runs = [bench.run(photo) for photo in found_on]
+    runs = [workspace.run(photo) for photo in found_on]
     words = [shown.word(photo) for photo in found_on]
     options = dict(method.options)
     if "seed" in method.locating.options:
-        options.setdefault("seed", seed_of(bench, shown.name))
-    inpainted = [bench.inpainted(photo, shown.name) for photo in found_on] if method.compares else None
+        options.setdefault("seed", seed_of(workspace, shown.name))
+    inpainted = [workspace.inpainted(photo, shown.name) for photo in found_on] if method.compares else None
     null: list[Pair] = []
     if method.filters and inpainted and "null" in options.values():
-        null = null_pairs(bench, shown.name, (runs[0], runs[0].target(words[0]), inpainted[0]), nothing)
+        null = null_pairs(workspace, shown.name, (runs[0], runs[0].target(words[0]), inpainted[0]), nothing)
     agree = None if method.filters else method.agree
     return locate(
-        bench.model, runs, words, method=method.method, top=top, agree=agree, inpainted=inpainted, null=null, **options
+        workspace.model, runs, words, method=method.method, top=top, agree=agree, inpainted=inpainted, null=null, **options
     )
 
 
-def null_pairs(bench: Bench, concept: str, like: Pair, count: int) -> list[Pair]:
+def null_pairs(workspace: Workspace, concept: str, like: Pair, count: int) -> list[Pair]:
     """Photos without the concept, read with the output of ``like`` forced, and an object of theirs taken out.
 
     Photos that make another prompt than ``like`` (other sizes, in some models) are left out.
     """
     run, target, _ = like
     found: list[Pair] = []
-    for photo in bench.without(concept, len(bench.photos), "null"):
+    for photo in workspace.without(concept, len(workspace.photos), "null"):
         for category in sorted(photo.categories()):
             try:
-                inpainted = bench.inpainted(photo, category)
-                found.append((on_another_photo(bench.model, run, photo.path), target, inpainted))
+                inpainted = workspace.inpainted(photo, category)
+                found.append((on_another_photo(workspace.model, run, photo.path), target, inpainted))
                 break
             except (MethodError, ImageError):
                 continue
@@ -186,11 +186,11 @@ def null_pairs(bench: Bench, concept: str, like: Pair, count: int) -> list[Pair]
     return found
 
 
-def controls(bench: Bench, shown: Shown, like: NeuronSet, options: dict[str, Any]) -> NeuronSet:
+def controls(workspace: Workspace, shown: ConceptPhotos, like: NeuronSet, options: dict[str, Any]) -> NeuronSet:
     """As many random neurons of the same layers."""
-    return random_same_layers(bench.model, like, seed=options.get("seed", seed_of(bench, shown.name)))
+    return random_same_layers(workspace.model, like, seed=options.get("seed", seed_of(workspace, shown.name)))
 
 
-def seed_of(bench: Bench, concept: str) -> int:
+def seed_of(workspace: Workspace, concept: str) -> int:
     """A seed for a concept's random neurons, the same on every machine."""
-    return bench.recipe.seed + zlib.crc32(concept.encode())
+    return workspace.recipe.seed + zlib.crc32(concept.encode())

@@ -15,14 +15,14 @@ from neuronwise.images import open_image
 from neuronwise.images.inpaint import Inpainter
 from neuronwise.images.inpaint.table import parsed
 from neuronwise.images.masks import Mask, dilated
-from neuronwise.study.keys import Recipe
-from neuronwise.study.shown import object_mask
+from neuronwise.study.concept_photos import object_mask
+from neuronwise.study.recipe_fields import PhotoRecipe
 
 
 class Pictures:
-    """``masks``, by photos' ids, stand before the annotations; ``cache`` keeps inpainted photos."""
+    """``masks``, by photos' ids, override the annotations; ``cache`` keeps inpainted photos."""
 
-    def __init__(self, recipe: Recipe, cache: Path | None = None, masks: Mapping[str, Mask] | None = None) -> None:
+    def __init__(self, recipe: PhotoRecipe, cache: Path | None = None, masks: Mapping[str, Mask] | None = None) -> None:
         self.dilation, self.backend, self.cache = recipe.dilation, recipe.inpainting, cache
         self.masks = dict(masks or {})
 

@@ -7,49 +7,89 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError
 from neuronwise.files import Lines, parsed, versions, whole_file, write_json
 
 MANIFEST, BEFORE, CASES, TABLE = "manifest.json", "before.jsonl", "cases.jsonl", "cases.parquet"
 
+Row: TypeAlias = dict[str, Any]
+"""A JSON object: one line of a file, or one row of a table (column → number, text, truth value, None, or a list)."""
+
+
+class Journal(Protocol):
+    """Rows that only grow."""
+
+    rows: list[Row]
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Add one row for good."""
+
+
+class Memory:
+    """A journal in memory alone."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def append(self, row: Mapping[str, object]) -> None:
+        self.rows.append(dict(row))
+
 
 class Store:
     """``cases`` holds one row for each finished case, ``before`` what was found before anything was changed.
 
-    A folder goes on where it stopped when ``recipe`` (plain JSON values) is the one that it was begun with; ``about``
-    is noted beside it and may change. Raises
-    ``StudyError`` for another recipe, for a folder that holds something else, and where nothing can be written.
+    Without a folder both are kept in memory. A folder resumes where it stopped if ``recipe`` (plain JSON values) is the
+    one that it was begun with; ``about`` is noted beside it and may change. Raises ``StudyError`` for another recipe,
+    for a folder that holds something else, and where nothing can be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], schema: str, recipe: Mapping[str, Any], **about: Any) -> None:
-        self.folder = Path(folder)
-        require_table_writer()
-        self._made = not self.folder.exists()
-        self._begun = False
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            strange = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
-        except OSError as error:
-            raise StudyError(f"The folder '{self.folder}' cannot be made: {error.strerror}.") from error
-        if (self.folder / MANIFEST).exists():
-            _require_same(read_manifest(self.folder), schema, recipe, self.folder)
-        elif strange:
-            raise StudyError(f"'{self.folder}' holds other files and no {MANIFEST}; name a new folder.")
-        else:
-            content = {"schema": schema, "recipe": dict(recipe), **about, "versions": versions()}
-            write_json(self.folder / MANIFEST, content)
-            self._begun = True
-        self.before = Lines(self.folder / BEFORE)
-        try:
-            self.cases = Lines(self.folder / CASES)
-        except BaseException:
-            self.before.close()
-            raise
+    before: Journal
+    cases: Journal
 
-    def write_table(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, schema: str, recipe: Mapping[str, object], **about: object
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.manifest: Row = {"schema": schema, "recipe": dict(recipe), **about, "versions": versions()}
+        self._made = self._begun = False
+        self._files: list[Lines] = []
+        if self.folder is None:
+            self.before, self.cases = Memory(), Memory()
+            return
+        require_table_writer()
+        self._open(self.folder)
+        try:
+            for name in (BEFORE, CASES):
+                self._files.append(Lines(self.folder / name))
+        except BaseException:
+            self.close()
+            raise
+        self.before, self.cases = self._files
+
+    def _open(self, folder: Path) -> None:
+        """Make the folder and its manifest, or require that it was begun with the same recipe."""
+        self._made = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            strange = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise StudyError(f"The folder '{folder}' cannot be made: {error.strerror}.") from error
+        if (folder / MANIFEST).exists():
+            begun = read_manifest(folder)
+            _require_same(begun, self.manifest, folder)
+            self.manifest = begun
+        elif strange:
+            raise StudyError(f"'{folder}' holds other files and no {MANIFEST}; name a new folder.")
+        else:
+            write_json(folder / MANIFEST, self.manifest)
+            self._begun = True
+
+    def write_table(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write flat ``rows`` as Parquet, whole or not at all; a column that a row lacks is null there."""
+        if self.folder is None:
+            return
         import pyarrow
         import pyarrow.parquet
 
@@ -60,13 +100,13 @@ class Store:
             pyarrow.parquet.write_table(table, temporary)
 
     def close(self) -> None:
-        self.before.close()
-        self.cases.close()
+        for file in self._files:
+            file.close()
 
     def forget(self) -> None:
-        """Leave nothing of a study that was begun just now and cannot be done; one that was gone on with stays."""
+        """Leave nothing of a study that was begun just now and cannot be done; a resumed one stays."""
         self.close()
-        if not self._begun:
+        if not self._begun or self.folder is None:
             return
         for name in (MANIFEST, BEFORE, CASES):
             (self.folder / name).unlink(missing_ok=True)
@@ -77,7 +117,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
         if kind is None or not issubclass(kind, NeuronwiseError) or self.cases.rows:
             return
@@ -85,32 +125,31 @@ class Store:
             self.forget()
 
 
-def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def read_manifest(folder: str | os.PathLike[str]) -> Row:
     """The manifest of a study's folder; raises ``StudyError`` where there is none, or a damaged one."""
     path = Path(folder) / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not {"schema", "recipe"} <= content.keys():
+        if not isinstance(content, dict) or "schema" not in content or not isinstance(content.get("recipe"), dict):
             raise ValueError("no manifest")
     except FileNotFoundError as error:
-        raise StudyError(f"'{folder}' is no study's folder: it has no {MANIFEST}.") from error
+        raise StudyError(f"'{folder}' is not a study's folder: it has no {MANIFEST}.") from error
     except (OSError, ValueError) as error:
         raise StudyError(f"'{path}' is damaged; name a new folder.") from error
     return content
 
 
-def read_cases(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The finished cases of a study's folder, which may still be written to by another process."""
-    path = Path(folder) / CASES
-    try:
-        return parsed(path.read_bytes(), path)[0]
-    except OSError as error:
-        raise StudyError(f"'{path}' cannot be read: {error.strerror}.") from error
+def read_cases(folder: str | os.PathLike[str]) -> list[Row]:
+    """The finished cases of a study's folder, which another process may still be writing to."""
+    return _lines(Path(folder) / CASES)
 
 
-def read_before(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_before(folder: str | os.PathLike[str]) -> list[Row]:
     """What a study's folder found before anything was changed, finished or not."""
-    path = Path(folder) / BEFORE
+    return _lines(Path(folder) / BEFORE)
+
+
+def _lines(path: Path) -> list[Row]:
     try:
         return parsed(path.read_bytes(), path)[0]
     except OSError as error:
@@ -118,20 +157,21 @@ def read_before(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def require_table_writer() -> None:
+    """Raise ``StudyError`` where the table of a study could not be written at its end."""
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise StudyError("The table of a study needs pyarrow: pip install 'neuronwise[study]'.") from error
 
 
-def _require_same(manifest: Mapping[str, Any], schema: str, recipe: Mapping[str, Any], folder: Path) -> None:
-    if manifest["schema"] != schema:
-        raise StudyError(f"'{folder}' holds {manifest['schema']!r}; this writes {schema!r}: name a new folder.")
-    old, new = manifest["recipe"], json.loads(json.dumps(dict(recipe)))
+def _require_same(begun: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    if begun["schema"] != wanted["schema"]:
+        raise StudyError(f"'{folder}' holds {begun['schema']!r}; this writes {wanted['schema']!r}: name a new folder.")
+    old, new = begun["recipe"], json.loads(json.dumps(wanted["recipe"]))
     different = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
     if different:
         name = different[0]
         raise StudyError(
-            f"'{folder}' was begun with {name}={old.get(name)!r}, not {new.get(name)!r}; go on with the same recipe or "
-            "name a new folder."
+            f"'{folder}' was begun with {name}={old.get(name)!r}, not {new.get(name)!r}; resume with the same recipe "
+            "or name a new folder."
         )

@@ -1,0 +1,107 @@
+"""The shell of a page: one HTML file with its figures inside, which loads nothing and escapes every string."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from neuronwise.drawing.style import Figure
+from neuronwise.drawing.tables import Table, html_table
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as it was rendered."""
+
+    figure: Figure
+    svg: bytes
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its content in HTML, every string escaped; ``name``: its anchor, without which it has none."""
+
+    heading: str
+    content: str
+    name: str = ""
+
+
+def page(
+    title: str,
+    about: Sequence[str],
+    sections: Sequence[Section],
+    recipe: Mapping[str, object],
+    versions: Mapping[str, str],
+) -> str:
+    """The whole page. ``about``: what a reader must know before any number; ``recipe``: how it was made."""
+    style = _file("page.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    listed = "".join(
+        f'<li><a href="#{html.escape(one.name)}">{html.escape(one.heading)}</a></li>' for one in sections if one.name
+    )
+    parts = {
+        "policy": f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'",
+        "title": html.escape(title),
+        "style": style,
+        "about": "".join(f"<p>{html.escape(line)}</p>" for line in about),
+        "contents": listed,
+        "sections": "".join(map(_section, sections)),
+        "recipe": html.escape(_plain(recipe)),
+        "versions": html.escape(", ".join(f"{name} {version}" for name, version in versions.items())),
+    }
+    # One pass: a placeholder's name inside a caption is never filled in.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html"))
+
+
+def figure_section(one: Drawn) -> Section:
+    """A figure, as an image inside the page."""
+    source = f"data:image/svg+xml;base64,{base64.b64encode(one.svg).decode()}"
+    content = (
+        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{html.escape(one.figure.title)}">'
+        f'<img src="{source}" alt="{html.escape(one.figure.alt)}"></div>'
+        f"<figcaption>{html.escape(one.figure.note)}</figcaption></figure>"
+    )
+    return Section(one.figure.title, content, f"figure-{one.figure.name}")
+
+
+def table_section(table: Table) -> Section:
+    """A table below its note."""
+    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    return Section(table.title, note + html_table(table), f"table-{table.name}")
+
+
+def list_section(heading: str, found: Mapping[str, str]) -> Section:
+    """Names, each with a sentence about it."""
+    rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(why)}</dd>" for name, why in found.items())
+    return Section(heading, f"<dl>{rows}</dl>")
+
+
+def _section(one: Section) -> str:
+    anchor = f' id="{html.escape(one.name)}"' if one.name else ""
+    return f"<section{anchor}><h2>{html.escape(one.heading)}</h2>{one.content}</section>"
+
+
+def _plain(recipe: Mapping[str, object]) -> str:
+    """The recipe as lines that a person reads."""
+    return "\n".join(f"{name}: {_short(value)}" for name, value in recipe.items() if value not in (None, "", {}, []))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        kept = {key: one for key, one in value.items() if one not in (None, "", {}, []) and one != "mean"}
+        if set(kept) == {"method"}:
+            return str(kept["method"])
+        return "{" + ", ".join(f"{key}: {_short(one)}" for key, one in kept.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_short, value)) + "]"
+    return str(value)
+
+
+def _file(name: str) -> str:
+    return resources.files("neuronwise.drawing").joinpath(name).read_text(encoding="utf-8")

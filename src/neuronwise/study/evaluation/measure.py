@@ -1,0 +1,94 @@
+"""An evaluation about to run: the unedited model is asked first, then each editor's edits are measured in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Mapping, Sequence
+
+from neuronwise.data.facts import FactCase
+from neuronwise.errors import NothingToStudy, StudyError
+from neuronwise.model.model import Model
+from neuronwise.study.evaluation.edit_batch import Choices, EditBatch
+from neuronwise.study.evaluation.editors import Maker
+from neuronwise.study.evaluation.plan import ONE, SEVERAL, plan_of, take_over
+from neuronwise.study.evaluation.unedited import ask_unedited, draw, find_known
+from neuronwise.study.progress import Progress
+from neuronwise.study.store import Row, Store
+
+
+class EvaluationJob:
+    """Editors, by their names, on the same facts; their cases have the ids of the facts, after "NAME/" if several."""
+
+    def __init__(
+        self,
+        model: Model,
+        cases: Sequence[FactCase],
+        makers: Mapping[str, Maker],
+        choices: Choices,
+        source: Mapping[str, object],
+        like: str | os.PathLike[str] | None = None,
+    ) -> None:
+        _require(cases, choices)
+        for one in makers.values():
+            one.require(model)
+        self._model, self._given, self._makers, self._choices, self._like = model, cases, makers, choices, like
+        self.schema = ONE if len(makers) == 1 else SEVERAL
+        self.plan: Mapping[str, object] = plan_of(model, cases, makers, vars(choices))
+        self.source = source
+
+    def begin(self, store: Store, tell: Progress) -> list[list[str]]:
+        """Ask the unedited model; edits that are kept at once are one unit."""
+        choices, cases = self._choices, list(self._given)
+        if self._like is not None and not store.before.rows:
+            take_over(store.before, os.fspath(self._like), self.plan)
+        if choices.known:
+            enough = None if choices.limit is None else choices.limit + choices.others
+            cases = find_known(self._model, cases, enough, store.before, tell)
+        chosen, beyond = (cases, []) if choices.limit is None else (cases[: choices.limit], cases[choices.limit :])
+        if not chosen:
+            raise NothingToStudy("There is no case to evaluate: the model gives none of the true answers by itself.")
+        others = draw(beyond if len(beyond) >= choices.others else cases, choices.others, choices.seed)
+        self._unedited = ask_unedited(
+            self._model, chosen, others, store.before, tell, free=choices.free, fluency=choices.fluency
+        )
+        several = len(self._makers) > 1
+        self._cases = {
+            f"{name}/{case.id}" if several else case.id: (name, case) for name in self._makers for case in chosen
+        }
+        ids = list(self._cases)
+        if not any(row["part"] == "study" for row in store.before.rows):
+            store.before.append({"part": "study", "key": "cases", "value": {"ids": ids}})
+        size = choices.sequential * choices.batch
+        return [
+            ids[first + start : first + min(start + size, len(chosen))]
+            for first in range(0, len(ids), len(chosen))
+            for start in range(0, len(chosen), size)
+        ]
+
+    def measure(self, unit: Sequence[str], wanted: Sequence[str]) -> Generator[Row, None, None]:
+        """The lines of the wanted cases of edits that are in the model at once."""
+        name = self._cases[unit[0]][0]
+        names = {self._cases[key][1].id: key for key in unit}
+        cases = [self._cases[key][1] for key in unit]
+        edits = EditBatch(self._model, cases, self._makers[name], self._unedited, self._choices)
+        with contextlib.closing(edits.rows([self._cases[key][1].id for key in wanted])) as rows:
+            for row in rows:
+                head = {"id": names[row["id"]], "editor": name, "case": row["id"]} if len(self._makers) > 1 else {}
+                yield {**row, **head}
+
+
+def _require(cases: Sequence[FactCase], choices: Choices) -> None:
+    if not cases:
+        raise StudyError("There are no cases to evaluate.")
+    strange = next((case for case in cases if not isinstance(case, FactCase)), None)
+    if strange is not None:
+        raise StudyError(f"Cases are what load_facts gives, or a list of FactCase; not {strange!r:.80}.")
+    ids = [case.id for case in cases]
+    if len(set(ids)) < len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise StudyError(f"Two cases have the id {twice!r}; each needs its own.")
+    for name, least in (("limit", 1), ("sequential", 1), ("batch", 1), ("others", 0)):
+        number = getattr(choices, name)
+        if number is not None and (not isinstance(number, int) or number < least):
+            raise StudyError(f"{name} is {number!r}; it must be a whole number, {least} or more.")

@@ -1,0 +1,144 @@
+"""The keys of a recipe of the kind "evaluation", each checked by itself."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
+from typing_extensions import Self
+
+from neuronwise.data.benchmarks import Facts, load_facts
+from neuronwise.data.facts import FactCase
+from neuronwise.edit.memory.statistics import Statistics
+from neuronwise.errors import NeuronwiseError, StudyError
+from neuronwise.model.model import Model
+from neuronwise.study.evaluation.edit_batch import Choices
+from neuronwise.study.evaluation.editors import Maker, maker
+from neuronwise.study.evaluation.measure import EvaluationJob
+from neuronwise.study.recipe_fields import STRICT, NotNegative, Positive, Recipe, Text, once
+from neuronwise.study.store import Row
+
+
+class Editor(BaseModel):
+    """One editor with its ``settings`` and, for ROME's family, a folder of key ``statistics``.
+
+    ``name``: what the tables call it. ``sweep``: settings with several values each; every combination is an editor of
+    its own, or ``tries`` of them: the settings as they are, then draws by the seed.
+    """
+
+    model_config = STRICT
+    editor: Text
+    name: Text | None = None
+    settings: dict[str, Any] = {}
+    sweep: dict[str, list[Any]] = {}
+    tries: Positive | None = None
+    statistics: Text | None = None
+
+    @field_validator("editor")
+    @classmethod
+    def _known(cls, editor: str) -> str:
+        _require(editor, {})
+        return editor
+
+    @field_validator("settings", "sweep")
+    @classmethod
+    def _fitting(cls, given: Row, info: ValidationInfo) -> Row:
+        if "editor" in info.data:
+            sweeping = info.field_name == "sweep"
+            _require(info.data["editor"], {key: value[0] for key, value in given.items()} if sweeping else given)
+        return given
+
+    @property
+    def called(self) -> str:
+        """Its name in tables: the given one, or the editor's with its settings."""
+        return self.name or _called(self.editor, self.settings)
+
+    def makers(self, seed: int) -> dict[str, Maker]:
+        """The editor with each choice of its settings, by their names."""
+        statistics = None if self.statistics is None else Statistics(self.statistics)
+        return {
+            _called(self.called, chosen): maker(self.editor, None, {**self.settings, **chosen}, statistics, seed)
+            for chosen in self._choices(seed)
+        }
+
+    def _choices(self, seed: int) -> list[Row]:
+        every = [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
+        if self.tries is None:
+            return every
+        drawn = random.Random(f"{seed} {self.called}").sample(every, min(len(every), self.tries - 1))
+        return [{}, *(one for one in drawn if one)]
+
+
+class EvaluationRecipe(Recipe):
+    """``facts``: in any known form, or "shipped" (``--data`` on the shell overrides it); the rest: see ``Choices``."""
+
+    model: Text = "builtin-text"
+    facts: Text = "shipped"
+    editors: Annotated[list[Editor], BeforeValidator(lambda listed: _as_editors(listed))]
+    known: bool = False
+    limit: Positive | None = None
+    sequential: Positive = 1
+    batch: Positive = 1
+    others: NotNegative = 50
+    free: bool = True
+    fluency: bool = False
+
+    @field_validator("editors")
+    @classmethod
+    def _named(cls, editors: list[Editor]) -> list[Editor]:
+        once([one.called for one in editors])
+        return editors
+
+    def at(self, data: str) -> Self:
+        return self.model_copy(update={"facts": data})
+
+    def load(self) -> Facts:
+        return load_facts(self.facts, seed=self.seed)
+
+    @classmethod
+    def resumed(cls, manifest: Row) -> tuple[Row, str]:
+        plan = manifest["recipe"]
+        own = plan.get("editors") or {None: plan}
+        editors = [_written(name, one) for name, one in own.items()]
+        keys = {key: value for key, value in plan.items() if key in cls.model_fields and key not in ("kind", "dtype")}
+        dtype = plan["dtype"].removeprefix("torch.")
+        return {**keys, "kind": "evaluation", "dtype": None if "," in dtype else dtype, "editors": editors}, manifest[
+            "data"
+        ]["source"]
+
+
+def job(model: Model, recipe: EvaluationRecipe, facts: Iterable[FactCase]) -> EvaluationJob:
+    """The job of a recipe on facts."""
+    made = {name: one for editor in recipe.editors for name, one in editor.makers(recipe.seed).items()}
+    choices = Choices(**{name: getattr(recipe, name) for name in Choices.__dataclass_fields__})
+    source = {name: getattr(facts, name, None) for name in ("source", "digest")}
+    return EvaluationJob(model, list(facts), made, choices, source)
+
+
+def _require(editor: str, settings: Row) -> None:
+    try:
+        maker(editor, None, settings, None, 0)
+    except NeuronwiseError as error:
+        raise ValueError(str(error)) from error
+
+
+def _called(name: str, settings: Row) -> str:
+    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
+def _as_editors(listed: object) -> object:
+    """Names in place of whole entries, as a recipe may write them."""
+    return [{"editor": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else listed
+
+
+def _written(name: str | None, own: Row) -> Row:
+    """An editor of a plan as a recipe writes it."""
+    if own["settings"] is not None or own["statistics"] is not None:
+        raise StudyError(
+            f"{own['editor']} was given settings or key statistics that its folder does not hold; run the same command "
+            "or call again, which resumes too."
+        )
+    return {"editor": own["editor"], "name": name, "settings": own["changes"]}

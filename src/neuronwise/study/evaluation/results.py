@@ -1,0 +1,83 @@
+"""What an evaluation found, one editor at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuronwise.errors import StudyError
+from neuronwise.measure.bootstrap import Mean, mean_interval
+from neuronwise.study.evaluation.plan import ONE, SEVERAL
+from neuronwise.study.evaluation.rows import flat_rows
+from neuronwise.study.kind import Study
+from neuronwise.study.results import assembled
+from neuronwise.study.store import Row, read_before, read_cases, read_manifest
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``rows``: one for each case, in the order of the cases; ``recipe``: what they were made from."""
+
+    recipe: Row
+    rows: Sequence[Row] = field(repr=False)
+    folder: Path | None = None
+
+    @property
+    def failed(self) -> list[Row]:
+        return [row for row in self.rows if row["status"] == "failed"]
+
+    def means(self, which: str = "figures") -> dict[str, Mean]:
+        """Mean and 95 % interval over cases of each of the "figures" after, "before" or of the "cost"."""
+        names = dict.fromkeys(name for row in self.rows for name in row[which])
+        found = {name: mean_interval(row[which].get(name) for row in self.rows) for name in names}
+        return {name: mean for name, mean in found.items() if mean is not None}
+
+
+def evaluations(study: Study) -> dict[str, Evaluation]:
+    """Each editor's part of a study of the kind "evaluation", as if it had been evaluated alone."""
+    recipe = study.recipe
+    if "editors" not in recipe:
+        return {recipe["editor"]: Evaluation(recipe, study.lines, study.folder)}
+    common = {key: value for key, value in recipe.items() if key not in ("kind", "editors")}
+    return {
+        name: Evaluation(
+            {**common, **own}, [{**line, "id": line["case"]} for line in study.lines if line["editor"] == name]
+        )
+        for name, own in recipe["editors"].items()
+    }
+
+
+def differences(one: Evaluation, other: Evaluation, figure: str) -> Mean | None:
+    """How much larger a figure is in ``one`` than in ``other``, paired over the cases that both measured."""
+    values = {row["id"]: row["figures"][figure] for row in other.rows if figure in row["figures"]}
+    return mean_interval(
+        row["figures"][figure] - values[row["id"]] if row["id"] in values and figure in row["figures"] else None
+        for row in one.rows
+    )
+
+
+def is_evaluation(folder: str | os.PathLike[str]) -> bool:
+    """Whether this is a folder of an evaluation."""
+    try:
+        return read_manifest(folder)["schema"] in (ONE, SEVERAL)
+    except StudyError:
+        return False
+
+
+def read_evaluations(folder: str | os.PathLike[str]) -> dict[str, Evaluation]:
+    """What a folder holds of an evaluation, finished or not, by editor; raises ``StudyError`` for any other folder."""
+    manifest = read_manifest(folder)
+    if manifest["schema"] not in (ONE, SEVERAL):
+        raise StudyError(f"'{folder}' holds {manifest['schema']!r}; this version reads {ONE!r} and {SEVERAL!r}.")
+    lines, notes = read_cases(folder), read_before(folder)
+    return evaluations(assembled(manifest, lines, notes, Path(folder), flat_rows))
+
+
+def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
+    """``read_evaluations`` of a folder with one editor."""
+    found = read_evaluations(folder)
+    if len(found) > 1:
+        raise StudyError(f"'{folder}' holds {len(found)} editors; read it with read_evaluations, or report it.")
+    return next(iter(found.values()))

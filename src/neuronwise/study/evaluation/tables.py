@@ -1,0 +1,122 @@
+"""Tables of an evaluation: all figures of one editor, or several editors side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from neuronwise.drawing.tables import Cell, Estimate, Table
+from neuronwise.measure.bootstrap import Mean
+from neuronwise.study.evaluation.figure_names import described, ordered
+from neuronwise.study.evaluation.results import Evaluation, differences, evaluations
+from neuronwise.study.kind import Study
+
+COLUMNS = ("Figure", "Protocol", "Cases", "Before", "After", "95 % interval")
+COSTS = {
+    "seconds": ("Seconds an edit", 1.0, "{:.2f}"),
+    "cpu_seconds": ("CPU seconds an edit", 1.0, "{:.2f}"),
+    "measuring_seconds": ("Seconds to measure it", 1.0, "{:.2f}"),
+    "peak_memory": ("Peak memory beyond the start, MB", 1e-6, "{:.1f}"),
+    "parameters_changed": ("Weights changed", 1.0, "{:.0f}"),
+}
+COMPARED = {
+    "success_forced": "success, forced",
+    "success_free": "success, free",
+    "generality_forced": "paraphrases, forced",
+    "generality_free": "paraphrases, free",
+    "portability_forced": "portability",
+    "locality_relation_specificity_forced": "same subject, other relation",
+    "locality_neighborhood_forced": "other subjects",
+    "others_unchanged_forced": "other facts",
+    "overediting_forced": "over-editing",
+    "unchanging_forced": "unchanging",
+    "fluency": "fluency",
+}
+QUALITY = ("success_forced", "generality_forced", "locality_forced", "others_unchanged_forced")
+Editors = Mapping[str, Evaluation]
+
+
+def tables(study: Study) -> list[Table]:
+    """All figures of a single editor; of several the main ones, their differences from the first, and the costs."""
+    found = evaluations(study)
+    if len(found) == 1:
+        return single(next(iter(found.values())))
+    return [table for table in (_compared(found), _differences(found), _costs(found)) if table.rows]
+
+
+def single(evaluation: Evaluation) -> list[Table]:
+    """Figures, costs and failed cases of one editor."""
+    spent = evaluation.means("cost")
+    costs = [
+        (label, str(spent[name].n), form.format(spent[name].mean * scale))
+        for name, (label, scale, form) in COSTS.items()
+        if name in spent
+    ]
+    failed = [(str(row["id"]), row["prompt"], str(row["reason"])) for row in evaluation.failed]
+    found = [
+        Table("figures", "Figures", COLUMNS, figure_rows(evaluation)),
+        Table("cost", "Cost", ("Cost", "Cases", "Mean"), costs),
+        Table("failed", "Failed cases", ("Case", "Prompt", "Reason"), failed),
+    ]
+    return found if failed else found[:2]
+
+
+def figure_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """One row of ``COLUMNS`` for each figure."""
+    after, before = evaluation.means(), evaluation.means("before")
+    rows = []
+    for name in ordered(list(after)):
+        what, protocol = described(name)
+        first = f"{before[name].mean:.3f}" if name in before else "–"
+        mean = after[name]
+        rows.append((what, protocol, str(mean.n), first, f"{mean.mean:.3f}", f"{mean.low:.3f} to {mean.high:.3f}"))
+    return rows
+
+
+def quality(means: Mapping[str, Mean]) -> float:
+    """Harmonic mean of success, paraphrases, locality and other facts unchanged: what an editor must have at once."""
+    values = [means[name].mean if name in means else 0.0 for name in QUALITY]
+    return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)
+
+
+def compared(found: Editors) -> dict[str, str]:
+    """The figures that editors are compared by, as far as any editor has them."""
+    there = {name for one in found.values() for name in one.means()}
+    return {name: label for name, label in COMPARED.items() if name in there}
+
+
+def _compared(found: Editors) -> Table:
+    columns = compared(found)
+    body: list[list[Cell]] = []
+    for name, one in found.items():
+        means = one.means()
+        cells = [Estimate.of(means.get(figure)) for figure in columns]
+        body.append([name, len(one.rows), len(one.failed), *cells, Estimate(quality(means))])
+    return Table(
+        "editors",
+        "Editors side by side",
+        ("editor", "cases", "failed", *columns.values(), "all at once"),
+        body,
+        "Means over cases with 95 % bootstrap intervals; locality: the share of argmax tokens that are as before. All "
+        "at once: the harmonic mean of success, paraphrases, locality (mean of kinds) and other facts, teacher-forced.",
+    )
+
+
+def _differences(found: Editors) -> Table:
+    columns = compared(found)
+    (first, base), *others = found.items()
+    return Table(
+        "differences",
+        f"Differences from {first}",
+        ("editor", *columns.values()),
+        [[name, *(Estimate.of(differences(one, base, figure)) for figure in columns)] for name, one in others],
+        f"Each editor minus {first}, paired over the cases that both measured, with 95 % bootstrap intervals.",
+    )
+
+
+def _costs(found: Editors) -> Table:
+    body: list[list[Cell]] = []
+    for name, one in found.items():
+        spent = one.means("cost")
+        scaled = {cost: spent[cost].mean * scale for cost, (_, scale, _) in COSTS.items() if cost in spent}
+        body.append([name, *(Estimate(scaled[cost], digits=1) if cost in scaled else None for cost in COSTS)])
+    return Table("costs", "Costs", ("editor", *(label for label, _, _ in COSTS.values())), body, "Means over cases.")

@@ -1,0 +1,18 @@
+"""How well each method finds the neurons that a word depends on: deletion and insertion curves."""
+
+from neuronwise.study.localization.figures import figures
+from neuronwise.study.localization.measure import cases, measure
+from neuronwise.study.localization.recipe import LocalizationRecipe
+from neuronwise.study.localization.tables import tables
+from neuronwise.study.photo_study import photo_kind
+
+LOCALIZATION = photo_kind(
+    "localization",
+    LocalizationRecipe,
+    cases,
+    measure,
+    tables,
+    figures,
+    title="Deletion and insertion",
+    sentence="How much of a word depends on the neurons that each method finds, and how much do they carry alone?",
+)

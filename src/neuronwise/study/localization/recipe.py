@@ -1,0 +1,39 @@
+"""The keys of a recipe of the kind "localization", each checked by itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, field_validator
+
+from neuronwise.measure.localization import COUNTS
+from neuronwise.study.methods import as_methods
+from neuronwise.study.recipe_fields import NotNegative, PhotoRecipe, Positive, Text, once
+from neuronwise.study.word_neurons import WordMethod, checked_words
+
+
+class LocalizationRecipe(PhotoRecipe):
+    """``words``, ``facts``: how many, drawn by the seed. ``fact_file``: facts in any known form, or "shipped".
+
+    ``fills``: what a neuron that is taken away becomes. ``positions``: at the position that predicts the word, or
+    everywhere. ``mean_over``: the number of words (or facts) that means are taken over.
+    """
+
+    methods: Annotated[list[WordMethod], BeforeValidator(as_methods)]
+    counts: list[Positive] = list(COUNTS)
+    words: NotNegative = 60
+    facts: NotNegative = 60
+    fact_file: Text = "shipped"
+    fills: list[Literal["zero", "mean"]] = ["zero", "mean"]
+    positions: Literal["predicting", "all"] = "predicting"
+    mean_over: Positive = 32
+
+    _methods = field_validator("methods")(checked_words)
+    _fills = field_validator("fills")(once)
+
+    @field_validator("counts")
+    @classmethod
+    def _rising(cls, counts: list[int]) -> list[int]:
+        if not counts or sorted(set(counts)) != counts:
+            raise ValueError("the numbers of neurons must rise")
+        return counts

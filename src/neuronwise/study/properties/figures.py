@@ -1,0 +1,208 @@
+"""Figures of a study of neurons' properties: layers, invariance and specificity, noise, and heat on photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from neuronwise.drawing.style import CONTROLS, INK, Figure, legend_beside, plain_log, plotting, styles
+from neuronwise.errors import ImageError
+from neuronwise.images import open_image
+from neuronwise.measure import mean_interval
+from neuronwise.read.heatmap import Heatmap
+from neuronwise.study.kind import Study
+from neuronwise.study.properties.tables import Row, methods, specificity
+
+PHOTOS, PANELS = 6, 4  # photos a figure of heat shows, and methods beside each
+
+
+def figures(study: Study) -> list[Figure]:
+    rows = [row for row in study.rows if row["part"] == "neurons"]
+    if not rows:
+        return []
+    found = [_layers(rows)]
+    if any(specificity(rows, name, study.recipe["images"], [0.1]) for name in methods(rows)):
+        found.append(_specificity(rows, study.recipe))
+    noise = [row for row in study.rows if row["part"] == "noise"]
+    if noise:
+        found.append(_noise(noise))
+    return found + _heat(rows, study)
+
+
+def _layers(rows: Sequence[Row]) -> Figure:
+    return Figure(
+        "layers",
+        "Layers of the neurons",
+        "One row of bars a method: the share of its neurons in each layer, mean over words.",
+        partial(_draw_layers, rows),
+        f"Share of the first {rows[0]['K']} neurons in each layer, mean over {len({row['case'] for row in rows})} "
+        "words. A dotted line marks an even share.",
+    )
+
+
+def _draw_layers(rows: Sequence[Row]) -> Any:
+    names = [name for name in methods(rows) if any(row["neurons"] for row in rows if row["method"] == name)]
+    looks = styles(methods(rows))
+    with plotting() as pyplot:
+        figure, panels = pyplot.subplots(
+            len(names), 1, figsize=(8, 0.9 * len(names) + 0.7), sharex=True, sharey=True, squeeze=False
+        )
+        for panel, name in zip(panels[:, 0], names, strict=True):
+            own = [np.array(row["layers"]) for row in rows if row["method"] == name and sum(row["layers"])]
+            share = np.mean([layers / layers.sum() for layers in own], axis=0)
+            panel.bar(range(len(share)), share, color=looks[name]["color"], width=0.8)
+            panel.axhline(1 / len(share), color=INK, linestyle=":", linewidth=0.8)
+            panel.set_title(name, fontsize=8.5, pad=3)
+            panel.set_xlim(-0.6, len(share) - 0.4)
+            panel.grid(visible=False, axis="x")
+            panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        panels[-1, 0].set_xlabel("layer")
+        panels[-1, 0].xaxis.get_major_locator().set_params(integer=True)
+        figure.supylabel("share of the neurons", fontsize=9)
+    return figure
+
+
+def _specificity(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Figure:
+    return Figure(
+        "specificity",
+        "Specificity",
+        "Lines over κ, one a method: the share of a word's neurons that are crucial for other words with probability "
+        "below κ. The numbers are in the table.",
+        partial(_draw_specificity, rows, recipe),
+        "Share of a word's neurons that are crucial for other words with probability below κ, mean over words; bands "
+        "are 95 % bootstrap intervals over words.",
+    )
+
+
+def _draw_specificity(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Any:
+    looks = styles(methods(rows))
+    with plotting() as pyplot:
+        figure, panel = pyplot.subplots(figsize=(7.4, 3.6))
+        for name in methods(rows):
+            found = specificity(rows, name, recipe["images"], recipe["kappas"])
+            if found is not None:
+                _line(panel, [100 * kappa for kappa in recipe["kappas"]], list(found["below"].values()), name, looks)
+        panel.set(xlabel="κ, %", ylabel="share of the neurons")
+        legend_beside(figure, panel)
+    return figure
+
+
+def _noise(rows: Sequence[Row]) -> Figure:
+    return Figure(
+        "noise",
+        "Noise on the neurons' value vectors",
+        "Four panels: how much log p of the word drops, and how often the word stays the first choice, over the noise "
+        "and over the number of neurons, one line a method. The numbers are in the tables.",
+        partial(_draw_noise, rows),
+        "Means over photos; bands are 95 % bootstrap intervals. Gray and broken: random neurons.",
+    )
+
+
+def _draw_noise(rows: Sequence[Row]) -> Any:
+    names = methods(rows)
+    looks = styles(names)
+    with plotting() as pyplot:
+        figure, panels = pyplot.subplots(2, 2, figsize=(9.4, 6), sharex="col", sharey="row", squeeze=False)
+        for column, sweep in enumerate(("sigma", "K")):
+            own = [row for row in rows if row["sweep"] == sweep]
+            ticks = sorted({row[sweep] for row in own})
+            for name in names:
+                for line, value in enumerate(("drop", "first")):
+                    cells = [[float(r[value]) for r in own if r["method"] == name and r[sweep] == x] for x in ticks]
+                    _line(panels[line, column], ticks, cells, name, looks)
+            if ticks and min(ticks) > 0:
+                panels[1, column].set_xscale("log")
+                plain_log(panels[1, column].xaxis, ticks)
+            fixed = {"sigma": "K", "K": "sigma"}[sweep]
+            value = f"{own[0][fixed]:g}" if own else ""
+            panels[0, column].set_title({"sigma": f"{value} neurons", "K": f"noise of σ = {value}"}[sweep])
+        unit = "" if rows[0]["unit"] == 1 else ", in spreads of value vectors"
+        panels[1, 0].set_xlabel(f"noise, σ{unit}")
+        panels[1, 1].set_xlabel("neurons, K")
+        panels[0, 0].set_ylabel("log p lost, nats")
+        panels[1, 0].set_ylabel("still the first choice (share)")
+        panels[1, 0].set_ylim(-0.04, 1.04)
+        legend_beside(figure, panels[0, 0])
+    return figure
+
+
+def _line(panel: Any, places: Sequence[float], cells: Sequence[Sequence[float]], name: str, looks: Any) -> None:
+    points = [(place, mean_interval(cell)) for place, cell in zip(places, cells, strict=True)]
+    kept = [(place, point) for place, point in points if point is not None]
+    at = [place for place, _ in kept]
+    panel.plot(at, [point.mean for _, point in kept], label=name, **looks[name])
+    lows, highs = [point.low for _, point in kept], [point.high for _, point in kept]
+    panel.fill_between(at, lows, highs, color=looks[name]["color"], alpha=0.12, linewidth=0)
+
+
+def _heat(rows: Sequence[Row], study: Study) -> list[Figure]:
+    """Photos of different words, where the data still lies where the study read it."""
+    shown: dict[str, tuple[Image.Image, dict[str, Row]]] = {}
+    for row in rows:
+        if row["grid"] and row["heat_iou"] is not None and len(shown) < PHOTOS and not _has_word(shown, row["word"]):
+            photo = _photo(study, row["file"])
+            if photo is not None:
+                own = {one["method"]: one for one in rows if one["case"] == row["case"] and one["grid"]}
+                shown[row["case"]] = (photo, own)
+    if not shown:
+        return []
+    chosen = [name for name in methods(rows) if name not in CONTROLS][: PANELS - 1]
+    chosen += [name for name in methods(rows) if name in CONTROLS][-1:]
+    return [
+        Figure(
+            "heat",
+            "Where the neurons fire",
+            "Photos, each beside copies with the heat of the neurons of several methods laid over it.",
+            partial(_draw_heat, list(shown.values()), chosen),
+            "The mean activation of the first neurons over the image's tokens, hot in yellow; below each its "
+            "intersection over union with the object, and what scattered pixels would reach.",
+        )
+    ]
+
+
+def _has_word(shown: Mapping[str, tuple[Image.Image, dict[str, Row]]], word: str) -> bool:
+    return any(one["word"].lower() == word.lower() for _, rows in shown.values() for one in rows.values())
+
+
+def _photo(study: Study, file: str) -> Image.Image | None:
+    folder = study.manifest.get("data", {}).get("folder")
+    if not isinstance(folder, str):
+        return None
+    root = Path(folder).resolve()
+    path = (root / file).resolve()
+    try:
+        return open_image(path) if path.is_relative_to(root) else None  # a damaged study opens no other files
+    except ImageError:
+        return None
+
+
+def _draw_heat(shown: Sequence[tuple[Image.Image, Mapping[str, Row]]], chosen: Sequence[str]) -> Any:
+    with plotting() as pyplot:
+        figure, panels = pyplot.subplots(
+            len(shown), 1 + len(chosen), figsize=(2.3 * (1 + len(chosen)), 2.05 * len(shown) + 0.4), squeeze=False
+        )
+        for line, (photo, rows) in zip(panels, shown, strict=True):
+            for panel in line:
+                panel.set_axis_off()
+            line[0].imshow(photo)
+            line[0].set_title(next(iter(rows.values()))["word"], fontsize=9)
+            for panel, name in zip(line[1:], chosen, strict=True):
+                if name in rows:
+                    row = rows[name]
+                    panel.imshow(_overlay(photo, row))
+                    iou = f"IoU {row['heat_iou']:.2f} (chance {row['heat_chance']:.2f})"
+                    panel.text(0.5, -0.04, iou, transform=panel.transAxes, ha="center", va="top", fontsize=7.5)
+        for panel, name in zip(panels[0][1:], chosen, strict=True):
+            panel.set_title(name, fontsize=8.5, wrap=True)
+    return figure
+
+
+def _overlay(photo: Image.Image, row: Row) -> Image.Image:
+    grid = np.array(row["grid"], dtype=np.float32).reshape(row["grid_rows"], -1)
+    left, top, right, bottom = row["box"]
+    return Heatmap(grid, grid[None], (left, top, right, bottom), photo).overlay(0.75)

@@ -1,0 +1,180 @@
+"""Tables of a study of neurons' properties; what photos and concepts share is computed here, from the rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from neuronwise.drawing.tables import Cell, Estimate, Table
+from neuronwise.measure import mean_interval
+from neuronwise.measure.properties import common, crucial_elsewhere, exclusive, pairwise, specific
+from neuronwise.neurons import Neuron
+from neuronwise.study.kind import Study
+
+Row = Mapping[str, Any]
+Sets = dict[str, list[list[Neuron]]]  # word → the neurons of each of its photos
+DRAWS = 100  # subsets of photos, where a concept has more than are compared
+
+
+def tables(study: Study) -> list[Table]:
+    rows = [row for row in study.rows if row["part"] == "neurons"]
+    if not rows:
+        return []
+    found = [_meaning(rows), _invariance(rows, study.recipe), _specificity(rows, study.recipe), _heat(rows)]
+    found += [_noise(study.rows, sweep) for sweep in ("sigma", "K")]
+    return [table for table in found if table.rows]
+
+
+def methods(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row["method"] for row in rows))
+
+
+def estimate(rows: Iterable[Row], column: str) -> Estimate | None:
+    values = (row.get(column) for row in rows)
+    return Estimate.of(mean_interval(None if value is None else float(value) for value in values))
+
+
+def by_word(rows: Iterable[Row], method: str, images: int) -> Sets:
+    """The neurons of each word that at least ``images`` captions say, photo by photo; sets without neurons left out."""
+    found: Sets = {}
+    for row in rows:
+        if row["method"] == method and row["neurons"]:
+            found.setdefault(row["word"].lower(), []).append([Neuron.parse(name) for name in row["neurons"]])
+    return {word: sets for word, sets in found.items() if len(sets) >= images}
+
+
+def subsets(sets: Sequence[Any], size: int, seed: int) -> list[Sequence[Any]]:
+    """All choices of ``size``, or ``DRAWS`` of them drawn by the seed."""
+    if math.comb(len(sets), size) <= DRAWS:
+        return list(itertools.combinations(sets, size))
+    generator = random.Random(seed)
+    return [generator.sample(list(sets), size) for _ in range(DRAWS)]
+
+
+def _meaning(rows: Sequence[Row]) -> Table:
+    measured = [name for name in ("clipscore", "bertscore", "mover_score") if any(row.get(name) for row in rows)]
+    body: list[list[Cell]] = []
+    for name in methods(rows):
+        own = [row for row in rows if row["method"] == name]
+        scores = [estimate(own, metric) for metric in measured]
+        body.append([name, estimate(own, "says_word"), *scores, estimate(own, "seconds_finding"), len(own)])
+    return Table(
+        "meaning",
+        "What the neurons decode to",
+        ("method", "say the word", *(name.replace("_", " ") for name in measured), "CPU s a word", "photos"),
+        body,
+        "Say the word: of the first neurons, the share with the caption's word among their top tokens. "
+        + ("Scores: of the best neuron of each photo, mean over photos. " if measured else "")
+        + "95 % bootstrap intervals over photos.",
+    )
+
+
+def _invariance(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Table:
+    images, seed = recipe["images"], recipe["seed"]
+    body: list[list[Cell]] = []
+    words = 0
+    for name in methods(rows):
+        sets = by_word(rows, name, images)
+        words = max(words, len(sets))
+        draws = {word: subsets(own, images, seed) for word, own in sets.items()}
+        shared, paired = (
+            Estimate.of(mean_interval(sum(map(measure, chosen)) / len(chosen) for chosen in draws.values()), 3)
+            for measure in (common, pairwise)
+        )
+        own = [row for row in rows if row["method"] == name]
+        body.append([name, estimate(own, "shuffled_overlap"), shared, paired, len(sets)])
+    return Table(
+        "invariance",
+        "What moves the neurons",
+        ("method", "kept when shuffled", f"common to {images} photos", "shared by pairs", "words"),
+        body,
+        f"Shares of the first {recipe['K']} neurons. Shuffled: the image's tokens in another order, interval over "
+        f"photos. Common: to {images} photos whose captions say the same word; pairs: to two of these; mean over "
+        f"choices of photos, interval over the {words} words that enough captions say. Random neurons are drawn anew "
+        "each time: they tell chance.",
+    )
+
+
+def specificity(rows: Iterable[Row], method: str, images: int, kappas: Sequence[float]) -> dict[str, Any] | None:
+    """Shares of one method's neurons that belong to one word alone: exclusive, and below each κ, word by word.
+
+    Of every word the first ``images`` photos, so that all weigh the same; a word's neurons are those in the top K of
+    any of them. None where fewer than two words have as many photos.
+    """
+    sets = {word: own[:images] for word, own in by_word(rows, method, images).items()}
+    if len(sets) < 2:
+        return None
+    chances = crucial_elsewhere(sets)
+    united = {word: list(dict.fromkeys(itertools.chain(*own))) for word, own in sets.items()}
+    return {
+        "exclusive": list(exclusive(united).values()),
+        "below": {kappa: [specific(chances[word], kappa) for word in sets] for kappa in kappas},
+        "words": len(sets),
+    }
+
+
+def _specificity(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Table:
+    images, kappas = recipe["images"], recipe["kappas"]
+    body: list[list[Cell]] = []
+    for name in methods(rows):
+        found = specificity(rows, name, images, kappas)
+        if found is not None:
+            below = [Estimate.of(mean_interval(found["below"][kappa])) for kappa in kappas]
+            body.append([name, Estimate.of(mean_interval(found["exclusive"])), *below, found["words"]])
+    return Table(
+        "specificity",
+        "How much the neurons belong to one word",
+        ("method", "exclusive", *(f"κ < {kappa:.0%}" for kappa in kappas), "words"),
+        body,
+        f"Of a word's neurons (among the first {recipe['K']} of any of {images} photos) the share that no other word "
+        "has, and the share that is crucial for other words with probability below κ: the mean over the other words of "
+        "the share of their photos whose first neurons hold it. Intervals over words. Random neurons rarely meet "
+        "anywhere, so they look specific without meaning anything: read this beside the invariance.",
+    )
+
+
+def _heat(rows: Sequence[Row]) -> Table:
+    body: list[list[Cell]] = []
+    for name in methods(rows):
+        own = [row for row in rows if row["method"] == name and row.get("heat_iou") is not None]
+        if own:
+            lifted = Estimate.of(mean_interval(row["heat_iou"] - row["heat_chance"] for row in own), 3)
+            chance = Estimate(sum(row["heat_chance"] for row in own) / len(own), digits=3)
+            iou = estimate(own, "heat_iou")
+            assert iou is not None
+            share = Estimate(sum(row["object_share"] for row in own) / len(own))
+            iou = Estimate(iou.mean, iou.low, iou.high, iou.n, 3)
+            body.append([name, iou, chance, lifted, estimate(own, "heat_pointing"), share, len(own)])
+    return Table(
+        "heat",
+        "Where the neurons fire",
+        ("method", "IoU", "chance", "IoU − chance", "hottest point on it", "chance of that", "photos"),
+        body,
+        "Intersection over union of the hottest 5 % of the photo with the object. Chance: as many pixels scattered "
+        "blindly; of the hottest point, the share of the photo that the object takes. 95 % bootstrap intervals over "
+        "photos.",
+    )
+
+
+def _noise(rows: Sequence[Row], sweep: str) -> Table:
+    own = [row for row in rows if row["part"] == "noise" and row["sweep"] == sweep]
+    body: list[list[Cell]] = []
+    for name, cell in dict.fromkeys((row["method"], row[sweep]) for row in own):
+        here = [row for row in own if row["method"] == name and row[sweep] == cell]
+        first, said = estimate(here, "first"), estimate(here, "said")
+        body.append([name, f"{cell:g}", estimate(here, "drop"), first, said, len(here)])
+    fixed = {"sigma": "K", "K": "sigma"}[sweep]
+    value = f"{own[0][fixed]:g}" if own else ""
+    unit = "" if not own or own[0]["unit"] == 1 else f" σ in units of {own[0]['unit']:.3f}, the value vectors' spread."
+    title = {"sigma": f"Noise on {value} neurons", "K": f"Noise of σ = {value} on more and more neurons"}[sweep]
+    return Table(
+        f"noise-{sweep.lower()}",
+        title,
+        ("method", {"sigma": "σ", "K": "K"}[sweep], "drop, nats", "still first choice", "caption names it", "photos"),
+        body,
+        "Drop of log p of the word with the output before it forced, share of photos where it stays the first choice, "
+        f"and share of captions generated under the noise that still name the concept.{unit}",
+    )

@@ -1,0 +1,121 @@
+"""The keys of a study's recipe that all kinds share, or all studies of photos, each checked by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing_extensions import Self
+
+from neuronwise.data.photos import Photos, load_photos
+from neuronwise.errors import ImageError, NeuronwiseError
+from neuronwise.images.inpaint.table import parsed
+from neuronwise.study.store import Row
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+S = TypeVar("S", bound=Sequence[object])
+
+
+class Recipe(BaseModel):
+    """What every study has; a kind adds its own keys in a subclass. Unknown keys are refused."""
+
+    model_config = STRICT
+    kind: Text
+    title: str = ""
+    model: Text = "builtin"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    seed: int = 0
+
+    def at(self, data: str) -> Self:
+        """The same recipe with its data elsewhere."""
+        raise NotImplementedError
+
+    def load(self) -> Any:
+        """The data, as the kind's job takes them; raises ``NeuronwiseError`` where the recipe names none."""
+        raise NotImplementedError
+
+    @classmethod
+    def resumed(cls, manifest: Row) -> tuple[Row, str]:
+        """The keys of the recipe that a study's folder was begun with, and where its data were."""
+        raise NotImplementedError
+
+
+class Data(BaseModel):
+    """``folder`` of photos (``--data`` on the shell overrides it), one ``part`` of COCO, the first ``limit``."""
+
+    model_config = STRICT
+    folder: Text | None = None
+    part: Text | None = None
+    limit: Positive | None = None
+
+
+class MetricModels(BaseModel):
+    """Local folders of models that some metrics need."""
+
+    model_config = STRICT
+    bert: Text | None = None
+    clip: Text | None = None
+
+
+class PhotoRecipe(Recipe):
+    """What every study of photos has.
+
+    ``concepts``: words, or "auto" for all COCO categories that the captions of at least ``at_least`` photos name.
+    ``most``: the number of photos of each concept, drawn by ``seed``. ``batch``: photos that are captioned together
+    under an intervention; more is faster, and in half precision may occasionally give another word than alone.
+    """
+
+    data: Data = Data()
+    concepts: list[Text] | Literal["auto"] = "auto"
+    at_least: Positive = 5
+    most: Positive = 12
+    prompt: Text | None = None
+    max_new_tokens: Positive = 30
+    batch: Positive = 1
+    inpainting: Text = "telea"
+    dilation: NotNegative = 5
+
+    def at(self, data: str) -> Self:
+        return self.model_copy(update={"data": self.data.model_copy(update={"folder": data})})
+
+    def load(self) -> Photos:
+        if self.data.folder is None:
+            raise NeuronwiseError("Name a folder of photos: --data DIR, or data: {folder: DIR} in the recipe.")
+        folder, part = Path(self.data.folder), self.data.part
+        named = part is not None and folder.name == part and not (folder / "annotations").is_dir()
+        return load_photos(folder.parent if named else folder, part)  # of COCO, a part's folder serves too
+
+    @classmethod
+    def resumed(cls, manifest: Row) -> tuple[Row, str]:
+        keys = {key: value for key, value in manifest["recipe"].items() if key in cls.model_fields}
+        return keys, manifest["data"]["folder"]
+
+    @field_validator("concepts", mode="after")
+    @classmethod
+    def _each_once(cls, concepts: list[str] | str) -> list[str] | str:
+        return once(concepts) if isinstance(concepts, list) else concepts
+
+    @field_validator("inpainting")
+    @classmethod
+    def _there(cls, backend: str) -> str:
+        try:
+            parsed(backend)
+        except ImageError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+        return backend
+
+
+def once(values: S) -> S:
+    """The list itself; raises ``ValueError`` for an empty one or one that repeats something."""
+    if not values:
+        raise ValueError("the list is empty")
+    if len(set(map(str, values))) < len(values):
+        raise ValueError("the list names something twice")
+    return values

@@ -1,0 +1,140 @@
+"""Recipes of studies as YAML files: read and checked, with all problems reported at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuronwise.errors import StudyError
+from neuronwise.study.kinds import KINDS
+from neuronwise.study.recipe_fields import PhotoRecipe, Recipe
+from neuronwise.study.store import Row
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+    from yaml import MappingNode, SafeLoader
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_recipe(source: str | os.PathLike[str]) -> Recipe:
+    """A recipe from a YAML file, or a shipped one by its name; raises ``StudyError`` naming every problem by key."""
+    name = os.fspath(source)
+    path = SHIPPED / f"{name}.yaml" if name in shipped() else Path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(
+            f"The recipe '{name}' cannot be read ({getattr(error, 'strerror', None) or 'it is not text'}); name a YAML "
+            f"file, or a shipped one: {', '.join(shipped())}."
+        ) from error
+    return parse_recipe(text, name)
+
+
+def parse_recipe(text: str, name: str = "recipe") -> Recipe:
+    """A recipe from the text of a YAML file; raises as ``read_recipe`` does."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise StudyError("Recipes need PyYAML and pydantic: pip install 'neuronwise[study]'.") from error
+    try:
+        content = yaml.load(text, Loader=_loader())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise StudyError(f"The recipe '{name}' is not YAML{where}: {problem}.") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"The recipe '{name}' holds no keys; it begins with kind:, see docs/studies.md.")
+    return make_recipe(content, name)
+
+
+def make_recipe(content: Row, name: str = "recipe") -> Recipe:
+    """A recipe from plain values; raises as ``read_recipe`` does."""
+    from pydantic import ValidationError
+
+    kind = content.get("kind")
+    problems: list[str] = []
+    known = isinstance(kind, str) and kind in KINDS
+    chosen: type[Recipe] = KINDS[str(kind)].recipe if known else PhotoRecipe
+    try:
+        found = chosen.model_validate(content)
+    except ValidationError as error:
+        problems += _sentences(error.errors(), chosen)
+        found = None
+    if not known:
+        problems = [problem for problem in problems if "there is no such key" not in problem and problem[:5] != "kind:"]
+        said = "it is missing" if kind is None else f"there is no kind {kind!r}"
+        problems.insert(0, f"kind: {said}; the kinds are {', '.join(KINDS)}")
+    if found is None or problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise StudyError(f"The recipe '{name}' has {count}: {'; '.join(problems)}.")
+    return found
+
+
+def changed(recipe: Recipe, **keys: object) -> Recipe:
+    """The recipe with other values for some keys (None: as they are); raises as ``read_recipe`` does."""
+    given = {key: value for key, value in keys.items() if value is not None}
+    return make_recipe({**recipe.model_dump(), **given}) if given else recipe
+
+
+def _sentences(rows: Sequence[ErrorDetails], recipe: type[Recipe]) -> list[str]:
+    """One sentence for each key; what each of several forms of a value (number, word) would need is joined by "or"."""
+    by_key: dict[str, list[str]] = {}
+    for row in rows:
+        key = ".".join(str(part) for part in row["loc"] if not _branch(part))
+        said = by_key.setdefault(key, [])
+        if (message := _message(row, recipe)) not in said:
+            said.append(message)
+    return [f"{key}: {' or '.join(messages)}" for key, messages in by_key.items()]
+
+
+def _message(row: ErrorDetails, recipe: type[Recipe]) -> str:
+    kind, message = row["type"], row["msg"]
+    if kind == "extra_forbidden":
+        known = f" (the keys are {', '.join(recipe.model_fields)})" if len(row["loc"]) == 1 else ""
+        return f"there is no such key{known}"
+    if kind == "missing":
+        return "it is missing"
+    if kind == "value_error":
+        return str(row.get("ctx", {}).get("error", message)).rstrip(".")
+    return f"{message[0].lower()}{message[1:]} (it is {_short(row['input'])})"
+
+
+def _branch(part: object) -> bool:
+    """Whether a part of a key's path names a branch of a union, not a key or an index."""
+    return isinstance(part, str) and (part.startswith(("literal[", "list[", "constrained-")) or part in _BRANCHES)
+
+
+_BRANCHES = ("int", "str", "float", "Scaled")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _loader() -> type[SafeLoader]:
+    """YAML's safe loader, which refuses a key that is given twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: SafeLoader, node: MappingNode) -> dict[Hashable, object]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    return Loader

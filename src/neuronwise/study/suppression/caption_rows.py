@@ -1,0 +1,83 @@
+"""What a caption lost and kept when the model was changed: one row a photo."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from neuronwise.answers.naming import names, objects_named
+from neuronwise.data.photos import Captioned
+from neuronwise.measure.captions import caption_scores, words_of
+from neuronwise.measure.nouns import hallucination, retained, suppressed
+from neuronwise.measure.semantic import bert_score, clip_scorer, embedder, mover_score
+from neuronwise.study.store import Row
+
+
+def caption_rows(
+    photos: Sequence[Captioned],
+    before: Sequence[str],
+    after: Sequence[str],
+    concept: str,
+    metrics: Sequence[str],
+    bert: str | None = None,
+    clip: str | None = None,
+) -> list[Row]:
+    """One row a photo with the columns that ``suppression`` lists, from the captions of all of them together.
+
+    CIDEr weighs words by how rare they are among these photos' texts. ``bert`` and ``clip`` are folders of models.
+    """
+    found = [_words(*texts, concept) for texts in zip(photos, before, after, strict=True)]
+    referred = [number for number, photo in enumerate(photos) if photo.captions]
+    references = [photos[number].captions for number in referred]
+    everywhere = range(len(photos))
+    for prefix, texts, against, where in (
+        ("to_before", after, [[text] for text in before], everywhere),
+        ("to_references", [after[n] for n in referred], references, referred),
+        ("to_references_before", [before[n] for n in referred], references, referred),
+    ):
+        for metric, scores in _scores(texts, against, metrics, bert).items():
+            for row in found:
+                row[f"{prefix}.{metric}"] = None
+            for number, score in zip(where, scores, strict=True):
+                found[number][f"{prefix}.{metric}"] = score
+    if clip is not None:
+        for row, photo, *texts in zip(found, photos, after, before, strict=True):
+            row["clipscore"], row["clipscore_before"] = clip_scorer(clip)(photo.path, texts)
+    return found
+
+
+def _words(photo: Captioned, before: str, after: str, concept: str) -> Row:
+    there = set().union(photo.categories(), *(objects_named(caption) for caption in photo.captions))
+    now, then = (hallucination([text], [there]) for text in (after, before))
+    words = words_of(after).split()
+    return {
+        "before": before,
+        "after": after,
+        "unchanged": before == after,
+        "named": names(after, concept),
+        "suppressed": suppressed(before, after, concept),
+        "retained": retained(before, after, concept),
+        "mentions": now.mentions,
+        "unsupported": now.unsupported,
+        "mentions_before": then.mentions,
+        "unsupported_before": then.unsupported,
+        "length": len(words),
+        "repeated": _repeated(words),
+    }
+
+
+def _repeated(words: Sequence[str]) -> float:
+    """The share of word pairs that were there before."""
+    pairs = list(itertools.pairwise(words))
+    return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def _scores(
+    texts: Sequence[str], against: Sequence[Sequence[str]], metrics: Sequence[str], bert: str | None
+) -> dict[str, list[float]]:
+    chosen = [name for name in metrics if name != "cider" or len(texts) > 1]
+    found = caption_scores(texts, against, chosen) if chosen and texts else {}
+    if bert is not None:
+        for name, score in (("bertscore", bert_score), ("mover_score", mover_score)):
+            found[name] = [score(embedder(bert), text, those) for text, those in zip(texts, against, strict=True)]
+    return found

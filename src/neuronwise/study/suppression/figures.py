@@ -1,0 +1,79 @@
+"""The figure of a study of suppression: what a method takes away against what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from neuronwise.drawing.style import INK, Figure, legend_beside, plotting, styles
+from neuronwise.study.kind import Study
+from neuronwise.study.suppression.tables import Rows, by, cells, label_of, mean, slug
+
+
+def figures(study: Study) -> list[Figure]:
+    swept = [one["name"] or one["method"] for one in study.recipe["methods"] if one.get("sweep")]
+    return [_figure(rows, intervention, swept) for intervention, rows in by(study, "intervention")]
+
+
+def _figure(rows: Rows, intervention: str, swept: Sequence[str]) -> Figure:
+    count = len({(row["concept"], row["photo"]) for row in rows if row["role"] == "held_out"})
+    return Figure(
+        f"suppression-{slug(intervention)}",
+        f"Suppression against retention ({intervention})",
+        f"Scatter of suppression over retention, one line of points a method with K growing along it, for {count} "
+        "held-out photos, and beside it captions of photos without the concept that stay as they were. The numbers are "
+        "in the tables.",
+        partial(_draw, rows, swept),
+        f"Held-out photos ({count}); small to large points: few to many neurons, ringed: as many as the filter "
+        "found. The upper right corner is best. Gray and broken: random neurons.",
+    )
+
+
+def _draw(rows: Rows, swept: Sequence[str]) -> Any:
+    """A line of points a method; the many settings of a sweep are points of one look."""
+    labels = {row["method"]: label_of(row["method"], swept) for row in rows}
+    looks = styles(list(dict.fromkeys(labels.values())))
+    points = _points(rows)
+    with plotting() as pyplot:
+        figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.6), sharey=True)
+        told: set[str] = set()
+        for name, label in labels.items():
+            own = [point for point in points if point[0] == name]
+            look = looks[label]
+            for panel, at in zip(panels, (2, 3), strict=True):
+                if label not in swept:
+                    numbered = [point for point in own if point[1] is not None]
+                    panel.plot(
+                        [point[at] for point in numbered], [point[4] for point in numbered], color=look["color"],
+                        linestyle=look["linestyle"], linewidth=look["linewidth"],
+                    )  # fmt: skip
+                for place, point in enumerate(own):
+                    size = 16 + 14 * place if point[1] is not None else 22 if label in swept else 60
+                    panel.scatter(
+                        point[at], point[4], s=size, color=look["color"], marker=look["marker"] or "o", zorder=3,
+                        edgecolors=INK if point[1] is None else "none", linewidths=0.9,
+                    )  # fmt: skip
+            if label not in told:
+                told.add(label)
+                line = "" if label in swept else look["linestyle"]
+                panels[0].plot([], [], label=label, **{**look, "marker": look["marker"] or "o", "linestyle": line})
+        axes = ("other nouns still named (share)", "captions unchanged without the concept (share)")
+        for panel, label in zip(panels, axes, strict=True):
+            panel.set(xlabel=label, xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
+        panels[0].set(ylabel="concept no longer named (share)", title="held-out photos of the concept")
+        panels[1].set(title="against side effects on other photos")
+        legend_beside(figure, panels[0])
+    return figure
+
+
+def _points(rows: Rows) -> list[tuple[str, int | None, float, float, float]]:
+    """(method, K, retention, unchanged without the concept, suppression), means over photos."""
+    found = []
+    for (method, count), cell in cells(rows).items():
+        held = [row for row in cell if row["role"] == "held_out"]
+        without = [row for row in cell if row["role"] == "without"]
+        gone, kept, same = mean(held, "suppressed"), mean(held, "retained"), mean(without, "unchanged")
+        if gone and kept:
+            found.append((method, count, kept.mean, same.mean if same else float("nan"), gone.mean))
+    return found

@@ -1,0 +1,67 @@
+"""The keys of a recipe of the kind "suppression", each checked by itself."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
+
+from neuronwise.measure.captions import METRICS
+from neuronwise.study.methods import FOUND, Count, Method, as_methods, checked
+from neuronwise.study.recipe_fields import (
+    STRICT,
+    MetricModels,
+    NonNegative,
+    NotNegative,
+    PhotoRecipe,
+    Positive,
+    Share,
+    Text,
+    once,
+)
+
+
+class Scaled(BaseModel):
+    """``scale: 0.5``: activations times a number."""
+
+    model_config = STRICT
+    scale: NonNegative
+
+
+class SuppressionRecipe(PhotoRecipe):
+    """``held_out``: the share of a concept's photos that are only tested on; neurons are found on at most ``found_on``
+    of the others. ``without``: photos without the concept. ``means``: photos whose mean activations mean_ablate takes.
+    """
+
+    methods: Annotated[list[Method], BeforeValidator(as_methods)]
+    K: list[Count] = [10, 50]
+    interventions: list[Literal["suppress", "mean_ablate"] | Scaled] = ["suppress"]
+    held_out: Share = 0.5
+    found_on: Positive = 5
+    without: NotNegative = 6
+    null_photos: Positive = 5
+    means: Positive = 16
+    metrics: list[Text] = ["bleu-4", "rouge-l", "cider"]
+    metric_models: MetricModels = MetricModels()
+
+    _methods = field_validator("methods")(checked)
+    _interventions = field_validator("interventions")(once)
+
+    @field_validator("K")
+    @classmethod
+    def _counts(cls, counts: list[Any], info: ValidationInfo) -> list[Any]:
+        methods = info.data.get("methods")
+        if FOUND in counts and methods is not None and not any(method.filters for method in methods):
+            raise ValueError(f'K "{FOUND}" needs two_stage among the methods')
+        return once(counts)
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, metrics: list[str]) -> list[str]:
+        unknown = [name for name in metrics if name not in METRICS]
+        if unknown:
+            raise ValueError(f"there is no metric {unknown[0]!r}; there are {', '.join(METRICS)}")
+        if "meteor" in metrics and shutil.which("java") is None:
+            raise ValueError("meteor is a Java program, and there is no java here")
+        return metrics

@@ -1,0 +1,231 @@
+"""Tables of a study of suppression: which method takes a concept away, and what else goes with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from neuronwise.drawing.tables import Cell, Estimate, Table
+from neuronwise.measure import mean_interval
+from neuronwise.measure.score import suppression_score
+from neuronwise.study.kind import Study
+
+Rows = Sequence[Mapping[str, Any]]
+ROLES = {"held_out": "held-out photos", "found_on": "photos the neurons were found on"}
+RESAMPLES = 2000
+
+
+def tables(study: Study) -> list[Table]:
+    found = [_main(rows, intervention, role) for intervention, rows in by(study, "intervention") for role in ROLES]
+    found += [_side(rows, intervention) for intervention, rows in by(study, "intervention")]
+    found += [table for intervention, rows in by(study, "intervention") if (table := _captions(rows, intervention))]
+    found += [_thresholds(study), _concepts(study), _funnel(study)]
+    return [table for table in found if table.rows]
+
+
+def by(study: Study, column: str) -> list[tuple[str, Rows]]:
+    names = dict.fromkeys(row[column] for row in study.rows)
+    return [(name, [row for row in study.rows if row[column] == name]) for name in names]
+
+
+def cells(rows: Rows) -> dict[tuple[str, int | None], Rows]:
+    """Rows by method and K ("found" is None), as the recipe has them."""
+    found: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["method"], row["K"]), []).append(row)
+    methods = list(dict.fromkeys(method for method, _ in found))
+    order = sorted(found, key=lambda key: (methods.index(key[0]), key[1] is None, key[1] or 0))
+    return {key: found[key] for key in order}
+
+
+def mean(rows: Iterable[Mapping[str, Any]], column: str) -> Estimate | None:
+    return Estimate.of(mean_interval(_value(row.get(column)) for row in rows))
+
+
+def _value(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def score(rows: Rows) -> float | None:
+    """The suppression-retention score of some rows' means."""
+    both = [mean(rows, column) for column in ("suppressed", "retained")]
+    return suppression_score(*(one.mean if one else None for one in both))
+
+
+def score_interval(rows: Rows, seed: int = 0) -> Estimate | None:
+    """``score`` with its 95 % percentile bootstrap interval over photos (of the resamples that define it)."""
+    total = score(rows)
+    if total is None:
+        return None
+    pairs = np.array([[_value(row[name]) for name in ("suppressed", "retained")] for row in rows], dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(pairs), (RESAMPLES, len(pairs)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is nan
+        gone, kept = np.moveaxis(np.nanmean(pairs[picks], axis=1), 1, 0)
+    both = gone + kept
+    scores = np.divide(2 * gone * kept, both, out=np.where(np.isnan(both), np.nan, 0.0), where=both > 0)
+    low, high = np.nanquantile(scores, [0.025, 0.975])
+    return Estimate(total, float(low), float(high), len(rows))
+
+
+def _main(rows: Rows, intervention: str, role: str) -> Table:
+    body = []
+    for (method, count), cell in cells(rows).items():
+        own = [row for row in cell if row["role"] == role]
+        if own:
+            body.append(
+                [
+                    method, _count(count), _neurons(own), mean(own, "suppressed"), mean(own, "retained"),
+                    score_interval(own), mean(own, "repeated"),
+                ]
+            )  # fmt: skip
+    return Table(
+        f"suppression-{slug(intervention)}-{role}",
+        f"Suppression and retention, {ROLES[role]} ({intervention})",
+        ("method", "K", "neurons", "suppression", "retention", "score", "repeated pairs"),
+        body,
+        "Suppression: share of captions that named the concept and no longer do. Retention: share of the other nouns "
+        "still named. Score: their harmonic mean. Repeated pairs: share of a caption's word pairs said before, which "
+        "tells broken speech. Means over photos with 95 % bootstrap intervals; photos count alike, so concepts with "
+        "more photos weigh more.",
+    )
+
+
+def _side(rows: Rows, intervention: str) -> Table:
+    body = []
+    for (method, count), cell in cells(rows).items():
+        own = [row for row in cell if row["role"] == "without"]
+        if own:
+            body.append([method, _count(count), mean(own, "unchanged"), mean(own, "retained"), mean(own, "named")])
+    return Table(
+        f"side-effects-{slug(intervention)}",
+        f"Photos without the concept ({intervention})",
+        ("method", "K", "captions unchanged", "nouns kept", "concept named"),
+        body,
+        "Nothing should change here.",
+    )
+
+
+def _captions(rows: Rows, intervention: str) -> Table | None:
+    names = dict.fromkeys(
+        name for row in rows for name, value in row.items() if value is not None and name.startswith(("to_", "clip"))
+    )
+    own = [name for name in names if not name.startswith(("to_references_before.", "clipscore_before"))]
+    if not own:
+        return None
+    body = []
+    for (method, count), cell in cells(rows).items():
+        held = [row for row in cell if row["role"] == "held_out"]
+        if held:
+            body.append([method, _count(count), *(mean(held, name) for name in own), *_chair(held)])
+    columns = [name.replace("to_before.", "").replace("to_references.", "refs: ") for name in own]
+    return Table(
+        f"captions-{slug(intervention)}",
+        f"Captions of held-out photos ({intervention})",
+        ("method", "K", *columns, "CHAIR-i before", "CHAIR-i after"),
+        body,
+        "The caption after against the one before; refs: against the reference captions. CHAIR-i: share of objects "
+        "named that neither annotations nor references support.",
+    )
+
+
+def _chair(rows: Rows) -> list[Estimate | None]:
+    found: list[Estimate | None] = []
+    for end in ("_before", ""):
+        mentions = sum(row[f"mentions{end}"] for row in rows)
+        share = sum(row[f"unsupported{end}"] for row in rows) / mentions if mentions else None
+        found.append(None if share is None else Estimate(share))
+    return found
+
+
+def _concepts(study: Study) -> Table:
+    """The best K of each method by score on held-out photos, concept by concept."""
+    held = [row for row in study.rows if row["role"] == "held_out"]
+    concepts = list(dict.fromkeys(row["concept"] for row in held))
+    best: dict[str, tuple[float, Rows, int | None]] = {}
+    for (method, count), cell in cells(held).items():
+        total = score(cell)
+        if total is not None and (method not in best or total > best[method][0]):
+            best[method] = (total, cell, count)
+    body = []
+    for method, (_, cell, count) in best.items():
+        scores = [score([row for row in cell if row["concept"] == concept]) for concept in concepts]
+        body.append([method, _count(count), *(None if one is None else Estimate(one) for one in scores)])
+    return Table(
+        "concepts",
+        "Score of each concept on held-out photos, at each method's best K",
+        ("method", "K", *concepts),
+        body,
+        "K was chosen on these same photos, so the scores flatter methods with many K; concepts have few photos each.",
+    )
+
+
+def _thresholds(study: Study) -> Table:
+    """two_stage's automatic thresholds against the best of those set by hand, both as they filter."""
+    recipe = [one for one in study.recipe["methods"] if one["method"] == "two_stage"]
+    swept = [one["name"] or one["method"] for one in recipe if one.get("sweep")]
+    automatic = [
+        one["name"] or one["method"]
+        for one in recipe
+        if not one.get("sweep") and one.get("options", {}).get("stages", "both") == "both"
+    ]
+    body: list[list[Cell]] = []
+    for intervention, rows in by(study, "intervention"):
+        held = [row for row in rows if row["role"] == "held_out" and row["K"] is None]
+        named = {name: [row for row in held if row["method"] == name] for name in {row["method"] for row in held}}
+        byhand = [name for name in named if label_of(name, swept) != name and score(named[name]) is not None]
+        if not byhand:
+            continue
+        best = max(sorted(byhand), key=lambda name: score(named[name]) or 0.0)
+        for name in [*(name for name in automatic if name in named), best]:
+            own, top = score(named[name]), score(named[best])
+            share = None if own is None or not top else Estimate(own / top)
+            body.append([name, intervention, _neurons(named[name]), score_interval(named[name]), share])
+    return Table(
+        "thresholds",
+        "Automatic thresholds against the best set by hand",
+        ("two_stage", "intervention", "neurons", "score", "of the best by hand"),
+        body,
+        "Held-out photos; all neurons that passed both stages and the vote. The best by hand was chosen on these same "
+        "photos, so it is flattered.",
+    )
+
+
+def _funnel(study: Study) -> Table:
+    body = []
+    for key, kept in study.notes.get("found", {}).items():
+        funnel = kept.get("funnel")
+        if funnel:
+            photos = funnel["photos"]
+            parts = [sum(photo[name] for photo in photos) / len(photos) for name in ("neurons", "after_difference",
+                     "after_both")]  # fmt: skip
+            concept, _, method = key.partition("/")
+            body.append([concept, method, len(photos), *(Estimate(part, digits=0) for part in parts),
+                         funnel["after_vote"]])  # fmt: skip
+    return Table(
+        "funnel",
+        "What two_stage lets through",
+        ("concept", "method", "photos", "neurons", "after stage 1", "after both", "after the vote"),
+        body,
+        "Neurons left after each stage, mean over the photos, and after the vote over them.",
+    )
+
+
+def label_of(method: str, swept: Sequence[str]) -> str:
+    """The name that all settings of a sweep share; of others their own."""
+    return next((name for name in swept if method.startswith(f"{name} ")), method)
+
+
+def _count(count: int | None) -> str:
+    return "found" if count is None else str(count)
+
+
+def _neurons(rows: Rows) -> Estimate:
+    return Estimate(sum(row["neurons"] for row in rows) / len(rows), digits=0)
+
+
+def slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text.lower())
