@@ -27,11 +27,13 @@ class Answered:
     text: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
         readings = [[answer, *asdict(reading).values()] for answer, reading in self.readings.items()]
         return {"question": asdict(self.question), "readings": readings, "text": self.text}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Answered:
+        """The inverse of ``to_dict``."""
         asked = {**content["question"], "answers": tuple(content["question"]["answers"])}
         readings = {answer: Reading(tuple(ids), tuple(best), p) for answer, ids, best, p in content["readings"]}
         return cls(Question(**asked), readings, content["text"])

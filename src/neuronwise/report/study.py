@@ -8,8 +8,8 @@ from pathlib import Path
 from neuronwise.drawing.page import Drawn, figure_section, list_section, page, table_section
 from neuronwise.drawing.style import rendered
 from neuronwise.drawing.tables import csv_text, latex, markdown
-from neuronwise.errors import NeuronwiseError, StudyError
-from neuronwise.files import whole_file
+from neuronwise.errors import StudyError
+from neuronwise.files import make_folder, write_bytes
 from neuronwise.study.kind import Kind, Study
 from neuronwise.study.kinds import KINDS
 from neuronwise.study.results import read_study
@@ -75,10 +75,6 @@ def about(study: Study, kind: Kind) -> list[str]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NeuronwiseError(f"'{path}' cannot be written: {error.strerror}.") from error
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
+    make_folder(path.parent)
+    write_bytes(path, content)
     return path

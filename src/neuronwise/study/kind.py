@@ -82,6 +82,7 @@ class Study:
 
     @property
     def finished(self) -> bool:
+        """Whether every case is done."""
         return self.cases == self.total
 
     @property

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from typing_extensions import Self
 
 from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import ImageError, NeuronwiseError
@@ -83,9 +82,11 @@ class PhotoRecipe(Recipe):
     dilation: NotNegative = 5
 
     def at(self, data: str) -> Self:
+        """The same recipe on photos in another folder."""
         return self.model_copy(update={"data": self.data.model_copy(update={"folder": data})})
 
     def load(self) -> Photos:
+        """Open the folder of photos."""
         if self.data.folder is None:
             raise NeuronwiseError("Name a folder of photos: --data DIR, or data: {folder: DIR} in the recipe.")
         folder, part = Path(self.data.folder), self.data.part
@@ -94,6 +95,7 @@ class PhotoRecipe(Recipe):
 
     @classmethod
     def resumed(cls, manifest: Row) -> tuple[Row, str]:
+        """See ``Recipe.resumed``."""
         keys = {key: value for key, value in manifest["recipe"].items() if key in cls.model_fields}
         return keys, manifest["data"]["folder"]
 

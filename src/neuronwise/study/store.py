@@ -34,6 +34,7 @@ class Memory:
         self.rows: list[Row] = []
 
     def append(self, row: Mapping[str, object]) -> None:
+        """Add one row."""
         self.rows.append(dict(row))
 
 
@@ -100,6 +101,7 @@ class Store:
             pyarrow.parquet.write_table(table, temporary)
 
     def close(self) -> None:
+        """Close the files, so that another process may open them."""
         for file in self._files:
             file.close()
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
-from typing_extensions import Self
 
 from neuronwise.data.benchmarks import Facts, load_facts
 from neuronwise.data.facts import FactCase
@@ -93,13 +92,16 @@ class EvaluationRecipe(Recipe):
         return editors
 
     def at(self, data: str) -> Self:
+        """The same recipe on other facts."""
         return self.model_copy(update={"facts": data})
 
     def load(self) -> Facts:
+        """Read the facts."""
         return load_facts(self.facts, seed=self.seed)
 
     @classmethod
     def resumed(cls, manifest: Row) -> tuple[Row, str]:
+        """See ``Recipe.resumed``; raises ``StudyError`` where settings or statistics are not in the folder."""
         plan = manifest["recipe"]
         own = plan.get("editors") or {None: plan}
         editors = [_written(name, one) for name, one in own.items()]

@@ -26,6 +26,7 @@ class Evaluation:
 
     @property
     def failed(self) -> list[Row]:
+        """Rows of the cases that could not be edited or measured."""
         return [row for row in self.rows if row["status"] == "failed"]
 
     def means(self, which: str = "figures") -> dict[str, Mean]:

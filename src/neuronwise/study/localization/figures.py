@@ -12,6 +12,7 @@ from neuronwise.study.localization.tables import FILLS, WHAT, Rows, drops, gains
 
 
 def figures(study: Study) -> list[Figure]:
+    """Curves, for words and facts and each fill."""
     return [_figure(rows, what, fill) for (what, fill), rows in groups(study).items()]
 
 

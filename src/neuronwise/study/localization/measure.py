@@ -39,6 +39,7 @@ Space = Workspace[LocalizationRecipe]
 
 
 def cases(workspace: Space) -> list[Case]:
+    """Words of captions, then facts."""
     recipe = workspace.recipe
     if not recipe.words and not recipe.facts:
         raise StudyError("This study has neither words nor facts: words and facts are both 0.")
@@ -52,6 +53,7 @@ def cases(workspace: Space) -> list[Case]:
 
 
 def measure(workspace: Space, case: Case) -> list[Row]:
+    """One row for each fill and method."""
     recipe = workspace.recipe
     methods = each(recipe.methods)
     concept, inpainted = None, None

@@ -16,6 +16,7 @@ SHOWN = (1, 10, 100, 1000)
 
 
 def tables(study: Study) -> list[Table]:
+    """Areas and points of the curves, for words and facts and each fill."""
     return [
         table
         for (what, fill), rows in groups(study).items()
@@ -34,6 +35,7 @@ def groups(study: Study) -> dict[tuple[str, str], Rows]:
 
 
 def methods(rows: Rows) -> list[str]:
+    """The methods' names, in order."""
     return list(dict.fromkeys(row["method"] for row in rows))
 
 

@@ -22,6 +22,7 @@ PHOTOS, PANELS = 6, 4  # photos a figure of heat shows, and methods beside each
 
 
 def figures(study: Study) -> list[Figure]:
+    """Layers, specificity, noise, and heat on photos."""
     rows = [row for row in study.rows if row["part"] == "neurons"]
     if not rows:
         return []

@@ -42,6 +42,7 @@ Space = Workspace[PropertiesRecipe]
 
 
 def cases(workspace: Space) -> list[Case]:
+    """One case for each word of a caption, of all concepts in turn."""
     recipe = workspace.recipe
     comparing = any(method.compares for method in recipe.methods)
     listed = [(shown, shown.masked if comparing else shown.photos) for shown in workspace.concepts.values()]
@@ -57,6 +58,7 @@ def cases(workspace: Space) -> list[Case]:
 
 
 def measure(workspace: Space, case: Case) -> list[Row]:
+    """One row for each method, and for each method and cell of noise."""
     recipe = workspace.recipe
     photo, concept, named = workspace.by_id[case.inputs["photo"]], case.inputs["concept"], case.inputs["word"]
     run = workspace.run(photo)

@@ -20,6 +20,7 @@ DRAWS = 100  # subsets of photos, where a concept has more than are compared
 
 
 def tables(study: Study) -> list[Table]:
+    """Meaning, invariance, specificity, heat and noise."""
     rows = [row for row in study.rows if row["part"] == "neurons"]
     if not rows:
         return []
@@ -29,10 +30,12 @@ def tables(study: Study) -> list[Table]:
 
 
 def methods(rows: Iterable[Row]) -> list[str]:
+    """The methods' names, in order."""
     return list(dict.fromkeys(row["method"] for row in rows))
 
 
 def estimate(rows: Iterable[Row], column: str) -> Estimate | None:
+    """The mean of a column with its interval."""
     values = (row.get(column) for row in rows)
     return Estimate.of(mean_interval(None if value is None else float(value) for value in values))
 

@@ -12,6 +12,7 @@ from neuronwise.study.suppression.tables import Rows, by, cells, label_of, mean,
 
 
 def figures(study: Study) -> list[Figure]:
+    """Suppression against retention, one figure for each intervention."""
     swept = [one["name"] or one["method"] for one in study.recipe["methods"] if one.get("sweep")]
     return [_figure(rows, intervention, swept) for intervention, rows in by(study, "intervention")]
 

@@ -46,6 +46,7 @@ Space = Workspace[SuppressionRecipe]
 
 
 def cases(workspace: Space) -> list[Case]:
+    """One case for each concept, method, intervention and K."""
     recipe = workspace.recipe
     found = []
     for concept, shown in list(workspace.concepts.items()):
@@ -64,6 +65,7 @@ def cases(workspace: Space) -> list[Case]:
 
 
 def measure(workspace: Space, case: Case) -> list[Row]:
+    """One row for each photo of a case."""
     recipe = workspace.recipe
     shown = workspace.concepts[case.inputs["concept"]]
     neurons = _neurons(workspace, shown, case.inputs["method"], case.inputs["K"])

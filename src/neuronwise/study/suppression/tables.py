@@ -19,6 +19,7 @@ RESAMPLES = 2000
 
 
 def tables(study: Study) -> list[Table]:
+    """Suppression, side effects, captions, thresholds, concepts and what two_stage lets through."""
     found = [_main(rows, intervention, role) for intervention, rows in by(study, "intervention") for role in ROLES]
     found += [_side(rows, intervention) for intervention, rows in by(study, "intervention")]
     found += [table for intervention, rows in by(study, "intervention") if (table := _captions(rows, intervention))]
@@ -27,6 +28,7 @@ def tables(study: Study) -> list[Table]:
 
 
 def by(study: Study, column: str) -> list[tuple[str, Rows]]:
+    """Rows by the values of a column, in order."""
     names = dict.fromkeys(row[column] for row in study.rows)
     return [(name, [row for row in study.rows if row[column] == name]) for name in names]
 
@@ -42,6 +44,7 @@ def cells(rows: Rows) -> dict[tuple[str, int | None], Rows]:
 
 
 def mean(rows: Iterable[Mapping[str, Any]], column: str) -> Estimate | None:
+    """The mean of a column with its interval."""
     return Estimate.of(mean_interval(_value(row.get(column)) for row in rows))
 
 
@@ -228,4 +231,5 @@ def _neurons(rows: Rows) -> Estimate:
 
 
 def slug(text: str) -> str:
+    """A text as part of a file's name."""
     return "".join(letter if letter.isalnum() else "-" for letter in text.lower())
