@@ -20,11 +20,11 @@ from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
 from neuronwise.read.finding import SCHEMA
-from neuronwise.study.progress import Progress, silent
-from neuronwise.study.workspace import Workspace
-from neuronwise.study.recipe_fields import PhotoRecipe
-from neuronwise.study.methods import Method, concept_neurons
 from neuronwise.study.concept_photos import shows
+from neuronwise.study.methods import Method, concept_neurons
+from neuronwise.study.progress import Progress, silent
+from neuronwise.study.recipe_fields import PhotoRecipe
+from neuronwise.study.workspace import Workspace
 
 DRAWN = 4  # times as many photos as are used at most are captioned, drawn by the seed
 
@@ -161,5 +161,7 @@ def _why(workspace: Workspace, photo: Captioned, concept: str) -> str:
         return "it has no mask"
     said = workspace.captions[photo.id]
     return (
-        f"more than {workspace.recipe.most} photos" if names(said, concept) else f"its caption does not name it: {said!r}"
+        f"more than {workspace.recipe.most} photos"
+        if names(said, concept)
+        else f"its caption does not name it: {said!r}"
     )

@@ -17,9 +17,9 @@ from neuronwise.locate.controls import random_same_layers
 from neuronwise.locate.method import Method as Locating
 from neuronwise.locate.scores import Pair
 from neuronwise.neurons import NeuronSet
-from neuronwise.study.workspace import Workspace
-from neuronwise.study.recipe_fields import STRICT, Positive, Text, once
 from neuronwise.study.concept_photos import ConceptPhotos
+from neuronwise.study.recipe_fields import STRICT, Positive, Text, once
+from neuronwise.study.workspace import Workspace
 
 FOUND = "found"  # in place of a number: as many as a filter found
 Count = Positive | Literal["found"]
@@ -145,7 +145,12 @@ def checked(methods: list[Method]) -> list[Method]:
 
 
 def concept_neurons(
-    workspace: Workspace, shown: ConceptPhotos, found_on: Sequence[Captioned], method: Method, top: int | None, nothing: int
+    workspace: Workspace,
+    shown: ConceptPhotos,
+    found_on: Sequence[Captioned],
+    method: Method,
+    top: int | None,
+    nothing: int,
 ) -> NeuronSet:
     """The ``top`` neurons (all that a filter lets through for None) for a concept by what photos ``found_on`` show.
 
@@ -162,7 +167,15 @@ def concept_neurons(
         null = null_pairs(workspace, shown.name, (runs[0], runs[0].target(words[0]), inpainted[0]), nothing)
     agree = None if method.filters else method.agree
     return locate(
-        workspace.model, runs, words, method=method.method, top=top, agree=agree, inpainted=inpainted, null=null, **options
+        workspace.model,
+        runs,
+        words,
+        method=method.method,
+        top=top,
+        agree=agree,
+        inpainted=inpainted,
+        null=null,
+        **options,
     )
 
 

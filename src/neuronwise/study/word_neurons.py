@@ -14,8 +14,8 @@ from neuronwise.locate import METHODS, locate
 from neuronwise.locate.method import Method as Locating
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
-from neuronwise.study.recipe_fields import once
 from neuronwise.study.methods import Method, each
+from neuronwise.study.recipe_fields import once
 
 AMONG = 200  # neurons that causal_effect ranks anew: each costs a pass
 
