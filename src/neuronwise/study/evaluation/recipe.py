@@ -9,8 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
 
-from neuronwise.data.benchmarks import Facts, load_facts
-from neuronwise.data.facts import FactCase
+from neuronwise.data.facts import FactCase, Facts, load_facts
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.errors import NeuronwiseError, StudyError
 from neuronwise.model.model import Model
