@@ -1,0 +1,43 @@
+"""An editor for tests: one step of one value vector towards the new target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from neuronwise.answers.request import forced, listed
+from neuronwise.data.facts import Fact
+from neuronwise.edit.delta import Delta
+from neuronwise.edit.edit import Edit
+from neuronwise.edit.editor import Editor
+from neuronwise.edit.presets import Preset, resolved
+from neuronwise.edit.record import edited
+from neuronwise.locate import locate
+from neuronwise.model import Model
+
+
+@dataclass(frozen=True)
+class NudgeSettings:
+    """``step``: how much of the target's output embedding is added."""
+
+    step: float = 1.0
+
+
+PRESETS = {"default": Preset(NudgeSettings(), "our choice")}
+
+
+def nudge(model: Model, facts: Fact | Sequence[Fact], settings: NudgeSettings | None = None, **changes: object) -> Edit:
+    """Add the target's output embedding to the value vector of the neuron that contributes most to it."""
+    settings = resolved(model, settings, PRESETS, changes)
+    deltas = []
+    for fact in listed(facts):
+        run = forced(model, fact)
+        best = locate(model, run, target=run.output_ids[0], position=0, top=1)[0]
+        writer = next(writer for writer in model.writers if best.neuron in writer)
+        size = settings.step if (best.activation or 0) >= 0 else -settings.step
+        left = size * model.unembedding[run.output_ids[0]].float().cpu().unsqueeze(1)
+        deltas.append(Delta(writer.layer, writer.path, left, writer.columns([best.neuron]), expert=writer.expert))
+    return edited("nudge", model, settings, listed(facts), deltas)
+
+
+EDITOR = Editor("nudge", nudge, NudgeSettings, PRESETS, layers="where the neuron is", says="adds one vector", cites="")

@@ -1,0 +1,64 @@
+"""Uses what is plugged in, in Python and on the shell; run by a test in a process of its own.
+
+python use.py OUT.json FOLDER: FOLDER holds a tiny model, facts and photos; OUT.json gets what was seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from neuronwise import cli
+
+
+def shell(*arguments: object) -> str:
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = ["neuronwise", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as leaving:
+        if leaving.code:
+            raise AssertionError(f"{arguments}: {err.getvalue()}") from leaving
+    return out.getvalue()
+
+
+def printed(*arguments: object) -> Any:
+    return json.loads(shell(*arguments, "--json"))
+
+
+def main(out: Path, folder: Path) -> None:
+    model, seen = ("-m", folder / "model"), {}
+    helps = (["find"], ["edit", "fact"], ["evaluate"])
+    seen["help"] = {" ".join(command): " ".join(shell(*command, "--help").split()) for command in helps}
+
+    import neuronwise as nw
+
+    loaded = nw.load(folder / "model")
+    run = loaded.run(prompt="the capital of France is", max_new_tokens=0, chat=False)
+    for name in ("loudest", "activation"):
+        found = nw.locate(loaded, run, target=" Paris", method=name, top=None)
+        seen[name] = [[str(member.neuron), member.score] for member in found]
+    text = ("find", "--text", "the capital of France is", "--target", " Paris", "--method", "loudest", "--top", 5)
+    seen["find"] = printed(*text, *model, "--out", folder / "page")
+    seen["presets"] = printed("presets", folder / "model")
+    seen["preset"] = printed("presets", folder / "model", "--editor", "nudge")
+    fact = ("edit", "fact", "--prompt", "the capital of {} is", "--subject", "France", "--target", "house")
+    seen["edit"] = printed(*fact, *model, "--editor", "nudge", "--set", "step=3")
+    seen["evaluate"] = printed(
+        "evaluate", folder / "facts.json", *model, "--editor", "nudge", "--others", 1, "--out", folder / "evaluated"
+    )
+    seen["study"] = printed(
+        "study", "run", folder / "recipe.yaml", "--data", folder / "photos", "--out", folder / "study"
+    )
+    rows = (folder / "study" / "cases.jsonl").read_text(encoding="utf-8").splitlines()
+    seen["cases"] = [json.loads(row) for row in rows]
+    out.write_text(json.dumps(seen), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,136 @@
+"""What is added, as one file and one line or by another package, is known everywhere.
+
+In Python, on the shell, on pages, in presets, in evaluations and studies, and by the contract tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import neuronwise
+from wired_study import RECIPE, talking, write_photos
+
+HERE, SOURCE = Path(__file__).parent, Path(neuronwise.__file__).parent
+# What is added: its file, the room that it belongs in, the table there, the entry-point group, the line.
+ADDED = {
+    "loudest": ("locate", "methods.py", "neuronwise.methods", "loudest:METHOD"),
+    "nudge": ("edit", "editors.py", "neuronwise.editors", "nudge:EDITOR"),
+}
+
+
+def as_a_line(folder: Path) -> Path:
+    """A copy of neuronwise, each thing a file in its room and a line in the table."""
+    copy = folder / "neuronwise"
+    big = ("*.safetensors", "__pycache__")
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns(*big))
+    for file in SOURCE.rglob("*.safetensors"):
+        (copy / file.relative_to(SOURCE)).symlink_to(file)
+    for name, (room, table, _, value) in ADDED.items():
+        shutil.copy(HERE / "plugin" / f"{name}.py", copy / room)
+        path, line = copy / room / table, f'        "{name}": "neuronwise.{room}.{value}",\n'
+        text, added = re.subn(r'(Registry\(\n    "[^"]+",\n    \{\n)', rf"\g<1>{line}", path.read_text())
+        assert added == 1
+        path.write_text(text)
+    return folder
+
+
+def as_a_package(folder: Path) -> Path:
+    """An installed package beside neuronwise, which names its things in entry points."""
+    about = folder / "more_neurons-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: more-neurons\nVersion: 1.0\n")
+    lines = []
+    for name, (_, _, group, value) in ADDED.items():
+        shutil.copy(HERE / "plugin" / f"{name}.py", folder)
+        lines.append(f"[{group}]\n{name} = {value}\n")
+    (about / "entry_points.txt").write_text("\n".join(lines))
+    return folder
+
+
+def python(path: Path, *arguments: object) -> str:
+    """What Python writes with ``path`` before all else."""
+    paths = os.pathsep.join(map(str, (path, SOURCE.parent)))
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=HERE.parent,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A model that talks of photos, photos, facts and a recipe."""
+    folder = tmp_path_factory.mktemp("material")
+    model = talking(tiny_tokenizer)
+    model.module.save_pretrained(folder / "model")
+    model.processor.save_pretrained(folder / "model")
+    write_photos(folder / "photos")
+    facts = [{"case_id": n, "prompt": "the capital of {} is", "subject": subject, "target_new": "red",
+              "ground_truth": "Paris"} for n, subject in enumerate(("cat", "dog"))]  # fmt: skip
+    (folder / "facts.json").write_text(json.dumps(facts))
+    recipe = {**RECIPE, "model": str(folder / "model"), "methods": ["loudest"]}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+@pytest.fixture(scope="module", params=[as_a_line, as_a_package], ids=["a line", "a package"])
+def added(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    make: Callable[[Path], Path] = request.param
+    return make(tmp_path_factory.mktemp("added") / "src")
+
+
+@pytest.fixture(scope="module")
+def seen(added: Path, material: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("used")
+    shutil.copytree(material, folder, dirs_exist_ok=True)
+    python(added, HERE / "plugin" / "use.py", folder / "seen.json", folder)
+    found = json.loads((folder / "seen.json").read_text())
+    found["page"] = (folder / "page" / "index.html").read_text()
+    return found
+
+
+def test_help_lists_what_is_added(seen: dict[str, Any]) -> None:
+    assert "loudest" in seen["help"]["find"]
+    assert "nudge" in seen["help"]["edit fact"]
+    assert "nudge" in seen["help"]["evaluate"]
+
+
+def test_a_method_locates(seen: dict[str, Any]) -> None:
+    activations = dict(seen["activation"])
+    assert dict(seen["loudest"]) == {name: abs(a) for name, a in activations.items()}
+    rows = seen["find"]["concepts"][0]["neurons"]
+    assert [row["score"] for row in rows] == [score for _, score in seen["loudest"][:5]]
+    assert "how loud each neuron is where the model predicts" in seen["page"]
+
+
+def test_an_editor_edits_and_has_presets(seen: dict[str, Any]) -> None:
+    assert "nudge" in [row["editor"] for row in seen["presets"]["editors"]]
+    (preset,) = seen["preset"]["editors"]
+    assert (preset["source"], preset["settings"]) == ("our choice", {"step": 1.0})
+    assert (seen["edit"]["method"], seen["edit"]["settings"]) == ("nudge", {"step": 3})
+    assert (seen["evaluate"]["cases"], seen["evaluate"]["failed"]) == (2, [])
+    assert seen["evaluate"]["recipe"]["editor"] == "nudge"
+
+
+def test_a_study_takes_a_method(seen: dict[str, Any]) -> None:
+    assert seen["study"]["finished"]
+    assert {case["inputs"]["method"] for case in seen["cases"]} == {"loudest"}
+    assert {case["status"] for case in seen["cases"]} == {"done"}
+
+
+def test_contract_tests_take_them_up(added: Path) -> None:
+    told = python(added, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "tests/edit/test_every_editor.py",
+                  "-k", "nudge and (gpt2 or mixtral)")  # fmt: skip
+    assert re.search(r"\b\d+ passed", told)
