@@ -22,10 +22,12 @@ import neuronwise
 from wired_study import RECIPE, talking, write_photos
 
 HERE, SOURCE = Path(__file__).parent, Path(neuronwise.__file__).parent
-# What is added: its file, the room that it belongs in, the table there, the entry-point group, the line.
+# What is added: its file, the room that it belongs in, the table there, the entry-point group, what the file defines.
 ADDED = {
-    "loudest": ("locate", "methods.py", "neuronwise.methods", "loudest:METHOD"),
-    "nudge": ("edit", "editors.py", "neuronwise.editors", "nudge:EDITOR"),
+    "loudest": ("locate", "methods.py", "neuronwise.methods", "METHOD"),
+    "nudge": ("edit", "editors.py", "neuronwise.editors", "EDITOR"),
+    "pairs": ("data/facts", "load.py", "neuronwise.facts", "FORM"),
+    "album": ("data/photos", "load.py", "neuronwise.photos", "FORM"),
 }
 
 
@@ -38,9 +40,10 @@ def as_a_line(folder: Path) -> Path:
         (copy / file.relative_to(SOURCE)).symlink_to(file)
     for name, (room, table, _, value) in ADDED.items():
         shutil.copy(HERE / "plugin" / f"{name}.py", copy / room)
-        path, line = copy / room / table, f'        "{name}": "neuronwise.{room}.{value}",\n'
-        text, added = re.subn(r'(Registry\(\n    "[^"]+",\n    \{\n)', rf"\g<1>{line}", path.read_text())
-        assert added == 1
+        module = f"neuronwise.{room.replace('/', '.')}.{name}"
+        path, line = copy / room / table, f'\n        "{name}": "{module}:{value}",'
+        text, added = re.subn(r'(Registry\(\s*"[^"]+",\s*\{)', rf"\g<1>{line}", path.read_text())
+        assert added == 1, f"{path} has {added} tables"
         path.write_text(text)
     return folder
 
@@ -53,7 +56,7 @@ def as_a_package(folder: Path) -> Path:
     lines = []
     for name, (_, _, group, value) in ADDED.items():
         shutil.copy(HERE / "plugin" / f"{name}.py", folder)
-        lines.append(f"[{group}]\n{name} = {value}\n")
+        lines.append(f"[{group}]\n{name} = {name}:{value}\n")
     (about / "entry_points.txt").write_text("\n".join(lines))
     return folder
 
@@ -77,10 +80,13 @@ def material(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> P
     model.module.save_pretrained(folder / "model")
     model.processor.save_pretrained(folder / "model")
     write_photos(folder / "photos")
-    facts = [{"case_id": n, "prompt": "the capital of {} is", "subject": subject, "target_new": "red",
-              "ground_truth": "Paris"} for n, subject in enumerate(("cat", "dog"))]  # fmt: skip
+    (folder / "photos" / "metadata.jsonl").unlink()
+    lines = [f"{file.name} | a {file.stem[:3]} on the mat" for file in sorted((folder / "photos").glob("*.png"))]
+    (folder / "photos" / "album.txt").write_text("\n".join(lines))
+    facts = [{"ask": "the capital of {} is", "about": subject, "answer": "red", "again": f"{subject} is"}
+             for subject in ("cat", "dog")]  # fmt: skip
     (folder / "facts.json").write_text(json.dumps(facts))
-    recipe = {**RECIPE, "model": str(folder / "model"), "methods": ["loudest"]}
+    recipe = {**RECIPE, "model": str(folder / "model"), "methods": ["loudest"], "concepts": ["dog"]}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return folder
 
@@ -124,6 +130,12 @@ def test_an_editor_edits_and_has_presets(seen: dict[str, Any]) -> None:
     assert seen["evaluate"]["recipe"]["editor"] == "nudge"
 
 
+def test_forms_are_read(seen: dict[str, Any]) -> None:
+    assert seen["facts"] == ["pairs", [["the capital of {} is", "cat", "red"], ["the capital of {} is", "dog", "red"]]]
+    assert "generality_forced" in seen["evaluate"]["after"]
+    assert len(seen["photos"]) == 10
+
+
 def test_a_study_takes_a_method(seen: dict[str, Any]) -> None:
     assert seen["study"]["finished"]
     assert {case["inputs"]["method"] for case in seen["cases"]} == {"loudest"}
@@ -131,6 +143,6 @@ def test_a_study_takes_a_method(seen: dict[str, Any]) -> None:
 
 
 def test_contract_tests_take_them_up(added: Path) -> None:
-    told = python(added, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "tests/edit/test_every_editor.py",
+    told = python(added, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "tests/edit/test_every_editor.py",
                   "-k", "nudge and (gpt2 or mixtral)")  # fmt: skip
     assert re.search(r"\b\d+ passed", told)

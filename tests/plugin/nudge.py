@@ -29,15 +29,17 @@ PRESETS = {"default": Preset(NudgeSettings(), "our choice")}
 def nudge(model: Model, facts: Fact | Sequence[Fact], settings: NudgeSettings | None = None, **changes: object) -> Edit:
     """Add the target's output embedding to the value vector of the neuron that contributes most to it."""
     settings = resolved(model, settings, PRESETS, changes)
-    deltas = []
+    deltas, before = [], []
     for fact in listed(facts):
         run = forced(model, fact)
         best = locate(model, run, target=run.output_ids[0], position=0, top=1)[0]
         writer = next(writer for writer in model.writers if best.neuron in writer)
         size = settings.step if (best.activation or 0) >= 0 else -settings.step
         left = size * model.unembedding[run.output_ids[0]].float().cpu().unsqueeze(1)
+        probabilities = model.forward(run.forced_inputs(), rows=[run.row(0)])[0, 0].softmax(-1)
+        before.append(float(probabilities[run.output_ids[0]]))
         deltas.append(Delta(writer.layer, writer.path, left, writer.columns([best.neuron]), expert=writer.expert))
-    return edited("nudge", model, settings, listed(facts), deltas)
+    return edited("nudge", model, settings, listed(facts), deltas, before=before)
 
 
 EDITOR = Editor("nudge", nudge, NudgeSettings, PRESETS, layers="where the neuron is", says="adds one vector", cites="")

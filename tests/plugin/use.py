@@ -37,12 +37,16 @@ def main(out: Path, folder: Path) -> None:
     seen["help"] = {" ".join(command): " ".join(shell(*command, "--help").split()) for command in helps}
 
     import neuronwise as nw
+    from neuronwise.data.photos import load_photos
 
     loaded = nw.load(folder / "model")
     run = loaded.run(prompt="the capital of France is", max_new_tokens=0, chat=False)
     for name in ("loudest", "activation"):
         found = nw.locate(loaded, run, target=" Paris", method=name, top=None)
         seen[name] = [[str(member.neuron), member.score] for member in found]
+    facts = nw.load_facts(folder / "facts.json")
+    seen["facts"] = [facts.form, [[case.fact.prompt, case.fact.subject, case.fact.target_new] for case in facts]]
+    seen["photos"] = [photo.captions[0] for photo in load_photos(folder / "photos")]
     text = ("find", "--text", "the capital of France is", "--target", " Paris", "--method", "loudest", "--top", 5)
     seen["find"] = printed(*text, *model, "--out", folder / "page")
     seen["presets"] = printed("presets", folder / "model")
