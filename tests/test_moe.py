@@ -22,7 +22,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit import Delta, Edit, fine, load_edit, suppress_neurons
 from neuronwise.edit.fine.change import Change, Shown
 from neuronwise.errors import EditError, MethodError, ModelError
-from neuronwise.locate import score_all
+from neuronwise.locate import Scores, score_all
 from neuronwise.model import Model, Run, Target
 from neuronwise.model.experts import ChangedProducts
 from neuronwise.model.hooks import Hooks
@@ -78,8 +78,8 @@ def zeroed(model: Model, name: str, neurons: list[Neuron]) -> Iterator[None]:
 
 def strongest(model: Model, run: Run, count: int = 6) -> list[Neuron]:
     scores = score_all(model, run, [TARGET], "contribution")[0]
-    scores.values = {place: v.abs() for place, v in scores.values.items() if place[1] is not None}
-    return list(scores.top(count).neurons)
+    routed = Scores({writer: v.abs() for writer, v in scores.items() if writer.expert is not None})
+    return list(routed.top(count).neurons)
 
 
 # What each architecture computes for one row x (d,) of layer LAYER, from its own formula: expert → (weight, a).
@@ -194,7 +194,7 @@ def test_the_shares_of_a_layers_neurons_are_what_their_zeroing_takes(name: str) 
     scale = (before.pow(2).mean() + model.config.get_text_config().rms_norm_eps).rsqrt()
     difference = (before - after) * scale * final.weight.detach()
     expected = float(model.module.lm_head.weight[29].detach() @ difference)
-    assert sum(scores[n] for n in neurons) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert sum(scores.of(n) for n in neurons) == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", WHERE)

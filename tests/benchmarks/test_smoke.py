@@ -120,7 +120,7 @@ def test_published_scores_are_ours(scripts: Any, random_llava: Any, photo: Any) 
     for concept, ours in zip(
         run.concepts, score_all(random_llava, run, targets, "contribution", activation="gate"), strict=True
     ):
-        expected = torch.stack([ours.values[layer, None] for layer in range(random_llava.num_layers)])
+        expected = torch.stack([ours.layer(layer) for layer in range(random_llava.num_layers)])
         torch.testing.assert_close(theirs.scores[concept.word], expected, rtol=1e-3, atol=1e-5)
         assert [(m.neuron.layer, m.neuron.unit) for m in ours.top(5)] == theirs.top[concept.word][:5]
         assert theirs.tokens[concept.word][0] == [

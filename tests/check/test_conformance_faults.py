@@ -83,7 +83,7 @@ def wrong_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     def score_all(*args: Any, **options: Any) -> Any:
         found = own(*args, **options)
         if options.get("normalize"):
-            found[0].values = {place: 1.05 * values for place, values in found[0].values.items()}
+            found[0].update({writer: 1.05 * values for writer, values in found[0].items()})
         return found
 
     monkeypatch.setattr(scores, "score_all", score_all)

@@ -57,7 +57,7 @@ def test_contribution_is_activation_times_projection() -> None:
         a = seen(run, f"model.layers.{layer}.mlp.down_proj")[0]
         down = module.model.layers[layer].mlp.down_proj.weight
         expected = torch.stack([a[i] * (module.lm_head.weight[29] @ down[:, i]) for i in range(len(a))])
-        torch.testing.assert_close(scores.values[layer, None], expected.detach(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(scores.layer(layer), expected.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_gate_contribution_takes_the_gate_alone() -> None:
@@ -67,7 +67,7 @@ def test_gate_contribution_takes_the_gate_alone() -> None:
     x = seen(run, "model.layers.1.mlp")[0]
     mlp = module.model.layers[1].mlp
     expected = functional.silu(mlp.gate_proj.weight @ x) * (module.lm_head.weight[29] @ mlp.down_proj.weight)
-    torch.testing.assert_close(scores.values[1, None], expected.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores.layer(1), expected.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_contrast_subtracts_the_strongest_alternatives() -> None:
@@ -75,9 +75,9 @@ def test_contrast_subtracts_the_strongest_alternatives() -> None:
     logits = answers(run)
     others = [int(token) for token in logits.argsort(descending=True) if int(token) != 29][:2]
     targets = [TARGET, *(Target(token, 0, "") for token in others)]
-    own, first, second = (score.values[2, None] for score in score_all(run.model, run, targets, "contribution"))
+    own, first, second = (score.layer(2) for score in score_all(run.model, run, targets, "contribution"))
     found = score_all(run.model, run, [TARGET], "contribution", contrast=2)[0]
-    torch.testing.assert_close(found.values[2, None], own - (first + second) / 2)
+    torch.testing.assert_close(found.layer(2), own - (first + second) / 2)
 
 
 def mixtral_experts(module: Any, x: Tensor) -> dict[int, tuple[float, Tensor]]:
@@ -111,11 +111,11 @@ def test_routed_contribution_counts_the_router_weight(name: str, formula: Callab
     module = run.model.module
     scores = score_all(run.model, run, [TARGET], "contribution")[0]
     expected = formula(module, seen(run, "model.layers.1.mlp")[0])
-    assert {expert for layer, expert in scores.values if layer == 1} == set(expected)
+    assert {writer.expert for writer in scores if writer.layer == 1} == set(expected)
     for expert, (share, a) in expected.items():
         down = module.model.layers[1].mlp.experts.down_proj[expert]  # (d, f), in gpt-oss (f, d)
         read = module.lm_head.weight[29] @ (down if name == "mixtral" else down.T)
-        torch.testing.assert_close(scores.values[1, expert], (share * a * read).detach(), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(scores.layer(1, expert), (share * a * read).detach(), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -139,7 +139,7 @@ def test_contribution_equals_transformer_lens(name: str, tmp_path: Path) -> None
     final = run.model.module.transformer.ln_f if name == "gpt2" else run.model.module.model.norm
     for options, stack in (({}, theirs), ({"normalize": True}, scaled * final.weight.detach())):
         scores = score_all(run.model, run, [TARGET], "contribution", **options)[0]
-        ours = torch.cat([scores.values[layer, None] for layer in range(3)])
+        ours = torch.cat([scores.layer(layer) for layer in range(3)])
         torch.testing.assert_close(ours, stack[:, 0] @ bridge.W_U[:, 29].detach(), rtol=1e-3, atol=1e-5)
 
 
@@ -171,7 +171,7 @@ def test_integrated_gradients_equal_captum(name: str) -> None:
         a = run.activations(0).dense[layer]
         theirs = attr.IntegratedGradients(probability).attribute(a, n_steps=20, method="riemann_right")
         torch.testing.assert_close(
-            scores.values[layer, None], theirs[0].float(), rtol=1e-3, atol=1e-3 * float(theirs.abs().max())
+            scores.layer(layer), theirs[0].float(), rtol=1e-3, atol=1e-3 * float(theirs.abs().max())
         )
 
 
@@ -191,7 +191,7 @@ def test_integrated_gradients_of_experts_scale_them_alone() -> None:
         hooks.after(block.experts, silence)
         hooks.after(block.shared_expert, silence)
         after = float(answers(run).softmax(-1)[29])
-    total = sum(float(values.sum()) for (layer, _), values in scores.values.items() if layer == 1)
+    total = sum(float(values.sum()) for writer, values in scores.items() if writer.layer == 1)
     assert total == pytest.approx(before - after, rel=2e-2)
 
 
@@ -236,7 +236,7 @@ def test_log_prob_increase_reads_the_stream_with_and_without(name: str) -> None:
 
     with torch.no_grad():
         expected = log_probability(stream + written) - log_probability(stream.unsqueeze(0))
-    torch.testing.assert_close(scores.values[layer, None], expected, rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(scores.layer(layer), expected, rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])

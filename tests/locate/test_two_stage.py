@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import neuronwise as nw
 from neuronwise.errors import MethodError
@@ -18,6 +19,7 @@ from neuronwise.locate.gradient import gradient_activation
 from neuronwise.locate.scores import Scores
 from neuronwise.locate.thresholds import flat, knee, null, quantile
 from neuronwise.locate.two_stage import Pair, TwoStage, two_stage
+from neuronwise.model.writers import Writer
 from wired import DECOYS, HABITS, PLANTED, red_square, wired_llava
 
 PLACES = ((0, 0), (14, 7), (7, 14), (2, 9))
@@ -156,12 +158,18 @@ def test_stage_1_is_the_difference_of_recorded_activations(model: nw.Model, pair
     rows = {"predicting": [length - 2], "image": image_rows, "all": list(range(length - 1))}[positions]
     for layer in (0, 1):
         expected = (kept[0][layer][rows] - kept[1][layer][rows]).amax(0)
-        assert torch.allclose(scores.values[layer, None], expected, atol=1e-6)
+        assert torch.allclose(scores.layer(layer), expected, atol=1e-6)
 
 
 def scored(values: list[float]) -> Scores:
     half = len(values) // 2
-    return Scores({(0, None): torch.tensor(values[:half]), (1, None): torch.tensor(values[half:])})
+    return Scores(
+        {writer(0, width=half): torch.tensor(values[:half]), writer(1, width=half): torch.tensor(values[half:])}
+    )
+
+
+def writer(layer: int, expert: int | None = None, width: int = 2) -> Writer:
+    return Writer(layer, expert, nn.Identity(), 0, width, "down", 4, (layer, "down"))
 
 
 def test_thresholds() -> None:
@@ -198,19 +206,19 @@ def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
 def test_shapes(where: str) -> None:
     """Routed neurons count with the router's weight; an expert that only one photo used, with all of that."""
     from neuronwise.locate.activation_difference import _difference
-    from neuronwise.model.experts import ExpertActivation
-    from neuronwise.model.record import Activations
+    from neuronwise.model.activations import Activations, ExpertActivation
 
     if where == "dense":
         one, two = (Activations({0: torch.tensor([[a, 2.0], [0.0, 1.0]])}) for a in (1.0, 4.0))
-        assert _difference(one, two, 2).values[0, None].tolist() == [0.0, 0.0]
+        assert _difference([writer(0)], one, two, 2).layer(0).tolist() == [0.0, 0.0]
     else:
         a, b = (ExpertActivation(torch.tensor(values), 0.5) for values in ([1.0, 2.0], [3.0, -1.0]))  # weight ½
         one, two = Activations(routed={0: [{1: a, 4: a}]}), Activations(routed={0: [{1: b, 2: b}]})
-        values = _difference(one, two, 1).values
-        assert values[0, 1].tolist() == [-1.0, 1.5]
-        assert values[0, 4].tolist() == [0.5, 1.0]
-        assert values[0, 2].tolist() == [-1.5, 0.5]
+        scores = _difference([writer(0, expert) for expert in range(5)], one, two, 1)
+        assert scores.layer(0, 1).tolist() == [-1.0, 1.5]
+        assert scores.layer(0, 4).tolist() == [0.5, 1.0]
+        assert scores.layer(0, 2).tolist() == [-1.5, 0.5]
+        assert len(scores) == 3
 
 
 def test_it_is_located_by_name(model: nw.Model, pairs: list[Pair]) -> None:

@@ -174,7 +174,7 @@ def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
         for writer in block.dense:
             gradient = others.pop((block.layer, writer.path), None)
             if gradient is None:  # written into another branch (Zamba's, which Mamba reads): no share of its own
-                assert not any(scores.values[block.layer, None])
+                assert not any(scores.layer(block.layer))
                 continue
             bias = getattr(writer.module, "bias", None)
             total += 0.0 if bias is None else float(gradient @ bias.detach())
@@ -183,13 +183,13 @@ def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
             path = next(n for n, m in block.module.named_modules() if m is unit)
             gradient = others.pop((block.layer, path))
             total += expert_biases(run, block, routed, acts, gradient)
-    total += sum(float(values.double().sum()) for values in scores.values.values())
+    total += sum(float(values.double().sum()) for values in scores.values())
     total += sum(shares[key] for key in others)
     real = float(uncapped(run, plain_logits(run))[TARGET.token_id])
     # Rounding is measured against the sizes of the shares: they cancel one another in a random model.
     assert total == pytest.approx(real, abs=1e-4 * component_scale(written, 0), rel=1e-4)
     if name != "zamba2":
-        assert sum(float(v.abs().sum()) for v in scores.values.values()) > 0.01 * component_scale(written, 0)
+        assert sum(float(v.abs().sum()) for v in scores.values()) > 0.01 * component_scale(written, 0)
 
 
 def expert_biases(run: Run, block: Any, routed: Any, acts: Any, gradient: Tensor) -> float:
@@ -217,15 +217,15 @@ def test_gradient_equals_finite_differences(name: str) -> None:
     run = recorded(name, torch.float32 if name == "xglm" else torch.float64)  # its mask overflows in float64
     scores = score_all(run.model, run, [TARGET], "gradient_activation", positions="predicting")[0]
     acts = run.activations(TARGET.position)
-    largest = max(float(v.abs().max()) for v in scores.values.values())
+    largest = max(float(v.abs().max()) for v in scores.values())
     for neuron in neurons_of(run):
         # Central differences, extrapolated: norms and rotary embeddings compute in float32 even in a float64 model,
         # so that a smaller step would drown.
         fine, coarse = (relative_slope(run, neuron, step) for step in (1e-2, 2e-2))
-        assert scores[neuron] == pytest.approx((4 * fine - coarse) / 3, rel=1e-3, abs=1e-4 * largest), neuron
+        assert scores.of(neuron) == pytest.approx((4 * fine - coarse) / 3, rel=1e-3, abs=1e-4 * largest), neuron
     plain = score_all(run.model, run, [TARGET], "gradient")[0]
     for layer, a in acts.dense.items():
-        torch.testing.assert_close(plain.values[layer, None] * a[0].float(), scores.values[layer, None])
+        torch.testing.assert_close(plain.layer(layer) * a[0].float(), scores.layer(layer))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -277,7 +277,7 @@ def test_every_method_lets_go_of_hooks_and_gradients(name: str) -> None:
     before = list(all_hooks(model.module))
     for method in ("contribution", "gradient", "integrated_gradients"):
         scores = score_all(model, run, [TARGET], method)[0]
-        assert all(torch.isfinite(values).all() for values in scores.values.values())
+        assert all(torch.isfinite(values).all() for values in scores.values())
     for positions in (None, [0]):
         with pytest.raises(KeyError, match="on purpose"), Recorder(model.blocks, positions):
             raise KeyError("on purpose")
@@ -310,10 +310,10 @@ def test_half_precision_is_finite(name: str) -> None:
     exact = score_all(recorded(name).model, recorded(name), [TARGET], "contribution")[0]
     for method in ("contribution", "gradient_activation", "integrated_gradients"):
         scores = score_all(run.model, run, [TARGET], method)[0]
-        assert all(values.dtype == torch.float32 for values in scores.values.values())
+        assert all(values.dtype == torch.float32 for values in scores.values())
         assert len(scores.top(5)) == 5
         assert not math.isnan(scores.top(1)[0].score)
     rounded = score_all(run.model, run, [TARGET], "contribution")[0]
-    for place, values in exact.values.items():
-        if place[1] is None:
-            assert torch.nn.functional.cosine_similarity(rounded.values[place], values, dim=0) > 0.9
+    for writer, values in exact.items():
+        if writer.expert is None:
+            assert torch.nn.functional.cosine_similarity(rounded[writer], values, dim=0) > 0.9

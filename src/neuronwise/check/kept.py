@@ -90,9 +90,9 @@ def placement(subject: Subject, before: State) -> Measured:
     for layer, values in acts.dense.items():
         if values.device.type != "cpu" or (values.numel() and values.dtype not in wanted):
             raise Deviation(f"activations of layer {layer} are {values.dtype} on {values.device}")
-    for place, values in score_all(model, subject.run, [subject.target], "contribution")[0].values.items():
+    for writer, values in score_all(model, subject.run, [subject.target], "contribution")[0].items():
         if values.dtype != torch.float32 or not torch.isfinite(values).all():
-            raise Deviation(f"scores of layer {place[0]} are {values.dtype} or not finite")
+            raise Deviation(f"scores of layer {writer.layer} are {values.dtype} or not finite")
     kinds = sorted({str(dtype).removeprefix("torch.") for dtype, _ in now.values()})
     devices = sorted({str(device) for _, device in now.values()})
     return Measured(f"{', '.join(kinds)} on {', '.join(devices)}", {"tensors": len(now)})

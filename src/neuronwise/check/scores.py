@@ -33,7 +33,7 @@ def shares(subject: Subject) -> Measured:
     written = direct_shares(model, run, [(target.position, {target.token_id: 1.0})])
     gradients, parts = dict(written.gradients[0]), dict(written.shares[0])
     acts = run.activations(target.position)
-    total = written.constants[0] + sum(float(values.double().sum()) for values in scores.values.values())
+    total = written.constants[0] + sum(float(values.double().sum()) for values in scores.values())
     for block in model.blocks:
         for writer in block.dense:
             gradient = gradients.pop((block.layer, writer.path), None)
@@ -45,7 +45,7 @@ def shares(subject: Subject) -> Measured:
     total += sum(parts[key] for key in gradients)
     real = _uncapped(subject)
     scale = component_scale(written, 0)
-    count = sum(len(values) for values in scores.values.values())
+    count = sum(len(values) for values in scores.values())
     what = f"{count} neurons and {len(gradients)} other parts add up to {total:.4f}, the logit is {real:.4f}"
     return within("share of all sizes", abs(total - real) / scale, subject.tolerance, what, total=total, logit=real)
 
@@ -94,7 +94,7 @@ def contribution(subject: Subject) -> Measured:
         vector = model.blocks[neuron.layer].value_vector(neuron).detach().double().cpu()
         wanted = fired * float((read * vector).sum())
         size = abs(fired) * float((read * vector).abs().sum()) + 1e-12
-        worst = max(worst, abs(scores[neuron] - wanted) / size)
+        worst = max(worst, abs(scores.of(neuron) - wanted) / size)
     return within("difference", worst, 1e-4, f"{len(subject.neurons)} neurons")
 
 
@@ -102,7 +102,7 @@ def gradient(subject: Subject) -> Measured:
     """The gradient of the logit tells how it changes when activations are moved a little, by hand."""
     model, run, target = subject.model, subject.run, subject.target
     scores = score_all(model, run, [target], "gradient_activation", positions="predicting")[0]
-    layers = sorted({layer for layer, _ in scores.values})
+    layers = sorted({writer.layer for writer in scores})
     worst, lines = 0.0, []
     for layer in sorted({layers[len(layers) // 3], layers[2 * len(layers) // 3]}):
         share, slope, expected = 0.0, 0.0, 0.0
@@ -125,15 +125,16 @@ def _slope(subject: Subject, scores: Scores, layer: int, size: float) -> tuple[f
     By central differences, extrapolated; with what the scores say it is, and how far two steps differ, or how
     coarse the logits' own numbers are.
     """
-    places = [place for place in scores.values if place[0] == layer]
-    flat = torch.cat([scores.values[place] for place in places])
+    experts = dict.fromkeys(writer.expert for writer in scores if writer.layer == layer)
+    parts = {expert: scores.layer(layer, expert) for expert in experts}
+    flat = torch.cat(list(parts.values()))
     chosen = flat.abs().topk(min(CHANGED, len(flat))).indices
     signs, start = {}, 0
-    for place in places:
-        own = chosen[(chosen >= start) & (chosen < start + len(scores.values[place]))] - start
+    for expert, values in parts.items():
+        own = chosen[(chosen >= start) & (chosen < start + len(values))] - start
         if len(own):
-            signs[place[1]] = own, scores.values[place][own].sign()
-        start += len(scores.values[place])
+            signs[expert] = own, values[own].sign()
+        start += len(values)
     expected = float(flat[chosen].abs().sum())
     spread = float(subject.logits().std())
     step = (0.02 if subject.exact else 0.5) * spread / max(expected, 1e-12)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from neuronwise.locate.gradient import rows_of
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
@@ -29,15 +27,11 @@ def activation(
         rows = rows_of(run, target, positions)
         acts = run.activations(target.position, activation) if positions == "predicting" else run.rows(rows, activation)
         scores = Scores()
-        for layer, values in acts.dense.items():
-            scores.values[layer, None] = values.float().mean(0)
-        for layer, routed in acts.routed.items():
-            for row in routed:
-                for expert, record in row.items():
-                    place = (layer, expert)
-                    share = record.written / len(routed)
-                    scores.values[place] = scores.values.get(place, torch.zeros_like(share)) + share
-        scores.activations = dict(scores.values)
+        for writer in model.writers:
+            fired = writer.fired_rows(acts)
+            if fired.rows:
+                mean = fired.values.sum(0) / len(rows)
+                scores.put(writer, mean, mean)
         results.append(scores)
     return results
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
 from neuronwise.locate.gradient import rows_of
 from neuronwise.locate.method import Method
-from neuronwise.locate.scores import Place, Scores
+from neuronwise.locate.scores import Scores
 from neuronwise.model.record import Activations
 from neuronwise.model.run import Run, Target
+from neuronwise.model.writers import Writer
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -37,7 +37,7 @@ def activation_difference(
     results = []
     for target in targets:
         rows = rows_of(run, target, positions)
-        results.append(_difference(run.rows(rows), other.rows(rows), len(rows)))
+        results.append(_difference(model.writers, run.rows(rows), other.rows(rows), len(rows)))
     return results
 
 
@@ -48,30 +48,21 @@ def on_another_photo(model: Model, run: Run, image: ImageLike) -> Run:
     prompted = model.run(image, run.prompt, max_new_tokens=0, chat=run.chat)
     if prompted.prompted.input_ids != run.prompted.input_ids:
         raise MethodError("The inpainted photo makes another prompt than the photo; both must have the same size.")
-    return Run(model, prompted.prompted, run.output_ids, [], prompted.image)
+    return Run.of(model, prompted.prompted, run.output_ids, prompted.image)
 
 
-def _difference(seen: Activations, without: Activations, rows: int) -> Scores:
+def _difference(writers: Sequence[Writer], seen: Activations, without: Activations, rows: int) -> Scores:
+    """The maximum over rows; of an expert that only one photo was routed to, the other's activations are 0."""
     scores = Scores()
-    for layer, values in seen.dense.items():
-        scores.values[layer, None] = (values.float() - without.dense[layer].float()).amax(0)
-        scores.activations[layer, None] = values.float().mean(0)
-    for layer in seen.routed:
-        for place, differences in _routed(layer, seen, without, rows).items():
-            scores.values[place] = torch.stack(differences).amax(0)
+    for writer in writers:
+        here, there = writer.fired_rows(seen), writer.fired_rows(without)
+        used = sorted({*here.rows, *there.rows})
+        if used:
+            difference = torch.zeros(rows, writer.width)
+            difference[here.rows] += here.values
+            difference[there.rows] -= there.values
+            scores.put(writer, difference[used].amax(0), here.values.sum(0) / rows)
     return scores
-
-
-def _routed(layer: int, seen: Activations, without: Activations, rows: int) -> dict[Place, list[Tensor]]:
-    """Of an expert that only one of the photos was routed to, the other's activations are 0: it wrote nothing."""
-    found: dict[Place, list[Tensor]] = {}
-    for row in range(rows):
-        one, two = seen.routed[layer][row], without.routed[layer][row]
-        for expert in {**one, **two}:
-            a, b = (side[expert].written if expert in side else None for side in (one, two))
-            difference = a - b if a is not None and b is not None else a if a is not None else -b  # type: ignore[operator]
-            found.setdefault((layer, expert), []).append(difference)
-    return found
 
 
 METHOD = Method(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,14 +10,17 @@ from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.locate.method import Method
-from neuronwise.model.hooks import Hooks
-from neuronwise.model.interfere import LastPosition, change_activations, change_output
-from neuronwise.model.record import Activations, routed_unit
+from neuronwise.model.activations import Activations
+from neuronwise.model.interfere import LastPosition
+from neuronwise.model.passes import edit, edit_input
 from neuronwise.model.run import Run, Target
+from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
+
+Spot = tuple[int, int]  # (copy in the batch, column of the writer)
 
 
 def causal_effect(model: Model, run: Run, target: Target, among: NeuronSet, *, batch: int = 64) -> NeuronSet:
@@ -32,8 +36,10 @@ def causal_effect(model: Model, run: Run, target: Target, among: NeuronSet, *, b
     members = []
     for start in range(0, len(among), batch):
         part = among.members[start : start + batch]
-        neurons = [member.neuron for member in part]
-        logits = last.evaluate(len(neurons), lambda hooks, n=neurons: zero_each(model, hooks, n, acts))
+        with contextlib.ExitStack() as stack:
+            for writer, spots in _by_writer(model, [member.neuron for member in part]).items():
+                stack.enter_context(_zeroed(model, writer, spots, len(part), acts))
+            logits = last.evaluate(len(part))
         drops = before - logits.log_softmax(-1)[:, target.token_id].cpu()
         members += [
             ScoredNeuron(member.neuron, float(drop), member.activation)
@@ -43,48 +49,43 @@ def causal_effect(model: Model, run: Run, target: Target, among: NeuronSet, *, b
     return NeuronSet(tuple(members), {**among.record, "method": "causal_effect", "among": among.record.get("method")})
 
 
-def zero_each(model: Model, hooks: Hooks, neurons: Sequence[Neuron], acts: Activations) -> None:
-    """In copy k of the batch, zero neuron k at the last position.
+def _by_writer(model: Model, neurons: Sequence[Neuron]) -> dict[Writer, list[Spot]]:
+    spots: dict[Writer, list[Spot]] = {}
+    for copy, neuron in enumerate(neurons):
+        writer = model.writer(neuron)
+        spots.setdefault(writer, []).append((copy, neuron.unit - writer.first))
+    return spots
+
+
+def _zeroed(
+    model: Model, writer: Writer, spots: Sequence[Spot], count: int, acts: Activations
+) -> contextlib.AbstractContextManager[None]:
+    """In each of ``spots`` the neuron is zeroed at the last position of its copy.
 
     A routed neuron is taken out of what its experts wrote, with its recorded activation and router weight: exact,
     since nothing before it is changed in its copy.
     """
-    count = len(neurons)
-    by_layer: dict[int, list[int]] = {}
-    for copy, neuron in enumerate(neurons):
-        by_layer.setdefault(neuron.layer, []).append(copy)
-    for layer, copies in by_layer.items():
-        block = model.blocks[layer]
-        dense = [(k, neurons[k].unit) for k in copies if neurons[k].expert is None]
-        if dense:
 
-            def change(a: Tensor, pairs: list[tuple[int, int]] = dense) -> Tensor:
-                a = a.clone()
-                for k, unit in pairs:
-                    a[k, -1, unit] = 0
-                return a
+    def zero(inputs: Tensor) -> Tensor:
+        rows = inputs.clone().reshape(count, -1, inputs.shape[-1])
+        for copy, column in spots:
+            rows[copy, -1, column] = 0
+        return rows.reshape(inputs.shape)
 
-            change_activations(hooks, block, change, batch=count)
-        for number, routed in enumerate(block.routed):
-            first = block.first_expert(routed)
-            removed: list[tuple[int, Tensor]] = []
-            for k in copies:
-                expert = neurons[k].expert
-                if expert is None or not first <= expert < first + routed.experts:
-                    continue
-                record = acts.routed[layer][0].get(expert)
-                if record is not None:
-                    written = record.weight * float(record.activation[neurons[k].unit])
-                    removed.append((k, written * block.value_vector(neurons[k]).float()))
+    layer = model.blocks[writer.layer].module
+    if writer.expert is None:
+        return edit_input(writer.module, zero, within=layer)
+    fired, vectors = writer.fired(acts), writer.vectors
+    if fired is None:
+        return contextlib.nullcontext()
 
-            def subtract(out: Tensor, removed: list[tuple[int, Tensor]] = removed) -> Tensor:
-                rows = out.clone().reshape(count, -1, out.shape[-1])
-                for k, vector in removed:
-                    rows[k, -1] -= vector.to(rows.device, rows.dtype)
-                return rows.reshape(out.shape)
+    def subtract(out: Tensor) -> Tensor:
+        rows = out.clone().reshape(count, -1, out.shape[-1])
+        for copy, column in spots:
+            rows[copy, -1] -= (float(fired[column]) * vectors[:, column].float()).to(rows)
+        return rows.reshape(out.shape)
 
-            if removed:
-                change_output(hooks, routed_unit(block, number), subtract)
+    return edit(layer.get_submodule(writer.site[1]), subtract, within=layer)
 
 
 METHOD = Method(

@@ -12,16 +12,12 @@ from neuronwise.errors import MethodError
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.locate.shares import direct_shares
-from neuronwise.model.blocks import Block, dense_weight
 from neuronwise.model.prompt import target_tokens
 from neuronwise.model.run import Run, Target
-from neuronwise.model.stream import Written, unit_path
+from neuronwise.model.writers import Site, Writer
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
-
-# (block, expert or None) → (f,): ⟨direction, value vector⟩ of each neuron there, for one target
-Reader = Callable[[Block, int | None], Tensor]
 
 
 def contribution(
@@ -45,72 +41,31 @@ def contribution(
         raise MethodError("normalize gives shares of the logit, and only activation='ffn' adds up to it.")
     weights = [_weights(model, run, target, contrast) for target in targets]
     if normalize:
-        written = direct_shares(model, run, [(t.position, w) for t, w in zip(targets, weights, strict=True)])
-        readers = [_along_the_direct_path(written, index) for index in range(len(targets))]
+        readouts = [(target.position, weight) for target, weight in zip(targets, weights, strict=True)]
+        directions = _along_the_direct_path(direct_shares(model, run, readouts).gradients)
     else:
-        readers = _by_unembedding(model, weights)
-    return [_scores(model, run, target, activation, reader) for target, reader in zip(targets, readers, strict=True)]
-
-
-def _scores(model: Model, run: Run, target: Target, kind: str, reader: Reader) -> Scores:
-    scores = Scores()
-    acts = run.activations(target.position, kind)
-    for block in model.blocks:
-        if block.layer in acts.dense:
-            a = acts.dense[block.layer][0].float()
-            scores.values[block.layer, None] = a * reader(block, None)
-            scores.activations[block.layer, None] = a
-        for expert, record in (acts.routed[block.layer][0] if block.layer in acts.routed else {}).items():
-            a = record.written
-            scores.values[block.layer, expert] = a * reader(block, expert)
-            scores.activations[block.layer, expert] = a
+        unembedded = torch.stack([_unembedded(model, weight) for weight in weights])
+        directions = lambda writer: unembedded  # noqa: E731
+    acts = [run.activations(target.position, activation) for target in targets]
+    scores = [Scores() for _ in targets]
+    for writer in model.writers:
+        fired = [writer.fired(one) for one in acts]
+        if any(a is not None for a in fired):
+            for own, a, read in zip(scores, fired, writer.project(directions(writer)), strict=True):
+                if a is not None:
+                    own.put(writer, a * read, a)
     return scores
 
 
-def _by_unembedding(model: Model, weights: Sequence[Mapping[int, float]]) -> list[Reader]:
-    """Readers of Σ weight · U_token, one product of T directions and W_down for each layer: never f × V."""
-    unembedding = model.unembedding
-    directions = torch.stack(
-        [
-            (unembedding[list(one)].float() * torch.tensor(list(one.values()), device=unembedding.device)[:, None]).sum(
-                0
-            )
-            for one in weights
-        ]
-    )
-    read: dict[tuple[int, int | None], Tensor] = {}
-
-    def reader(index: int) -> Reader:
-        def at(block: Block, expert: int | None) -> Tensor:
-            place = (block.layer, expert)
-            if place not in read:
-                found = block.project(directions) if expert is None else block.project_expert(expert, directions)
-                read[place] = found
-            return read[place][index]
-
-        return at
-
-    return [reader(index) for index in range(len(weights))]
+def _unembedded(model: Model, weights: Mapping[int, float]) -> Tensor:
+    """(d,): Σ weight · U_token."""
+    rows = model.unembedding[list(weights)].float()
+    return (rows * torch.tensor(list(weights.values()), device=rows.device)[:, None]).sum(0)
 
 
-def _along_the_direct_path(written: Written, index: int) -> Reader:
-    gradients = written.gradients[index]
-
-    def at(block: Block, expert: int | None) -> Tensor:
-        if expert is not None:
-            path = unit_path(block, block.routed.index(block.expert(expert)[0]))
-            return block.project_expert(expert, gradients[block.layer, path][None])[0]
-        parts = []
-        for writer in block.dense:
-            gradient = gradients.get((block.layer, writer.path))
-            if gradient is None:  # written into another branch: no share of its own
-                parts.append(torch.zeros(writer.width))
-            else:
-                weight = dense_weight(writer)
-                parts.append((gradient.to(weight.device) @ weight.float()).cpu())
-        return torch.cat(parts)
-
-    return at
+def _along_the_direct_path(gradients: Sequence[Mapping[Site, Tensor]]) -> Callable[[Writer], Tensor]:
+    """(T, d) for a writer: the gradients where its writing lands, 0 where that is another branch."""
+    return lambda writer: torch.stack([one.get(writer.site, torch.zeros(writer.hidden_size)) for one in gradients])
 
 
 def _weights(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> dict[int, float]:

@@ -20,17 +20,9 @@ if TYPE_CHECKING:
 def random(model: Model, run: Run, targets: Sequence[Target], *, seed: int = 0) -> list[Scores]:
     """Uniform over all neurons of the decoder, routed experts included ([MMN], [SCH] controls)."""
     generator = torch.Generator().manual_seed(seed)
-    results = []
-    for _ in targets:
-        scores = Scores()
-        for block in model.blocks:
-            if block.width:
-                scores.values[block.layer, None] = torch.rand(block.width, generator=generator)
-            for expert in range(block.num_experts):
-                width = block.expert(expert)[0].width
-                scores.values[block.layer, expert] = torch.rand(width, generator=generator)
-        results.append(scores)
-    return results
+    return [
+        Scores({writer: torch.rand(writer.width, generator=generator) for writer in model.writers}) for _ in targets
+    ]
 
 
 def _among(model: Model, run: Run, target: Target, among: NeuronSet, *, seed: int = 0) -> NeuronSet:
@@ -44,19 +36,17 @@ def random_same_layers(model: Model, like: NeuronSet, *, seed: int = 0) -> Neuro
     """
     generator = torch.Generator().manual_seed(seed)
     taken = set(like.neurons)
-    drawn: set[Neuron] = set()
-    members = []
+    drawn = []
     for neuron in like.neurons:
-        block = model.blocks[neuron.layer]
-        width = block.width if neuron.expert is None else block.expert(neuron.expert)[0].width
+        width = model.blocks[neuron.layer].width if neuron.expert is None else model.writer(neuron).width
         shuffled = torch.randperm(width, generator=generator).tolist()
         candidates = (Neuron(neuron.layer, unit, neuron.expert) for unit in shuffled)
-        free = next((candidate for candidate in candidates if candidate not in taken and candidate not in drawn), None)
+        free = next((candidate for candidate in candidates if candidate not in taken), None)
         if free is None:
             raise MethodError(f"Layer {neuron.layer} has too few neurons for a control of {len(like)} others.")
-        drawn.add(free)
-        members.append(ScoredNeuron(free, 0.0))
-    return NeuronSet(tuple(members), {"method": "random_same_layers", "seed": seed, "like": dict(like.record)})
+        taken.add(free)
+        drawn.append(ScoredNeuron(free, 0.0))
+    return NeuronSet(tuple(drawn), {"method": "random_same_layers", "seed": seed, "like": dict(like.record)})
 
 
 RANDOM = Method(

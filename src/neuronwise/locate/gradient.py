@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor
 from neuronwise.errors import MethodError
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
-from neuronwise.model.blocks import Block, dense_weight, expert_weight
-from neuronwise.model.record import Activations
 from neuronwise.model.run import Run, Target
-from neuronwise.model.stream import Written, unit_path, written_gradients
+from neuronwise.model.stream import written_gradients
+from neuronwise.model.writers import Site
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -56,16 +55,15 @@ def _gradient_scores(
     model: Model, run: Run, targets: Sequence[Target], positions: str, times_activation: bool
 ) -> list[Scores]:
     readouts = [(run.row(target.position), {target.token_id: 1.0}) for target in targets]
-    inputs = run.forced_inputs()
-    written = written_gradients(model, inputs, readouts, direct=False)
+    written = written_gradients(model, run.forced_inputs(), readouts, direct=False)
     return [
-        position_scores(model, run, target, written, index, rows_of(run, target, positions), times_activation)
-        for index, target in enumerate(targets)
+        position_scores(model, run, gradients, rows_of(run, target, positions), times_activation)
+        for target, gradients in zip(targets, written.gradients, strict=True)
     ]
 
 
 def position_scores(
-    model: Model, run: Run, target: Target, written: Written, index: int, rows: list[int], times_activation: bool
+    model: Model, run: Run, gradients: Mapping[Site, Tensor], rows: list[int], times_activation: bool
 ) -> Scores:
     """∂y/∂a = W_downᵀ · ∂y/∂(what is written), row by row, reduced by max over ``rows``.
 
@@ -73,40 +71,17 @@ def position_scores(
     """
     acts = run.rows(rows)
     scores = Scores()
-    for block in model.blocks:
-        if block.dense and block.layer in acts.dense:
-            gradients = torch.cat(
-                [
-                    _times_weight(written.gradients[index].get((block.layer, w.path)), rows, dense_weight(w))
-                    for w in block.dense
-                ],
-                dim=1,
-            )
-            a = acts.dense[block.layer].float()
-            scores.values[block.layer, None] = ((a * gradients) if times_activation else gradients).amax(0)
-            scores.activations[block.layer, None] = a[-1] if len(rows) == 1 else a.mean(0)
-        _add_routed(scores, block, acts, written, index, rows, times_activation)
+    for writer in model.writers:
+        fired = writer.fired_rows(acts)
+        if not fired.rows:
+            continue
+        values = torch.zeros_like(fired.values)
+        if writer.site in gradients:  # else it writes into another branch
+            read = writer.project(gradients[writer.site][[rows[at] for at in fired.rows]])
+            values = (fired.values if times_activation else fired.weights.unsqueeze(1)) * read
+        # An expert's activation is that of the last row that was routed to it.
+        scores.put(writer, values.amax(0), fired.values.mean(0) if writer.expert is None else fired.values[-1])
     return scores
-
-
-def _add_routed(
-    scores: Scores, block: Block, acts: Activations, written: Written, index: int, rows: list[int], times: bool
-) -> None:
-    for at, row in enumerate(rows):
-        for expert, record in (acts.routed[block.layer][at] if block.layer in acts.routed else {}).items():
-            routed, local = block.expert(expert)
-            gradient = written.gradients[index].get((block.layer, unit_path(block, block.routed.index(routed))))
-            value = record.weight * _times_weight(gradient, [row], expert_weight(routed, local))[0]
-            value = record.activation.float() * value if times else value
-            place = (block.layer, expert)
-            scores.values[place] = torch.maximum(scores.values[place], value) if place in scores.values else value
-            scores.activations[place] = record.written
-
-
-def _times_weight(gradient: Tensor | None, rows: list[int], weight: Tensor) -> Tensor:
-    if gradient is None:
-        return torch.zeros(len(rows), weight.shape[1])
-    return (gradient[rows].to(weight.device) @ weight.float()).cpu()
 
 
 GRADIENT = Method(

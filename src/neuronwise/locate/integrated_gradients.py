@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,12 +14,11 @@ from torch import Tensor
 from neuronwise.errors import MethodError
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
-from neuronwise.model.blocks import dense_weight, expert_weight, writer_bias
-from neuronwise.model.hooks import Hooks
-from neuronwise.model.interfere import LastPosition, change_output
-from neuronwise.model.record import Activations, routed_unit
+from neuronwise.model.interfere import LastPosition
+from neuronwise.model.passes import edit
 from neuronwise.model.run import Run, Target
 from neuronwise.model.stream import frozen_parameters
+from neuronwise.model.writers import Site, Writer
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 
 if TYPE_CHECKING:
@@ -41,76 +42,42 @@ def _one_target(model: Model, run: Run, target: Target, steps: int) -> Scores:
     scores = Scores()
     with frozen_parameters(model.module):
         for block in model.blocks:
-            leaves: dict[str, Tensor] = {}
-            logits = last.evaluate(
-                steps, lambda hooks, b=block, found=leaves: _scale(hooks, b, acts, steps, found), grad=True
-            )
-            if not leaves:
-                continue
-            probability = logits.softmax(-1)[:, target.token_id].sum()
-            names = list(leaves)
-            gradients = torch.autograd.grad(probability, [leaves[n] for n in names])
-            sums = {n: g.float().sum(0) for n, g in zip(names, gradients, strict=True)}
-            _add_layer(scores, block, acts, sums, steps)
+            fired = {writer: a for writer in block.writers if (a := writer.fired(acts)) is not None}
+            gradients = _gradients(last, block, fired, target.token_id, steps)
+            for writer, a in fired.items():
+                scores.put(writer, a * writer.project(gradients[writer.site].unsqueeze(0))[0] / steps, a)
     return scores
 
 
-def _scale(hooks: Hooks, block: Block, acts: Activations, steps: int, leaves: dict[str, Tensor]) -> None:
-    """Scale what the layer's neurons write at the last position by k/m in copy k, and keep that as the leaf."""
-    factors = torch.arange(1, steps + 1, dtype=torch.float32) / steps
+def _gradients(
+    last: LastPosition, block: Block, fired: Mapping[Writer, Tensor], token: int, steps: int
+) -> dict[Site, Tensor]:
+    """(d,) for each site of a layer: ∂p_t/∂(what is written) summed over the copies, k/m of it written in copy k."""
+    if not fired:
+        return {}
+    leaves: dict[Site, Tensor] = {}
+    factors = torch.arange(1, steps + 1, dtype=torch.float32).unsqueeze(1) / steps
+    parts: dict[Site, Tensor] = {}
+    for writer, a in fired.items():
+        vectors = writer.vectors
+        written = vectors.float() @ a.to(vectors.device)
+        parts[writer.site] = parts[writer.site] + written if writer.site in parts else written
 
-    def scaled(name: str, constant: Tensor | None) -> object:
-        def change(out: Tensor) -> Tensor:
-            rows = out.reshape(steps, -1, out.shape[-1])
-            factor = factors.to(out.device, out.dtype).unsqueeze(1)
-            fixed = 0 if constant is None else constant.to(out.device, out.dtype)
-            leaf = (fixed + factor * (rows[:, -1] - fixed)).detach().requires_grad_(True)
-            leaves[name] = leaf
-            return torch.cat([rows[:, :-1], leaf.unsqueeze(1)], dim=1).reshape(out.shape)
+    def scaled(site: Site, out: Tensor) -> Tensor:
+        """What the neurons write is replaced by the leaf; biases and other branches stay in the graph."""
+        rows = out.reshape(steps, -1, out.shape[-1])
+        part = parts[site].to(out.device)
+        leaves[site] = (factors.to(out.device) * part).to(out.dtype).requires_grad_(True)
+        moved = rows[:, -1] - part.to(out.dtype) + leaves[site]
+        return torch.cat([rows[:, :-1], moved.unsqueeze(1)], dim=1).reshape(out.shape)
 
-        return change
-
-    for writer in block.dense:
-        change_output(hooks, writer.module, scaled(writer.path, writer_bias(writer.module)), block)  # type: ignore[arg-type]
-    for number, _ in enumerate(block.routed):
-        routed_part = routed_written(block, acts, number)
-
-        def change(out: Tensor, number: int = number, part: Tensor = routed_part) -> Tensor:
-            rows = out.reshape(steps, -1, out.shape[-1])
-            factor = factors.to(out.device).unsqueeze(1)
-            leaf = (factor * part.to(out.device)).to(out.dtype).requires_grad_(True)
-            leaves[f"routed {number}"] = leaf
-            moved = rows[:, -1] - part.to(out.device, out.dtype) + leaf  # a shared expert's part stays in the graph
-            return torch.cat([rows[:, :-1], moved.unsqueeze(1)], dim=1).reshape(out.shape)
-
-        change_output(hooks, routed_unit(block, number), change, block)
-
-
-def routed_written(block: Block, acts: Activations, number: int) -> Tensor:
-    """(d,): Σ router weight · a · v over the experts of one routed writer, without their biases."""
-    routed = block.routed[number]
-    first = block.first_expert(routed)
-    total = torch.zeros(block.hidden_size)
-    for expert, record in acts.routed.get(block.layer, [{}])[0].items():
-        if first <= expert < first + routed.experts:
-            weight = expert_weight(routed, expert - first).float()
-            total += record.weight * (weight @ record.activation.to(weight.device).float()).cpu()
-    return total
-
-
-def _add_layer(scores: Scores, block: Block, acts: Activations, sums: dict[str, Tensor], steps: int) -> None:
-    if block.dense:
-        parts = [(sums[w.path] @ dense_weight(w).float()).cpu() for w in block.dense]
-        a = acts.dense[block.layer][0].float()
-        scores.values[block.layer, None] = a * torch.cat(parts) / steps
-        scores.activations[block.layer, None] = a
-    for expert, record in (acts.routed[block.layer][0] if block.layer in acts.routed else {}).items():
-        routed, local = block.expert(expert)
-        gradient = sums[f"routed {block.routed.index(routed)}"]
-        a = record.written
-        read = (gradient @ expert_weight(routed, local).float()).cpu()
-        scores.values[block.layer, expert] = a * read / steps
-        scores.activations[block.layer, expert] = a
+    with contextlib.ExitStack() as stack:
+        for site in parts:
+            module = block.module.get_submodule(site[1])
+            stack.enter_context(edit(module, functools.partial(scaled, site), within=block.module))
+        probability = last.evaluate(steps, grad=True).softmax(-1)[:, token].sum()
+        gradients = torch.autograd.grad(probability, list(leaves.values()))
+    return {site: gradient.float().sum(0) for site, gradient in zip(leaves, gradients, strict=True)}
 
 
 def refine(
@@ -127,12 +94,12 @@ def refine(
     counts: Counter[Neuron] = Counter()
     sums: dict[Neuron, float] = {}
     for one in scores:
-        top = max(float(values.max()) for values in one.values.values())
-        for (layer, expert), values in one.values.items():
-            for unit in torch.nonzero(values >= coarse * top).flatten().tolist() if top > 0 else ():
-                neuron = Neuron(layer, unit, expert)
+        top = max(float(values.max()) for values in one.values())
+        for writer, values in one.items():
+            for column in torch.nonzero(values >= coarse * top).flatten().tolist() if top > 0 else ():
+                neuron = writer.neuron(column)
                 counts[neuron] += 1
-                sums[neuron] = sums.get(neuron, 0.0) + float(values[unit])
+                sums[neuron] = sums.get(neuron, 0.0) + float(values[column])
     kept, used = _within(counts, len(scores), share, step, at_least, at_most)
     members = [ScoredNeuron(n, sums[n] / len(scores)) for n in kept]
     members.sort(key=lambda member: (-member.score, member.neuron))

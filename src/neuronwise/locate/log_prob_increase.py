@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,18 +10,17 @@ from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.locate.method import Method
-from neuronwise.locate.scores import Place, Scores
-from neuronwise.model.blocks import dense_weight, expert_weight
+from neuronwise.locate.scores import Scores
+from neuronwise.model.activations import Activations
 from neuronwise.model.logit_lens import LogitLens
-from neuronwise.model.record import Activations
 from neuronwise.model.run import Run, Target
-from neuronwise.model.stream import unit_path
+from neuronwise.model.writers import Writer
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
 
-# (place, residual (d,), activations (f,), what each neuron writes into the stream (f, d))
-Written = tuple[Place, Tensor, Tensor, Tensor]
+# (writer, residual (d,), activations (width,), what each neuron writes into the stream (width, d))
+Written = tuple[Writer, Tensor, Tensor, Tensor]
 ROUNDING = 1e-4  # nats by which a bound computed in float32 may be too low
 
 
@@ -52,36 +51,21 @@ def log_prob_increase(
                 _best(lens, written, targets[index].token_id, exact, chunk, results[index])
         else:
             tokens = [targets[i].token_id for i in indices]
-            for place, residual, part, vectors in written():
+            for writer, residual, a, vectors in written():
                 increases = _increases(lens, residual, vectors, tokens, chunk)
                 for column, index in enumerate(indices):
-                    results[index].values[place] = increases[:, column]
-                    results[index].activations[place] = part
+                    results[index].put(writer, increases[:, column], a)
     return results
 
 
 def _written(model: Model, lens: LogitLens, acts: Activations) -> Iterator[Written]:
     for block in model.blocks:
-        parts, pieces, start = [], [], 0
-        a = acts.dense.get(block.layer)
-        experts = acts.routed[block.layer][0] if block.layer in acts.routed else {}
-        if not block.dense and not experts:
-            continue
-        residual = lens.residual_before(block.layer)
-        for writer in block.dense:
-            part = a[0, start : start + writer.width].float() if a is not None else torch.zeros(writer.width)
-            vectors = lens.into_stream(block.layer, writer.path, dense_weight(writer).float().T.cpu())
-            parts.append(part)
-            pieces.append(part.unsqueeze(1) * vectors)
-            start += writer.width
-        if parts:
-            yield (block.layer, None), residual, torch.cat(parts), torch.cat(pieces)
-        for expert, record in experts.items():
-            routed, local = block.expert(expert)
-            part = record.written
-            path = unit_path(block, block.routed.index(routed))
-            vectors = lens.into_stream(block.layer, path, expert_weight(routed, local).float().T.cpu())
-            yield (block.layer, expert), residual, part, part.unsqueeze(1) * vectors
+        fired = {writer: a for writer in block.writers if (a := writer.fired(acts)) is not None}
+        residual = lens.residual_before(block.layer) if fired else None
+        for writer, a in fired.items():
+            assert residual is not None
+            vectors = lens.into_stream(*writer.site, writer.vectors.float().T.cpu())
+            yield writer, residual, a, a.unsqueeze(1) * vectors
 
 
 def _increases(lens: LogitLens, residual: Tensor, vectors: Tensor, tokens: list[int], chunk: int) -> Tensor:
@@ -102,32 +86,31 @@ def _best(
     The neurons of the highest bounds are read exactly; the lowest of these is a threshold, and every other neuron
     whose bound is over it is read too.
     """
-    for place, residual, part, vectors in written():
-        scores.values[place] = lens.increase_bounds(residual, vectors, token) + ROUNDING
-        scores.activations[place] = part
-    bounds = torch.cat(list(scores.values.values()))
+    for writer, residual, a, vectors in written():
+        scores.put(writer, lens.increase_bounds(residual, vectors, token) + ROUNDING, a)
+    bounds = torch.cat(list(scores.values()))
     lowest = float(bounds.topk(min(exact, len(bounds))).values[-1])
-    chosen = {place: values >= lowest for place, values in scores.values.items()}
+    chosen = {writer: values >= lowest for writer, values in scores.items()}
     found = _read(lens, written, chosen, token, chunk)
     threshold = float(torch.cat(list(found.values())).topk(min(exact, len(bounds))).values[-1])
-    more = {place: (values > threshold) & ~chosen[place] for place, values in scores.values.items()}
+    more = {writer: (values > threshold) & ~chosen[writer] for writer, values in scores.items()}
     found_later = _read(lens, written, more, token, chunk)
     for where, values in ((chosen, found), (more, found_later)):
-        for place, exact_values in values.items():
-            scores.values[place][where[place]] = exact_values
+        for writer, exact_values in values.items():
+            scores[writer][where[writer]] = exact_values
 
 
 def _read(
     lens: LogitLens,
     written: Callable[[], Iterator[Written]],
-    chosen: dict[Place, Tensor],
+    chosen: Mapping[Writer, Tensor],
     token: int,
     chunk: int,
-) -> dict[Place, Tensor]:
+) -> dict[Writer, Tensor]:
     return {
-        place: _increases(lens, residual, vectors[chosen[place]], [token], chunk)[:, 0]
-        for place, residual, _, vectors in written()
-        if bool(chosen[place].any())
+        writer: _increases(lens, residual, vectors[chosen[writer]], [token], chunk)[:, 0]
+        for writer, residual, _, vectors in written()
+        if bool(chosen[writer].any())
     }
 
 

@@ -16,7 +16,7 @@ AUTOMATIC = ("quantile", "knee", "null")
 
 def flat(scores: Scores) -> Tensor:
     """All scores of one target in one vector, float32."""
-    return torch.cat([values.flatten().float() for values in scores.values.values()])
+    return torch.cat([values.flatten().float() for values in scores.values()])
 
 
 def quantile(scores: Scores, share: float = 0.999) -> float:

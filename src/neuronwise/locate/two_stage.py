@@ -15,7 +15,8 @@ from neuronwise.locate import thresholds as by
 from neuronwise.locate.activation_difference import activation_difference
 from neuronwise.locate.gradient import gradient_activation
 from neuronwise.locate.method import Method
-from neuronwise.locate.scores import Pair, Place, Scores
+from neuronwise.locate.scores import Pair, Scores
+from neuronwise.model.writers import Writer
 from neuronwise.neurons import NeuronSet
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def two_stage(
     if not pairs:
         raise MethodError("Give one photo or more, each with its inpainted counterpart.")
     nothing = [_stage_scores(model, pair, settings) for pair in null]
-    votes: dict[Place, Tensor] = {}
-    ranks: dict[Place, Tensor] = {}
+    votes: dict[Writer, Tensor] = {}
+    ranks: dict[Writer, Tensor] = {}
     photos = []
     scored = [_stage_scores(model, pair, settings) for pair in pairs]
     shared = tuple(_exceeded(stage, settings.vote) for stage in zip(*scored, strict=True))
@@ -88,10 +89,10 @@ def two_stage(
             _threshold(settings.gradient, basis[1], [g for _, g in nothing], settings),
         )
         first, second = _passes(difference, limits[0]), _passes(gradient, limits[1])
-        both = {place: first[place] & second[place] for place in first if place in second}
+        both = {writer: first[writer] & second[writer] for writer in first if writer in second}
         passed = {"both": both, "difference": first, "gradient": second}[settings.stages]
-        _add(votes, {place: mask.float() for place, mask in passed.items()})
-        _add(ranks, (difference if settings.stages == "difference" else gradient).values)
+        _add(votes, {writer: mask.float() for writer, mask in passed.items()})
+        _add(ranks, difference if settings.stages == "difference" else gradient)
         photos.append(
             {
                 "neurons": sum(len(mask) for mask in first.values()),
@@ -101,8 +102,8 @@ def two_stage(
             }
         )
     needed = settings.vote * len(pairs)
-    kept = {place: count >= needed - 1e-6 for place, count in votes.items()}
-    found = _ranked(kept, {place: values / len(pairs) for place, values in ranks.items()})
+    kept = {writer: count >= needed - 1e-6 for writer, count in votes.items()}
+    found = _ranked(kept, {writer: values / len(pairs) for writer, values in ranks.items()})
     funnel = {"photos": photos, "after_vote": len(found), "vote": settings.vote}
     record = {"method": "two_stage", "settings": vars(settings).copy(), "funnel": funnel}
     return NeuronSet(found.members[:top], record)
@@ -119,13 +120,13 @@ def _exceeded(stage: Sequence[Scores], vote: float) -> Scores:
     """For each neuron the score that it reaches in at least ``vote`` of the photos; where an expert slept, nothing."""
     needed = math.ceil(vote * len(stage) - 1e-6)
     lowest = torch.finfo(torch.float32).min
-    places = {place: values for scores in stage for place, values in scores.values.items()}
+    writers = {writer: values for scores in stage for writer, values in scores.items()}
     return Scores(
         {
-            place: torch.stack([scores.values.get(place, torch.full_like(like, lowest)) for scores in stage])
+            writer: torch.stack([scores.get(writer, torch.full_like(like, lowest)) for scores in stage])
             .sort(dim=0, descending=True)
             .values[needed - 1]
-            for place, like in places.items()
+            for writer, like in writers.items()
         }
     )
 
@@ -141,26 +142,26 @@ def _threshold(choice: float | str, scores: Scores, nothing: Sequence[Scores], s
     return automatic[choice]()
 
 
-def _passes(scores: Scores, threshold: float) -> dict[Place, Tensor]:
-    return {place: values > threshold for place, values in scores.values.items()}
+def _passes(scores: Scores, threshold: float) -> dict[Writer, Tensor]:
+    return {writer: values > threshold for writer, values in scores.items()}
 
 
-def _count(masks: Mapping[Place, Tensor]) -> int:
+def _count(masks: Mapping[Writer, Tensor]) -> int:
     return int(sum(int(mask.sum()) for mask in masks.values()))
 
 
-def _add(sums: dict[Place, Tensor], values: Mapping[Place, Tensor]) -> None:
-    for place, added in values.items():
-        sums[place] = sums[place] + added if place in sums else added
+def _add(sums: dict[Writer, Tensor], values: Mapping[Writer, Tensor]) -> None:
+    for writer, added in values.items():
+        sums[writer] = sums[writer] + added if writer in sums else added
 
 
-def _ranked(kept: Mapping[Place, Tensor], ranks: Mapping[Place, Tensor]) -> NeuronSet:
+def _ranked(kept: Mapping[Writer, Tensor], ranks: Mapping[Writer, Tensor]) -> NeuronSet:
     """Neurons of ``kept`` by their rank, the others left out."""
     total = _count(kept)
     if not total:
         return NeuronSet()
     lowest = torch.finfo(torch.float32).min
-    masked = Scores({place: torch.where(mask, ranks[place], torch.tensor(lowest)) for place, mask in kept.items()})
+    masked = Scores({writer: torch.where(mask, ranks[writer], torch.tensor(lowest)) for writer, mask in kept.items()})
     return masked.top(total)
 
 

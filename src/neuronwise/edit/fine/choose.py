@@ -8,7 +8,7 @@ from torch import Tensor
 from neuronwise.edit.fine.batch import Batch
 from neuronwise.edit.fine.settings import FineSettings
 from neuronwise.errors import MethodError
-from neuronwise.locate import score_all
+from neuronwise.locate import Scores, score_all
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.model import Model
 from neuronwise.model.record import Activations, Recorder, require_complete
@@ -48,11 +48,14 @@ def choose(model: Model, request: Run, said: list[int], settings: FineSettings) 
     chosen: dict[Neuron, None] = {}
     generator = torch.Generator().manual_seed(settings.seed)
     for scores in score_all(model, request, targets, "contribution"):
-        scores.values = {place: values for place, values in scores.values.items() if _kept(model, place[0], settings)}
-        if not scores.values:
+        scores = Scores(
+            {writer: values for writer, values in scores.items() if _kept(model, writer.layer, settings)},
+            scores.activations,
+        )
+        if not scores:
             raise MethodError("These settings leave no layer with neurons to edit.")
         if settings.neurons == "random":
-            scores.values = {p: torch.rand(len(v), generator=generator) for p, v in scores.values.items()}
+            scores.update({writer: torch.rand(writer.width, generator=generator) for writer in scores})
         chosen |= dict.fromkeys(scores.top(settings.n).neurons)
     return sorted(chosen)
 
