@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,17 +128,12 @@ def _neurons(model: Model, runs: list[Run], target: Target, settings: KnowledgeN
         at_least=settings.at_least,
         at_most=settings.at_most,
     )
-    activations = {member.neuron: _activation(scores[0], member.neuron) for member in found}
+    activations = {member.neuron: scores[0].activation(member.neuron) for member in found}
     members = sorted(found, key=lambda member: (-member.score, member.neuron))
     if len(runs) == 1:
         members = members[: settings.at_most]
     kept = [type(member)(member.neuron, member.score, activations[member.neuron]) for member in members]
     return NeuronSet(tuple(kept))
-
-
-def _activation(scores: Any, neuron: Neuron) -> float | None:
-    values = scores.activations.get((neuron.layer, neuron.expert))
-    return None if values is None else float(values[neuron.unit])
 
 
 def _paraphrased(fact: Fact, paraphrases: Sequence[str]) -> list[Fact]:
