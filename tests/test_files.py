@@ -1,8 +1,9 @@
-"""The file of rows and the folder: torn ends, full disks, other recipes, other processes."""
+"""Files and folders: whole or not at all, torn ends, full disks, other recipes, other processes."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from neuronwise.errors import StudyError
-from neuronwise.files import Lines
+from neuronwise.errors import EditError, NeuronwiseError, StudyError
+from neuronwise.files import Lines, sha256, versions, whole_file, write_folder, write_json, write_text
 from neuronwise.study import Store
 
 ROWS = [{"id": "a", "x": 1 / 3}, {"id": "b", "text": "zwei\nZeilen, ü \u2028"}, {"id": "c"}]
@@ -22,6 +23,59 @@ def filled(path: Path) -> bytes:
         for row in ROWS:
             lines.append(row)
     return path.read_bytes()
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"x": [1, "ü", "\ud800"]})
+    before = path.read_bytes()
+    assert json.loads(before) == {"x": [1, "ü", "\ud800"]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"x": float("nan")})
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    assert sha256(path) == hashlib.sha256(before).hexdigest()
+
+
+def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    with pytest.raises(EditError, match=r"'.*none/a.txt' cannot be written: No such file or directory"):
+        write_text(tmp_path / "none" / "a.txt", "x", EditError)
+    with pytest.raises(NeuronwiseError, match=r"'.*b.safetensors' cannot be written: .*I/O error"):
+        with whole_file(tmp_path / "b.safetensors") as temporary:
+            save_file({"a": torch.zeros(1)}, temporary / "below")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_filled_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "folder"
+
+    def half(into: Path) -> None:
+        (into / "a.txt").write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_folder(folder, half)
+    assert list(tmp_path.iterdir()) == []
+
+    def meanwhile(into: Path) -> None:
+        (into / "a.txt").write_text("ours")
+        (folder / "a.txt").write_text("theirs")  # another process was faster
+
+    folder.mkdir(parents=True)
+    with pytest.raises(NeuronwiseError, match="there already"):
+        write_folder(folder, meanwhile)
+    assert (folder / "a.txt").read_text() == "theirs"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_versions() -> None:
+    assert list(versions()) == ["neuronwise", "torch", "transformers", "python"]
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:

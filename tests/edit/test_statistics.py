@@ -14,7 +14,6 @@ import torch
 
 import neuronwise as nw
 from neuronwise.data.facts import Fact
-from neuronwise.data.texts import read_texts
 from neuronwise.edit.editors import EDITORS
 from neuronwise.edit.memory.gather import gather_statistics, statistics_size
 from neuronwise.edit.memory.statistics import Statistics
@@ -222,27 +221,6 @@ def test_what_is_not_finite_is_refused(model: nw.Model, tmp_path: Any) -> None:
     with pytest.raises(NonFiniteError):
         gather_statistics(model, TEXTS, [1], tmp_path / "s")
     assert not (tmp_path / "s" / "statistics.json").exists()
-
-
-def test_texts_from_files_folders_and_rows(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("one\nline\n\n\ntwo\n")
-    (tmp_path / "b.jsonl").write_text('{"text": "three"}\n\n{"text": "four", "n": 1}\n')
-    (tmp_path / "c.bin").write_bytes(b"\xff")
-    assert list(read_texts(tmp_path)) == ["one\nline", "two", "three", "four"]
-    assert list(read_texts([{"words": "five"}, "six", " "], field="words")) == ["five", "six"]
-    with pytest.raises(NeuronwiseError, match=r"line 1 of .*'words'"):
-        list(read_texts(tmp_path / "b.jsonl", field="words"))
-    (tmp_path / "b.jsonl").write_text("{\n")
-    with pytest.raises(NeuronwiseError, match="Line 1"):
-        list(read_texts(tmp_path / "b.jsonl"))
-    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(NeuronwiseError, match="UTF-8"):
-        list(read_texts(tmp_path / "bad.txt"))
-    with pytest.raises(NeuronwiseError, match="no file or folder"):
-        list(read_texts(tmp_path / "none.txt"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(NeuronwiseError, match="holds no text"):
-        list(read_texts(tmp_path / "empty"))
 
 
 def test_the_command(tiny_folder: Any, tmp_path: Any) -> None:

@@ -76,7 +76,7 @@ def test_a_drawn_mask(tmp_path: Path) -> None:
 
 
 def test_a_photo_is_no_mask_but_soft_edges_may_be(chelsea: Path, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="a picture, no mask"):
+    with pytest.raises(ImageError, match="a picture, not a mask"):
         file_mask(chelsea, 451, 300)
     soft = np.zeros((10, 12), np.uint8)
     soft[2:8, 2:10], soft[3:7, 3:9] = 128, 255  # a fifth of it is gray
@@ -87,14 +87,14 @@ def test_a_photo_is_no_mask_but_soft_edges_may_be(chelsea: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: coco_mask([[100.0, 100, 120, 100, 120, 130]], 12, 10), "outside of the photo"),
+        (lambda: coco_mask([[100.0, 100, 120, 100, 120, 130]], 12, 10), "outside the photo"),
         (lambda: coco_mask([], 12, 10), "empty"),
         (lambda: coco_mask({"size": [4, 4], "counts": [0, 16]}, 12, 10), "4 × 4, the photo 12 × 10"),
         (lambda: coco_mask("polygon", 12, 10), "neither polygons"),
         (lambda: coco_mask([[1.0, 2.0]], 12, 10), "neither polygons|empty"),
-        (lambda: box_mask((50, 50, 5, 5), 12, 10), "outside of the photo"),
-        (lambda: box_mask((-9, -9, 5, 5), 12, 10), "outside of the photo"),
-        (lambda: box_mask((1, 2, 3), 12, 10), "no box"),
+        (lambda: box_mask((50, 50, 5, 5), 12, 10), "outside the photo"),
+        (lambda: box_mask((-9, -9, 5, 5), 12, 10), "outside the photo"),
+        (lambda: box_mask((1, 2, 3), 12, 10), "not a box"),
         (lambda: merged([]), "no mask"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Plain texts, one after another: from a file, a folder, a data set or any iterable."""
+"""Plain texts, one after another: from a file, a folder, a dataset or any iterable."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from neuronwise.errors import DataError
 
 KINDS = (".txt", ".md", ".jsonl")
 
 
-def read_texts(source: str | os.PathLike[str] | Iterable[Any], field: str = "text") -> Iterator[str]:
-    """Texts that hold something, in a fixed order, read as they are asked for.
+def read_texts(source: str | os.PathLike[str] | Iterable[object], field: str = "text") -> Iterator[str]:
+    """All texts that are not blank, in a fixed order, each read when it is asked for.
 
-    ``source`` is a text file (its paragraphs, parted by empty lines), a ``.jsonl`` file (``field`` of each line), a
-    folder of such files (by name, subfolders included), or an iterable of strings or of rows with ``field``, such as
-    a data set of the datasets library. Raises ``DataError`` naming the file and line that cannot be read.
+    ``source`` is a text file (one text for each paragraph), a ``.jsonl`` file (``field`` of each line), a folder of
+    such files (in order of their names, subfolders included), or an iterable of strings or of rows with ``field``, such
+    as a dataset of the datasets library. Raises ``DataError`` naming the file and line that cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
         found = _of_path(Path(source), field)
@@ -31,7 +30,7 @@ def _of_path(path: Path, field: str) -> Iterator[str]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in KINDS and file.is_file())
         if not files:
-            raise DataError(f"The folder '{path}' holds no text: no file ends in {', '.join(KINDS)}.")
+            raise DataError(f"The folder '{path}' has no text: no file ends in {', '.join(KINDS)}.")
         for file in files:
             yield from _of_path(file, field)
         return
@@ -41,7 +40,7 @@ def _of_path(path: Path, field: str) -> Iterator[str]:
         with path.open(encoding="utf-8") as lines:
             yield from _rows(path, lines, field) if path.suffix == ".jsonl" else _paragraphs(lines)
     except UnicodeDecodeError as error:
-        raise DataError(f"'{path}' is no text in UTF-8.") from error
+        raise DataError(f"'{path}' is not text in UTF-8.") from error
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
 
@@ -65,11 +64,11 @@ def _rows(path: Path, lines: Iterable[str], field: str) -> Iterator[str]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"Line {number} of '{path}' is no JSON.") from error
+            raise DataError(f"Line {number} of '{path}' is not JSON.") from error
         yield _of_row(row, field, f"line {number} of '{path}'")
 
 
-def _of_row(row: Any, field: str, where: str) -> str:
+def _of_row(row: object, field: str, where: str) -> str:
     text = row.get(field) if isinstance(row, Mapping) else row
     if not isinstance(text, str):
         raise DataError(f"There is no text in {where}: it needs the field {field!r}, a string.")

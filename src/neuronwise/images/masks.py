@@ -7,38 +7,38 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from neuronwise.errors import ImageError
 from neuronwise.images.open import open_image
 
-Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+Mask: TypeAlias = "NDArray[np.bool_]"
 SHADES = 0.25  # the largest share of a drawn mask that may be neither dark nor bright (soft edges are)
 
 
-def coco_mask(segmentation: Any, width: int, height: int) -> Mask:
-    """The mask of one COCO annotation: polygons, a run-length code (list or string of counts; so are crowds).
+def coco_mask(segmentation: object, width: int, height: int) -> Mask:
+    """The mask (height, width) of one COCO annotation: polygons, or a run-length code with a list or string of counts.
 
-    Drawn by pycocotools, so it equals COCO's own. Raises ``ImageError`` for a form that is none of these, for a code
-    of another size, and for a mask that is empty or lies outside of the photo.
+    Drawn by pycocotools, so it equals COCO's own. Raises ``ImageError`` for anything else, for a code of another size,
+    and for a mask that is empty or lies outside the photo.
     """
     from pycocotools import mask as coco
 
+    code: Any = segmentation  # whatever it is, pycocotools says so
     try:
-        if isinstance(segmentation, list):
-            rough = coco.merge(coco.frPyObjects(segmentation, height, width)) if segmentation else None
-        elif isinstance(segmentation["counts"], list):
-            rough = coco.frPyObjects(segmentation, *segmentation["size"])
+        if isinstance(code, list):
+            rough = coco.merge(coco.frPyObjects(code, height, width)) if code else None
         else:
-            rough = segmentation
+            rough = coco.frPyObjects(code, *code["size"]) if isinstance(code["counts"], list) else code
         drawn = np.zeros((height, width), bool) if rough is None else coco.decode(rough).astype(bool)
-    except Exception as error:  # pycocotools raises plain ones
+    except Exception as error:  # pycocotools raises plain exceptions
         raise ImageError(f"This segmentation is neither polygons nor a run-length code: {error}.") from error
     return checked(drawn, width, height)
 
 
 def merged(masks: Sequence[Mask]) -> Mask:
-    """Where any of the masks is; raises ``ImageError`` for none."""
+    """The union of masks; raises ``ImageError`` without any."""
     if not masks:
         raise ImageError("There is no mask to merge.")
     return np.logical_or.reduce(masks)
@@ -47,7 +47,7 @@ def merged(masks: Sequence[Mask]) -> Mask:
 def box_mask(box: Sequence[float], width: int, height: int) -> Mask:
     """The mask of a box (x, y, width, height) in pixels, cut at the photo's edges."""
     if len(box) != 4 or not all(np.isfinite(box)):
-        raise ImageError(f"{box!r} is no box; give x, y, width, height in pixels.")
+        raise ImageError(f"{box!r} is not a box; give x, y, width, height in pixels.")
     x, y, across, down = box
     mask = np.zeros((height, width), bool)
     left, top = max(0, round(x)), max(0, round(y))
@@ -62,12 +62,12 @@ def file_mask(path: str | os.PathLike[str], width: int, height: int) -> Mask:
     """
     gray = np.asarray(open_image(path).convert("L"))
     if ((gray > 63) & (gray < 192)).mean() > SHADES:
-        raise ImageError(f"'{path}' is a picture, no mask; a mask is white where the object is and black elsewhere.")
+        raise ImageError(f"'{path}' is a picture, not a mask; a mask is white where the object is and black elsewhere.")
     return checked(gray > 127, width, height)
 
 
 def dilated(mask: Mask, pixels: int) -> Mask:
-    """The mask grown by ``pixels`` in every direction (by a disc): what an object's edge and shadow leave over."""
+    """The mask grown by ``pixels`` in every direction (by a disc), to cover an object's edge and shadow."""
     if pixels < 0:
         raise ImageError(f"A mask cannot grow by {pixels} pixels.")
     if pixels == 0:
@@ -83,12 +83,12 @@ def checked(mask: Mask, width: int, height: int) -> Mask:
     if mask.shape != (height, width):
         raise ImageError(f"The mask is {mask.shape[1]} × {mask.shape[0]}, the photo {width} × {height}.")
     if not mask.any():
-        raise ImageError("The mask is empty or lies outside of the photo.")
+        raise ImageError("The mask is empty or lies outside the photo.")
     return mask
 
 
 def shown(image: Image.Image, mask: Mask) -> Image.Image:
-    """The photo with the mask laid over it in red, to be looked at."""
+    """The photo with the mask drawn over it in red."""
     pixels = np.asarray(image).astype(np.float32)
     pixels[mask] = 0.5 * pixels[mask] + 0.5 * np.array([255.0, 0.0, 0.0])
     return Image.fromarray(pixels.astype(np.uint8))

@@ -1,30 +1,31 @@
-"""Opening a photo as RGB, whatever its mode, with one sentence for what is no photo."""
+"""Opening a photo as RGB, whatever its mode; one sentence for what is not a photo."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from neuronwise.errors import ImageError
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]"
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.generic]"
 
 
 def open_image(source: ImageLike) -> Image.Image:
     """Open a path, a PIL image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as an upright RGB image.
 
-    Transparent images are laid on white, 16-bit and float ones are scaled to 8 bits, of an animation the first frame
-    is taken, EXIF rotation is applied. Raises ``ImageError`` for a missing, truncated, empty or non-image source.
+    Transparent images are laid on white, 16-bit and float ones are scaled to 8 bits, an animation gives its first
+    frame, EXIF rotation is applied. Raises ``ImageError`` for a missing, truncated, empty or non-image source.
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source, "The image")
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if not isinstance(source, str | os.PathLike):
-        raise ImageError(f"A {type(source).__name__} is no image; give a path, a PIL image or a NumPy array.")
+        raise ImageError(f"A {type(source).__name__} is not an image; give a path, a PIL image or a NumPy array.")
     name = os.fspath(source)
     try:
         with Image.open(name) as image:
@@ -55,17 +56,17 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+def _from_array(array: NDArray[np.generic]) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or array.size == 0:
-        raise ImageError(f"An array of shape {array.shape} is no image; give (H, W), (H, W, 3) or (H, W, 4).")
+        raise ImageError(f"An array of shape {array.shape} is not an image; give (H, W), (H, W, 3) or (H, W, 4).")
     if array.dtype != np.uint8:
         array = _to_bytes(array)
     return _to_rgb(Image.fromarray(array), "The array")
 
 
-def _to_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _to_bytes(array: NDArray[np.generic]) -> NDArray[np.generic]:
     values = array.astype(np.float64)
     if not np.isfinite(values).all():
         raise ImageError("The image holds values that are not finite.")
