@@ -21,7 +21,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     ``entries`` maps a name to "module:attribute". ``group`` is the entry-point group in which other packages name
     theirs. ``noun`` and ``plural`` are what error messages call the things. ``error`` is raised for an unknown name,
-    listing the known ones, for a name that is given twice, naming both givers, and for what cannot be imported.
+    listing the known ones, for a name that is given twice, naming both givers, and for what cannot be imported: each
+    when that name is asked for, so that a package that goes wrong leaves the others usable.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self.group = group
         self._error = error
         self._entries = {name: EntryPoint(name, value, group or "") for name, value in entries.items()}
+        self._rivals: dict[str, EntryPoint] = {}
         self._objects: dict[str, T] = {}
         self._searched = group is None
 
@@ -85,21 +87,18 @@ class Registry(Mapping[str, T], Generic[T]):
         known = self._known()
         if name not in known:
             raise self._error(f"There is no {self.noun} {name!r}; the {self.plural} are {', '.join(known)}.")
+        if name in self._rivals:
+            givers = f"by {_giver(known[name])} and by {_giver(self._rivals[name])}"
+            raise self._error(f"The {self.noun} {name!r} is given twice, {givers}; uninstall one of these packages.")
         return known[name]
 
     def _known(self) -> dict[str, EntryPoint]:
         """The names with what they import, those of other packages included; these are looked up once."""
         if not self._searched:
-            known = dict(self._entries)
-            for found in sorted(entry_points(group=self.group or ""), key=lambda entry: entry.name):
-                before = known.setdefault(found.name, found)
-                if before.value != found.value:
-                    raise self._error(
-                        f"The {self.noun} {found.name!r} is given twice, by {_giver(before)} and by {_giver(found)}; "
-                        f"uninstall one of these packages."
-                    )
-            self._entries = known
             self._searched = True
+            for found in sorted(entry_points(group=self.group or ""), key=lambda entry: entry.name):
+                if self._entries.setdefault(found.name, found).value != found.value:
+                    self._rivals[found.name] = found
         return self._entries
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from typer import Abort
 
 # Each registers its commands by being imported; --help lists them in this order.
-from neuronwise.cli import commands, edit, evaluate, statistics, study, check, presets, convert  # noqa: F401  # isort: skip
+from neuronwise.cli import find, decode, suppress, models, edit, evaluate, statistics, study, check, presets, convert  # noqa: F401  # isort: skip
 from neuronwise.cli.app import app
-from neuronwise.cli.output import silence_libraries
+from neuronwise.cli.output import note, silence_libraries
 from neuronwise.errors import NeuronwiseError
 
+MISUSED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main() -> None:
-    """Run the command line; what a user got wrong is one sentence on standard error and exit status 2."""
+    """Run the command line; user errors print one sentence on standard error and exit with status 2."""
     silence_libraries()
     try:
         status = app(standalone_mode=False)
@@ -25,22 +25,27 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(status or 0)
     except NeuronwiseError as error:
-        print(f"neuronwise: {error}", file=sys.stderr)
-        sys.exit(2)
+        note(str(error))
+        sys.exit(MISUSED)
     except (KeyboardInterrupt, Abort):
-        print("neuronwise: interrupted", file=sys.stderr)
+        note("interrupted")
         sys.exit(INTERRUPTED)
-    except Exception as error:  # click's errors of usage, whose class typer may bring along itself
-        say: Any = getattr(error, "format_message", None)
-        if say is None:
+    except Exception as error:
+        if not hasattr(error, "format_message"):
             raise
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(say(), file=sys.stderr)
-        else:
-            context: Any = getattr(error, "ctx", None)
-            hint = f" See {context.command_path} --help." if context is not None else ""
-            print(f"neuronwise: {' '.join(say().split()).rstrip('.?')}.{hint}", file=sys.stderr)
-        sys.exit(2)
+        _print_misuse(error)
+        sys.exit(MISUSED)
+
+
+def _print_misuse(error: Exception) -> None:
+    """Print a click error of usage; typer may bring its own copy of click, so it is known by its methods alone."""
+    text = str(getattr(error, "format_message")())  # noqa: B009
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(text, file=sys.stderr)
+        return
+    context = getattr(error, "ctx", None)
+    hint = "" if context is None else f" See {context.command_path} --help."
+    note(f"{' '.join(text.split()).rstrip('.?')}.{hint}")
 
 
 __all__ = ["app", "main"]

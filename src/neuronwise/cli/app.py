@@ -1,17 +1,16 @@
-"""What all commands share: the application, the options that several take, and opening a model."""
+"""The application, and what a command is: a function of options, single or in groups, that returns its output."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, get_type_hints
 
 import typer
 
 from neuronwise._version import __version__
-from neuronwise.cli.output import status
-from neuronwise.errors import NeuronwiseError
-
-if TYPE_CHECKING:
-    from neuronwise.model import Model
+from neuronwise.cli.output import print_json, stdout_kept
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,32 +18,81 @@ app = typer.Typer(
     help="Find the neurons in which a transformer keeps a piece of knowledge, and read them.",
 )
 
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Hub id, folder, .gguf file, builtin or builtin-text.", show_default="builtin"),
-]
-DtypeOption = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the checkpoint's own by default.")]
-DeviceOption = Annotated[str | None, typer.Option("--device-map", help="auto, cpu, cuda, ...: passed to transformers.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-
 
 @app.callback(invoke_without_command=True)
 def version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Print the version where it is asked for."""
     if version:
         print(__version__)
         raise typer.Exit
 
 
-def load_model(name: str, dtype: str | None, device_map: str | None) -> Model:
-    """The model that the options name; raises ``NeuronwiseError`` for an unknown dtype, and as ``load`` does."""
-    import torch
+@dataclass(frozen=True)
+class Output:
+    """What a command found: ``content`` is printed with ``--json``, ``show`` prints it for people."""
 
-    from neuronwise.model import load
+    content: Mapping[str, object]
+    show: Callable[[], None]
+    status: int = 0
 
-    chosen: Any = None
-    if dtype is not None:
-        chosen = getattr(torch, dtype, None)
-        if not isinstance(chosen, torch.dtype):
-            raise NeuronwiseError(f"There is no dtype '{dtype}'; use float32, bfloat16 or float16.")
-    with status(f"opening {name}"):
-        return load(name, dtype=chosen, device_map=device_map)
+
+def command(group: typer.Typer) -> Callable[[Callable[..., Output]], Callable[..., Output]]:
+    """Register a function as a command of a group.
+
+    >>> @command(app)
+    ... def decode(neurons: list[str], placement: Placement) -> Output: ...
+
+    A parameter that is a dataclass is a group of options, one for each field. Every command takes ``--json``. While
+    the function runs, what libraries print goes to standard error.
+    """
+
+    def register(function: Callable[..., Output]) -> Callable[..., Output]:
+        def run(*, as_json: bool, **given: object) -> None:
+            with stdout_kept():
+                output = function(**_grouped(function, given))
+            if as_json:
+                print_json(output.content)
+            else:
+                output.show()
+            if output.status:
+                raise typer.Exit(output.status)
+
+        parameters = {parameter.name: parameter for parameter in _options(function)}
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+        run.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
+        group.command()(run)
+        return function
+
+    return register
+
+
+def _options(function: Callable[..., Output]) -> Iterator[inspect.Parameter]:
+    """The parameters as typer reads them: one for each option, ``--json`` last."""
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = hints[name]
+        if is_dataclass(kind):
+            own = get_type_hints(kind, include_extras=True)
+            for field in fields(kind):
+                yield _option(field.name, own[field.name], field.default)
+        else:
+            yield _option(name, kind, parameter.default)
+    yield _option(
+        "as_json", Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")], False
+    )
+
+
+def _option(name: str, kind: object, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _grouped(function: Callable[..., Output], given: Mapping[str, object]) -> dict[str, object]:
+    """The arguments of the function, options of a group put together."""
+    arguments: dict[str, object] = {}
+    for name, kind in get_type_hints(function).items():
+        if isinstance(kind, type) and is_dataclass(kind) and kind is not Output:
+            arguments[name] = kind(**{field.name: given[field.name] for field in fields(kind)})
+        elif name in given:
+            arguments[name] = given[name]
+    return arguments

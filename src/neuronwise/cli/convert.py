@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from neuronwise.cli.app import JsonOption, app
-from neuronwise.cli.output import print_json, progress_bar, stdout_kept
-from neuronwise.errors import NeuronwiseError
+from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.options import DtypeOption, parse_dtype
+from neuronwise.cli.output import counted, note
+from neuronwise.cli.progress import progress_bar
 
-DTYPES = ("float32", "bfloat16", "float16")
 
-
-@app.command()
+@command(app)
 def convert(
+    *,
     name: Annotated[str, typer.Argument(help="minigpt4 or mplug_owl2.")],
     parts: Annotated[list[Path], typer.Argument(help="The files and folders as they were downloaded, in any order.")],
-    out: Annotated[Path, typer.Option(help="The folder to make; one that was begun is gone on with.")],
-    dtype: Annotated[
-        str | None, typer.Option(help=f"{', '.join(DTYPES)}; that of the language model's part by default.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a published checkpoint that transformers cannot open an ordinary Hugging Face folder."""
-    if dtype is not None and dtype not in DTYPES:
-        raise NeuronwiseError(f"There is no dtype '{dtype}'; use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
-    with stdout_kept():
-        import torch
+    out: Annotated[Path, typer.Option(help="The folder to write; an interrupted conversion resumes there.")],
+    dtype: DtypeOption = None,
+) -> Output:
+    """Convert a published checkpoint that transformers cannot open into an ordinary Hugging Face folder."""
+    chosen = parse_dtype(dtype)
+    from neuronwise.architectures.convert import convert as make
 
-        from neuronwise.architectures.convert import convert as make
-
-        with progress_bar("converting") as progress:
-            chosen: Any = None if dtype is None else getattr(torch, dtype)
-            made = make(name, parts, out, dtype=chosen, progress=progress)
-    for note in made["notes"]:
-        print(f"neuronwise: {note}", file=sys.stderr)
-    if as_json:
-        print_json({"schema": "neuronwise.convert/1", **made})
-        return
+    with progress_bar("converting") as progress:
+        made = make(name, parts, out, dtype=chosen, progress=progress)
+    for line in made["notes"]:
+        note(line)
     if made["resumed_shards"]:
-        print(f"gone on after {made['resumed_shards']} finished files", file=sys.stderr)
-    print(
+        note(f"resumed after {counted(made['resumed_shards'], 'finished file')}")
+    summary = (
         f"{made['variant']}: {made['parameters']:,} parameters in {made['tensors']} tensors, {made['dtype']}, "
-        f"{made['bytes'] / 1e9:.3g} GB, {len(made['shards'])} {'file' if len(made['shards']) == 1 else 'files'}: {out}"
+        f"{made['bytes'] / 1e9:.3g} GB, {counted(len(made['shards']), 'file')}: {out}"
     )
+    return Output({"schema": "neuronwise.convert/1", **made}, lambda: print(summary))

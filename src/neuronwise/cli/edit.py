@@ -1,242 +1,257 @@
-"""The commands that edit: a fact, a word of captions, a word to be gone; and those that try a saved edit."""
+"""The commands that edit: a fact, a word of captions, a word to suppress; and the one that tries a saved edit."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
-from neuronwise.cli.output import print_json, print_table, status, stdout_kept
-from neuronwise.edit import EDITORS
+from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.options import (
+    EditorOption,
+    ModelOption,
+    Placement,
+    SeedOption,
+    SetOption,
+    StatisticsOption,
+    parse_settings,
+    require_folder,
+    require_photos,
+)
+from neuronwise.cli.output import note, print_table
+from neuronwise.cli.progress import status
+from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
-    from neuronwise.edit import Edit
-    from neuronwise.model import Model
+    from neuronwise.edit import Edit, SuppressSettings, SwapSettings
+    from neuronwise.model import Model, Run
 
 SCHEMA = "neuronwise.edited/1"
 SHOWN = 10  # neurons that are printed by name
 
-edit_app = typer.Typer(no_args_is_help=True, help="Change what a model knows, keep the change as a folder, try it.")
+edit_app = typer.Typer(no_args_is_help=True, help="Edit what a model knows, save the edit as a folder, try it.")
 app.add_typer(edit_app, name="edit")
 
+LengthOption = Annotated[int, typer.Option(min=1, help="Tokens to generate before and after.")]
 OutOption = Annotated[Path | None, typer.Option(help="Save the edit in this new folder.")]
-AdapterOption = Annotated[Path | None, typer.Option(help="Also write it as a PEFT LoRA adapter in this new folder.")]
-MergeOption = Annotated[Path | None, typer.Option(help="Also write the whole edited checkpoint in this new folder.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, such as n=10; repeat.")]
-AskOption = Annotated[list[str] | None, typer.Option(help="A further prompt to show before and after; repeat.")]
-LengthOption = Annotated[int, typer.Option(min=1, help="Tokens of the texts before and after.")]
 
 
-@edit_app.command()
+@dataclass(frozen=True)
+class Exports:
+    """Other forms in which an edit is written."""
+
+    adapter: Annotated[Path | None, typer.Option(help="Write a PEFT LoRA adapter to this new folder.")] = None
+    merge: Annotated[Path | None, typer.Option(help="Write the whole edited checkpoint to this new folder.")] = None
+
+    def named(self, out: Path | None = None) -> dict[str, Path]:
+        """The folders that the user named, each new and writable, by what goes there."""
+        named = {"edit": out, "adapter": self.adapter, "merged": self.merge}
+        folders = {name: path for name, path in named.items() if path is not None}
+        if len({path.absolute() for path in folders.values()}) < len(folders):
+            raise NeuronwiseError("The edit, the adapter and the merged model need a folder each.")
+        for path in folders.values():
+            require_folder(path, new=True)
+        return folders
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """What an edit of captions takes beside its words."""
+
+    model: ModelOption = None
+    settings: SetOption = None
+    max_new_tokens: LengthOption = 50
+    out: OutOption = None
+
+
+@command(edit_app)
 def fact(
-    prompt: Annotated[str, typer.Option(help="With {} where the subject stands.")],
+    *,
+    prompt: Annotated[str, typer.Option(help="The prompt, with {} in place of the subject.")],
     subject: Annotated[str, typer.Option(help="What the fact is about.")],
     target: Annotated[str, typer.Option(help="The new answer, written as a word.")],
-    editor: Annotated[str, typer.Option(help=f"One of {', '.join(EDITORS)}.")] = "fine",
+    editor: EditorOption = "fine",
     model: ModelOption = None,
     image: Annotated[Path | None, typer.Option(help="A photo that the prompt asks about.")] = None,
-    statistics: Annotated[Path | None, typer.Option(help="Key statistics, as `neuronwise statistics` wrote.")] = None,
+    statistics: StatisticsOption = None,
     settings: SetOption = None,
-    ask: AskOption = None,
+    ask: Annotated[list[str] | None, typer.Option(help="Another prompt to try before and after; repeat.")] = None,
     max_new_tokens: LengthOption = 10,
     out: OutOption = None,
-    adapter: AdapterOption = None,
-    merge: MergeOption = None,
-    dtype: DtypeOption = None,
-    device_map: DeviceOption = None,
-    seed: Annotated[int, typer.Option(help="Every random choice hangs on it.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a model complete a prompt by a new answer."""
-    places = _free(out, adapter, merge)
-    changes = parse_settings(settings)
-    _require_photos([image] if image is not None else [])
-    with stdout_kept():
-        from neuronwise.data.facts import Fact
+    exports: Exports,
+    placement: Placement,
+    seed: SeedOption = 0,
+) -> Output:
+    """Make a model complete a prompt with a new answer."""
+    folders = exports.named(out)
+    require_photos([image])
+    from neuronwise.data.facts import Fact
+    from neuronwise.edit import Statistics
 
-        request = Fact(prompt, subject, target, image=None if image is None else str(image))
-        chosen = EDITORS[editor]
-        changes = chosen.options(changes, statistics=statistics, seed=seed)
-        if statistics is not None:
-            changes["statistics"] = _statistics(statistics)
-        loaded = load_model(model or ("builtin" if image is not None else "builtin-text"), dtype, device_map)
-        asked = [(request.text, image), *((text, image) for text in ask or ())]
-        before = _texts(loaded, asked, max_new_tokens)
-        if before[0].strip().startswith(target.strip()):
-            print(f"neuronwise: the model says {target.strip()!r} already", file=sys.stderr)
-        started = time.perf_counter()
-        with status(f"editing with {editor}"):
-            edit = chosen.function(loaded, request, **changes)
-        seconds = time.perf_counter() - started
-        content = _finish(loaded, edit, asked, before, max_new_tokens, places, seconds)
-    _print(content, as_json)
+    request = Fact(prompt, subject, target, image=None if image is None else str(image))
+    changes = EDITORS[editor].options(parse_settings(settings), statistics=statistics, seed=seed)
+    if statistics is not None:
+        changes["statistics"] = Statistics(statistics)
+    loaded = placement.load(model or ("builtin" if image is not None else "builtin-text"))
+    trial = Trial(loaded, [(request.text, image), *((text, image) for text in ask or ())], max_new_tokens)
+    before = trial.texts()
+    if before[0].strip().startswith(target.strip()):
+        note(f"the model already answers {target.strip()!r}")
+    edit, seconds = _timed(lambda: EDITORS[editor].function(loaded, request, **changes))
+    return trial.output(edit, before, folders, seconds)
 
 
-@edit_app.command()
+@command(edit_app)
 def swap(
-    images: Annotated[list[Path], typer.Argument(help="Photos whose caption says the source.")],
-    source: Annotated[str, typer.Option(help="The word that is said.")],
-    target: Annotated[str, typer.Option(help="The word to be said instead.")],
-    model: ModelOption = None,
-    settings: SetOption = None,
-    max_new_tokens: LengthOption = 50,
-    out: OutOption = None,
-    adapter: AdapterOption = None,
-    merge: MergeOption = None,
-    dtype: DtypeOption = None,
-    device_map: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a model say another word for what it sees."""
-    _captions("swap", images, (source, target), model, settings, max_new_tokens, (out, adapter, merge),
-              dtype, device_map, as_json)  # fmt: skip
+    *,
+    images: Annotated[list[Path], typer.Argument(help="Photos whose captions name the source.")],
+    source: Annotated[str, typer.Option(help="The word that captions name now.")],
+    target: Annotated[str, typer.Option(help="The word that they name instead.")],
+    options: CaptionOptions,
+    exports: Exports,
+    placement: Placement,
+) -> Output:
+    """Make a model name another word for what it sees."""
+    from neuronwise.edit import SwapSettings, swap
+
+    return _edit_captions(
+        images, options, exports, placement, SwapSettings,
+        lambda model, runs, changes: swap(model, runs, source, target, **changes),
+    )  # fmt: skip
 
 
-@edit_app.command()
+@command(edit_app)
 def suppress(
-    images: Annotated[list[Path], typer.Argument(help="Photos whose caption says the word.")],
-    concept: Annotated[str, typer.Option(help="The word to be gone.")],
-    model: ModelOption = None,
-    settings: SetOption = None,
-    max_new_tokens: LengthOption = 50,
-    out: OutOption = None,
-    adapter: AdapterOption = None,
-    merge: MergeOption = None,
-    dtype: DtypeOption = None,
-    device_map: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Take a word out of captions for good (`neuronwise suppress` only tries it)."""
-    _captions("suppress", images, (concept,), model, settings, max_new_tokens, (out, adapter, merge),
-              dtype, device_map, as_json)  # fmt: skip
+    *,
+    images: Annotated[list[Path], typer.Argument(help="Photos whose captions name the word.")],
+    concept: Annotated[str, typer.Option(help="The word to suppress.")],
+    options: CaptionOptions,
+    exports: Exports,
+    placement: Placement,
+) -> Output:
+    """Remove a word from captions by an edit (`neuronwise suppress` does so temporarily)."""
+    from neuronwise.edit import SuppressSettings, suppress
+
+    return _edit_captions(
+        images, options, exports, placement, SuppressSettings,
+        lambda model, runs, changes: suppress(model, runs, concept, **changes),
+    )  # fmt: skip
 
 
-@edit_app.command()
+@command(edit_app)
 def apply(
+    *,
     folder: Annotated[Path, typer.Argument(help="A saved edit.")],
-    prompt: Annotated[list[str] | None, typer.Option(help="A text, or what to ask about the photo; repeat.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A text, or a question about the photo; repeat for several.")
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="A photo.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="The one it was made for by default.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model.", show_default="that which was edited")
+    ] = None,
     max_new_tokens: LengthOption = 20,
-    adapter: AdapterOption = None,
-    merge: MergeOption = None,
-    dtype: DtypeOption = None,
-    device_map: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a model says with a saved edit in; write it as an adapter or into a whole checkpoint."""
-    if not prompt and image is None and adapter is None and merge is None:
+    exports: Exports,
+    placement: Placement,
+) -> Output:
+    """Show what a model writes with a saved edit; write the edit as an adapter or into a whole checkpoint."""
+    folders = exports.named()
+    if not prompt and image is None and not folders:
         raise NeuronwiseError("Give --prompt or --image to try the edit, or --adapter or --merge to write it.")
-    places = _free(None, adapter, merge)
-    _require_photos([image] if image is not None else [])
-    with stdout_kept():
-        from neuronwise.edit import load_edit
+    require_photos([image])
+    from neuronwise.edit import load_edit
 
-        edit = load_edit(folder)
-        made_for = edit.record.get("model") or next((part.get("model") for part in edit.record.get("parts", ())), None)
-        loaded = load_model(model or made_for or "builtin-text", dtype, device_map)
-        asked = [(text, image) for text in prompt or ([None] if image is not None else [])]
-        before = _texts(loaded, asked, max_new_tokens)
-        content = _finish(loaded, edit, asked, before, max_new_tokens, places, None)
-    _print(content, as_json)
+    edit = load_edit(folder)
+    edited = edit.record.get("model") or next((part.get("model") for part in edit.record.get("parts", ())), None)
+    loaded = placement.load(model or edited or "builtin-text")
+    questions: list[str | None] = [*prompt] if prompt else [None] if image is not None else []
+    trial = Trial(loaded, [(text, image) for text in questions], max_new_tokens)
+    return trial.output(edit, trial.texts(), folders, None)
 
 
-def parse_settings(given: Sequence[str] | None) -> dict[str, Any]:
-    """ "n=10" → {"n": 10}: values as JSON writes them, "none" for None, anything else a text."""
-    found: dict[str, Any] = {}
-    for one in given or ():
-        name, equals, value = one.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise NeuronwiseError(f"--set takes name=value, such as n=10; not '{one}'.")
-        try:
-            found[name.strip()] = None if value.strip().lower() == "none" else json.loads(value)
-        except ValueError:
-            found[name.strip()] = value
-    return found
-
-
-def _captions(
-    verb: str,
+def _edit_captions(
     images: list[Path],
-    words: tuple[str, ...],
-    model: str | None,
-    settings: list[str] | None,
-    max_new_tokens: int,
-    folders: tuple[Path | None, Path | None, Path | None],
-    dtype: str | None,
-    device_map: str | None,
-    as_json: bool,
-) -> None:
-    places = _free(*folders)
-    changes = parse_settings(settings)
-    _require_photos(images)
-    with stdout_kept():
-        import neuronwise.edit as editing
-        from neuronwise.edit.settings import checked
+    options: CaptionOptions,
+    exports: Exports,
+    placement: Placement,
+    settings: type[SwapSettings] | type[SuppressSettings],
+    make: Callable[[Model, list[Run], dict[str, Any]], Edit],
+) -> Output:
+    """Caption the photos, edit, and caption them again."""
+    folders = exports.named(options.out)
+    require_photos(images)
+    from neuronwise.edit.settings import checked
 
-        kinds = {"swap": editing.SwapSettings, "suppress": editing.SuppressSettings}
-        changes = checked(kinds[verb], changes)
-        loaded = load_model(model or "builtin", dtype, device_map)
-        with status("looking at the photos"):
-            runs = [loaded.run(image=image, max_new_tokens=max_new_tokens) for image in images]
-        started = time.perf_counter()
-        with status("editing"):
-            edit = getattr(editing, verb)(loaded, runs, *words, **changes)
-        seconds = time.perf_counter() - started
-        asked: list[tuple[str | None, Path | None]] = [(None, image) for image in images]
-        content = _finish(loaded, edit, asked, [run.text for run in runs], max_new_tokens, places, seconds)
-    _print(content, as_json)
+    changes = checked(settings, parse_settings(options.settings))
+    trial = Trial(
+        placement.load(options.model or "builtin"), [(None, image) for image in images], options.max_new_tokens
+    )
+    runs = trial.runs()
+    edit, seconds = _timed(lambda: make(trial.model, runs, changes))
+    return trial.output(edit, [run.text for run in runs], folders, seconds)
 
 
-def _finish(
-    model: Model,
-    edit: Edit,
-    asked: Sequence[tuple[str | None, Path | None]],
-    before: list[str],
-    length: int,
-    places: dict[str, Path],
-    seconds: float | None,
-) -> dict[str, Any]:
-    """Ask again with the edit in, write what is to be written: the object that is printed."""
+@dataclass(frozen=True)
+class Trial:
+    """Prompts, photos or both, which a model answers before an edit and with it."""
+
+    model: Model
+    asked: Sequence[tuple[str | None, Path | None]]
+    length: int
+
+    def runs(self) -> list[Run]:
+        """The answers; a prompt without a photo is continued as it is."""
+        with status("asking"):
+            return [
+                self.model.run(image, text, max_new_tokens=self.length, chat=None if image is not None else False)
+                for text, image in self.asked
+            ]
+
+    def texts(self) -> list[str]:
+        """The texts of the answers."""
+        return [run.text for run in self.runs()]
+
+    def output(self, edit: Edit, before: list[str], folders: Mapping[str, Path], seconds: float | None) -> Output:
+        """Ask again with the edit applied, and write it where it is wanted."""
+        with edit.applied(self.model):
+            after = self.texts()
+        _write(edit, self.model, folders)
+        if edit.record.get("note"):
+            note(edit.record["note"])
+        if edit.record.get("covariance") == "identity":
+            note("without key statistics (--statistics) the identity is used in their place")
+        texts = [
+            {"prompt": text, "image": None if image is None else str(image), "before": first, "after": second}
+            for (text, image), first, second in zip(self.asked, before, after, strict=True)
+        ]
+        content = {
+            "schema": SCHEMA,
+            **dict(edit.record),
+            "texts": texts,
+            "neurons": _neurons(self.model, edit),
+            "parameters_changed": edit.parameters_changed,
+            "seconds": seconds,
+            "written": {name: {"folder": str(path), "bytes": _size(path)} for name, path in folders.items()},
+        }
+        return Output(content, lambda: _show(content))
+
+
+def _timed(make: Callable[[], Edit]) -> tuple[Edit, float]:
+    started = time.perf_counter()
+    with status("editing"):
+        edit = make()
+    return edit, time.perf_counter() - started
+
+
+def _neurons(model: Model, edit: Edit) -> list[str]:
     from neuronwise.edit.delta import neurons_of
 
-    with edit.applied(model):
-        after = _texts(model, asked, length)
-    _write(edit, model, places)
-    if edit.record.get("note"):
-        print(f"neuronwise: {edit.record['note']}", file=sys.stderr)
-    if edit.record.get("covariance") == "identity":
-        print("neuronwise: there are no key statistics (--statistics); the identity stands for them", file=sys.stderr)
-    neurons = [str(neuron) for delta in edit.deltas for neuron in neurons_of(model, delta)]
-    texts = [
-        {"prompt": text, "image": None if image is None else str(image), "before": said, "after": now}
-        for (text, image), said, now in zip(asked, before, after, strict=True)
-    ]
-    return {
-        "schema": SCHEMA,
-        **dict(edit.record),
-        "texts": texts,
-        "neurons": neurons,
-        "parameters_changed": edit.parameters_changed,
-        "seconds": seconds,
-        "written": {name: {"folder": str(path), "bytes": _size(path)} for name, path in places.items()},
-    }
-
-
-def _print(content: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(content)
-    else:
-        _show(content)
+    return [str(neuron) for delta in edit.deltas for neuron in neurons_of(model, delta)]
 
 
 def _show(content: dict[str, Any]) -> None:
@@ -250,59 +265,21 @@ def _show(content: dict[str, Any]) -> None:
         print(f"{name}: {written['folder']} ({written['bytes'] / 1000:.1f} kB)")
 
 
-def _texts(model: Model, asked: Sequence[tuple[str | None, Path | None]], length: int) -> list[str]:
-    with status("asking"):
-        return [
-            model.run(image, text, max_new_tokens=length, chat=None if image is not None else False).text
-            for text, image in asked
-        ]
-
-
-def _write(edit: Edit, model: Model, places: dict[str, Path]) -> None:
-    """All folders or none."""
-    writers = {
-        "edit": edit.save,
-        "adapter": lambda path: edit.to_peft(model, path),
-        "merged": lambda path: edit.merge(model, path),
-    }
-    done: list[Path] = []
+def _write(edit: Edit, model: Model, folders: Mapping[str, Path]) -> None:
+    """Write all folders or none."""
     try:
-        for name, path in places.items():
-            writers[name](path)
-            done.append(path)
+        for name, path in folders.items():
+            if name == "edit":
+                edit.save(path)
+            elif name == "adapter":
+                edit.to_peft(model, path)
+            else:
+                edit.merge(model, path)
     except BaseException:
-        for path in done:
+        for path in folders.values():  # each was new
             shutil.rmtree(path, ignore_errors=True)
         raise
 
 
-def _free(out: Path | None, adapter: Path | None, merge: Path | None) -> dict[str, Path]:
-    """The folders to write, each free and writable: said before a model is loaded."""
-    named = {"edit": out, "adapter": adapter, "merged": merge}
-    places = {name: path for name, path in named.items() if path is not None}
-    if len({path.absolute() for path in places.values()}) < len(places):
-        raise NeuronwiseError("The edit, the adapter and the merged model need a folder each.")
-    for path in places.values():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise NeuronwiseError(f"'{path}' is there already; name a new folder.")
-        parent = next(one for one in (path, *path.absolute().parents) if one.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise NeuronwiseError(f"The folder '{parent}' cannot be written to.")
-    return places
-
-
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _require_photos(images: Sequence[Path]) -> None:
-    from neuronwise.images import open_image
-
-    for image in images:
-        open_image(image)
-
-
-def _statistics(folder: Path) -> Any:
-    from neuronwise.edit.memory.statistics import Statistics
-
-    return Statistics(folder)

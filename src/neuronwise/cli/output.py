@@ -1,4 +1,4 @@
-"""What the shell sees: results on standard output, everything else on standard error."""
+"""What the shell shows: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuronwise.neurons import ScoredNeuron
 
-def print_notes(content: dict[str, Any]) -> None:
-    for concept in content["concepts"]:
-        if concept.get("note"):
-            print(f"neuronwise: {concept['note']}", file=sys.stderr)
+SHOWN = 10  # neurons of a word in a table
 
 
-def print_finding(content: dict[str, Any], out: Path | None) -> None:
-    from neuronwise.neurons import ScoredNeuron
+def note(text: str) -> None:
+    """Print a remark on standard error."""
+    print(f"neuronwise: {text}", file=sys.stderr)
 
+
+def counted(number: int, noun: str) -> str:
+    """ "1 layer", "2 layers"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["neuronwise", *sys.argv[1:]])
+
+
+def print_finding(content: Mapping[str, Any], out: Path | None) -> None:
+    """Print the text and a table of neurons for each word, and where the page or the photos are."""
     if content["text"]:
         print(content["text"])
     for concept in content["concepts"]:
@@ -32,20 +45,22 @@ def print_finding(content: dict[str, Any], out: Path | None) -> None:
                 "" if row["activation"] is None else f"{row['activation']:.3f}",
                 token_line(row["tokens"]),
             ]
-            for row in concept["neurons"][:10]
+            for row in concept["neurons"][:SHOWN]
         ]
-        left = len(concept["neurons"]) - len(rows)
-        title = token_line([concept["word"]]) + (f" (10 of {left + len(rows)})" if left else "")
+        found = len(concept["neurons"])
+        title = token_line([concept["word"]]) + (f" ({SHOWN} of {found})" if found > SHOWN else "")
         print_table(title, ["neuron", "score", "activation", "tokens"], rows)
     if out is not None:
-        print(f"page: {out / 'index.html'}")
+        print(f"photos: {out}" if "photos" in content else f"page: {out / 'index.html'}")
 
 
-def token_line(tokens: list[str]) -> str:
+def token_line(tokens: Sequence[str]) -> str:
+    """Tokens in one line, with "·" for a space and escapes for what cannot be seen."""
     return " ".join(repr(token)[1:-1].replace(" ", "·") for token in tokens)
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, as wide as the terminal or 160 characters."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -58,37 +73,16 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def print_json(content: dict[str, Any]) -> None:
+def print_json(content: Mapping[str, object]) -> None:
+    """Print one JSON object in one line."""
     print(json.dumps(content, ensure_ascii=False, allow_nan=False))
 
 
 @contextlib.contextmanager
 def stdout_kept() -> Iterator[None]:
-    """What libraries print within the body goes to standard error, so that standard output holds the result alone."""
+    """Send what libraries print to standard error, so that standard output holds the result alone."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
-
-
-@contextlib.contextmanager
-def status(what: str) -> Iterator[None]:
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
-        yield
-
-
-@contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def silence_libraries() -> None:

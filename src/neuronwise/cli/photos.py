@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.cli.output import print_finding, print_json, progress_bar, stdout_kept
+import typer
+
+from neuronwise.cli.options import Ask, Scoring, Words, parse_box, require_studies
+from neuronwise.cli.output import command_line, note
+from neuronwise.cli.progress import progress_bar
 from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
@@ -19,106 +21,94 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where photos come from: a folder (``data``), or one ``image`` with a ``mask`` file or a ``box`` "x,y,w,h"."""
+class PhotoSource:
+    """Where photos of a concept come from: a folder, or one photo with a mask or a box."""
 
-    image: Path | None = None
-    data: Path | None = None
-    mask: Path | None = None
-    box: str | None = None
-    inpainting: str = "telea"
-    dilation: int = 5
-    most: int = 12
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Find --concept over a folder of photos: COCO's layout, or with a metadata.jsonl. "
+            "The default method is then two_stage, as with --mask and --box."
+        ),
+    ] = None
+    mask: Annotated[Path | None, typer.Option(help="Where the concept is in the photo: a white on black image.")] = None
+    box: Annotated[str | None, typer.Option(help="The same as a box in pixels: X,Y,WIDTH,HEIGHT.")] = None
+    inpainting: Annotated[
+        str, typer.Option(help="telea, ns, lama:FILE.pt, diffusers:FOLDER, or folder:DIR of finished photos.")
+    ] = "telea"
+    dilation: Annotated[int, typer.Option(min=0, help="Pixels by which masks grow.")] = 5
+    photos: Annotated[int, typer.Option(min=1, help="Use at most this many photos of a concept.")] = 12
 
     @property
-    def wanted(self) -> bool:
+    def given(self) -> bool:
+        """Whether the user named a folder, a mask or a box."""
         return self.data is not None or self.mask is not None or self.box is not None
 
-    def read(self) -> tuple[Photos, dict[str, Mask]]:
+    def read(self, image: Path | None) -> tuple[Photos, dict[str, Mask]]:
         """The photos, and the masks that are not annotated, by the photo's id."""
         from neuronwise.data.photos import Captioned, Photos, load_photos
         from neuronwise.images import open_image
-        from neuronwise.images.inpaint.table import parsed
         from neuronwise.images.masks import box_mask, file_mask
 
         if self.data is not None:
-            if self.image is not None or self.mask is not None or self.box is not None:
-                raise NeuronwiseError(
-                    "--data takes photos and masks from a folder; leave the photo, --mask, --box out."
-                )
+            if image is not None or self.mask is not None or self.box is not None:
+                raise NeuronwiseError("--data takes photos and masks from a folder; omit the photo, --mask and --box.")
             return load_photos(self.data), {}
-        if self.image is None:
-            raise NeuronwiseError("two_stage takes an object out of photos: name a folder with --data, or one photo.")
-        size = open_image(self.image).size
-        photos = Photos((Captioned(self.image.stem, self.image),), (), str(self.image))
+        if image is None:
+            raise NeuronwiseError("two_stage removes an object from photos: name a folder with --data, or one photo.")
         if self.mask is not None and self.box is not None:
             raise NeuronwiseError("Give either --mask or --box.")
+        photos, size = Photos((Captioned(image.stem, image),), (), str(image)), open_image(image).size
         if self.mask is not None:
-            return photos, {self.image.stem: file_mask(self.mask, *size)}
+            return photos, {image.stem: file_mask(self.mask, *size)}
         if self.box is not None:
-            return photos, {self.image.stem: box_mask(_numbers(self.box), *size)}
-        if not parsed(self.inpainting)[0].ready:
+            return photos, {image.stem: box_mask(parse_box(self.box), *size)}
+        if not self.inpainting.startswith("folder:"):
             raise NeuronwiseError("two_stage needs to know where the object is: --mask FILE, --box X,Y,W,H, or --data.")
         return photos, {}
 
 
 def find_over_photos(
-    source: Source,
+    source: PhotoSource,
+    image: Path | None,
     load: Callable[[], Model],
-    concepts: Sequence[str],
-    options: Mapping[str, Any],
-    settings: Sequence[str] | None,
+    words: Words,
+    scoring: Scoring,
+    ask: Ask,
     out: Path | None,
-    as_json: bool,
-    **choices: Any,
-) -> None:
-    """Find every concept, print it, and with ``out`` save what it was found by."""
-    from neuronwise.cli.edit import parse_settings
-    from neuronwise.cli.study import require_extra
-
-    options = {**options, **parse_settings(settings)}
+) -> dict[str, Any]:
+    """Find every concept, and with ``out`` save what it was found on: the object that is printed."""
+    options = scoring.options()
     agree = options.pop("agree", "mean")
-    require_extra()
-    photos, masks = source.read()
-    with stdout_kept():
-        model = load()
-        from neuronwise.report.concept import write_concept
-        from neuronwise.study.concept import find
+    require_studies()
+    photos, masks = source.read(image)
+    model = load()
+    from neuronwise.report.concept import write_concept
+    from neuronwise.study.concept import find_concept
 
-        pairs = []
-        for concept in concepts:
-            with progress_bar("looking at photos") as bar:
-                one = find(
-                    model, photos, concept, options=options, masks=masks, inpainting=source.inpainting,
-                    dilation=source.dilation, most=source.most,
-                    agree=agree, progress=lambda what, done, total, bar=bar: bar(done, total), **choices,
-                )  # fmt: skip
-            pairs.append((one, {**one.to_dict(), "command": shlex.join(["neuronwise", *sys.argv[1:]])}))
-            used = ", ".join(photo.id for photo in one.photos)
-            count = f"{len(one.photos)} photo{'s' if len(one.photos) != 1 else ''}"
-            print(f"neuronwise: {concept}: found on {count} ({used})", file=sys.stderr)
-        if out is not None:  # not before every concept is found
-            for one, content in pairs:
-                write_concept(out / one.concept if len(concepts) > 1 else out, one, content)
-        found = [content for _, content in pairs]
+    found = []
+    for concept in words.concepts:
+        with progress_bar("captioning photos") as bar:
+            one = find_concept(
+                model, photos, concept,
+                method=scoring.method or "two_stage", top=words.top, options=options, agree=agree,
+                most=source.photos, masks=masks, inpainting=source.inpainting, dilation=source.dilation,
+                prompt=ask.prompt, max_new_tokens=ask.length, seed=scoring.seed,
+                progress=lambda what, done, total, bar=bar: bar(done, total),
+            )  # fmt: skip
+        found.append((one, {**one.to_dict(), "command": command_line()}))
+        used = ", ".join(photo.id for photo in one.photos)
+        note(f"{concept}: found on {len(one.photos)} photo{'s' if len(one.photos) != 1 else ''} ({used})")
+    if out is not None:  # not before every concept is found
+        for one, content in found:
+            write_concept(out / one.concept if len(found) > 1 else out, one, content)
+    return _joined([content for _, content in found])
+
+
+def _joined(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """One object of all concepts; what belongs to a concept is then under its word."""
     content = {**found[0], "concepts": [row for one in found for row in one["concepts"]]}
     if len(found) > 1:
-        content["photos"] = {one["concepts"][0]["word"]: one["photos"] for one in found}
-        content["left_out"] = {one["concepts"][0]["word"]: one["left_out"] for one in found}
-        content["funnel"] = {one["concepts"][0]["word"]: one["funnel"] for one in found}
-    if as_json:
-        print_json(content)
-        return
-    print_finding(content, None)
-    if out is not None:
-        print(f"photos: {out}")
-
-
-def _numbers(box: str) -> list[float]:
-    try:
-        numbers = [float(one) for one in box.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 4:
-        raise NeuronwiseError(f"--box takes X,Y,WIDTH,HEIGHT in pixels, such as 10,20,100,80; not '{box}'.")
-    return numbers
+        for name in ("photos", "left_out", "funnel"):
+            content[name] = {one["concepts"][0]["word"]: one[name] for one in found}
+    return content

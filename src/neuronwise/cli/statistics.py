@@ -2,85 +2,70 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuronwise.cli.app import DeviceOption, DtypeOption, JsonOption, ModelOption, app, load_model
-from neuronwise.cli.output import print_json, progress_bar, stdout_kept
+from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.options import ModelOption, Placement, parse_layers
+from neuronwise.cli.output import counted, note
+from neuronwise.cli.progress import progress_bar
 from neuronwise.errors import NeuronwiseError
 
+if TYPE_CHECKING:
+    from datasets import IterableDataset
 
-@app.command()
+
+@command(app)
 def statistics(
+    *,
     text: Annotated[
-        str, typer.Argument(help="A .txt or .jsonl file, a folder of them, or a data set of the datasets library.")
+        str, typer.Argument(help="A .txt or .jsonl file, a folder of them, or a dataset of the datasets library.")
     ],
-    layers: Annotated[str, typer.Option(help="Such as 5, 4-8 or 3,5,7.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; one that was begun is gone on with.")],
+    layers: Annotated[str, typer.Option(help="Layers such as 5, 4-8 or 3,5,7.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; interrupted reading resumes there.")],
     model: ModelOption = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Positions to read at most.")] = 100_000,
-    field: Annotated[str, typer.Option(help="Where the text stands in a row of .jsonl or a data set.")] = "text",
-    split: Annotated[str, typer.Option(help="The split of a data set.")] = "train",
-    length: Annotated[int, typer.Option(min=1, help="Tokens read at a time, as one passage.")] = 512,
+    tokens: Annotated[int, typer.Option(min=1, help="Read at most this many positions.")] = 100_000,
+    field: Annotated[str, typer.Option(help="The text's field in .jsonl or a dataset.")] = "text",
+    split: Annotated[str, typer.Option(help="The split of a dataset.")] = "train",
+    length: Annotated[int, typer.Option(min=1, help="Tokens in one passage.")] = 512,
     batch: Annotated[int, typer.Option(min=1, help="Passages in one pass.")] = 8,
-    dtype: DtypeOption = None,
-    device_map: DeviceOption = None,
-    as_json: JsonOption = False,
-) -> None:
+    placement: Placement,
+) -> Output:
     """Gather second moments of W_down's inputs over a text, for rome, memit, pmet and alphaedit."""
     chosen = parse_layers(layers)
-    with stdout_kept():
-        source = _source(text, split)
-        if isinstance(source, Path) and not source.exists():
-            raise NeuronwiseError(f"There is no file or folder of text '{text}'.")
-        from neuronwise.edit.memory.gather import gather_statistics, statistics_size
-        from neuronwise.edit.memory.keys import critical_layers
+    source = _source(text, split)
+    from neuronwise.edit.memory.gather import gather_statistics, statistics_size
+    from neuronwise.edit.memory.keys import critical_layers
 
-        loaded = load_model("builtin-text" if model is None else model, dtype, device_map)
-        size = statistics_size(loaded, critical_layers(loaded, chosen, (0, 0)))
-        print(
-            f"neuronwise: {size / 1e6:.3g} MB for {len(chosen)} {'layer' if len(chosen) == 1 else 'layers'} in '{out}'",
-            file=sys.stderr,
-        )
-        with progress_bar("reading") as progress:
-            found = gather_statistics(
-                loaded, source, chosen, out,
-                tokens=tokens, field=field, length=length, batch=batch, name=text, progress=progress,
-            )  # fmt: skip
-    content = {**found.about, "folder": str(out), "bytes": size}
-    if as_json:
-        print_json(content)
-    else:
-        print(f"{found.tokens} tokens of {text}, layers {', '.join(map(str, found.layers))}: {out}")
+    loaded = placement.load(model or "builtin-text")
+    size = statistics_size(loaded, critical_layers(loaded, chosen, (0, 0)))
+    note(f"{size / 1e6:.3g} MB for {counted(len(chosen), 'layer')} in '{out}'")
+    with progress_bar("reading") as progress:
+        found = gather_statistics(
+            loaded, source, chosen, out,
+            tokens=tokens, field=field, length=length, batch=batch, name=text, progress=progress,
+        )  # fmt: skip
+    summary = f"{found.tokens} tokens of {text}, layers {', '.join(map(str, found.layers))}: {out}"
+    return Output({**found.about, "folder": str(out), "bytes": size}, lambda: print(summary))
 
 
-def parse_layers(text: str) -> list[int]:
-    """Layers written as "5", "4-8" or "3,5-7"; raises ``NeuronwiseError`` for anything else."""
-    chosen: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
-        if found is None or (found[2] is not None and int(found[2]) < int(found[1])):
-            raise NeuronwiseError(f"--layers is {text!r}; write layers such as 5, 4-8 or 3,5,7.")
-        chosen += range(int(found[1]), int(found[2] or found[1]) + 1)
-    return sorted(set(chosen))
-
-
-def _source(text: str, split: str) -> Any:
-    """A path as it is, else a data set by name (``name`` or ``name:configuration``), streamed."""
-    if Path(text).exists() or Path(text).suffix in (".txt", ".jsonl", ".md"):
-        return Path(text)
+def _source(text: str, split: str) -> Path | IterableDataset:
+    """A path as it is, or a dataset by name (``name`` or ``name:configuration``), streamed."""
+    path = Path(text)
+    if path.exists():
+        return path
+    if path.suffix in (".txt", ".jsonl", ".md"):
+        raise NeuronwiseError(f"There is no file or folder of text '{text}'.")
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise NeuronwiseError(
-            f"There is no file or folder '{text}'; to read a data set of that name, pip install datasets."
+            f"There is no file or folder '{text}'; to read a dataset of that name, pip install datasets."
         ) from error
     name, _, configuration = text.partition(":")
     try:
         return load_dataset(name, configuration or None, split=split, streaming=True)
-    except Exception as error:  # whatever the library, the hub or the network say
-        raise NeuronwiseError(f"There is no file or folder '{text}', and no data set: {error}") from error
+    except Exception as error:  # whatever the library, the hub or the network raise
+        raise NeuronwiseError(f"There is no file or folder '{text}', and no dataset: {error}") from error

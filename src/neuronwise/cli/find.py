@@ -1,0 +1,102 @@
+"""The command that finds the neurons behind words: of a photo's caption, of a text's answer, over many photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, Words, require_folder, require_photos
+from neuronwise.cli.output import command_line, note, print_finding
+from neuronwise.cli.photos import PhotoSource, find_over_photos
+from neuronwise.errors import NeuronwiseError
+from neuronwise.locate.methods import METHODS
+
+if TYPE_CHECKING:
+    from neuronwise.model import Run
+
+CONTINUED = 20  # tokens after a text in which a word is looked for
+
+
+@command(app)
+def find(
+    *,
+    image: Annotated[Path | None, typer.Argument(help="A photo; leave it out with --text or --data.")] = None,
+    text: Annotated[str | None, typer.Option(help="A text prompt instead of a photo, used as it is.")] = None,
+    model: ModelOption = None,
+    words: Words,
+    scoring: Scoring,
+    ask: Ask,
+    source: PhotoSource,
+    out: Annotated[Path | None, typer.Option(help="Write a page (index.html) and finding.json there.")] = None,
+    placement: Placement,
+) -> Output:
+    """Find the neurons behind the words that a model writes about photos, or behind its answer to a text."""
+    require_folder(out)
+    require_photos([image])
+    if source.given or (scoring.method is not None and METHODS[scoring.method].compares):
+        if text is not None or words.targets or not words.concepts:
+            raise NeuronwiseError("Over photos, find takes words of captions: --concept WORD, no --text, no --target.")
+        content = find_over_photos(source, image, lambda: placement.load(model or "builtin"), words, scoring, ask, out)
+        return Output(content, lambda: print_finding(content, out))
+    if (image is None) == (text is None):
+        raise NeuronwiseError("Give either a photo or --text.")
+    options = scoring.checked()
+    loaded = placement.load(model or ("builtin" if text is None else "builtin-text"))
+    if image is not None:
+        run = ask.photo(loaded, image, heat=out is not None)
+    else:
+        run = ask.text(loaded, text or "", CONTINUED if words.concepts else 0)
+    content = _find_in_run(run, words, scoring, options, out)
+    return Output(content, lambda: print_finding(content, out))
+
+
+def _find_in_run(
+    run: Run, words: Words, scoring: Scoring, options: Mapping[str, object], out: Path | None
+) -> dict[str, Any]:
+    """The object that is printed; with ``out`` it is written there beside its page."""
+    from neuronwise.read import find as find_neurons
+
+    model = run.model
+    targets: list[str | int] = [*words.targets]
+    if run.image is None and not words.concepts and not targets:
+        targets = [_answer(run)]
+    _note_contrast(run, options)
+    found = find_neurons(
+        model, run, words.concepts or None, targets,
+        method=scoring.chosen, top=words.top, seed=scoring.seed, position=words.position, heat=out is not None,
+        **options,
+    )  # fmt: skip
+    content = {**found.to_dict(), "command": command_line()}
+    if out is not None:
+        from neuronwise.report import write_finding
+
+        write_finding(out, found, content)
+    for concept in content["concepts"]:
+        if concept.get("note"):
+            note(concept["note"])
+    return content
+
+
+def _answer(run: Run) -> int:
+    """The token that the model itself generates first."""
+    if run.output_ids:
+        return run.output_ids[0]
+    import torch
+
+    with torch.no_grad():
+        return int(run.model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
+
+
+def _note_contrast(run: Run, options: Mapping[str, object]) -> None:
+    """Say so where only the first token of a contrasted word counts."""
+    from neuronwise.model.prompt import exact_tokens
+
+    words = options.get("contrast")
+    for word in words if isinstance(words, list) else ():
+        tokens = exact_tokens(run.model.tokenizer, run.model.vocabulary_size, word) if word.strip() else None
+        if tokens is not None and tokens.note:
+            note(tokens.note.replace("The target", "The contrast"))

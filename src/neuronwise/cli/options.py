@@ -1,0 +1,248 @@
+"""Options that several commands take, alone or in groups, and what is read from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neuronwise.cli.progress import status
+from neuronwise.edit.editors import EDITORS
+from neuronwise.errors import NeuronwiseError
+from neuronwise.locate.methods import METHODS
+
+if TYPE_CHECKING:
+    import torch
+
+    from neuronwise.model import Model, Run
+
+ModelArgument = Annotated[str, typer.Argument(help="Hub id, folder, .gguf file, builtin or builtin-text.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Hub id, folder, .gguf file, builtin or builtin-text.", show_default="builtin"),
+]
+DtypeOption = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="the checkpoint's own")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device-map", help="auto, cpu, cuda, ...: passed to transformers.")]
+SeedOption = Annotated[int, typer.Option(help="Random seed.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="An option of the method or editor, such as n=10; repeat for several.")
+]
+EditorOption = Annotated[str, typer.Option(help=f"The editor: {', '.join(EDITORS)}.")]
+StatisticsOption = Annotated[Path | None, typer.Option(help="Folder of key statistics from `neuronwise statistics`.")]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a model is opened."""
+
+    dtype: DtypeOption = None
+    device_map: DeviceOption = None
+
+    def load(self, name: str) -> Model:
+        """Open a model; raises ``NeuronwiseError`` for an unknown dtype, and as ``neuronwise.load`` does."""
+        from neuronwise.model import load
+
+        dtype = parse_dtype(self.dtype)
+        with status(f"opening {name}"):
+            return load(name, dtype=dtype, device_map=self.device_map)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a model is asked, and how much it answers."""
+
+    prompt: Annotated[
+        str | None, typer.Option(help="What to ask about the photo.", show_default="the model's default prompt")
+    ] = None
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Tokens to generate.", show_default="50 for a photo, 0 for a text")
+    ] = None
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--no-chat", help="Apply the chat template.", show_default="for photos, where there is one"
+        ),
+    ] = None
+
+    @property
+    def length(self) -> int:
+        """Tokens to generate about a photo."""
+        return 50 if self.max_new_tokens is None else self.max_new_tokens
+
+    def photo(self, model: Model, image: Path, *, heat: bool = False) -> Run:
+        """Ask about a photo; ``heat`` keeps what heatmaps need."""
+        with status("captioning the photo"):
+            return model.run(image=image, prompt=self.prompt, max_new_tokens=self.length, chat=self.chat, heat=heat)
+
+    def text(self, model: Model, text: str, length: int) -> Run:
+        """Continue a text by ``length`` tokens, unless the user says how many."""
+        if self.prompt is not None:
+            raise NeuronwiseError("--text is the whole prompt; --prompt goes with a photo.")
+        length = length if self.max_new_tokens is None else self.max_new_tokens
+        with status("reading the text"):
+            return model.run(prompt=text, max_new_tokens=length, chat=bool(self.chat))
+
+
+@dataclass(frozen=True)
+class Words:
+    """What to look for."""
+
+    concept: Annotated[
+        list[str] | None, typer.Option(help="A word of the output; repeat for several.", show_default="all nouns")
+    ] = None
+    target: Annotated[
+        list[str] | None, typer.Option(help="Any token, generated or not, such as ' Paris'; repeat for several.")
+    ] = None
+    position: Annotated[
+        int | None, typer.Option(min=0, help="The generated token, counted from 0, at which targets are scored.")
+    ] = None
+    top: Annotated[int, typer.Option(min=1, help="Neurons for each word.")] = 100
+
+    @property
+    def concepts(self) -> list[str]:
+        """The words, each once."""
+        return list(dict.fromkeys(self.concept or ()))
+
+    @property
+    def targets(self) -> list[str]:
+        """The tokens, each once."""
+        return list(dict.fromkeys(self.target or ()))
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How neurons are scored."""
+
+    method: Annotated[
+        str | None, typer.Option(help=f"How neurons are scored: {', '.join(METHODS)}.", show_default="contribution")
+    ] = None
+    settings: SetOption = None
+    activation: Annotated[str | None, typer.Option(help="ffn (the input of W_down) or gate.", show_default="ffn")] = (
+        None
+    )
+    normalize: Annotated[bool, typer.Option("--normalize", help="Score exact shares of the logit.")] = False
+    contrast: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Subtract the score of this token, or of the N likeliest others: a number. Repeat for several."
+        ),
+    ] = None
+    seed: SeedOption = 0
+
+    @property
+    def chosen(self) -> str:
+        """The method's name."""
+        return self.method or "contribution"
+
+    def checked(self) -> dict[str, object]:
+        """``options`` of a method that scores a run; raises ``MethodError`` for others, before a model is opened."""
+        if not METHODS[self.chosen].scores_all:
+            known = ", ".join(name for name, method in METHODS.items() if method.scores_all)
+            raise NeuronwiseError(f"--method {self.chosen} needs more than one run; use one of {known}.")
+        options = self.options()
+        METHODS[self.chosen].check(options)
+        return options
+
+    def options(self) -> dict[str, object]:
+        """The method's options; raises ``NeuronwiseError`` for what cannot be read."""
+        options = parse_settings(self.settings)
+        if self.activation is not None:
+            options["activation"] = self.activation
+        if self.normalize:
+            options["normalize"] = True
+        if self.contrast:
+            options["contrast"] = _contrast(self.contrast)
+        return options
+
+
+def parse_dtype(name: str | None) -> torch.dtype | None:
+    """A dtype by its name; raises ``NeuronwiseError`` for an unknown one."""
+    import torch
+
+    dtype = None if name is None else getattr(torch, name, None)
+    if name is not None and not isinstance(dtype, torch.dtype):
+        raise NeuronwiseError(f"There is no dtype '{name}'; use float32, bfloat16 or float16.")
+    return dtype
+
+
+def parse_settings(given: Sequence[str] | None) -> dict[str, object]:
+    """ "n=10" → {"n": 10}: values as JSON writes them, "none" for None, anything else a text."""
+    found: dict[str, object] = {}
+    for one in given or ():
+        name, equals, value = one.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise NeuronwiseError(f"--set takes name=value, such as n=10; not '{one}'.")
+        try:
+            found[name.strip()] = None if value.strip().lower() == "none" else json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found
+
+
+def parse_layers(text: str) -> list[int]:
+    """Layers written as "5", "4-8" or "3,5-7"; raises ``NeuronwiseError`` for anything else."""
+    chosen: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if found is None or (found[2] is not None and int(found[2]) < int(found[1])):
+            raise NeuronwiseError(f"--layers is {text!r}; write layers such as 5, 4-8 or 3,5,7.")
+        chosen |= set(range(int(found[1]), int(found[2] or found[1]) + 1))
+    return sorted(chosen)
+
+
+def parse_box(text: str) -> list[float]:
+    """A box "x,y,width,height" in pixels; raises ``NeuronwiseError`` for anything else."""
+    try:
+        x, y, width, height = (float(one) for one in text.split(","))
+    except ValueError:
+        raise NeuronwiseError(f"--box takes X,Y,WIDTH,HEIGHT in pixels, such as 10,20,100,80; not '{text}'.") from None
+    return [x, y, width, height]
+
+
+def require_photos(images: Iterable[Path | None]) -> None:
+    """Refuse files that are not photos before a model is loaded; raises ``ImageError``."""
+    from neuronwise.images import open_image
+
+    for image in images:
+        if image is not None:
+            open_image(image)
+
+
+def require_folder(folder: Path | None, *, new: bool = False) -> None:
+    """Refuse a folder that cannot be written, or, where it has to be ``new``, one that holds anything."""
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise NeuronwiseError(f"'{folder}' is a file; name a folder.")
+    if new and folder.exists() and any(folder.iterdir()):
+        raise NeuronwiseError(f"'{folder}' already exists; name a new folder.")
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise NeuronwiseError(f"The folder '{parent}' cannot be written to.")
+
+
+def require_studies() -> None:
+    """Studies need pydantic and PyYAML beside pyarrow; raises ``NeuronwiseError`` where they are missing."""
+    try:
+        import pydantic  # noqa: F401
+        import yaml  # noqa: F401
+    except ImportError as error:
+        raise NeuronwiseError("Studies need pydantic and PyYAML: pip install 'neuronwise[study]'.") from error
+
+
+def _contrast(given: list[str]) -> int | list[str]:
+    """A number of alternatives, or words; what looks like a number is one."""
+    numbers = [word for word in given if re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", word)]
+    if not numbers:
+        return given
+    if len(given) > 1 or not numbers[0].strip().isdigit() or int(numbers[0]) < 1:
+        raise NeuronwiseError(f"--contrast takes words, or one whole number from 1; not {', '.join(given)}.")
+    return int(numbers[0])

@@ -1,0 +1,54 @@
+"""The command that shows what a model writes without a word's neurons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, require_photos
+from neuronwise.cli.output import print_table
+from neuronwise.cli.progress import status
+
+
+@command(app)
+def suppress(
+    *,
+    image: Annotated[Path, typer.Argument(help="A photo.")],
+    concept: Annotated[str, typer.Option(help="A word of the caption, whose neurons are suppressed.")],
+    model: ModelOption = None,
+    scoring: Scoring,
+    top: Annotated[int, typer.Option(min=1, help="Neurons to suppress.")] = 50,
+    ask: Ask,
+    placement: Placement,
+) -> Output:
+    """Show what the model writes while a word's neurons are suppressed, beside two random controls of the same size."""
+    options = scoring.checked()
+    require_photos([image])
+    from neuronwise.intervene import texts_without
+    from neuronwise.locate import locate
+
+    loaded = placement.load(model or "builtin")
+    run = ask.photo(loaded, image)
+    found = locate(loaded, run, concept, method=scoring.chosen, top=top, **options)
+    sets = {
+        "suppressed": found,
+        "random": locate(loaded, run, concept, method="random", top=top, seed=scoring.seed),
+        "random_same_layers": locate(
+            loaded, run, concept, method="random_same_layers", top=top, among=found, seed=scoring.seed
+        ),
+    }
+    with status("asking again without them"):
+        texts = {"before": run.text, **texts_without(loaded, run, sets)}
+    content = {
+        "schema": "neuronwise.suppress/1",
+        **dict(found.record),
+        "top": top,
+        "seed": scoring.seed,
+        "texts": texts,
+        "neurons": {name: [str(neuron) for neuron in one.neurons] for name, one in sets.items()},
+    }
+    rows = [[name, text] for name, text in texts.items()]
+    return Output(content, lambda: print_table("", ["neurons suppressed", "text"], rows))
