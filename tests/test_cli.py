@@ -209,6 +209,6 @@ def test_an_interrupt_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neuronwise.cli.commands.load_model", stop)
+    monkeypatch.setattr("neuronwise.model.load", stop)
     done = shell("decode", "L1.U5", expect=130)
     assert (done.stdout, done.stderr) == ("", "neuronwise: interrupted\n")

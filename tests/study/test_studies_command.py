@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from neuronwise.cli.study import Told
+from neuronwise.cli.progress import ProgressLines
 from test_cli import shell
 from wired_study import RECIPE, talking, write_photos
 
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_one_sentence(folder: Path, tmp_path: Path) -> None:
 
 def test_progress_tells_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    told = Told(lambda: now[0])
+    told = ProgressLines(lambda: now[0])
     for done in range(1, 101):
         told("cases", done, 100)
         now[0] += 10.0
