@@ -97,7 +97,7 @@ BAD = {
         [*FACT, "--editor", "rome", "--statistics", "{tmp}", "-m", "{model}"],
         "no key statistics",
     ),
-    "a folder that is there": ([*FACT, "-m", "{model}", "--out", "{model}"], "there already"),
+    "a folder that is there": ([*FACT, "-m", "{model}", "--out", "{model}"], "already exists"),
     "one folder for two": ([*FACT, "-m", "{model}", "--out", "{tmp}/x", "--adapter", "{tmp}/x"], "a folder each"),
     "a folder below a file": ([*FACT, "-m", "{model}", "--out", "{tmp}/text.jpg/x"], "cannot be written"),
     "a missing photo": (["edit", "swap", "{tmp}/none.jpg", "--source", "cat", "--target", "dog"], "There is no file"),

@@ -111,7 +111,7 @@ def test_what_is_wrong_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (("--data", folder / "photos"), "--concept WORD"),
         (("--data", tmp_path / "none", "--concept", "dog"), "no folder"),
-        ((photo, "--data", folder / "photos", "--concept", "dog"), "leave the photo"),
+        ((photo, "--data", folder / "photos", "--concept", "dog"), "omit the photo"),
         ((photo, "--method", "two_stage", "--concept", "dog"), "--mask FILE"),
         ((photo, "--box", "1,2", "--concept", "dog"), "X,Y,WIDTH,HEIGHT"),
         ((photo, "--box", "100,100,5,5", "--concept", "dog"), "outside of the photo"),

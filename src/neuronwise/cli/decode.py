@@ -26,7 +26,7 @@ def decode(
     parsed = as_neurons(neurons)
     from neuronwise.read import decode_all
 
-    loaded = placement.load(model or "builtin")
+    loaded = placement.load(model)
     read = list(zip(parsed, decode_all(loaded, parsed, k, bottom=bottom, through_norm=through_norm), strict=True))
     rows = [{**neuron.to_row(), "tokens": tokens} for neuron, tokens in read]
     content = {"schema": "neuronwise.decode/1", "model": loaded.name, "bottom": bottom, "neurons": rows}

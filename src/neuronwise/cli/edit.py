@@ -98,7 +98,7 @@ def fact(
     changes = EDITORS[editor].options(parse_settings(settings), statistics=statistics, seed=seed)
     if statistics is not None:
         changes["statistics"] = Statistics(statistics)
-    loaded = placement.load(model or ("builtin" if image is not None else "builtin-text"))
+    loaded = placement.load(model, "builtin" if image is not None else "builtin-text")
     trial = Trial(loaded, [(request.text, image), *((text, image) for text in ask or ())], max_new_tokens)
     before = trial.texts()
     if before[0].strip().startswith(target.strip()):
@@ -168,7 +168,7 @@ def apply(
 
     edit = load_edit(folder)
     edited = edit.record.get("model") or next((part.get("model") for part in edit.record.get("parts", ())), None)
-    loaded = placement.load(model or edited or "builtin-text")
+    loaded = placement.load(model, edited or "builtin-text")
     questions: list[str | None] = [*prompt] if prompt else [None] if image is not None else []
     trial = Trial(loaded, [(text, image) for text in questions], max_new_tokens)
     return trial.output(edit, trial.texts(), folders, None)
@@ -188,9 +188,7 @@ def _edit_captions(
     from neuronwise.edit.settings import checked
 
     changes = checked(settings, parse_settings(options.settings))
-    trial = Trial(
-        placement.load(options.model or "builtin"), [(None, image) for image in images], options.max_new_tokens
-    )
+    trial = Trial(placement.load(options.model), [(None, image) for image in images], options.max_new_tokens)
     runs = trial.runs()
     edit, seconds = _timed(lambda: make(trial.model, runs, changes))
     return trial.output(edit, [run.text for run in runs], folders, seconds)

@@ -72,7 +72,7 @@ def evaluate(
     else:
         if out is None:
             raise NeuronwiseError("Name a folder to keep the cases in: --out DIR.")
-        found = _evaluated(facts, out, editor, model or "builtin-text", settings, statistics, protocol, placement)
+        found = _evaluated(facts, out, editor, model, settings, statistics, protocol, placement)
     summary = write_summary(found)
     failed = len(found.failed) == len(found.rows) > 0
     if failed:
@@ -84,7 +84,7 @@ def _evaluated(
     facts: str,
     out: Path,
     editor: str,
-    model: str,
+    model: str | None,
     settings: list[str] | None,
     statistics: Path | None,
     protocol: Protocol,
@@ -97,7 +97,7 @@ def _evaluated(
 
     cases = load_facts(facts, seed=protocol.seed)
     note(str(cases))
-    loaded = placement.load(model)
+    loaded = placement.load(model, "builtin-text")
     given = None if statistics is None else Statistics(statistics)
     with progress_bar("evaluating") as bar:
         return run(

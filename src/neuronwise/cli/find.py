@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from neuronwise.cli.app import Output, app, command
-from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, Words, require_folder, require_photos
+from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, Settings, Words, require_folder, require_photos
 from neuronwise.cli.output import command_line, note, print_finding
 from neuronwise.cli.photos import PhotoSource, find_over_photos
 from neuronwise.errors import NeuronwiseError
@@ -40,12 +39,12 @@ def find(
     if source.given or (scoring.method is not None and METHODS[scoring.method].compares):
         if text is not None or words.targets or not words.concepts:
             raise NeuronwiseError("Over photos, find takes words of captions: --concept WORD, no --text, no --target.")
-        content = find_over_photos(source, image, lambda: placement.load(model or "builtin"), words, scoring, ask, out)
+        content = find_over_photos(source, image, lambda: placement.load(model), words, scoring, ask, out)
         return Output(content, lambda: print_finding(content, out))
     if (image is None) == (text is None):
         raise NeuronwiseError("Give either a photo or --text.")
     options = scoring.checked()
-    loaded = placement.load(model or ("builtin" if text is None else "builtin-text"))
+    loaded = placement.load(model, "builtin" if text is None else "builtin-text")
     if image is not None:
         run = ask.photo(loaded, image, heat=out is not None)
     else:
@@ -54,9 +53,7 @@ def find(
     return Output(content, lambda: print_finding(content, out))
 
 
-def _find_in_run(
-    run: Run, words: Words, scoring: Scoring, options: Mapping[str, object], out: Path | None
-) -> dict[str, Any]:
+def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, out: Path | None) -> dict[str, Any]:
     """The object that is printed; with ``out`` it is written there beside its page."""
     from neuronwise.read import find as find_neurons
 
@@ -91,7 +88,7 @@ def _answer(run: Run) -> int:
         return int(run.model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
 
 
-def _note_contrast(run: Run, options: Mapping[str, object]) -> None:
+def _note_contrast(run: Run, options: Settings) -> None:
     """Say so where only the first token of a contrasted word counts."""
     from neuronwise.model.prompt import exact_tokens
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from neuronwise.model import Model, Run
+
+Settings = dict[str, Any]  # by name, of whatever kind a method or an editor takes
 
 ModelArgument = Annotated[str, typer.Argument(help="Hub id, folder, .gguf file, builtin or builtin-text.")]
 ModelOption = Annotated[
@@ -46,10 +48,11 @@ class Placement:
     dtype: DtypeOption = None
     device_map: DeviceOption = None
 
-    def load(self, name: str) -> Model:
+    def load(self, name: str | None, default: str = "builtin") -> Model:
         """Open a model; raises ``NeuronwiseError`` for an unknown dtype, and as ``neuronwise.load`` does."""
         from neuronwise.model import load
 
+        name = default if name is None else name
         dtype = parse_dtype(self.dtype)
         with status(f"opening {name}"):
             return load(name, dtype=dtype, device_map=self.device_map)
@@ -142,7 +145,7 @@ class Scoring:
         """The method's name."""
         return self.method or "contribution"
 
-    def checked(self) -> dict[str, object]:
+    def checked(self) -> Settings:
         """``options`` of a method that scores a run; raises ``MethodError`` for others, before a model is opened."""
         if not METHODS[self.chosen].scores_all:
             known = ", ".join(name for name, method in METHODS.items() if method.scores_all)
@@ -151,7 +154,7 @@ class Scoring:
         METHODS[self.chosen].check(options)
         return options
 
-    def options(self) -> dict[str, object]:
+    def options(self) -> Settings:
         """The method's options; raises ``NeuronwiseError`` for what cannot be read."""
         options = parse_settings(self.settings)
         if self.activation is not None:
@@ -168,14 +171,14 @@ def parse_dtype(name: str | None) -> torch.dtype | None:
     import torch
 
     dtype = None if name is None else getattr(torch, name, None)
-    if name is not None and not isinstance(dtype, torch.dtype):
+    if name is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise NeuronwiseError(f"There is no dtype '{name}'; use float32, bfloat16 or float16.")
     return dtype
 
 
-def parse_settings(given: Sequence[str] | None) -> dict[str, object]:
+def parse_settings(given: Sequence[str] | None) -> Settings:
     """ "n=10" → {"n": 10}: values as JSON writes them, "none" for None, anything else a text."""
-    found: dict[str, object] = {}
+    found: Settings = {}
     for one in given or ():
         name, equals, value = one.partition("=")
         if not equals or not name.strip().isidentifier():

@@ -39,7 +39,7 @@ def statistics(
     from neuronwise.edit.memory.gather import gather_statistics, statistics_size
     from neuronwise.edit.memory.keys import critical_layers
 
-    loaded = placement.load(model or "builtin-text")
+    loaded = placement.load(model, "builtin-text")
     size = statistics_size(loaded, critical_layers(loaded, chosen, (0, 0)))
     note(f"{size / 1e6:.3g} MB for {counted(len(chosen), 'layer')} in '{out}'")
     with progress_bar("reading") as progress:

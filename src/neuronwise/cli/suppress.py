@@ -30,7 +30,7 @@ def suppress(
     from neuronwise.intervene import texts_without
     from neuronwise.locate import locate
 
-    loaded = placement.load(model or "builtin")
+    loaded = placement.load(model)
     run = ask.photo(loaded, image)
     found = locate(loaded, run, concept, method=scoring.chosen, top=top, **options)
     sets = {
