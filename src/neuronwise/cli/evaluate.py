@@ -123,7 +123,7 @@ def content(evaluation: Evaluation) -> dict[str, object]:
 
 
 def _show(evaluation: Evaluation, summary: Path) -> None:
-    from neuronwise.report.evaluation import COLUMNS, figure_rows
+    from neuronwise.study.evaluation.tables import COLUMNS, figure_rows
 
     print_table("", list(COLUMNS), [list(row) for row in figure_rows(evaluation)])
     for row in evaluation.failed:

@@ -84,12 +84,12 @@ def find_over_photos(
     photos, masks = source.read(image)
     model = load()
     from neuronwise.report.concept import write_concept
-    from neuronwise.study.concept import find_concept
+    from neuronwise.study.concept import find
 
     found = []
     for concept in words.concepts:
         with progress_bar("captioning photos") as bar:
-            one = find_concept(
+            one = find(
                 model, photos, concept,
                 method=scoring.method or "two_stage", top=words.top, options=options, agree=agree,
                 most=source.photos, masks=masks, inpainting=source.inpainting, dilation=source.dilation,

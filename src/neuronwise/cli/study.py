@@ -13,10 +13,10 @@ from neuronwise.cli.app import Output, app, command
 from neuronwise.cli.options import DeviceOption, Placement, require_studies
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress
-from neuronwise.errors import NeuronwiseError
+from neuronwise.study.kinds import KINDS
 
 if TYPE_CHECKING:
-    from neuronwise.study.results import Study
+    from neuronwise.study.kind import Study
 
 SCHEMA = "neuronwise.studied/1"
 PROBLEMS = 5  # problems of the data that are printed
@@ -24,13 +24,16 @@ PROBLEMS = 5  # problems of the data that are printed
 study = typer.Typer(no_args_is_help=True, help="Run studies over whole datasets; an interrupted one resumes.")
 app.add_typer(study, name="study")
 
-DataOption = Annotated[Path | None, typer.Option(help="Folder of photos: COCO's layout, or with a metadata.jsonl.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="Folder of photos (COCO's layout, or with a metadata.jsonl), or the facts of an evaluation."),
+]
 
 
 @command(study)
 def run(
     *,
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or suppression, properties or localization.")],
+    recipe: Annotated[str, typer.Argument(help=f"A YAML file, or a shipped recipe: {', '.join(KINDS)}.")],
     out: Annotated[Path, typer.Option(help="Keep every finished case there.")],
     data: DataOption = None,
     model: Annotated[
@@ -40,22 +43,19 @@ def run(
 ) -> Output:
     """Run the study that a recipe describes; the same command resumes an interrupted one."""
     require_studies()
-    from neuronwise.data.photos import load_photos
-    from neuronwise.study.studies import run_study
-    from neuronwise.study.written import changed, read_recipe
+    from neuronwise.study.recipe_file import changed, read_recipe
+    from neuronwise.study.runner import run_study
 
     read = changed(read_recipe(recipe), model=model, dtype=placement.dtype)
-    where = data or read.data.folder
-    if where is None:
-        raise NeuronwiseError("Name a folder of photos: --data DIR, or data: {folder: DIR} in the recipe.")
-    read = changed(read, data={**read.data.model_dump(), "folder": str(where)})
-    photos = load_photos(where, read.data.part)
-    note(str(photos))
-    for problem in photos.problems[:PROBLEMS]:
+    if data is not None:
+        read = read.at(data)
+    given = read.load()
+    note(str(given))
+    for problem in given.problems[:PROBLEMS]:
         note(str(problem))
     loaded = Placement(read.dtype, placement.device_map).load(read.model)
     with _resumable(out), progress() as tell:
-        return _output(run_study(loaded, read, photos, out, progress=tell))
+        return _output(run_study(loaded, read, given, out, progress=tell))
 
 
 @command(study)
@@ -67,7 +67,7 @@ def resume(
 ) -> Output:
     """Resume an interrupted study by the recipe in its folder."""
     require_studies()
-    from neuronwise.study.studies import resume as resume_study
+    from neuronwise.study.runner import resume as resume_study
 
     with _resumable(folder), progress() as tell:
         return _output(
