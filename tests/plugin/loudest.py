@@ -18,8 +18,7 @@ def loudest(model: Model, run: Run, targets: Sequence[Target], *, power: float =
         for writer in model.writers:
             fired = writer.fired(run.activations(target.position))
             if fired is not None:
-                scores.values[writer.layer, writer.expert] = fired.abs() ** power
-                scores.activations[writer.layer, writer.expert] = fired
+                scores.put(writer, fired.abs() ** power, fired)
         results.append(scores)
     return results
 
