@@ -21,7 +21,7 @@ from neuronwise import intervene
 from neuronwise.data.facts import Fact
 from neuronwise.edit import Delta, Edit, fine, load_edit, suppress_neurons
 from neuronwise.edit.fine.change import Change, Shown
-from neuronwise.errors import EditError, MethodError, ModelError
+from neuronwise.errors import EditError, ModelError
 from neuronwise.locate import Scores, score_all
 from neuronwise.model import Model, Run, Target
 from neuronwise.model.experts import ChangedProducts
@@ -318,7 +318,7 @@ def test_offloaded_experts_are_not_silently_left_alone() -> None:
     model, _ = made("mixtral")
     routed: Any = model.blocks[1].routed[0]
     routed.module.down_proj = torch.nn.Parameter(routed.module.down_proj.data.to("meta"))
-    with pytest.raises(MethodError, match="offloaded or quantized"), intervene.suppress(model, ["L1.E0.U2"]):
+    with pytest.raises(ModelError, match="offloaded or quantized"), intervene.suppress(model, ["L1.E0.U2"]):
         pass
 
 

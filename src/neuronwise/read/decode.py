@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.model.norms import freeze, looks_like_norm
+from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, Neurons, ScoredNeuron, as_neurons
 from neuronwise.read.extremes import top_tokens
 
@@ -42,7 +43,7 @@ def decode_all(
     if not 1 <= k <= model.vocabulary_size:
         raise MethodError(f"k is {k}; ask for 1 to {model.vocabulary_size} tokens.")
     distinct = list(dict.fromkeys(parsed))
-    vectors = torch.stack([value_vector(model, neuron) for neuron in distinct])
+    vectors = value_vectors(model, distinct)
     if through_norm:
         vectors = vectors * final_gain(model).to(vectors.device, vectors.dtype)
     ids = top_tokens(-vectors if bottom else vectors, model.unembedding, k)
@@ -51,9 +52,16 @@ def decode_all(
     return [found[neuron] for neuron in parsed]
 
 
-def value_vector(model: Model, neuron: Neuron) -> Tensor:
-    model.require(neuron)
-    return model.blocks[neuron.layer].value_vector(neuron)
+def value_vectors(model: Model, neurons: Sequence[Neuron]) -> Tensor:
+    """(n, d) value vectors; each writer is read once. Raises ``NeuronError`` for a neuron out of range."""
+    rows: dict[Writer, list[int]] = {}
+    for row, neuron in enumerate(neurons):
+        rows.setdefault(model.writer(neuron), []).append(row)
+    found: dict[int, Tensor] = {}
+    for writer, own in rows.items():
+        vectors = writer.vectors[:, writer.columns([neurons[row] for row in own])]
+        found |= zip(own, vectors.T, strict=True)
+    return torch.stack([found[row].to(found[0].device) for row in range(len(neurons))])
 
 
 def token_strings(model: Model, ids: Sequence[int]) -> dict[int, str]:

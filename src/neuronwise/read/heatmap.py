@@ -6,20 +6,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
 from neuronwise.errors import MethodError, NeuronwiseError
+from neuronwise.locate.firing import chosen, firing, units_of
+from neuronwise.model.activations import Activations
 from neuronwise.model.grid import Box, ImageGrid, image_grid
-from neuronwise.model.record import Activations
 from neuronwise.model.run import Run
 from neuronwise.neurons import Neuron, Neurons, as_neurons
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
+
+Values = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,14 @@ class Heatmap:
     (left, top, right, bottom) in photo pixels; ``note``: how the grid came about where it is not plain.
     """
 
-    grid: np.ndarray[Any, Any]
-    each: np.ndarray[Any, Any]
+    grid: Values
+    each: Values
     box: Box
     photo: Image.Image
     note: str | None = None
 
-    def image(self) -> np.ndarray[Any, Any]:
-        """(H, W) float32: the grid brought bilinearly to the photo's size; NaN where the model saw nothing."""
+    def image(self) -> Values:
+        """(H, W): the grid brought bilinearly to the photo's size; NaN where the model saw nothing."""
         width, height = self.photo.size
         left, top, right, bottom = self.box
         columns = (np.arange(width) + 0.5 - left) / (right - left) * self.grid.shape[1] - 0.5
@@ -49,7 +53,7 @@ class Heatmap:
         values[:, outside_columns] = np.nan
         return values
 
-    def mask(self, percentile: float = 95.0) -> np.ndarray[Any, Any]:
+    def mask(self, percentile: float = 95.0) -> npt.NDArray[np.bool_]:
         """(H, W) bool: where the heat lies over its ``percentile``, 95 as in [MMN] and [SCH]."""
         if not 0 <= percentile < 100:
             raise MethodError(f"percentile is {percentile}; give a number from 0 to below 100.")
@@ -88,62 +92,35 @@ def heatmap(model: Model, run: Run, neurons: Neurons, *, whole: bool = False) ->
 
 def heatmaps(model: Model, run: Run, sets: Sequence[Neurons], *, whole: bool = False) -> list[Heatmap]:
     """Heatmaps of several sets of neurons, all read in one pass."""
-    chosen = [as_neurons(one) for one in sets]
-    if not all(chosen):
+    listed = [as_neurons(one) for one in sets]
+    if not all(listed):
         raise MethodError("A heatmap needs one neuron or more.")
     grid = image_grid(run, whole=whole)
-    each = _grid_activations(model, run, grid, list(dict.fromkeys(n for one in chosen for n in one)))
+    each = _on_the_grid(model, run, grid, list(dict.fromkeys(n for one in listed for n in one)))
     assert run.image is not None
     results = []
-    for one in chosen:
+    for one in listed:
         stacked = np.stack([each[neuron] for neuron in one])
         results.append(Heatmap(stacked.mean(0), stacked, grid.box, run.image, grid.note))
     return results
 
 
-def _grid_activations(
-    model: Model, run: Run, grid: ImageGrid, neurons: list[Neuron]
-) -> dict[Neuron, np.ndarray[Any, Any]]:
-    for neuron in neurons:
-        model.require(neuron)
-    units: dict[int, list[int]] = {}
-    for neuron in neurons:
-        units.setdefault(neuron.layer, [])
-        if neuron.expert is None:
-            units[neuron.layer].append(neuron.unit)
-    wanted = {layer: torch.tensor(sorted(set(found)), dtype=torch.long) for layer, found in units.items()}
-    inputs = run.forced_inputs() if grid.said else run.prompted.inputs
-    acts = _seen(run, grid, wanted) or model.record(inputs, rows=grid.positions.tolist(), units=wanted)
-    results = {}
-    for neuron in neurons:
-        if neuron.expert is None:
-            column = int(torch.searchsorted(wanted[neuron.layer], neuron.unit))
-            values = acts.dense[neuron.layer][:, column].float()
-        else:
-            rows = acts.routed[neuron.layer]
-            fired = [row.get(neuron.expert) for row in rows]
-            values = torch.tensor(
-                [0.0 if one is None else one.weight * float(one.activation[neuron.unit]) for one in fired]
-            )
-        results[neuron] = grid.spread(values, neuron.layer).numpy()
-    return results
+def _on_the_grid(model: Model, run: Run, grid: ImageGrid, neurons: list[Neuron]) -> dict[Neuron, Values]:
+    """(h, w) activations of each neuron: from the run's own pass where it kept them, else by one more."""
+    units = units_of(model, neurons)
+    seen = None if grid.said else run.seen
+    if seen is not None and all(layer in seen.dense for layer in units):
+        rows = torch.searchsorted(run.image_positions, grid.positions)
+        kept = {layer: seen.dense[layer] for layer in units}
+        dense = {layer: k[rows.to(k.device)][:, units[layer].to(k.device)].cpu() for layer, k in kept.items()}
+        fired = chosen(Activations(dense), units, neurons)
+    else:
+        inputs = run.forced_inputs() if grid.said else run.prompted.inputs
+        fired = firing(model, inputs, neurons, grid.positions.tolist())
+    return {n: grid.spread(values, n.layer).numpy() for n, values in zip(neurons, fired.unbind(1), strict=True)}
 
 
-def _seen(run: Run, grid: ImageGrid, wanted: dict[int, torch.Tensor]) -> Activations | None:
-    """The grid's activations from the run's own pass, where it kept them."""
-    if run.seen is None or grid.said or any(layer not in run.seen.dense for layer in wanted):
-        return None
-    rows = torch.searchsorted(run.image_positions, grid.positions)
-    dense = {}
-    for layer, units in wanted.items():
-        kept = run.seen.dense[layer]
-        dense[layer] = kept[rows.to(kept.device)][:, units.to(kept.device)].cpu()
-    return Activations(dense)
-
-
-def _bilinear(
-    grid: np.ndarray[Any, Any], rows: np.ndarray[Any, Any], columns: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+def _bilinear(grid: Values, rows: Values, columns: Values) -> Values:
     rows = np.clip(rows, 0, grid.shape[0] - 1)
     columns = np.clip(columns, 0, grid.shape[1] - 1)
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
