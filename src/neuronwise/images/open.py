@@ -24,9 +24,12 @@ def open_image(source: ImageLike) -> Image.Image:
         return _to_rgb(source, "The image")
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if not isinstance(source, str | os.PathLike):
-        raise ImageError(f"A {type(source).__name__} is not an image; give a path, a PIL image or a NumPy array.")
-    name = os.fspath(source)
+    try:
+        name = os.fspath(source)
+    except TypeError as error:
+        raise ImageError(
+            f"A {type(source).__name__} is not an image; give a path, a PIL image or a NumPy array."
+        ) from error
     try:
         with Image.open(name) as image:
             image.seek(0)

@@ -70,19 +70,22 @@ def _by_kind(record: Record, name: str, kinds: tuple[str, ...]) -> dict[str, tup
 
 def _probes(record: Record, name: str, probes: object) -> Iterator[Probe]:
     """Probes as a list of ``{"prompt", "ground_truth"}``, or as one such object whose values are lists side by side."""
-    if isinstance(probes, Mapping):
-        prompts, answers = probes.get("prompt"), probes.get("ground_truth")
-        if not isinstance(prompts, list):
-            probes = [probes]
-        elif isinstance(answers, list) and len(answers) == len(prompts):
-            probes = [{"prompt": p, "ground_truth": a} for p, a in zip(prompts, answers, strict=True)]
-        else:
-            record.notes.append(f"its {name} has not as many answers as prompts.")
-            return
-    if not isinstance(probes, list):
+    listed: list[object]
+    if isinstance(probes, list):
+        listed = probes
+    elif not isinstance(probes, Mapping):
         record.notes.append(f"its {name} is not a list of probes.")
         return
-    for number, probe in enumerate(probes, 1):
+    else:
+        prompts, answers = probes.get("prompt"), probes.get("ground_truth")
+        if not isinstance(prompts, list):
+            listed = [probes]
+        elif isinstance(answers, list) and len(answers) == len(prompts):
+            listed = [{"prompt": p, "ground_truth": a} for p, a in zip(prompts, answers, strict=True)]
+        else:
+            record.notes.append(f"its {name} does not have as many answers as prompts.")
+            return
+    for number, probe in enumerate(listed, 1):
         if not isinstance(probe, Mapping) or probe.get("prompt") is None:
             record.notes.append(f"its {name} probe {number} has no prompt.")
             continue
