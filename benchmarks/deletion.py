@@ -30,6 +30,7 @@ from torch import Tensor
 import neuronwise as nw
 from deletion_report import report
 from neuronwise.errors import MethodError
+from neuronwise.files import write_json
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.interfere import LastPosition, change_activations
 from neuronwise.model.prompt import target_tokens
@@ -177,7 +178,7 @@ def main() -> None:
     facts = read_facts(model, arguments.path)
     cached = arguments.out / "known.json"
     if not cached.exists():
-        cached.write_text(json.dumps([fact.number for fact in known(model, facts)]), encoding="utf-8")
+        write_json(cached, [fact.number for fact in known(model, facts)])
     given = [facts[number] for number in json.loads(cached.read_text(encoding="utf-8"))]
     print(f"{len(given)} of {len(facts)} answers are the model's own first choice", file=sys.stderr)
     shuffled = random.Random(arguments.seed).sample(given, len(given))

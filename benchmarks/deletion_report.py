@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from neuronwise.files import write_json
 
 SHOWN = (1, 5, 10, 20, 50, 100, 200, 1000)
 
@@ -61,7 +62,7 @@ def report(rows: Sequence[dict[str, Any]], about: dict[str, Any], path: Path, fi
     """Write the summary (and the figure) and return the tables as Markdown."""
     summary = summarize(rows)
     content = {"about": {**about, "facts": len(rows)}, "methods": summary}
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(path, content)
     if figure is not None:
         draw(summary, figure)
     title = ", ".join(f"{name}: {value}" for name, value in content["about"].items())

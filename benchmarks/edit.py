@@ -35,6 +35,7 @@ from find import peak_memory
 from neuronwise.edit import Edit
 from neuronwise.edit.fine import PRESETS, fine_each
 from neuronwise.edit.presets import chosen
+from neuronwise.files import write_json
 from neuronwise.model.prompt import exact_tokens
 from published_fine import literal
 
@@ -149,7 +150,7 @@ def memory_of(name: str, rows: list[dict[str, str]], options: argparse.Namespace
     """MB of tensors and of what is resident for one fact, in a process that gives freed memory back at once."""
     with tempfile.TemporaryDirectory() as folder:
         known_ones = Path(folder) / "facts.json"
-        known_ones.write_text(json.dumps(rows[:GROUP]))
+        write_json(known_ones, rows[:GROUP])
         command = [sys.executable, __file__, str(known_ones), "--model", options.model, "--memory", name]
         command += ["--threads", str(torch.get_num_threads())]
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}

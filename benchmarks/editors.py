@@ -32,6 +32,7 @@ from neuronwise.data.facts import FactCase, load_facts
 from neuronwise.edit.editors import EDITORS
 from neuronwise.edit.memory.gather import gather_statistics
 from neuronwise.edit.memory.statistics import ABOUT, Statistics
+from neuronwise.files import write_json
 from neuronwise.measure import ask, ask_case, means, measure_edit, others_of
 from neuronwise.study import evaluate, known_cases
 from neuronwise.study.store import read_before
@@ -87,7 +88,7 @@ def sets(model: nw.Model, options: argparse.Namespace) -> dict[str, list[FactCas
         else:
             cases = known_cases(model, source)
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps([case.id for case in cases]))
+            write_json(kept, [case.id for case in cases])
         print(f"{name}: {len(cases)} of {len(source)} records are known to the model", file=sys.stderr)
         found[name] = random.Random(options.seed).sample(cases, len(cases))
         if name == "counterfact":
@@ -153,9 +154,7 @@ def search(options: argparse.Namespace, model: nw.Model, found: dict[str, list[F
             row = {"changes": changes, "quality": quality(means(figures)), "failed": failed, "means": means(figures)}
             row["cpu_seconds"] = (time.process_time() - start) / len(cases)
             rows.append(row)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(rows, indent=1))
-            partial.replace(path)
+            write_json(path, rows)
             shown = ", ".join(f"{row['means'].get(key, 0):.2f}" for key in FIGURES)
             print(f"{name} {changes}: {row['quality']:.3f} ({shown}; {row['cpu_seconds']:.1f} s)", file=sys.stderr)
 

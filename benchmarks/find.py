@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import ctypes
 import gc
-import json
 import re
 import statistics
 import sys
@@ -30,6 +29,7 @@ from PIL import Image
 import neuronwise as nw
 import published
 from neuronwise import read
+from neuronwise.files import write_json
 from neuronwise.images import open_image
 from shapes import TEXT, random_model
 
@@ -212,7 +212,7 @@ def main() -> None:
         "threads": torch.get_num_threads(), "repeats": arguments.repeats, "command": sys.argv[1:],
     }  # fmt: skip
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_json(arguments.json, result)
     about = result["about"]
     print(f"{about['model']} on {about['device']}, {about['threads']} threads, torch {about['torch']}\n")
     print(table(result))

@@ -24,6 +24,7 @@ import neuronwise as nw
 from neuronwise.answers.request import target_ids
 from neuronwise.data.facts import FactCase
 from neuronwise.data.facts.load import SHIPPED_FILE
+from neuronwise.files import write_json
 
 Question = tuple[str, str]  # a prompt and one answer
 
@@ -123,7 +124,7 @@ def main() -> int:
             print(f"already: {case.id}: {prompt}")
     if options.out:
         found = {n: {"forced": f, "free": s, "text": t, **right.get(n, {})} for n, (f, s, t) in facts.items()}
-        options.out.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(options.out, found)
     count = int(rows["all"][3])
     if count < options.least:
         print(f"Only {count} facts are known; at least {options.least} are needed.", file=sys.stderr)

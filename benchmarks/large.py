@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from neuronwise import edit as editing
 from neuronwise import read
 from neuronwise.data.facts import Fact
 from neuronwise.edit.presets import family
+from neuronwise.files import write_json
 from neuronwise.images import open_image
 from neuronwise.measure.cost import costs
 from shapes import TEXT, random_model
@@ -179,7 +179,7 @@ def main() -> None:
     if arguments.json:
         about = {"model": model.name, "devices": devices, "torch": torch.__version__, "command": sys.argv[1:]}
         content = {"about": about, "weights": weights, "tasks": result}
-        arguments.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(arguments.json, content)
     print(f"{model.name}, {arguments.dtype}, on {', '.join(devices)}, {torch.get_num_threads()} threads, "
           f"torch {torch.__version__}; presets of the family {family(model)}\n")  # fmt: skip
     print(table(result, weights))

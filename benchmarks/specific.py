@@ -38,6 +38,7 @@ import torch
 
 import neuronwise as nw
 from neuronwise.edit.memory.passages import Passage, batched
+from neuronwise.files import write_json
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 
@@ -255,7 +256,7 @@ def main() -> int:
     cached = options.out / "known.json"
     if not cached.is_file():
         pairs = [[(r["prompt"], r["ground_truth"]) for r in rows], [(r["prompt"], r["attribute"]) for r in others]]
-        cached.write_text(json.dumps([known(ask, pair) for pair in pairs]))
+        write_json(cached, [known(ask, pair) for pair in pairs])
     ours, theirs = json.loads(cached.read_text())
     print(f"known: {len(ours)} of {len(rows)} facts, {len(theirs)} of {len(others)} others", file=sys.stderr)
     order = list(ours)
