@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neuronwise.answers.naming import mentions, names, objects_named
+from neuronwise.answers.naming import mentions, names, objects_named, swapped
 from neuronwise.data.words import COCO_CATEGORIES, COCO_SYNONYMS, plural
 
 NAMED = [
@@ -85,6 +85,18 @@ def test_mentions_are_places_in_the_text_as_it_is_written() -> None:
     ]  # fmt: skip
     assert all(text[m.start : m.end] == m.text for m in mentions(text))
     assert [m.text for m in mentions("Lighthouses and a lighthouse", "lighthouse")] == ["Lighthouses", "lighthouse"]
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "target", "expected"),
+    [
+        ("A cat on a mat.", "dog", "cat", True), ("A cat and a puppy.", "dog", "cat", False),
+        ("A dog.", "dog", "cat", False), ("A puppy.", "dog", "puppy", True), ("A puppy, a dog.", "dog", "puppy", False),
+        ("A man.", "man", "person", False), ("A person.", "man", "person", True), ("Hot dog", "dog", "hot dog", True),
+    ],
+)  # fmt: skip
+def test_swapped(text: str, source: str, target: str, expected: bool) -> None:
+    assert swapped(text, source, target) is expected
 
 
 @pytest.mark.parametrize(("word", "many"), [("dog", "dogs"), ("bus", "buses"), ("pony", "ponies"), ("toy", "toys")])

@@ -48,7 +48,7 @@ def mentions(text: str, word: str | None = None) -> list[Mention]:
     if not word:
         return []
     category = coco_phrases().get(word)
-    if category is not None and word in (category, plural(category)):
+    if _is_category(word):
         return [mention for mention in listed if mention.category == category]
     found = (
         Mention(*match.span(), text[match.start() : match.end()], category)
@@ -57,9 +57,24 @@ def mentions(text: str, word: str | None = None) -> list[Mention]:
     return [one for one in found if category is None or not any(_is_part(one, phrase) for phrase in listed)]
 
 
+def swapped(text: str, source: str, target: str) -> bool:
+    """Whether a text names the target and no longer the source.
+
+    A target that is itself a word for the source ("puppy" for dog) does not count as naming it.
+    """
+    there = mentions(text, target)
+    own = [] if _is_category(_plain(target)) else there
+    return bool(there) and all(mention in own for mention in mentions(text, source))
+
+
 def objects_named(text: str) -> set[str]:
     """The COCO categories that a text names, as CHAIR reads captions (Rohrbach et al. 2018, arXiv:1809.02156)."""
     return {mention.category for mention in _listed(text) if mention.category is not None}
+
+
+def _is_category(word: str) -> bool:
+    category = coco_phrases().get(word)
+    return category is not None and word in (category, plural(category))
 
 
 def _is_part(mention: Mention, phrase: Mention) -> bool:
