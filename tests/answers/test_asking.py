@@ -11,7 +11,7 @@ import neuronwise as nw
 from families import tiny
 from neuronwise.answers.answers import BEYOND, ask
 from neuronwise.answers.forced import read_forced
-from neuronwise.answers.free import begins_with, go_on
+from neuronwise.answers.free import begins_with, continued
 from neuronwise.answers.questions import Question
 from neuronwise.model.batches import batching, grouped, padded, text_inputs
 
@@ -54,7 +54,7 @@ def test_many_prompts_in_a_batch_go_on_as_each_alone(name: str, tiny_tokenizer: 
     assert batching(model).left
     inputs = [text_inputs(model, prompt) for prompt in PROMPTS]
     lengths = [3, 6, 4, 5, 1]
-    for row, length, found in zip(inputs, lengths, go_on(model, inputs, lengths), strict=True):
+    for row, length, found in zip(inputs, lengths, continued(model, inputs, lengths), strict=True):
         ids = row["input_ids"]
         for _ in range(length):
             with torch.no_grad():
@@ -76,7 +76,7 @@ def test_a_model_that_cannot_be_padded_is_asked_one_prompt_at_a_time(name: str, 
             said = model.module(**row, decoder_input_ids=start).logits[0].log_softmax(-1)
         assert reading.best == tuple(said.argmax(-1).tolist())
     run = model.run(prompt=PROMPTS[0], max_new_tokens=4, chat=False)
-    assert go_on(model, inputs[:1], [4]) == [run.output_ids]
+    assert continued(model, inputs[:1], [4]) == [run.output_ids]
 
 
 def test_a_batch_that_tells_other_numbers_is_not_used(tiny_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +105,8 @@ def test_a_continuation_has_the_length_that_fluency_needs(tiny_folder: Any) -> N
     model.module.lm_head = ends
     model.head = ends
     inputs = [text_inputs(model, "the cat")]
-    assert go_on(model, inputs, [12]) == [[]]
-    assert len(go_on(model, inputs, [12], least=True)[0]) == 12
+    assert continued(model, inputs, [12]) == [[]]
+    assert len(continued(model, inputs, [12], least=True)[0]) == 12
 
 
 def test_questions_without_answers_are_asked_for_the_models_own_words(tiny_folder: Any) -> None:

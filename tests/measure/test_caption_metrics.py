@@ -83,10 +83,10 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="Caption 1 has no reference"):
         caption_scores(SAID, [["a"], [], ["b"]])
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(MethodError, match="no java here"):
+    with pytest.raises(MethodError, match="the program java"):
         caption_scores(SAID, MEANT, ["meteor"])
     assert "meteor" not in caption_scores(SAID, MEANT)
-    with pytest.raises(DataError, match="no folder of a model"):
+    with pytest.raises(DataError, match="not a model's folder"):
         Embedder(tmp_path)
 
 

@@ -62,18 +62,9 @@ def test_specificity_by_hand() -> None:
         of.specific({}, 0.1)
 
 
-def test_sensitivity_is_the_best_neurons() -> None:
+def test_decoded_tokens_are_one_text() -> None:
     decoded = [[" dog", "dog", "\n", "Dogs "], ["\ufffd", ""], [" cat", "the"]]
-    asked: list[list[str]] = []
-
-    def score(texts: list[str]) -> list[float]:
-        asked.append(texts)
-        return [float(len(text)) for text in texts]
-
-    assert of.sensitivity(decoded, score) == 8.0
-    assert asked == [["dog Dogs", "cat the"]]
-    assert of.sensitivity(decoded[1:2], score) is None
-    assert of.sensitivity(decoded, score, at_most=1) == 8.0
+    assert list(map(of.token_text, decoded)) == ["dog Dogs", "", "cat the"]
 
 
 def test_shuffling_the_image_leaves_the_planted_neurons(model: nw.Model, run: nw.Run) -> None:

@@ -62,7 +62,7 @@ def test_all_problems_are_said_at_once() -> None:
         "data.half: there is no such key",
         "concepts: the list names something twice",
         "at_least: input should be greater than or equal to 1 (it is 0)",
-        "inpainting: There is no inpainting 'magic'; write one of telea, ns, lama:FILE.pt",
+        "inpainting: there is no inpainting 'magic'; write one of telea, ns, lama:FILE.pt",
         "seed: input should be a valid integer (it is 1.5)",
         "held_out: input should be less than 1 (it is 1.0)",
         "K.0: input should be greater than or equal to 1",

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from neuronwise.answers.forced import Reading, read_forced
-from neuronwise.answers.free import go_on
+from neuronwise.answers.free import continued
 from neuronwise.answers.questions import OWN, Question
 from neuronwise.answers.request import target_ids
-from neuronwise.model.batches import Inputs, text_inputs
+from neuronwise.model.batches import text_inputs
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import Inputs
 
 BEYOND = 3  # tokens generated beyond the longest answer
 LENGTH = 100  # tokens that a model generates for its fluency
@@ -53,7 +54,7 @@ def ask(
     own = [before is None and OWN in question.read for question in questions]
     asked = [index for index in range(len(questions)) if free or own[index]]
     lengths = [max([OWN_TOKENS, *(len(tokens) + BEYOND for tokens in ids[index].values())]) for index in asked]
-    for index, said in zip(asked, go_on(model, [inputs[i] for i in asked], lengths), strict=True):
+    for index, said in zip(asked, continued(model, [inputs[i] for i in asked], lengths), strict=True):
         if free:
             texts[index] = model.decode_ids(said)
         if own[index]:
@@ -73,7 +74,7 @@ def ask(
 
 def long_texts(model: Model, beginnings: Sequence[Question]) -> tuple[str, ...]:
     """What the model goes on to say for ``LENGTH`` tokens, for its fluency."""
-    said = go_on(model, _inputs(model, beginnings), [LENGTH] * len(beginnings), least=True)
+    said = continued(model, _inputs(model, beginnings), [LENGTH] * len(beginnings), least=True)
     return tuple(model.decode_ids(ids) for ids in said)
 
 

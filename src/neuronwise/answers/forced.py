@@ -1,18 +1,18 @@
-"""Teacher forcing: which tokens a model would say at each place of an answer, and how probable the answer is."""
+"""Teacher forcing: which token is most probable at each place of an answer, and how probable the answer is."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from neuronwise.errors import NonFiniteError
-from neuronwise.model.batches import Inputs, batching, grouped, padded, stackable
-from neuronwise.model.hooks import Hooks, first_tensor, replace_first
+from neuronwise.model.batches import batch, batching, grouped, stackable
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import Inputs
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,29 @@ def read_forced(model: Model, asked: Sequence[tuple[Inputs, Sequence[int]]]) -> 
     The last token of an answer is never fed, and a sequence that begins another is read from that one. Raises
     ``NonFiniteError`` when the model gives no finite probabilities.
     """
-    together = stackable([inputs for inputs, _ in asked]) and batching(model).right if asked else False
-    if not together:
-        return [_alone(model, inputs, ids) for inputs, ids in asked]
     sequences = [model.extend(inputs, list(ids)[:-1]) for inputs, ids in asked]
-    hosts = _hosts([tuple(sequence["input_ids"][0].tolist()) for sequence in sequences])
-    readings: dict[int, Reading] = {}
-    chosen = sorted(set(hosts))
-    for group in grouped([sequences[host]["input_ids"].shape[1] for host in chosen]):
-        members = [chosen[index] for index in group]
-        guests = [index for index, host in enumerate(hosts) if host in members]
-        places = [
-            (members.index(hosts[index]), asked[index][0]["input_ids"].shape[1] - 1 + step)
-            for index in guests
-            for step in range(len(asked[index][1]))
+    if not (asked and stackable([inputs for inputs, _ in asked]) and batching(model).right):
+        return [
+            _reading(model.forward(sequence, rows=list(range(-len(ids), 0)))[0], ids)
+            for sequence, (_, ids) in zip(sequences, asked, strict=True)
         ]
-        logits = _rows(model, padded([sequences[host] for host in members], "right"), places)
-        start = 0
-        for index in guests:
+    hosts = _hosts([tuple(sequence["input_ids"][0].tolist()) for sequence in sequences])
+    guests: dict[int, list[int]] = {}
+    for index, host in enumerate(hosts):
+        guests.setdefault(host, []).append(index)
+    chosen = sorted(guests)
+    readings: dict[int, Reading] = {}
+    for group in grouped([sequences[host]["input_ids"].shape[1] for host in chosen]):
+        members = [chosen[place] for place in group]
+        starts = [inputs["input_ids"].shape[1] - 1 for inputs, _ in asked]
+        rows = [
+            [starts[index] + step for index in guests[host] for step in range(len(asked[index][1]))] for host in members
+        ]
+        together = batch(model, [sequences[host] for host in members], "right")
+        logits = model.forward(together.inputs, rows=rows)[0]
+        for index in itertools.chain.from_iterable(guests[host] for host in members):
             ids = asked[index][1]
-            readings[index] = _reading(logits[start : start + len(ids)], ids)
-            start += len(ids)
+            readings[index], logits = _reading(logits[: len(ids)], ids), logits[len(ids) :]
     return [readings[index] for index in range(len(asked))]
 
 
@@ -69,25 +71,6 @@ def _hosts(sequences: Sequence[tuple[int, ...]]) -> list[int]:
             for end in range(1, len(sequence) + 1):
                 hosts.setdefault(sequence[:end], index)
     return [hosts[sequence] for sequence in sequences]
-
-
-def _rows(model: Model, inputs: Inputs, places: Sequence[tuple[int, int]]) -> Tensor:
-    """Logits (places, V) of (sequence, row) pairs: no other passes the output head."""
-    sequence = torch.tensor([place[0] for place in places])
-    row = torch.tensor([place[1] for place in places])
-
-    def keep(module: Any, args: Any, kwargs: Any) -> Any:
-        hidden = first_tensor(args, kwargs)
-        return replace_first(args, kwargs, hidden[sequence.to(hidden.device), row.to(hidden.device)].unsqueeze(0))
-
-    with Hooks() as hooks:
-        hooks.before(model.head, keep)
-        return model.forward(inputs)[0]
-
-
-def _alone(model: Model, inputs: Inputs, ids: Sequence[int]) -> Reading:
-    rows = list(range(-len(ids), 0))
-    return _reading(model.forward(model.extend(inputs, list(ids)[:-1]), rows=rows)[0], ids)
 
 
 def _reading(logits: Tensor, ids: Sequence[int]) -> Reading:

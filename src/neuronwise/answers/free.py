@@ -1,14 +1,16 @@
-"""Free generation: how a model goes on by itself, greedily, and whether that begins with an answer."""
+"""Free generation: greedy continuations, and whether one begins with an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from neuronwise.errors import ModelError
-from neuronwise.model.batches import Inputs, batching, grouped, padded, stackable
+from neuronwise.model.batches import batching, grouped, padded, stackable
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import Inputs
 from neuronwise.model.stop import before_stop, stopping
 
 
@@ -20,7 +22,7 @@ def begins_with(text: str, answer: str) -> bool:
 
 
 @torch.no_grad()
-def go_on(model: Model, prompts: Sequence[Inputs], lengths: Sequence[int], least: bool = False) -> list[list[int]]:
+def continued(model: Model, prompts: Sequence[Inputs], lengths: Sequence[int], least: bool = False) -> list[list[int]]:
     """Greedy continuations, each of at most its length and without the end token, in batches where that is equal.
 
     ``least``: the end token may not come before the length is reached. Raises ``ModelError`` for a model that does
@@ -39,6 +41,18 @@ def go_on(model: Model, prompts: Sequence[Inputs], lengths: Sequence[int], least
         made = continuations(model, batch, max(lengths[index] for index in group), least)
         found |= {index: ids[: lengths[index]] for index, ids in zip(group, made, strict=True)}
     return [found[index] for index in range(len(prompts))]
+
+
+@torch.no_grad()
+def continued_alike(model: Model, prompts: Sequence[Inputs], length: int) -> list[list[int]]:
+    """Greedy continuations of prompts that are read as tensors of the same shapes, photos included; nothing is padded.
+
+    One after another where shapes differ, or where the rows of a batch cannot be told from the tensors.
+    """
+    if len(prompts) > 1 and _alike(prompts):
+        batch = {name: torch.cat([one[name] for one in prompts]) for name in prompts[0]}
+        return continuations(model, batch, length)
+    return [continuations(model, dict(one), length)[0] for one in prompts]
 
 
 def continuations(model: Model, inputs: Inputs, length: int, least: bool = False) -> list[list[int]]:
@@ -64,3 +78,16 @@ def continuations(model: Model, inputs: Inputs, length: int, least: bool = False
 
 def _until(ids: list[int], ends: Sequence[int]) -> list[int]:
     return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
+
+
+def _alike(prompts: Sequence[Inputs]) -> bool:
+    """Whether all hold tensors of one prompt each (first dimension 1), of the same names and shapes."""
+    first = prompts[0]
+    return all(
+        one.keys() == first.keys()
+        and all(
+            isinstance(value, Tensor) and value.dim() and len(value) == 1 and value.shape == first[name].shape
+            for name, value in one.items()
+        )
+        for one in prompts
+    )

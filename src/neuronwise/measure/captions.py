@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from neuronwise.errors import DataError, MethodError
+from neuronwise.measure.metrics import METRICS, Listed, Metric, Scored
 
-METRICS = ("bleu-1", "bleu-2", "bleu-3", "bleu-4", "rouge-l", "cider", "meteor")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -28,32 +26,53 @@ def caption_scores(
     ``metrics=None``: all that can run here (METEOR needs Java). Raises ``MethodError`` for an unknown metric or one
     that cannot run, and ``DataError`` for a caption without references.
     """
-    chosen = _chosen(metrics, len(captions))
-    ready = _ready(captions, references)
-    scores: dict[str, list[float]] = {}
-    for names, scorer in _SCORERS:
-        if any(name in chosen for name in names) and captions:
-            _, each = scorer(*ready)
-            scores |= {name: [float(x) for x in row] for name, row in zip(names, each, strict=True) if name in chosen}
-    return scores
+    found = _scored(captions, references, metrics)
+    return {metric.name: [float(x) for x in each[metric.place]] for metric, (_, each) in found}
 
 
 def corpus_scores(
     captions: Sequence[str], references: Sequence[Sequence[str]], metrics: Sequence[str] | None = None
 ) -> dict[str, float]:
     """One score for all captions together, as the metrics define it (BLEU counts n-grams over the corpus)."""
-    chosen = _chosen(metrics, len(captions))
+    found = _scored(captions, references, metrics)
+    return {metric.name: float(total[metric.place]) for metric, (total, _) in found}
+
+
+def require_metrics(names: Sequence[str]) -> list[Metric]:
+    """Metrics by their names; raises ``MethodError`` for an unknown one or one that cannot run here."""
+    chosen = [METRICS[name] for name in names]
+    for metric in chosen:
+        if not metric.runs:
+            raise MethodError(
+                f"{metric.name} needs the program {metric.program}, which is not installed here; leave {metric.name} "
+                "out."
+            )
+    return chosen
+
+
+def _scored(
+    captions: Sequence[str], references: Sequence[Sequence[str]], names: Sequence[str] | None
+) -> list[tuple[Metric, Scored]]:
+    """Each metric with what its scorer gave, which several metrics may share."""
+    if names is None:
+        chosen = [metric for metric in METRICS.values() if metric.runs and metric.least <= len(captions)]
+    else:
+        chosen = require_metrics(names)
     ready = _ready(captions, references)
-    scores: dict[str, float] = {}
-    for names, scorer in _SCORERS:
-        if any(name in chosen for name in names) and captions:
-            total, _ = scorer(*ready)
-            scores |= {name: float(x) for name, x in zip(names, total, strict=True) if name in chosen}
-    return scores
+    if not captions:
+        return []
+    scored = {score: score(*ready) for score in dict.fromkeys(metric.score for metric in chosen)}
+    return [(metric, scored[metric.score]) for metric in chosen]
 
 
-Listed = dict[int, list[str]]
-Scored = tuple[Sequence[Any], Sequence[Any]]  # (one number a metric, one row of numbers a metric)
+def _ready(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Listed, Listed]:
+    if len(captions) != len(references):
+        raise DataError(f"There are {len(captions)} captions and references for {len(references)}.")
+    lacking = [number for number, those in enumerate(references) if not those]
+    if lacking:
+        raise DataError(f"Caption {lacking[0]} has no reference to compare it with.")
+    said = {number: [words_of(caption)] for number, caption in enumerate(captions)}
+    return {number: [words_of(one) for one in those] for number, those in enumerate(references)}, said
 
 
 def _bleu(references: Listed, captions: Listed) -> Scored:
@@ -83,31 +102,9 @@ def _meteor(references: Listed, captions: Listed) -> Scored:
     return [total], [each]
 
 
-_SCORERS: tuple[tuple[tuple[str, ...], Callable[[Listed, Listed], Scored]], ...] = (
-    (("bleu-1", "bleu-2", "bleu-3", "bleu-4"), _bleu),
-    (("rouge-l",), _rouge),
-    (("cider",), _cider),
-    (("meteor",), _meteor),
+BLEU_1, BLEU_2, BLEU_3, BLEU_4 = (
+    Metric(f"bleu-{n}", _bleu, "Papineni et al., BLEU, ACL 2002", place=n - 1) for n in (1, 2, 3, 4)
 )
-
-
-def _chosen(metrics: Sequence[str] | None, count: int) -> list[str]:
-    java = shutil.which("java") is not None
-    if metrics is None:
-        return [name for name in METRICS if (name != "meteor" or java) and (name != "cider" or count > 1)]
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown:
-        raise MethodError(f"There is no metric {unknown[0]!r}; the metrics are {', '.join(METRICS)}.")
-    if "meteor" in metrics and not java:
-        raise MethodError("METEOR is a Java program, and there is no java here; leave meteor out.")
-    return list(metrics)
-
-
-def _ready(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Listed, Listed]:
-    if len(captions) != len(references):
-        raise DataError(f"There are {len(captions)} captions and references for {len(references)}.")
-    lacking = [number for number, those in enumerate(references) if not those]
-    if lacking:
-        raise DataError(f"Caption {lacking[0]} has no reference to compare it with.")
-    said = {number: [words_of(caption)] for number, caption in enumerate(captions)}
-    return {number: [words_of(one) for one in those] for number, those in enumerate(references)}, said
+ROUGE_L = Metric("rouge-l", _rouge, "Lin, ROUGE, 2004")
+CIDER = Metric("cider", _cider, "Vedantam et al., CIDEr, CVPR 2015 (arXiv 1411.5726)", least=2)
+METEOR = Metric("meteor", _meteor, "Banerjee & Lavie, METEOR, 2005", program="java")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 
 KAPPAS = tuple(percent / 100 for percent in range(10, 50, 5))  # [MMN]: 10 % to 45 %
 Sets = Sequence[Iterable[Neuron]]
-
-
-def sensitivity(
-    decoded: Sequence[Sequence[str]], score: Callable[[list[str]], Sequence[float]], at_most: int | None = None
-) -> float | None:
-    """Semantic sensitivity of one image's neurons: the best score among them ([MMN] §4.3); the mean is over images.
-
-    ``decoded`` holds each neuron's top tokens. Its text is those tokens without surrounding spaces, joined by single
-    ones, each once and empty ones left out (our choice). ``score`` gives one number for each text: CLIPScore with the
-    photo, or BERTScore or a mover's score with its captions. ``None`` where no neuron decodes to a word.
-    """
-    texts = [text for text in (token_text(tokens) for tokens in decoded[:at_most]) if text]
-    return max(score(texts)) if texts else None
 
 
 def says(decoded: Sequence[Sequence[str]], words: Iterable[str]) -> float:

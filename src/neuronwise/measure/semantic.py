@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuronwise.errors import DataError, ModelError
 from neuronwise.images import ImageLike, open_image
+from neuronwise.measure.metrics import ModelMetric
 
 
 class Embedder:
@@ -105,7 +106,7 @@ class ClipScorer:
 
 def _opened(folder: str | os.PathLike[str], model: Any, processor: Any) -> tuple[Any, Any]:
     if not (Path(folder) / "config.json").is_file():
-        raise DataError(f"'{folder}' is no folder of a model; name one that holds its config.json and weights.")
+        raise DataError(f"'{folder}' is not a model's folder; name one that holds its config.json and weights.")
     try:
         return model.from_pretrained(folder, local_files_only=True).eval(), processor.from_pretrained(
             folder, local_files_only=True
@@ -124,3 +125,25 @@ def embedder(folder: str) -> Embedder:
 def clip_scorer(folder: str) -> ClipScorer:
     """The CLIP of a folder, opened once in a process."""
     return ClipScorer(folder)
+
+
+def _by_bert(
+    score: Callable[[Embedder, str, Sequence[str]], float],
+    folder: str,
+    photo: ImageLike,
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+) -> list[float]:
+    opened = embedder(folder)
+    return [score(opened, text, those) for text, those in zip(texts, references, strict=True)]
+
+
+def _by_clip(folder: str, photo: ImageLike, texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    return clip_scorer(folder)(photo, texts)
+
+
+CLIPSCORE = ModelMetric("clipscore", "clip", _by_clip, "Hessel et al., EMNLP 2021 (2104.08718)", of_photo=True)
+BERTSCORE = ModelMetric("bertscore", "bert", partial(_by_bert, bert_score), "Zhang et al., ICLR 2020 (1904.09675)")
+MOVER_SCORE = ModelMetric(
+    "mover_score", "bert", partial(_by_bert, mover_score), "after Zhao et al., EMNLP 2019 (1909.02622)"
+)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import ImageError, NeuronwiseError
 from neuronwise.images.inpaint.table import parsed
+from neuronwise.measure.metrics import MODEL_METRICS, ModelMetric
 from neuronwise.study.store import Row
 
 Positive = Annotated[int, Field(ge=1)]
@@ -61,6 +62,11 @@ class MetricModels(BaseModel):
     model_config = STRICT
     bert: Text | None = None
     clip: Text | None = None
+
+    def given(self) -> list[tuple[ModelMetric, str]]:
+        """The metrics whose model is named, each with its folder."""
+        folders = dict(self)
+        return [(one, folders[one.model]) for one in MODEL_METRICS.values() if folders.get(one.model)]
 
 
 class PhotoRecipe(Recipe):

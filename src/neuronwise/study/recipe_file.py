@@ -104,7 +104,8 @@ def _message(row: ErrorDetails, recipe: type[Recipe]) -> str:
     if kind == "missing":
         return "it is missing"
     if kind == "value_error":
-        return str(row.get("ctx", {}).get("error", message)).rstrip(".")
+        text = str(row.get("ctx", {}).get("error", message)).rstrip(".")
+        return text[:1].lower() + text[1:] if text[1:2].islower() else text  # "There is no …", but not "K is …"
     return f"{message[0].lower()}{message[1:]} (it is {_short(row['input'])})"
 
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from neuronwise.answers.generate import generate
+from neuronwise.answers.free import continued_alike
 from neuronwise.answers.naming import names
 from neuronwise.data.photos import Captioned, Photos
 from neuronwise.data.words import COCO_CATEGORIES
@@ -119,7 +119,7 @@ class Workspace(Generic[P]):
             return self._runs[photo.id]
         ids = self._said(photo)["output_ids"]
         prompted, image = self.model.read(photo.path, self.recipe.prompt)
-        run = Run(self.model, prompted, list(ids), [], image, None, self.recipe.max_new_tokens)
+        run = Run.of(self.model, prompted, ids, image, max_new_tokens=self.recipe.max_new_tokens)
         self._runs[photo.id] = run
         if len(self._runs) > RUNS:
             self._runs.popitem(last=False)
@@ -137,7 +137,7 @@ class Workspace(Generic[P]):
         found: list[str] = []
         for start in range(0, len(photos), self.recipe.batch):
             read = [self.model.read(p.path, self.recipe.prompt)[0] for p in photos[start : start + self.recipe.batch]]
-            ids = generate(self.model, [one.inputs for one in read], self.recipe.max_new_tokens)
+            ids = continued_alike(self.model, [one.inputs for one in read], self.recipe.max_new_tokens)
             found += [self.model.decode_ids(row).strip() for row in ids]
         return found
 

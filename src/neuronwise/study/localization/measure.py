@@ -143,7 +143,7 @@ def _asked(workspace: Space, prompt: str, answer: str) -> tuple[Run, Target]:
     """A fact's prompt as it stands, and the first token of its answer."""
     model = workspace.model
     prompted, _ = model.read(None, prompt, chat=False)
-    run = Run(model, prompted, [], [], None)
+    run = Run.of(model, prompted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an answer of several tokens is meant to be scored at the first
         tokens = target_tokens(model.tokenizer, model.vocabulary_size, f" {answer.strip()}")

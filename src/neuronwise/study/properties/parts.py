@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
@@ -17,11 +15,9 @@ from neuronwise.measure.properties import (
     noise_effects,
     overlap,
     says,
-    sensitivity,
     token_text,
     value_scale,
 )
-from neuronwise.measure.semantic import bert_score, clip_scorer, embedder, mover_score
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
@@ -59,7 +55,7 @@ def overlaps(word: Word, found: dict[str, TimedNeurons]) -> dict[str, float]:
     recipe, run = word.workspace.recipe, word.run
     sums = dict.fromkeys((name for name, one in found.items() if len(one.neurons)), 0.0)
     for shuffle in range(recipe.shuffles):
-        again = Run(run.model, run.prompted, run.output_ids, [], run.image, None, run.max_new_tokens)
+        again = Run.of(run.model, run.prompted, run.output_ids, run.image, max_new_tokens=run.max_new_tokens)
         try:
             with shuffle_image_tokens(word.workspace.model, again, seed=word.seed + shuffle):
                 after = word.located(again, word.seed + shuffle + 1)
@@ -71,39 +67,25 @@ def overlaps(word: Word, found: dict[str, TimedNeurons]) -> dict[str, float]:
 
 
 def meaning(word: Word, neurons: NeuronSet) -> Row:
-    """What a method's first neurons decode to, against the word, the photo and its captions."""
-    recipe, model = word.workspace.recipe, word.workspace.model
+    """What a method's first neurons decode to, against the word, the photo and its captions.
+
+    Semantic sensitivity is the best score among them ([MMN] §4.3); a neuron's text is its top tokens without
+    surrounding spaces, joined by single ones, each once and unreadable ones left out (our choice).
+    """
+    recipe, model, photo = word.workspace.recipe, word.workspace.model, word.photo
     words = [word.named, model.decode_ids([word.target.token_id])]
     decoded = decode_all(model, neurons.neurons[: recipe.decoded_neurons], recipe.tokens)
     row: Row = {"says_word": says(decoded, words) if decoded else None}
-    scores = _metrics(word)
-    kept: list[list[float]] = []
-    for name, score in scores.items():
-
-        def noted(texts: list[str], score: Any = score) -> Sequence[float]:
-            kept.append(list(score(texts)))
-            return kept[-1]
-
-        row[name] = sensitivity(decoded, noted)
     texts = [text for text in map(token_text, decoded) if text]
-    best = kept[0].index(max(kept[0])) if kept else 0
+    meant = photo.captions or (word.workspace.captions[photo.id],)
+    first: list[float] = []
+    for metric, folder in recipe.metric_models.given():
+        scores = metric.score(folder, photo.path, texts, [meant] * len(texts)) if texts else []
+        row[metric.name] = max(scores, default=None)
+        first = first or scores
+    best = first.index(max(first)) if first else 0
     row["best_tokens"] = texts[best] if texts else None
     return row
-
-
-def _metrics(word: Word) -> dict[str, Any]:
-    """Semantic metrics whose model the recipe names: with the photo, or with its references (else its caption)."""
-    folders, photo = word.workspace.recipe.metric_models, word.photo
-    meant = photo.captions or (word.workspace.captions[photo.id],)
-    found: dict[str, Any] = {}
-    if folders.clip is not None:
-        clip = clip_scorer(folders.clip)
-        found["clipscore"] = lambda texts: clip(photo.path, texts)
-    if folders.bert is not None:
-        bert = embedder(folders.bert)
-        found["bertscore"] = lambda texts: [bert_score(bert, text, meant) for text in texts]
-        found["mover_score"] = lambda texts: [mover_score(bert, text, meant) for text in texts]
-    return found
 
 
 def heats(word: Word, found: dict[str, TimedNeurons]) -> dict[str, Row]:

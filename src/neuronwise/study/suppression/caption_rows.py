@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from neuronwise.answers.naming import names, objects_named
 from neuronwise.data.photos import Captioned
 from neuronwise.measure.captions import caption_scores, words_of
+from neuronwise.measure.metrics import METRICS, ModelMetric
 from neuronwise.measure.nouns import hallucination, retained, suppressed
-from neuronwise.measure.semantic import bert_score, clip_scorer, embedder, mover_score
 from neuronwise.study.store import Row
 
 
@@ -19,30 +19,32 @@ def caption_rows(
     after: Sequence[str],
     concept: str,
     metrics: Sequence[str],
-    bert: str | None = None,
-    clip: str | None = None,
+    models: Sequence[tuple[ModelMetric, str]] = (),
 ) -> list[Row]:
     """One row a photo with the columns that ``suppression`` lists, from the captions of all of them together.
 
-    CIDEr weighs words by how rare they are among these photos' texts. ``bert`` and ``clip`` are folders of models.
+    CIDEr weighs words by how rare they are among these photos' texts. ``models``: metrics by models, each with its
+    folder.
     """
     found = [_words(*texts, concept) for texts in zip(photos, before, after, strict=True)]
     referred = [number for number, photo in enumerate(photos) if photo.captions]
     references = [photos[number].captions for number in referred]
-    everywhere = range(len(photos))
+    everywhere = list(range(len(photos)))
     for prefix, texts, against, where in (
         ("to_before", after, [[text] for text in before], everywhere),
         ("to_references", [after[n] for n in referred], references, referred),
         ("to_references_before", [before[n] for n in referred], references, referred),
     ):
-        for metric, scores in _scores(texts, against, metrics, bert).items():
+        for metric, scores in _scores([photos[n] for n in where], texts, against, metrics, models).items():
             for row in found:
                 row[f"{prefix}.{metric}"] = None
             for number, score in zip(where, scores, strict=True):
                 found[number][f"{prefix}.{metric}"] = score
-    if clip is not None:
-        for row, photo, *texts in zip(found, photos, after, before, strict=True):
-            row["clipscore"], row["clipscore_before"] = clip_scorer(clip)(photo.path, texts)
+    for metric, folder in models:
+        if metric.of_photo:
+            for row, photo, *texts in zip(found, photos, after, before, strict=True):
+                now, then = metric.score(folder, photo.path, texts, [()] * 2)
+                row |= {metric.name: now, f"{metric.name}_before": then}
     return found
 
 
@@ -73,11 +75,17 @@ def _repeated(words: Sequence[str]) -> float:
 
 
 def _scores(
-    texts: Sequence[str], against: Sequence[Sequence[str]], metrics: Sequence[str], bert: str | None
+    photos: Sequence[Captioned],
+    texts: Sequence[str],
+    against: Sequence[Sequence[str]],
+    metrics: Sequence[str],
+    models: Sequence[tuple[ModelMetric, str]],
 ) -> dict[str, list[float]]:
-    chosen = [name for name in metrics if name != "cider" or len(texts) > 1]
+    """One score for each text by each metric that compares with other texts."""
+    chosen = [name for name in metrics if METRICS[name].least <= len(texts)]
     found = caption_scores(texts, against, chosen) if chosen and texts else {}
-    if bert is not None:
-        for name, score in (("bertscore", bert_score), ("mover_score", mover_score)):
-            found[name] = [score(embedder(bert), text, those) for text, those in zip(texts, against, strict=True)]
+    for metric, folder in models:
+        if not metric.of_photo:
+            each = zip(photos, texts, against, strict=True)
+            found[metric.name] = [metric.score(folder, p.path, [text], [those])[0] for p, text, those in each]
     return found

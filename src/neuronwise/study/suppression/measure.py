@@ -80,7 +80,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
     said = workspace.recent((shown.name, case.inputs["intervention"], frozenset(neurons.neurons)), say)
     rows = caption_rows(
         [photo for _, photo in photos], [workspace.captions[photo.id] for _, photo in photos], said, shown.name,
-        recipe.metrics, recipe.metric_models.bert, recipe.metric_models.clip,
+        recipe.metrics, recipe.metric_models.given(),
     )  # fmt: skip
     return [
         {"neurons": len(neurons), "photo": photo.id, "role": role, **row}

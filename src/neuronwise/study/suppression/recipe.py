@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
 
-from neuronwise.measure.captions import METRICS
+from neuronwise.errors import MethodError
+from neuronwise.measure.captions import require_metrics
 from neuronwise.study.methods import FOUND, Count, Method, as_methods, checked
 from neuronwise.study.recipe_fields import (
     STRICT,
@@ -59,9 +59,8 @@ class SuppressionRecipe(PhotoRecipe):
     @field_validator("metrics")
     @classmethod
     def _metrics(cls, metrics: list[str]) -> list[str]:
-        unknown = [name for name in metrics if name not in METRICS]
-        if unknown:
-            raise ValueError(f"there is no metric {unknown[0]!r}; there are {', '.join(METRICS)}")
-        if "meteor" in metrics and shutil.which("java") is None:
-            raise ValueError("meteor is a Java program, and there is no java here")
+        try:
+            require_metrics(metrics)
+        except MethodError as error:
+            raise ValueError(str(error)) from error
         return metrics
