@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from neuronwise.errors import MethodError, NeuronError, PromptError, TargetError
-from neuronwise.model.concepts import concepts_in, find_concept, nouns, token_spans
+from neuronwise.model.concepts import concept_of, concepts_in, nouns, token_spans
 from neuronwise.model.prompt import target_tokens
 
 
@@ -96,19 +96,19 @@ def test_concepts_have_all_their_occurrences_and_exact_positions(tiny_tokenizer:
 
 def test_a_word_of_several_tokens_keeps_them_all(tiny_tokenizer: Any) -> None:
     ids = ids_of(tiny_tokenizer, " a graffe runs")
-    concept = find_concept(tiny_tokenizer, ids, "graffe", ())
+    concept = concept_of(tiny_tokenizer, ids, "graffe", ())
     assert concept.occurrences[0].positions == (1, 2)
     assert concept.occurrences[0].tokens == (" gra", "ffe")
 
 
 def test_two_words_and_other_numbers_of_a_word(tiny_tokenizer: Any) -> None:
     ids = ids_of(tiny_tokenizer, " a teddy bear on the mat")
-    assert find_concept(tiny_tokenizer, ids, "teddy bear", ()).positions == (1, 2)
-    assert find_concept(tiny_tokenizer, ids, "Bears", ()).word == "bear"
+    assert concept_of(tiny_tokenizer, ids, "teddy bear", ()).positions == (1, 2)
+    assert concept_of(tiny_tokenizer, ids, "Bears", ()).word == "bear"
     with pytest.raises(TargetError, match="nouns are: mat"):
-        find_concept(tiny_tokenizer, ids, "giraffe", [find_concept(tiny_tokenizer, ids, "mat", ())])
+        concept_of(tiny_tokenizer, ids, "giraffe", [concept_of(tiny_tokenizer, ids, "mat", ())])
     with pytest.raises(TargetError):
-        find_concept(tiny_tokenizer, ids, "ma", ())
+        concept_of(tiny_tokenizer, ids, "ma", ())
 
 
 def test_nouns_of_a_caption() -> None:

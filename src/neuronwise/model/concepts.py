@@ -93,7 +93,7 @@ def concepts_in(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Concept, ...]
     return tuple(concept for concept in found if concept is not None)
 
 
-def find_concept(tokenizer: Any, token_ids: Sequence[int], word: str, known: Sequence[Concept]) -> Concept:
+def concept_of(tokenizer: Any, token_ids: Sequence[int], word: str, known: Sequence[Concept]) -> Concept:
     """Any word or words of the generated text; singular and plural stand for each other when only one occurs.
 
     Raises ``TargetError`` that lists the nouns that do occur.

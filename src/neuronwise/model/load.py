@@ -9,7 +9,7 @@ from typing import Any
 
 from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.model.model import Model
-from neuronwise.model.source import auto_class, located, register_families
+from neuronwise.model.source import auto_class, checkpoint_of, register_families
 
 
 def load(
@@ -34,7 +34,7 @@ def load(
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         raise ModelError(f"{source!r} names no model; give a hub id, a folder, a .gguf file or 'builtin'.")
     name = os.fspath(source)
-    path, within = located(name)
+    path, within = checkpoint_of(name)
     import transformers
     from safetensors import SafetensorError
 

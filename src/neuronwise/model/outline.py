@@ -8,7 +8,7 @@ from typing import Any
 
 from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.model.model import Model
-from neuronwise.model.source import auto_class, located, register_families
+from neuronwise.model.source import auto_class, checkpoint_of, register_families
 
 
 def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Model:
@@ -21,7 +21,7 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
 
     register_families()
     name = os.fspath(source)
-    path, within = located(name)
+    path, within = checkpoint_of(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **within}
     if Path(path).is_dir() and not within and not (Path(path) / "config.json").is_file():
         raise ModelError(f"The folder '{path}' is no checkpoint: it has no config.json.")

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from neuronwise.errors import MethodError, PromptError, TargetError
-from neuronwise.model.concepts import Concept, concepts_in, find_concept
+from neuronwise.model.concepts import Concept, concept_of, concepts_in
 from neuronwise.model.prompt import Inputs, Prompted, target_tokens
 from neuronwise.model.record import Activations
 
@@ -90,7 +90,7 @@ class Run:
 
     def concept(self, word: str) -> Concept:
         """Any word of the generated text; raises ``TargetError`` listing the nouns when it does not occur."""
-        return find_concept(self.model.tokenizer, self.output_ids, word, self.concepts)
+        return concept_of(self.model.tokenizer, self.output_ids, word, self.concepts)
 
     def target(
         self,

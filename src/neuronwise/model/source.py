@@ -28,7 +28,7 @@ def register_families() -> None:
     import_module("neuronwise.architectures.register")
 
 
-def located(name: str) -> tuple[str, dict[str, str]]:
+def checkpoint_of(name: str) -> tuple[str, dict[str, str]]:
     """The folder or hub id behind a name, and what ``from_pretrained`` needs beside it: the file, for a .gguf file.
 
     The built-in model is made when it is not there yet. Raises ``ModelError`` for what is no GGUF file.

@@ -12,7 +12,7 @@ from neuronwise.model.model import Model
 from neuronwise.study.evaluation.edit_batch import Choices, EditBatch
 from neuronwise.study.evaluation.editors import Maker
 from neuronwise.study.evaluation.plan import ONE, SEVERAL, plan_of, take_over
-from neuronwise.study.evaluation.unedited import ask_unedited, draw, find_known
+from neuronwise.study.evaluation.unedited import ask_unedited, draw, first_known
 from neuronwise.study.progress import Progress
 from neuronwise.study.store import Row, Store
 
@@ -44,7 +44,7 @@ class EvaluationJob:
             take_over(store.before, os.fspath(self._like), self.plan)
         if choices.known:
             enough = None if choices.limit is None else choices.limit + choices.others
-            cases = find_known(self._model, cases, enough, store.before, tell)
+            cases = first_known(self._model, cases, enough, store.before, tell)
         chosen, beyond = (cases, []) if choices.limit is None else (cases[: choices.limit], cases[choices.limit :])
         if not chosen:
             raise NothingToStudy("There is no case to evaluate: the model gives none of the true answers by itself.")

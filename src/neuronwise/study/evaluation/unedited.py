@@ -38,10 +38,10 @@ def known_cases(model: Model, cases: Sequence[FactCase], progress: Progress = si
 
     Cases without a true answer do not count as known.
     """
-    return find_known(model, cases, None, Memory(), progress)
+    return first_known(model, cases, None, Memory(), progress)
 
 
-def find_known(
+def first_known(
     model: Model, cases: Sequence[FactCase], enough: int | None, notes: Journal, tell: Progress
 ) -> list[FactCase]:
     """``known_cases``, the first ``enough`` of them; read back from ``notes`` where these have them."""

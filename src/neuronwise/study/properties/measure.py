@@ -65,7 +65,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
     inpainted = workspace.inpainted(photo, concept) if any(method.compares for method in recipe.methods) else None
     seed = seed_for(recipe.seed, case.id)
     word = Word(workspace, photo, concept, named, run, run.target(named), inpainted, seed)
-    found = word.located(run, seed)
+    found = word.neurons(run, seed)
     kept, heat = overlaps(word, found), heats(word, found)
     rows: list[Row] = [
         {

@@ -42,7 +42,7 @@ class Word:
     inpainted: Image.Image | None
     seed: int
 
-    def located(self, run: Run, seed: int) -> dict[str, TimedNeurons]:
+    def neurons(self, run: Run, seed: int) -> dict[str, TimedNeurons]:
         """The neurons of every method for this word on its run, or on the same run changed."""
         recipe = self.workspace.recipe
         return word_neurons(
@@ -58,7 +58,7 @@ def overlaps(word: Word, found: dict[str, TimedNeurons]) -> dict[str, float]:
         again = Run.of(run.model, run.prompted, run.output_ids, run.image, max_new_tokens=run.max_new_tokens)
         try:
             with shuffle_image_tokens(word.workspace.model, again, seed=word.seed + shuffle):
-                after = word.located(again, word.seed + shuffle + 1)
+                after = word.neurons(again, word.seed + shuffle + 1)
         except PromptError:
             return {}
         for name in sums:
