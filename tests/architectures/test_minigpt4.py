@@ -95,6 +95,8 @@ def test_a_prompt_has_the_published_tokens(models: dict[str, Any], recorded: Any
     prompted, _ = models[variant].read(photo, said["question"])
     image = [models[variant].image_token_id] * COUNTS[variant]
     assert prompted.input_ids == said["before"] + image + said["after"]
+    grid = image_grid(models[variant].run(photo, max_new_tokens=0))
+    assert (grid.height, grid.width, grid.box) == (*GRIDS[variant], (0, 0, 90, 60))
     assert models[variant].read(photo)[0].prompt == "Describe the image in few words."
     pixels = photo.convert("RGB").resize((size_of(variant),) * 2, Image.Resampling.BICUBIC)
     values = (np.asarray(pixels, dtype=np.float64) / 255 - MEAN) / STD
@@ -172,38 +174,10 @@ def test_position_embeddings_of_another_size() -> None:
     assert joined_bias(torch.ones(2), torch.full((2,), 3.0)).tolist() == [1, 1, 0, 0, 3, 3]
 
 
-@pytest.mark.parametrize("variant", ["llama2", "v2"])
-def test_a_token_is_four_patches_of_one_row(folders: dict[str, Path], variant: str) -> None:
-    """One patch is lit on a photo that is not square; the token that changes is the one whose cell holds it."""
-    model = nw.load(folders[variant])
-    rows, columns = GRIDS[variant]
-    for layer in model.module.model.vision_tower.encoder.layers:  # no patch sees another
-        torch.nn.init.zeros_(layer.self_attn.projection.weight)
-    width, height = 240, 160
-    dark = Image.new("RGB", (width, height))
-    for row, column in ((0, 0), (rows - 1, 0), (1, columns - 1)):
-        lit = dark.copy()
-        cell = width / columns, height / rows
-        left, top = round((column + 0.6) * cell[0]), round((row + 0.3) * cell[1])
-        lit.paste((255, 255, 255), (left, top, left + 8, top + 6))
-        features = []
-        for picture in (dark, lit):
-            run = model.run(picture, max_new_tokens=0)
-            with torch.no_grad():
-                pixels = run.prompted.inputs["pixel_values"]
-                features.append(model.module.get_image_features(pixel_values=pixels).pooler_output[0])
-        grid = image_grid(run)
-        assert (grid.height, grid.width, grid.box) == (rows, columns, (0, 0, width, height))
-        heat = grid.spread((features[1] - features[0]).norm(dim=-1))
-        assert divmod(int(heat.argmax()), columns) == (row, column)
-        assert heat[row, column] > 10 * heat.flatten().sort().values[-2]
-
-
 def test_heat_through_the_qformer_lies_where_its_queries_looked(models: dict[str, Any], photo: Image.Image) -> None:
     model = models["vicuna"]
     run = model.run(photo, max_new_tokens=2)
     grid = image_grid(run)
-    assert (grid.height, grid.width, grid.box) == (4, 4, (0, 0, 90, 60))
     assert grid.mixing is not None
     assert grid.mixing.shape == (16, 8)
     assert "Q-Former" in str(grid.note)
@@ -218,27 +192,6 @@ def attended(model: Any, run: Any) -> Tensor:
         seen = module.vision_model(run.prompted.inputs["pixel_values"]).last_hidden_state
         said = module.qformer(query_embeds=module.query_tokens, encoder_hidden_states=seen, output_attentions=True)
     return torch.stack(said.cross_attentions).mean(0)[0].mean(0)[:, 1:].T
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_suppressing_is_zeroing(models: dict[str, Any], photo: Image.Image, variant: str) -> None:
-    model = models[variant]
-    run = model.run(photo, max_new_tokens=0)
-    found = nw.locate(model, run, target=7, top=5)
-    with nw.suppress(model, found):
-        changed = model.forward(run.prompted.inputs, rows=[-1])[0, 0]
-    vectors = [block.value_vectors for block in model.blocks]
-    held = {}
-    for scored in found:
-        weight = vectors[scored.neuron.layer]
-        held[scored.neuron] = weight.data[:, scored.neuron.unit].clone()
-        weight.data[:, scored.neuron.unit] = 0
-    zeroed = model.forward(run.prompted.inputs, rows=[-1])[0, 0]
-    for neuron, column in held.items():
-        vectors[neuron.layer].data[:, neuron.unit] = column
-    plain = model.forward(run.prompted.inputs, rows=[-1])[0, 0]
-    torch.testing.assert_close(changed, zeroed, atol=1e-5, rtol=1e-5)
-    assert (plain - zeroed).abs().max() > 0.1
 
 
 def test_text_alone_is_read_by_the_decoder(models: dict[str, Any], photo: Image.Image) -> None:

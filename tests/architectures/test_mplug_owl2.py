@@ -188,53 +188,6 @@ def test_the_chat_template_is_the_published_one(model: nw.Model, photo: Image.Im
     assert words == tiny.published()["prompts"][tiny.PROMPTS[1]]
 
 
-def test_a_heatmap_is_hot_where_the_queries_look(copy: Path, photo: Image.Image) -> None:
-    """Every query is wired to look at one patch by its place alone: the hot spot falls there, on a photo not square."""
-    model = nw.load(copy)
-    row, column = 2, 1
-    layers = model.module.model.visual_abstractor.encoder.layers
-    with torch.no_grad():
-        for layer in layers:
-            block = layer.crossattention
-            block.normk.weight.zero_()
-            block.normk.bias.zero_()
-            attention = block.attention
-            attention.query.weight.zero_()
-            attention.query.bias.copy_(40 * attention.k_pos_embed[1 + 4 * row + column])
-            attention.key.weight.copy_(torch.eye(24))
-            attention.key.bias.zero_()
-            block.norm1.weight.zero_()
-            block.norm1.bias.zero_()
-    run = model.run(image=photo, max_new_tokens=2)
-    found = nw.locate(model, run, target=run.output_ids[0], top=20)
-    heat = nw.heatmap(model, run, found)
-    assert "visual abstractor" in (heat.note or "")
-    assert heat.grid.shape == (4, 4)
-    assert heat.box == (0.0, 0.0, 90.0, 60.0)
-    assert abs(heat.grid).argmax() == 4 * row + column
-
-
-def test_neurons_are_found_suppressed_and_edited(model: nw.Model, photo: Image.Image, tmp_path: Path) -> None:
-    photo.save(tmp_path / "photo.png")
-    assert (model.num_layers, model.num_neurons, model.anatomy.layers[0].path) == (3, 144, "model.layers.0")
-    run = model.run(image=photo, max_new_tokens=4)
-    found = nw.locate(model, run, target=run.output_ids[0], top=5, normalize=True)
-    with nw.suppress(model, found[:3]):
-        assert model.run(image=photo, max_new_tokens=4).output_ids != run.output_ids
-    assert model.run(image=photo, max_new_tokens=4).output_ids == run.output_ids
-    before = {name: value.clone() for name, value in model.module.state_dict().items()}
-    fact = nw.Fact(prompt="What is in the {}?", subject="picture", target_new="dog", image=str(tmp_path / "photo.png"))
-    edit = nw.fine(model, fact, **EDIT)
-    assert all(torch.equal(before[name], value) for name, value in model.module.state_dict().items())
-    asked = {"image": photo, "prompt": "What is in the picture?", "max_new_tokens": 4, "chat": False}
-    plain = model.run(**asked).text
-    with edit.applied(model):
-        assert model.run(**asked).text.startswith("dog")
-    assert model.run(**asked).text == plain
-    assert not plain.startswith("dog")
-    assert all(torch.equal(before[name], value) for name, value in model.module.state_dict().items())
-
-
 def test_half_precision_and_a_saved_copy(model: nw.Model, folder: Path, tmp_path: Path, photo: Image.Image) -> None:
     half = nw.load(folder, dtype=torch.bfloat16)
     assert half.module.model.visual_abstractor.visual_fc.weight.dtype == torch.bfloat16

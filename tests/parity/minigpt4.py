@@ -1,7 +1,7 @@
 """A tiny MiniGPT-4 in the published layout: names and shapes as published, seeded random weights, a tiny tokenizer.
 
-``write_parts`` makes the files that a user downloads. ``record_minigpt4.py`` ran the published code on the same
-weights; what it computed lies in minigpt4.safetensors and minigpt4.json.
+``write_parts`` makes the files that a user downloads. ``tools/published/record_minigpt4.py`` ran the published code on
+the same weights; what it computed is in minigpt4.safetensors and minigpt4.json.
 """
 
 from __future__ import annotations

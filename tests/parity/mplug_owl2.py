@@ -1,6 +1,7 @@
 """A tiny mPLUG-Owl2 whose every tensor and input follows from its name: the same in both libraries, and in every run.
 
-`record_mplug_owl2.py` fills the published modules with it and writes what they answer; the tests fill ours.
+`tools/published/record_mplug_owl2.py` fills the published modules with it and writes what they answer; the tests
+fill ours.
 """
 
 from __future__ import annotations

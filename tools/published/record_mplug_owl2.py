@@ -1,10 +1,10 @@
-"""Record what the published mPLUG-Owl2 modules answer to the tiny model and inputs of `mplug_owl2.py`.
+"""Record what the published mPLUG-Owl2 modules answer to the tiny model and inputs of `tests/parity/mplug_owl2.py`.
 
-    python record_mplug_owl2.py FOLDER/mPLUG-Owl2
+    PYTHONPATH=tests python tools/published/record_mplug_owl2.py FOLDER/mPLUG-Owl2
 
 `FOLDER` is a copy of https://github.com/X-PLUG/mPLUG-Owl (Apache-2.0); the environment needs what it pins:
-transformers 4.31.0 with tokenizers 0.13, and einops, numpy<2, sentencepiece, pillow. Writes the three fixtures beside
-this file. Nothing of the published code is kept, only the numbers that it computes.
+transformers 4.31.0 with tokenizers 0.13, and einops, numpy<2, sentencepiece, pillow. Writes the three fixtures in
+tests/parity. Nothing of the published code is kept, only the numbers that it computes.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import mplug_owl2 as tiny
 import torch
 from safetensors.torch import save_file
+
+from parity import mplug_owl2 as tiny
 
 CORPUS = """The capital of France is Paris. Describe the image. What is in the picture? A red house and a blue dog.
 USER: ASSISTANT: the first of the two is red, the second is not. Why? Because words follow words and pictures."""
 
 
 def published_modules(folder: str) -> Any:
-    here = sys.modules.pop("mplug_owl2")  # the name is also the published package's
     sys.modules["icecream"] = types.SimpleNamespace(ic=lambda *_: None)  # type: ignore[assignment]
     sys.path.insert(0, folder)
     try:
         mm_utils, model = (import_module(f"mplug_owl2.{name}") for name in ("mm_utils", "model"))
     finally:
         sys.path.remove(folder)
-    assert here is tiny
     return model, mm_utils
 
 

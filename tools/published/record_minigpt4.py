@@ -1,8 +1,8 @@
-"""Record what the published MiniGPT-4 computes on the tiny parts of minigpt4.py.
+"""Record what the published MiniGPT-4 computes on the tiny parts of tests/parity/minigpt4.py.
 
 The code is https://github.com/Vision-CAIR/MiniGPT-4 (revision d94738a), with transformers 4.30.0 and peft 0.2.0, which
-it pins; nothing of it is kept here. Run as ``python record_minigpt4.py CHECKOUT``; what it
-computes is written to minigpt4.safetensors and minigpt4.json beside this file.
+it pins; nothing of it is kept here. Run as ``PYTHONPATH=tests python tools/published/record_minigpt4.py CHECKOUT``;
+what it computes is written to minigpt4.safetensors and minigpt4.json in tests/parity.
 
 The published sizes are built in, so three things are put in their place: the image encoder's constructor (tiny, with
 the same classes), the Q-Former's configuration, and float32 where the code says float16.
@@ -18,7 +18,8 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import torch
-from minigpt4 import HERE, QFORMER, RECORDED, RECORDED_TEXT, VISION, drawn, write_parts  # the file beside this one
+
+from parity.minigpt4 import QFORMER, RECORDED, RECORDED_TEXT, VISION, drawn, write_parts
 
 QUESTION = "Describe the image in few words."
 VARIANTS = ("vicuna", "llama2", "v2")
@@ -30,7 +31,7 @@ def published(checkout: Path) -> Any:
     from transformers import BertConfig, LlamaForCausalLM, LlamaTokenizer, TextIteratorStreamer  # noqa: F401
 
     del sys.modules["minigpt4"]
-    sys.path = [str(checkout)] + [path for path in sys.path if Path(path or ".").resolve() != HERE]
+    sys.path.insert(0, str(checkout))
     for name in (
         "decord", "webdataset", "cv2", "torchvision", "torchvision.transforms", "torchvision.transforms.functional",
         "torchvision.datasets", "torchvision.datasets.folder", "torchvision.datasets.utils", "skimage", "skimage.io",
