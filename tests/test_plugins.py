@@ -28,6 +28,7 @@ ADDED = {
     "nudge": ("edit", "editors.py", "neuronwise.editors", "EDITOR"),
     "pairs": ("data/facts", "load.py", "neuronwise.facts", "FORM"),
     "album": ("data/photos", "load.py", "neuronwise.photos", "FORM"),
+    "blank": ("images/inpaint", "table.py", "neuronwise.inpainters", "INPAINTING"),
 }
 
 
@@ -110,7 +111,8 @@ def seen(added: Path, material: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_help_lists_what_is_added(seen: dict[str, Any]) -> None:
     assert "loudest" in seen["help"]["find"]
     assert "nudge" in seen["help"]["edit fact"]
-    assert "nudge" in seen["help"]["evaluate"]
+    assert {"nudge", "pairs"} <= set(re.findall(r"\w+", seen["help"]["evaluate"]))
+    assert {"album", "blank"} <= set(re.findall(r"\w+", seen["help"]["find"]))
 
 
 def test_a_method_locates(seen: dict[str, Any]) -> None:
@@ -134,6 +136,7 @@ def test_forms_are_read(seen: dict[str, Any]) -> None:
     assert seen["facts"] == ["pairs", [["the capital of {} is", "cat", "red"], ["the capital of {} is", "dog", "red"]]]
     assert "generality_forced" in seen["evaluate"]["after"]
     assert len(seen["photos"]) == 10
+    assert seen["inpainted"] == [255, 255, 255]
 
 
 def test_a_study_takes_a_method(seen: dict[str, Any]) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from neuronwise.cli import app
 from neuronwise.data.photos import load_photos
 from neuronwise.data.photos.sbu import fetch_sbu
 from neuronwise.errors import DataError
@@ -158,5 +160,10 @@ def test_addresses_are_fetched_once_and_dead_ones_counted(tmp_path: Path, server
     assert any("404" in reason for reason in reasons)
     assert any("20 × 20" in reason for reason in reasons)
     assert any("not a web address" in reason for reason in reasons)
+    shown = CliRunner().invoke(app, ["photos", "sbu", str(listing), str(folder), "--json"])
+    assert json.loads(shown.stdout) == {
+        "schema": "neuronwise.photos/1", "folder": str(folder), "there": 3, "dead": 4, "left": 0,
+    }  # fmt: skip
+    assert len(asked) == 6
     with pytest.raises(DataError, match="not a list of SBU"):
         fetch_sbu(folder / "metadata.jsonl", folder)

@@ -36,8 +36,12 @@ def main(out: Path, folder: Path) -> None:
     helps = (["find"], ["edit", "fact"], ["evaluate"])
     seen["help"] = {" ".join(command): " ".join(shell(*command, "--help").split()) for command in helps}
 
+    import numpy as np
+    from PIL import Image
+
     import neuronwise as nw
     from neuronwise.data.photos import load_photos
+    from neuronwise.images.inpaint import Inpainter
 
     loaded = nw.load(folder / "model")
     run = loaded.run(prompt="the capital of France is", max_new_tokens=0, chat=False)
@@ -46,6 +50,8 @@ def main(out: Path, folder: Path) -> None:
         seen[name] = [[str(member.neuron), member.score] for member in found]
     facts = nw.load_facts(folder / "facts.json")
     seen["facts"] = [facts.form, [[case.fact.prompt, case.fact.subject, case.fact.target_new] for case in facts]]
+    hole = np.eye(8, dtype=bool)
+    seen["inpainted"] = list(Inpainter("blank")(Image.new("RGB", (8, 8)), hole).getpixel((3, 3)))  # type: ignore[arg-type]
     seen["photos"] = [photo.captions[0] for photo in load_photos(folder / "photos")]
     text = ("find", "--text", "the capital of France is", "--target", " Paris", "--method", "loudest", "--top", 5)
     seen["find"] = printed(*text, *model, "--out", folder / "page")

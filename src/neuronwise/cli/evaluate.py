@@ -20,6 +20,7 @@ from neuronwise.cli.options import (
 )
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress_bar
+from neuronwise.data.facts.load import FORMS
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import NeuronwiseError
 
@@ -52,7 +53,12 @@ class Protocol:
 @command(app)
 def evaluate(
     *,
-    facts: Annotated[str, typer.Argument(help="Facts (file, folder, hub dataset), or the folder of an evaluation.")],
+    facts: Annotated[
+        str,
+        typer.Argument(
+            help=f"Facts: file, folder or hub dataset (forms: {', '.join(FORMS)}); or the folder of an evaluation."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Keep every case there; the same command resumes an interrupted evaluation.")
     ] = None,

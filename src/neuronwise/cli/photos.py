@@ -12,7 +12,9 @@ import typer
 from neuronwise.cli.options import Ask, Scoring, Words, parse_box, require_studies
 from neuronwise.cli.output import command_line, note
 from neuronwise.cli.progress import progress_bar
+from neuronwise.data.photos.load import FORMS
 from neuronwise.errors import NeuronwiseError
+from neuronwise.images.inpaint.table import INPAINTERS, parsed
 
 if TYPE_CHECKING:
     from neuronwise.data.photos import Photos
@@ -27,14 +29,18 @@ class PhotoSource:
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Find --concept over a folder of photos: COCO's layout, or with a metadata.jsonl. "
+            help=f"Find --concept over a folder of photos (forms: {', '.join(FORMS)}). "
             "The default method is then two_stage, as with --mask and --box."
         ),
     ] = None
     mask: Annotated[Path | None, typer.Option(help="Where the concept is in the photo: a white on black image.")] = None
     box: Annotated[str | None, typer.Option(help="The same as a box in pixels: X,Y,WIDTH,HEIGHT.")] = None
     inpainting: Annotated[
-        str, typer.Option(help="telea, ns, lama:FILE.pt, diffusers:FOLDER, or folder:DIR of finished photos.")
+        str,
+        typer.Option(
+            help=f"How the object is removed: {', '.join(INPAINTERS)}; written lama:FILE.pt, diffusers:FOLDER, or "
+            "folder:DIR of finished photos."
+        ),
     ] = "telea"
     dilation: Annotated[int, typer.Option(min=0, help="Pixels by which masks grow.")] = 5
     photos: Annotated[int, typer.Option(min=1, help="Use at most this many photos of a concept.")] = 12
@@ -63,7 +69,7 @@ class PhotoSource:
             return photos, {image.stem: file_mask(self.mask, *size)}
         if self.box is not None:
             return photos, {image.stem: box_mask(parse_box(self.box), *size)}
-        if not self.inpainting.startswith("folder:"):
+        if not parsed(self.inpainting)[0].ready:
             raise NeuronwiseError("two_stage needs to know where the object is: --mask FILE, --box X,Y,W,H, or --data.")
         return photos, {}
 

@@ -13,6 +13,7 @@ from neuronwise.cli.app import Output, app, command
 from neuronwise.cli.options import DeviceOption, Placement, require_studies
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress
+from neuronwise.data.photos.load import FORMS
 from neuronwise.study.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ app.add_typer(study, name="study")
 
 DataOption = Annotated[
     str | None,
-    typer.Option(help="Folder of photos (COCO's layout, or with a metadata.jsonl), or the facts of an evaluation."),
+    typer.Option(help=f"Folder of photos (forms: {', '.join(FORMS)}), or the facts of an evaluation."),
 ]
 
 
