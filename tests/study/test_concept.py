@@ -114,7 +114,7 @@ def test_what_is_wrong_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         ((photo, "--data", folder / "photos", "--concept", "dog"), "omit the photo"),
         ((photo, "--method", "two_stage", "--concept", "dog"), "--mask FILE"),
         ((photo, "--box", "1,2", "--concept", "dog"), "X,Y,WIDTH,HEIGHT"),
-        ((photo, "--box", "100,100,5,5", "--concept", "dog"), "outside of the photo"),
+        ((photo, "--box", "100,100,5,5", "--concept", "dog"), "outside the photo"),
         ((photo, "--set", "vote=1"), "no option vote"),
         (("--method", "two_stage", "--concept", "dog"), "name a folder with --data"),
     ):

@@ -12,15 +12,22 @@ from neuronwise.locate.scores import Scores
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import NeuronSet, ScoredNeuron
 
+AGREE = ("mean", "vote")
+
 
 def joined(scored: Sequence[Scores], agree: str, top: int | None) -> NeuronSet:
-    """The ``top`` neurons of several runs by their mean score, or by how many runs have them among their own best."""
+    """The ``top`` neurons of several runs by their mean score, or by how many runs have them among their own best.
+
+    ``agree`` is one of ``AGREE``.
+    """
     mean = Scores(_mean(scored), _mean([scores.activations for scores in scored]))
+    record = {"agree": agree, "top": top}
     if agree == "mean":
-        return mean.top(top)
+        return mean.top(top, record)
     votes = Counter(neuron for scores in scored for neuron in scores.top(top).neurons)
     ranked = sorted(votes, key=lambda neuron: (-votes[neuron], -mean.of(neuron), neuron))[:top]
-    return NeuronSet(tuple(ScoredNeuron(n, votes[n] / len(scored), mean.activation(n)) for n in ranked))
+    members = (ScoredNeuron(n, votes[n] / len(scored), mean.activation(n)) for n in ranked)
+    return NeuronSet(tuple(members), record)
 
 
 def _mean(tables: Sequence[Mapping[Writer, Tensor]]) -> dict[Writer, Tensor]:

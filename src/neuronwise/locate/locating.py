@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from neuronwise.errors import MethodError
 from neuronwise.files import versions
 from neuronwise.images import ImageLike
-from neuronwise.locate.joint import joined
-from neuronwise.locate.method import Method, keywords
+from neuronwise.locate.joint import AGREE, joined
+from neuronwise.locate.method import keywords, require_own
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.scores import Pair, Scores
 from neuronwise.model.concepts import Concept
@@ -37,7 +36,7 @@ def locate(
     among: Neurons | None = None,
     inpainted: ImageLike | Sequence[ImageLike] | None = None,
     null: Sequence[Pair] = (),
-    **options: Any,
+    **options: object,
 ) -> NeuronSet:
     """The ``top`` neurons (all for None) for a concept of the run's text, or for any target token.
 
@@ -53,62 +52,34 @@ def locate(
     that the prompts share. Raises ``MethodError`` and ``TargetError``.
     """
     runs = [run] if isinstance(run, Run) else list(run)
-    if not runs:
-        raise MethodError("Give one run or more.")
-    if agree not in (None, "mean", "vote"):
-        raise MethodError(f"agree={agree!r} is unknown; choose mean or vote.")
+    _require(runs, agree)
     chosen = METHODS[method]
-    join = chosen.join if agree is None and not isinstance(run, Run) else None
-    joining = {name: value for name, value in options.items() if join is not None and name in keywords(join)}
+    joining = keywords(chosen.join) if chosen.join and agree is None and not isinstance(run, Run) else ()
     own = {name: value for name, value in options.items() if name not in joining}
     chosen.check(own)
+    require_own(model, runs)
     targets = _targets(runs, concept, target, position, occurrence)
-    cases = _Cases(model, chosen, runs, targets, _one_each(inpainted, len(runs)))
-    record = describe(model, runs[0], targets[0], method, options)
-    if chosen.needs == "photos":
-        found = cases.filter(null, top, own)
-        record["texts"] = cases.texts
-    elif chosen.needs == "among":
-        found = cases.choose(among, own)[:top]
-    elif isinstance(run, Run):
-        return cases.score(chosen.for_top(top, own))[0].top(top, record)
-    elif join is not None:
-        found = join(cases.score(own), **joining)
-        record["prompts"] = [one.prompt for one in runs]
+    cases = list(zip(runs, targets, _one_each(inpainted, len(runs)), strict=True))
+    if chosen.needs == "among":
+        if among is None or len(runs) > 1:
+            raise chosen.misused()
+        found = chosen.function(model, runs[0], targets[0], NeuronSet.of(among), **own)[:top]
+    elif chosen.needs == "photos":
+        pairs = [(r, t, chosen.given(photo)) for r, t, photo in cases]
+        found = chosen.function(model, pairs, chosen.given(chosen.settings)(**own), null=null, top=top)
     else:
-        found = joined(cases.score(chosen.for_top(top, own)), agree or "mean", top)
-        record |= {"agree": agree or "mean", "top": top, "texts": cases.texts}
-    return NeuronSet(found.members, {**record, **found.record, "method": method})
-
-
-@dataclass(frozen=True)
-class _Cases:
-    """Runs, the target in each of them, and its photo without the object."""
-
-    model: Model
-    method: Method
-    runs: list[Run]
-    targets: list[Target]
-    photos: list[ImageLike | None]
-
-    @property
-    def texts(self) -> list[str]:
-        return [run.text for run in self.runs]
-
-    def score(self, options: Mapping[str, Any]) -> list[Scores]:
-        cases = zip(self.runs, self.targets, self.photos, strict=True)
-        return [self.method.score(self.model, run, [t], inpainted=photo, **options)[0] for run, t, photo in cases]
-
-    def filter(self, null: Sequence[Pair], top: int | None, options: Mapping[str, Any]) -> NeuronSet:
-        cases = zip(self.runs, self.targets, self.photos, strict=True)
-        pairs = [(run, target, self.method.given(photo)) for run, target, photo in cases]
-        return self.method.filter(self.model, pairs, null, top, **options)
-
-    def choose(self, among: Neurons | None, options: Mapping[str, Any]) -> NeuronSet:
-        if len(self.runs) > 1:
-            raise MethodError(f"method='{self.method.name}' looks at one run; give one.")
-        neurons = None if among is None else NeuronSet.of(among)
-        return self.method.choose(self.model, self.runs[0], self.targets[0], neurons, **options)
+        settings = own if joining else chosen.for_top(top, own)
+        scored = [chosen.score(model, r, [t], settings, photo)[0] for r, t, photo in cases]
+        if isinstance(run, Run):
+            found = scored[0].top(top)
+        elif joining:
+            found = chosen.given(chosen.join)(scored, **{name: options[name] for name in joining if name in options})
+        else:
+            found = joined(scored, agree or "mean", top)
+    record = {**describe(model, runs[0], targets[0], method, options), **found.record, "method": method}
+    if not isinstance(run, Run) or chosen.needs == "photos":
+        record |= {"prompts": [one.prompt for one in runs], "texts": [one.text for one in runs]}
+    return NeuronSet(found.members, record)
 
 
 def scores(
@@ -121,19 +92,27 @@ def scores(
     position: int | None = None,
     occurrence: int = 0,
     inpainted: ImageLike | None = None,
-    **options: Any,
+    **options: object,
 ) -> Scores:
     """The scores of every neuron for a concept of the run's text, or for any target token, as ``locate`` ranks them."""
     wanted = run.target(concept, target, position, occurrence)
-    return METHODS[method].score(model, run, [wanted], inpainted=inpainted, **options)[0]
+    return METHODS[method].score(model, run, [wanted], options, inpainted)[0]
 
 
-def score_all(model: Model, run: Run, targets: Sequence[Target], method: str, **options: Any) -> list[Scores]:
+def score_all(
+    model: Model,
+    run: Run,
+    targets: Sequence[Target],
+    method: str,
+    *,
+    inpainted: ImageLike | None = None,
+    **options: object,
+) -> list[Scores]:
     """Scores of every neuron for each of several targets of one run, with as few passes as the method allows."""
-    return METHODS[method].score(model, run, targets, **options)
+    return METHODS[method].score(model, run, targets, options, inpainted)
 
 
-def describe(model: Model, run: Run, target: Target, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def describe(model: Model, run: Run, target: Target, method: str, options: Mapping[str, object]) -> dict[str, Any]:
     """The record that a result carries: enough to make it again."""
     record: dict[str, Any] = {
         "method": method,
@@ -151,6 +130,13 @@ def describe(model: Model, run: Run, target: Target, method: str, options: Mappi
     if target.note:
         record["note"] = target.note
     return record
+
+
+def _require(runs: Sequence[Run], agree: str | None) -> None:
+    if not runs:
+        raise MethodError("Give one run or more.")
+    if agree not in (None, *AGREE):
+        raise MethodError(f"agree={agree!r} is unknown; choose {' or '.join(AGREE)}.")
 
 
 def _targets(

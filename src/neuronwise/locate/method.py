@@ -13,7 +13,7 @@ from neuronwise.errors import MethodError
 
 if TYPE_CHECKING:
     from neuronwise.images import ImageLike
-    from neuronwise.locate.scores import Pair, Scores
+    from neuronwise.locate.scores import Scores
     from neuronwise.model import Model, Run
     from neuronwise.model.run import Target
     from neuronwise.neurons import NeuronSet
@@ -22,9 +22,9 @@ T = TypeVar("T")
 Needs = Literal["run", "inpainted", "among", "photos"]
 _CALLS: dict[str, str] = {
     "run": "it scores every neuron of one run",
-    "inpainted": "it compares a run with its photo without the object: inpainted=PHOTO",
-    "among": "it chooses among neurons: among=found",
-    "photos": "it filters over runs, each with its photo without the object: inpainted=PHOTO, or a list",
+    "inpainted": "it compares a run with its photo without the object; give inpainted=PHOTO",
+    "among": "it chooses among neurons of one run; use locate(..., among=found)",
+    "photos": "it filters over runs and their photos without the object; use locate(..., inpainted=PHOTO or a list)",
 }
 
 
@@ -83,7 +83,7 @@ class Method:
             except TypeError as error:
                 raise MethodError(f"{self.name} cannot take these settings: {error}.") from error
 
-    def for_top(self, top: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    def for_top(self, top: int | None, options: Mapping[str, object]) -> dict[str, object]:
         """The options when only the ``top`` best are wanted: what need not be exact for that is bounded."""
         return {"exact": top, **options} if "exact" in self.options else dict(options)
 
@@ -92,41 +92,32 @@ class Method:
         model: Model,
         run: Run,
         targets: Sequence[Target],
-        *,
+        options: Mapping[str, object],
         inpainted: ImageLike | None = None,
-        **options: Any,
     ) -> list[Scores]:
         """Scores of every neuron for each of several targets of one run, with as few passes as the method allows."""
-        self._require(self.scores_all, model, [run], options)
-        beside = [self.given(inpainted)] if self.compares else []
-        return self.function(model, run, targets, *beside, **options)
-
-    def choose(self, model: Model, run: Run, target: Target, among: NeuronSet | None, **options: Any) -> NeuronSet:
-        """Those of ``among``, or as many as these, ranked for a target."""
-        self._require(self.needs == "among", model, [run], options)
-        return self.function(model, run, target, self.given(among), **options)
-
-    def filter(
-        self, model: Model, pairs: Sequence[Pair], null: Sequence[Pair] = (), top: int | None = None, **options: Any
-    ) -> NeuronSet:
-        """The neurons that pass over all pairs; ``null`` are the same of photos without the concept."""
-        self._require(self.needs == "photos", model, [pair[0] for pair in pairs], options)
-        assert self.settings is not None
-        return self.function(model, pairs, self.settings(**options), null=null, top=top)
-
-    def _require(self, fits: bool, model: Model, runs: Sequence[Run], options: Mapping[str, object]) -> None:
-        if not fits:
-            raise MethodError(f"{self.name} cannot be used here: {_CALLS[self.needs]}.")
+        if not self.scores_all:
+            raise self.misused()
         self.check(options)
-        for run in runs:
-            if run.model.module is not model.module:
-                raise MethodError(f"This run is of {run.model.name}; score it with the model that made it.")
+        require_own(model, [run])
+        return self.function(model, run, targets, *([self.given(inpainted)] if self.compares else []), **options)
 
     def given(self, what: T | None) -> T:
         """``what`` itself, which the method needs; raises ``MethodError`` for None."""
         if what is None:
-            raise MethodError(f"{self.name} needs more than a run: {_CALLS[self.needs]}.")
+            raise self.misused()
         return what
+
+    def misused(self) -> MethodError:
+        """The error that says how the method is called."""
+        return MethodError(f"{self.name} needs to be called in its own way: {_CALLS[self.needs]}.")
+
+
+def require_own(model: Model, runs: Sequence[Run]) -> None:
+    """Raise ``MethodError`` for runs of another model."""
+    for run in runs:
+        if run.model.module is not model.module:
+            raise MethodError(f"This run is of {run.model.name}; score it with the model that made it.")
 
 
 def keywords(function: Callable[..., object]) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def find(
     chosen = METHODS[method]
     if "seed" in chosen.options:
         options = {**options, "seed": seed}
-    scored = chosen.score(model, run, wanted, **chosen.for_top(top, options))
+    scored = chosen.score(model, run, wanted, chosen.for_top(top, options))
     sets = [
         scores.top(top, describe(model, run, target, method, options))
         for scores, target in zip(scored, wanted, strict=True)
