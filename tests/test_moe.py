@@ -24,8 +24,8 @@ from neuronwise.edit.fine.change import Change, Shown
 from neuronwise.errors import EditError, ModelError
 from neuronwise.locate import Scores, score_all
 from neuronwise.model import Model, Run, Target
-from neuronwise.model.experts import ChangedProducts
 from neuronwise.model.hooks import Hooks
+from neuronwise.model.products import ChangedProducts
 from neuronwise.model.prompt import Prompted
 from neuronwise.neurons import Neuron, NeuronSet
 

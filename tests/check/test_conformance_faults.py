@@ -19,19 +19,21 @@ from neuronwise.check import (
     NAMES,
     changes,
     conform,
-    passes,
     reading,
     scores,
 )
 from neuronwise.check.subject import Subject
 from neuronwise.edit import Delta, Edit, load_edit
 from neuronwise.edit.ledger import Ledger
-from neuronwise.model import Block, Model, Run
+from neuronwise.model import Model, Run
+from neuronwise.model.activations import ExpertActivation
 from neuronwise.model.record import Recorder
+from neuronwise.model.writers import Writer
 from neuronwise.read import extremes
 from neuronwise.read.heatmap import Heatmap
 
 contribution_module = importlib.import_module("neuronwise.locate.contribution")  # the room has a function of that name
+model_module = importlib.import_module("neuronwise.model.model")
 gradient_module = importlib.import_module("neuronwise.locate.gradient")
 
 
@@ -50,20 +52,14 @@ def within(monkeypatch: pytest.MonkeyPatch, name: str, enter: Callable[[], Any])
 
 
 def other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Model.only_rows
-
-    @contextlib.contextmanager
-    def enter() -> Iterator[None]:
-        with mock.patch.object(Model, "only_rows", lambda self, rows: own(self, None if rows is None else [-2])):
-            yield
-
-    within(monkeypatch, "logits", enter)
+    own = model_module.only_rows
+    patch = mock.patch.object(model_module, "only_rows", lambda model, rows: own(model, None if rows is None else [-2]))
+    within(monkeypatch, "logits", lambda: patch)
 
 
 def wrong_value_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Block.value_vectors.fget
-    assert own is not None
-    monkeypatch.setattr(Block, "value_vectors", property(lambda self: 1.01 * own(self)))
+    own = Writer.written
+    monkeypatch.setattr(Writer, "written", lambda *args: 1.01 * own(*args))
 
 
 def wrong_recording(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,8 +267,8 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
 def test_faults_of_experts_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     about = conformed.tiny("mixtral")
     if fault == "experts":
-        own = passes.expert_output
-        monkeypatch.setattr(passes, "expert_output", lambda *args: 1.01 * own(*args))
+        more = property(lambda self: 1.01 * self.weight * self.activation.float())
+        within(monkeypatch, "activations", lambda: mock.patch.object(ExpertActivation, "written", more))
     else:
 
         @contextlib.contextmanager

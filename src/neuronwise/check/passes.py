@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuronwise.check.result import Deviation, Measured, NotApplicable, difference, within
 from neuronwise.check.subject import Subject, allowed
-from neuronwise.model.blocks import writer_bias
-from neuronwise.model.experts import RoutedCall, expert_output, record_routed, watching
+from neuronwise.model.activations import Activations
+from neuronwise.model.experts import RoutedCall, record_routed
 from neuronwise.model.hooks import Hooks
-from neuronwise.model.record import Activations, Recorder, parent_of
+from neuronwise.model.passes import edit
+from neuronwise.model.products import watching
+from neuronwise.model.record import Recorder
+from neuronwise.model.writers import Site
 
 ALTERED = 0.25  # share of layers whose experts half precision may route otherwise
 
@@ -34,57 +38,48 @@ def logits(subject: Subject) -> Measured:
 def activations(subject: Subject) -> Measured:
     """Recorded activations times value vectors, biases added, are what each feed-forward block writes."""
     model = subject.model
-    written: dict[tuple[int, str], Tensor] = {}
-    calls: list[tuple[int, RoutedCall]] = []
-    with Recorder(model.blocks) as recorder, Hooks() as hooks:
+    written: dict[Site, Tensor] = {}
+    calls: list[RoutedCall] = []
+    with contextlib.ExitStack() as stack:
+        recorder = stack.enter_context(Recorder(model.blocks))
+        hooks = stack.enter_context(Hooks())
         for block in model.blocks:
-            active = hooks.inside(block.module)
             for writer in block.dense:
-
-                def keep(module: nn.Module, args: Any, kwargs: Any, output: Tensor, key: Any, active: Any) -> None:
-                    if active() and not watching():
-                        # Falcon and Llama 4 go on to add to it in place.
-                        written[key] = output.detach().reshape(-1, output.shape[-1])[-1].clone().float().cpu()
-
-                key = (block.layer, writer.path)
-                hooks.after(writer.module, lambda *call, key=key, active=active: keep(*call, key=key, active=active))
-            for routed in block.routed:
-                parent = parent_of(block.module, routed.path)
-                first = block.first_expert(routed)
-                record_routed(
-                    hooks, routed, parent, block.dense, recorder.tokens,
-                    lambda call, layer=block.layer, first=first: calls.append((layer, call)),
-                )  # fmt: skip
+                stack.enter_context(edit(writer.module, _keeper(written, writer.site), within=block.module))
+            for experts in block.experts:
+                record_routed(hooks, experts, block.writers, recorder.tokens, calls.append)
         with torch.no_grad():
             model.forward(subject.inputs, rows=[-1])
     acts = recorder.activations(0)
-    worst, count = 0.0, 0
-    for block in model.blocks:
-        vectors = block.value_vectors.float() if block.dense else None
-        for writer, start in block.dense_from():
-            if (block.layer, writer.path) not in written:
-                raise Deviation(f"layer {block.layer} was not passed")
-            assert vectors is not None
-            units = slice(start, start + writer.width)
-            found = vectors[:, units] @ acts.dense[block.layer][0, units].to(vectors.device).float()
-            bias = writer_bias(writer.module)
-            found = found.cpu() if bias is None else found.cpu() + bias.float().cpu()
-            worst = max(worst, difference(found, written[block.layer, writer.path]))
-            count += 1
-    for layer, call in calls:
-        worst = max(worst, _routed(subject, acts, layer, call))
-        count += 1
+    worst = 0.0
+    dense = [writer for writer in model.writers if writer.expert is None]
+    for writer in dense:
+        fired = writer.fired(acts)
+        if fired is None or writer.site not in written:
+            raise Deviation(f"layer {writer.layer} was not passed")
+        worst = max(worst, difference(writer.written(fired).cpu(), written[writer.site]))
+    for call in calls:
+        worst = max(worst, _routed(acts, call))
+    count = len(dense) + len(calls)
     return within("difference", worst, subject.tolerance, f"{count} blocks", blocks=count)
 
 
-def _routed(subject: Subject, acts: Activations, layer: int, call: RoutedCall) -> float:
-    block = subject.model.blocks[layer]
-    first = block.first_expert(call.routed)
+def _keeper(written: dict[Site, Tensor], site: Site) -> Callable[[Tensor], Tensor]:
+    def keep(output: Tensor) -> Tensor:
+        if not watching():  # a copy: Falcon and Llama 4 go on to add to it in place
+            written[site] = output.detach().reshape(-1, output.shape[-1])[-1].clone().float().cpu()
+        return output
+
+    return keep
+
+
+def _routed(acts: Activations, call: RoutedCall) -> float:
     wanted = call.output.reshape(call.tokens, -1)[-1].float().cpu()
     found = torch.zeros_like(wanted)
-    for expert, record in acts.routed[layer][0].items():
-        if first <= expert < first + call.routed.experts:
-            found += record.weight * expert_output(call.routed, expert - first, record.activation).cpu()
+    for writer in call.experts.writers:
+        fired = writer.fired_rows(acts)
+        if fired.rows:
+            found += writer.written(fired.values, fired.weights)[0].cpu()
     if not wanted.any() and not found.any():
         return 0.0  # no expert had room for this token
     return difference(found, wanted)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuronwise.check.result import Deviation, Measured, NotApplicable, within
 from neuronwise.check.subject import FORBIDDEN, Subject
 from neuronwise.locate import score_all
 from neuronwise.locate.scores import Scores
 from neuronwise.locate.shares import component_scale, direct_shares
-from neuronwise.model.blocks import Block, expert_weight, writer_bias
-from neuronwise.model.experts import expert_bias, unit_bias
-from neuronwise.model.hooks import Hooks, first_tensor, replace_first
-from neuronwise.model.interfere import change_output
-from neuronwise.model.record import Activations, routed_unit
-from neuronwise.model.stream import unit_path
+from neuronwise.model.activations import Activations
+from neuronwise.model.passes import edit, edit_input, outputs_of
+from neuronwise.model.writers import Writer
+
+Signs = dict[Writer, tuple[Tensor, Tensor]]  # columns (k,) of a writer, and by which sign each is moved
 
 STEPS = (1.0, 0.1, 0.01)  # a step may cross a kink, or send a token to other experts: then a smaller one is tried
 CHANGED = 16  # neurons of one layer whose activations are moved together
@@ -34,14 +34,10 @@ def shares(subject: Subject) -> Measured:
     gradients, parts = dict(written.gradients[0]), dict(written.shares[0])
     acts = run.activations(target.position)
     total = written.constants[0] + sum(float(values.double().sum()) for values in scores.values())
-    for block in model.blocks:
-        for writer in block.dense:
-            gradient = gradients.pop((block.layer, writer.path), None)
-            bias = writer_bias(writer.module)
-            if gradient is not None and bias is not None:
-                total += float(gradient @ bias.float().cpu())
-        for number in range(len(block.routed)):
-            total += _expert_biases(block, number, acts, gradients.pop((block.layer, unit_path(block, number))))
+    for site, sites in itertools.groupby(sorted(model.writers, key=lambda writer: writer.site), lambda w: w.site):
+        gradient = gradients.pop(site, None)
+        if gradient is not None:
+            total += sum(float(gradient @ bias.float().cpu()) for bias in _biases(list(sites), acts))
     total += sum(parts[key] for key in gradients)
     real = _uncapped(subject)
     scale = component_scale(written, 0)
@@ -50,25 +46,21 @@ def shares(subject: Subject) -> Measured:
     return within("share of all sizes", abs(total - real) / scale, subject.tolerance, what, total=total, logit=real)
 
 
-def _expert_biases(block: Block, number: int, acts: Activations, gradient: Tensor) -> float:
-    """What the biases of a layer's experts, and one of the module around them, add to the logit."""
-    routed = block.routed[number]
-    first = block.first_expert(routed)
-    own = unit_bias(routed_unit(block, number), block.hidden_size)
-    total = 0.0 if own is None else float(gradient @ own.float().cpu())
-    for expert, record in acts.routed[block.layer][0].items():
-        bias = expert_bias(routed, expert - first) if first <= expert < first + routed.experts else None
-        if bias is not None:
-            total += record.weight * float(gradient @ bias.float().cpu())
-    return total
+def _biases(writers: list[Writer], acts: Activations) -> Iterator[Tensor]:
+    """(d,) each: the biases that are written at one site, with the router's weight for an expert's."""
+    experts = writers[0].experts
+    if experts is not None and experts.unit_bias is not None:
+        yield experts.unit_bias
+    for writer in writers:
+        weights, bias = writer.fired_rows(acts).weights, writer.bias
+        if bias is not None and len(weights):
+            yield float(weights[0]) * bias
 
 
 def _uncapped(subject: Subject) -> float:
     """The target's logit, before any soft cap, with the scale of the architecture applied."""
     model, token = subject.model, subject.target.token_id
-    seen: list[Tensor] = []
-    with Hooks() as hooks, torch.no_grad():
-        hooks.after(model.head, lambda module, args, kwargs, output: seen.append(output))
+    with outputs_of(model.head) as seen, torch.no_grad():
         logits = model.forward(subject.inputs, rows=[-1])[0, -1].double()
     head = seen[0].reshape(-1, seen[0].shape[-1])[-1].double()
     kept = logits > FORBIDDEN
@@ -86,12 +78,10 @@ def contribution(subject: Subject) -> Measured:
     read = model.unembedding[target.token_id].detach().double().cpu()
     worst = 0.0
     for neuron in subject.neurons:
-        if neuron.expert is None:
-            fired = float(acts.dense[neuron.layer][0, neuron.unit])
-        else:
-            record = acts.routed[neuron.layer][0][neuron.expert]
-            fired = record.weight * float(record.activation[neuron.unit])
-        vector = model.blocks[neuron.layer].value_vector(neuron).detach().double().cpu()
+        writer = model.writer(neuron)
+        at, values = int(writer.columns([neuron])), writer.fired(acts)
+        fired = 0.0 if values is None else float(values[at])
+        vector = writer.vectors[:, at].double().cpu()
         wanted = fired * float((read * vector).sum())
         size = abs(fired) * float((read * vector).abs().sum()) + 1e-12
         worst = max(worst, abs(scores.of(neuron) - wanted) / size)
@@ -107,7 +97,8 @@ def gradient(subject: Subject) -> Measured:
     for layer in sorted({layers[len(layers) // 3], layers[2 * len(layers) // 3]}):
         share, slope, expected = 0.0, 0.0, 0.0
         for size in STEPS[: None if subject.exact else 1]:
-            slope, expected, noise = _slope(subject, scores, layer, size)
+            own = {writer: values for writer, values in scores.items() if writer.layer == layer}
+            slope, expected, noise = _slope(subject, own, size)
             if not subject.exact and noise > 0.5 * expected:
                 raise NotApplicable(f"finite differences drown in the rounding of {subject.dtype} (layer {layer})")
             off = max(0.0, abs(slope - expected) - (0 if subject.exact else noise))
@@ -119,21 +110,20 @@ def gradient(subject: Subject) -> Measured:
     return within("difference", worst, SLOPES[subject.exact], "; ".join(lines))
 
 
-def _slope(subject: Subject, scores: Scores, layer: int, size: float) -> tuple[float, float, float]:
-    """∂ logit / ∂ s when the layer's neurons of the largest scores all move by s in the direction that raises it.
+def _slope(subject: Subject, scores: Mapping[Writer, Tensor], size: float) -> tuple[float, float, float]:
+    """∂ logit / ∂ s when one layer's neurons of the largest scores all move by s in the direction that raises it.
 
     By central differences, extrapolated; with what the scores say it is, and how far two steps differ, or how
     coarse the logits' own numbers are.
     """
-    experts = dict.fromkeys(writer.expert for writer in scores if writer.layer == layer)
-    parts = {expert: scores.layer(layer, expert) for expert in experts}
-    flat = torch.cat(list(parts.values()))
+    flat = torch.cat(list(scores.values()))
     chosen = flat.abs().topk(min(CHANGED, len(flat))).indices
-    signs, start = {}, 0
-    for expert, values in parts.items():
+    signs: Signs = {}
+    start = 0
+    for writer, values in scores.items():
         own = chosen[(chosen >= start) & (chosen < start + len(values))] - start
         if len(own):
-            signs[expert] = own, values[own].sign()
+            signs[writer] = own, values[own].sign()
         start += len(values)
     expected = float(flat[chosen].abs().sum())
     spread = float(subject.logits().std())
@@ -141,7 +131,7 @@ def _slope(subject: Subject, scores: Scores, layer: int, size: float) -> tuple[f
     step = size * min(max(step, 1e-3 if subject.exact else 0.05), 0.1 if subject.exact else 0.5)
 
     def central(step: float) -> float:
-        up, down = (_moved(subject, layer, signs, sign * step) for sign in (1, -1))
+        up, down = (_moved(subject, signs, sign * step) for sign in (1, -1))
         return (up - down) / (2 * step)
 
     coarse, fine = central(step), central(step / 2)
@@ -149,48 +139,46 @@ def _slope(subject: Subject, scores: Scores, layer: int, size: float) -> tuple[f
     return (4 * fine - coarse) / 3, expected, max(abs(fine - coarse), resolution)
 
 
-def _moved(subject: Subject, layer: int, signs: dict[int | None, tuple[Tensor, Tensor]], step: float) -> float:
+def _moved(subject: Subject, signs: Signs, step: float) -> float:
     """The target's logit when the named activations of a layer are a · (1 + step · sign) at the predicting row."""
     model = subject.model
-    block = model.blocks[layer]
     acts = subject.run.activations(subject.target.position)
-    with Hooks() as hooks, torch.no_grad():
-        active = hooks.inside(block.module)
-        if None in signs:
-            units, sign = signs[None]
-            for writer, start in block.dense_from():
-                here = (units >= start) & (units < start + writer.width)
-                hooks.before(writer.module, _scaler(active, units[here] - start, 1 + step * sign[here]))
-        for number, routed in enumerate(block.routed):
-            first = block.first_expert(routed)
-            added = torch.zeros(model.hidden_size)
-            for expert, (units, sign) in ((e, pair) for e, pair in signs.items() if e is not None):
-                if first <= expert < first + routed.experts:
-                    record = acts.routed[layer][0][expert]
-                    moved = record.weight * step * sign * record.activation[units].float()
-                    vectors = expert_weight(routed, expert - first)
-                    added += vectors[:, units.to(vectors.device)].float().cpu() @ moved
-
-            def add(out: Tensor, added: Tensor = added) -> Tensor:
-                rows = out.clone().reshape(-1, out.shape[-1])
-                rows[-1] += added.to(rows.device, rows.dtype)
-                return rows.reshape(out.shape)
-
-            change_output(hooks, routed_unit(block, number), add, block)
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for writer, (columns, sign) in signs.items():
+            within = model.blocks[writer.layer].module
+            if writer.experts is None:
+                stack.enter_context(edit_input(writer.module, _scaler(columns, 1 + step * sign), within))
+                continue
+            fired = writer.fired(acts)
+            assert fired is not None
+            vectors = writer.vectors
+            added = vectors[:, columns.to(vectors.device)].float().cpu() @ (step * sign * fired[columns])
+            stack.enter_context(edit(writer.experts.unit, _adder(added), within))
         logits = model.forward(subject.inputs, rows=[-1])
     value = float(logits[0, -1, subject.target.token_id])
     if not math.isfinite(value):
+        layer = next(writer.layer for writer in signs)
         raise Deviation(f"the logit is not finite once activations of layer {layer} are moved by {step:.3g}")
     return value
 
 
-def _scaler(active: Callable[[], bool], units: Tensor, factors: Tensor) -> Any:
-    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if not active():
-            return None
-        inputs = first_tensor(args, kwargs)
-        moved = inputs.clone().reshape(-1, inputs.shape[-1])
-        moved[-1, units.to(moved.device)] *= factors.to(moved.device, moved.dtype)
-        return replace_first(args, kwargs, moved.reshape(inputs.shape))
+def _adder(vector: Tensor) -> Callable[[Tensor], Tensor]:
+    """Adds (d,) to the last row."""
 
-    return before
+    def change(output: Tensor) -> Tensor:
+        rows = output.clone().reshape(-1, output.shape[-1])
+        rows[-1] += vector.to(rows.device, rows.dtype)
+        return rows.reshape(output.shape)
+
+    return change
+
+
+def _scaler(columns: Tensor, factors: Tensor) -> Callable[[Tensor], Tensor]:
+    """Multiplies some columns of the last row."""
+
+    def change(inputs: Tensor) -> Tensor:
+        moved = inputs.clone().reshape(-1, inputs.shape[-1])
+        moved[-1, columns.to(moved.device)] *= factors.to(moved.device, moved.dtype)
+        return moved.reshape(inputs.shape)
+
+    return change

@@ -64,7 +64,7 @@ def _written(model: Model, lens: LogitLens, acts: Activations) -> Iterator[Writt
         residual = lens.residual_before(block.layer) if fired else None
         for writer, a in fired.items():
             assert residual is not None
-            vectors = lens.into_stream(*writer.site, writer.vectors.float().T.cpu())
+            vectors = lens.into_stream(writer.site, writer.vectors.float().T.cpu())
             yield writer, residual, a, a.unsqueeze(1) * vectors
 
 

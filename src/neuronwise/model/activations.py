@@ -19,6 +19,9 @@ class ExpertActivation:
         """(f,) float32: router weight · activation, what multiplies the value vectors, as a dense activation does."""
         return self.weight * self.activation.float()
 
+    def cpu(self) -> ExpertActivation:
+        return ExpertActivation(self.activation.cpu(), self.weight)
+
 
 Row = dict[int, ExpertActivation]
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from neuronwise.errors import ModelError
 from neuronwise.model.blocks import Block
-from neuronwise.model.weights import linear_shape, lora_factors
+from neuronwise.model.weights import MERGE, linear_shape, lora_factors
 from neuronwise.model.writers import Experts, Writer
 
 # Modules whose output at one position depends on other positions: their projections are no feed-forward neurons.
@@ -71,6 +71,21 @@ def dissect(module: nn.Module) -> Anatomy:
             f"from an inner width back to the hidden size {hidden_size} outside of token mixing{what}."
         )
     return Anatomy(decoder_path, hidden_size, tuple(layers))
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module under ``torch.compile``; raises ``ModelError`` where only parts are compiled, or in place.
+
+    Compiled code may leave out hooks, by which activations are read and changed.
+    """
+    module = getattr(module, "_orig_mod", module)
+    for name, part in module.named_modules():
+        if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
+            raise ModelError(
+                f"{f'The part {name!r} of ' if name else ''}{type(module).__name__} is compiled (torch.compile), and "
+                "compiled code does not run hooks reliably; wrap the model before compiling it."
+            )
+    return module
 
 
 def holds_feed_forward_parts(module: nn.Module) -> bool:
@@ -169,20 +184,11 @@ def _parts(number: int, path: str, layer: nn.Module, hidden_size: int) -> Block:
     for one in routed:
         group = one(number, first, layer)
         experts.append(group)
-        writers += _expert_writers(group)
+        for expert in group.linears:
+            lora_factors(expert)
+        writers += group.writers
         first += group.count
     return Block(number, path, layer, writers, experts, hidden_size)
-
-
-def _expert_writers(group: Experts) -> list[Writer]:
-    site = (group.layer, group.unit_path)
-    modules = group.linears or (group.module,) * group.count
-    for linear in group.linears:
-        lora_factors(linear)
-    return [
-        Writer(group.layer, group.first + index, module, 0, group.width, group.path, group.hidden_size, site, group)
-        for index, module in enumerate(modules)
-    ]
 
 
 class _Linear(NamedTuple):
@@ -236,6 +242,7 @@ def _found(layer: nn.Module, hidden_size: int) -> tuple[list[_Linear], list[_Rou
             continue
         experts = _fused_experts(path, module, hidden_size) or _listed_experts(path, module, hidden_size)
         if experts is not None:
+            _require_no_adapter(layer, path)
             routed.append(experts)
             inside.append(path)
             continue
@@ -253,6 +260,17 @@ def _found(layer: nn.Module, hidden_size: int) -> tuple[list[_Linear], list[_Rou
         # Beside a full block, a narrow bottleneck is an adapter or a low-rank shortcut, unless it is an expert.
         dense = [w for w in dense if w.inputs >= hidden_size or "expert" in w.path]
     return dense, routed
+
+
+def _require_no_adapter(layer: nn.Module, path: str) -> None:
+    """Raise ``ModelError`` where an adapter acts on the parameter of fused experts (PEFT's ``target_parameters``)."""
+    while path:
+        path = path.rpartition(".")[0]
+        around = layer.get_submodule(path)
+        if isinstance(getattr(around, "base_layer", None), nn.Module):
+            lora = any(True for name in around.adapter_layer_names if len(getattr(around, name)))  # type: ignore[union-attr]
+            if lora and not getattr(around, "merged", False) and not getattr(around, "disable_adapters", False):
+                raise ModelError(f"An adapter acts on the routed experts at '{path}', which cannot be read. {MERGE}")
 
 
 def _outside_mixers(layer: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

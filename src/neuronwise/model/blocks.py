@@ -87,6 +87,10 @@ class Block:
             raise NeuronError(f"Layer {self.layer} has {self.num_experts} routed experts; there is no expert {expert}.")
         return self.writers[len(self.dense) + expert]
 
+    def around(self, path: str) -> nn.Module:
+        """The module of the layer around the one at ``path``."""
+        return self.module.get_submodule(path.rpartition(".")[0])
+
     def require(self, neuron: Neuron) -> None:
         """Raise ``NeuronError`` with the valid range when the layer has no such neuron."""
         self.writer(neuron)
@@ -118,20 +122,12 @@ def dense_weight(writer: Writer) -> Tensor:
 
 
 def expert_weight(routed: Experts, index: int) -> Tensor:
-    return _writer(routed, index).vectors
+    return routed.writer(routed.first + index).vectors
 
 
 def holds(routed: Experts, index: int, view: Tensor) -> bool:
     """Whether ``view`` lies in one expert's own weights, so that writing into it changes them."""
-    return _writer(routed, index).editable
-
-
-def _writer(routed: Experts, index: int) -> Writer:
-    module = routed.linears[index] if routed.linears else routed.module
-    site = (routed.layer, routed.unit_path)
-    return Writer(
-        routed.layer, routed.first + index, module, 0, routed.width, routed.path, routed.hidden_size, site, routed
-    )
+    return routed.writer(routed.first + index).editable
 
 
 def writer_bias(module: nn.Module) -> Tensor | None:

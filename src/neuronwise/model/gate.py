@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from neuronwise.errors import MethodError
-from neuronwise.model.blocks import Block
-from neuronwise.model.record import Recorder, parent_of
+from neuronwise.model.hooks import After, Args, Kwargs
+from neuronwise.model.record import Recorder
+from neuronwise.model.writers import Writer
 
 
 class GateRecorder(Recorder):
@@ -20,34 +19,33 @@ class GateRecorder(Recorder):
 
     def _register(self) -> None:
         for block in self.blocks:
-            if block.routed:
+            if block.experts:
                 raise MethodError(
-                    f"activation='gate' is not to be had in layer {block.layer}: its routed experts compute their gate "
+                    f"activation='gate' is not available in layer {block.layer}: its routed experts compute their gate "
                     "inside one product. Use activation='ffn'."
                 )
-            for number, writer in enumerate(block.dense):
-                gate = activation_function(parent_of(block.module, writer.path))
-                self._hooks.after(gate, self._keep(block, number))
+            for writer in block.writers:
+                self._hooks.after(activation_function(block.around(writer.path)), self._keep(writer))
 
-    def _keep(self, block: Block, number: int) -> Any:
-        state = {"calls": 0}
+    def _keep(self, writer: Writer) -> After:
+        calls = 0
 
-        def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
-            if output.shape[-1] != block.dense[number].width:
+        def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Tensor) -> None:
+            nonlocal calls
+            if output.shape[-1] != writer.width:
                 raise MethodError(
-                    f"The gate of layer {block.layer} is not as wide as its neurons; use activation='ffn'."
+                    f"The gate of layer {writer.layer} is not as wide as its neurons; use activation='ffn'."
                 )
             values = output.detach().reshape(-1, output.shape[-1])
             rows = values if self.rows is None else values[self.rows]
-            kept = self.activations(state["calls"]).dense
-            state["calls"] += 1
-            kept[block.layer] = rows.to("cpu", copy=True)
+            self.activations(calls).dense[writer.layer] = rows.to("cpu", copy=True)
+            calls += 1
 
         return after
 
 
 def activation_function(parent: nn.Module) -> nn.Module:
-    """The activation function's module: the one child without weights that is no dropout or norm."""
+    """The module of the activation function: the one child without weights that is neither a dropout nor a norm."""
     found = [
         child
         for name, child in parent.named_children()

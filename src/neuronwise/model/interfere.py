@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.model.blocks import Block
-from neuronwise.model.hooks import Hooks, first_tensor, replace_first
+from neuronwise.model.hooks import Args, Hooks, Kwargs, first_output, first_tensor, replace_first, replace_output
+from neuronwise.model.passes import only_rows
+from neuronwise.model.prompt import Inputs
+from neuronwise.model.weights import dtype_of
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model
@@ -29,7 +32,7 @@ def change_activations(
         span = slice(start, start + writer.width)
         start += writer.width
 
-        def before(module: nn.Module, args: Any, kwargs: Any, span: slice = span) -> Any:
+        def before(module: nn.Module, args: Args, kwargs: Kwargs, span: slice = span) -> tuple[Args, Kwargs] | None:
             if not active():
                 return None
             inputs = first_tensor(args, kwargs)
@@ -50,12 +53,10 @@ def change_output(
     """
     active = hooks.inside(block.module) if block is not None else lambda: True
 
-    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    def after(module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> object:
         if not active():
             return None
-        if isinstance(output, Tensor):
-            return change(output)
-        return (change(output[0]), *output[1:])
+        return replace_output(output, change(first_output(output)))
 
     hooks.after(module, after)
 
@@ -68,7 +69,7 @@ class LastPosition:
     does not allow that (its cached logits differ from those of a whole pass), whole sequences are run instead.
     """
 
-    def __init__(self, model: Model, inputs: dict[str, Any]) -> None:
+    def __init__(self, model: Model, inputs: Inputs) -> None:
         self.model = model
         self.inputs = inputs
         self.cache: Any = None
@@ -82,7 +83,7 @@ class LastPosition:
             except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
                 self.cache = None
             else:
-                tolerance = 1e-3 if next(model.module.parameters()).dtype == torch.float32 else 5e-2
+                tolerance = 1e-3 if dtype_of(model.module) == torch.float32 else 5e-2
                 if not bool((cached[0] - self.logits).norm() <= tolerance * self.logits.norm()):
                     self.cache = None
 
@@ -92,13 +93,11 @@ class LastPosition:
             return None
         length = ids.shape[1]
         prefix = {
-            name: value[:, :-1]
-            if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == length
-            else value
+            name: value[:, :-1] if value.dim() >= 2 and value.shape[1] == length else value
             for name, value in self.inputs.items()
         }
         try:
-            with torch.no_grad(), self.model.only_rows([-1]):
+            with torch.no_grad(), only_rows(self.model, [-1]):
                 cache = self.model.module(**self.model.placed(prefix), use_cache=True).past_key_values
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             return None
@@ -107,7 +106,7 @@ class LastPosition:
     def evaluate(self, count: int, hooks: Callable[[Hooks], None] | None = None, grad: bool = False) -> Tensor:
         """Logits (count, V) float32 at the last position of ``count`` copies, with ``hooks`` set for the pass."""
         context = torch.enable_grad() if grad else torch.no_grad()
-        with Hooks() as active, context, self.model.only_rows([-1]):
+        with Hooks() as active, context, only_rows(self.model, [-1]):
             if hooks is not None:
                 hooks(active)
             if self.cache is None:
@@ -124,7 +123,7 @@ class LastPosition:
 
     def _whole(self, count: int) -> Tensor:
         repeated = {
-            name: value.repeat(count, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
+            name: value.repeat(count, *[1] * (value.dim() - 1)) if value.dim() else value
             for name, value in self.inputs.items()
         }
         output = self.model.reader(repeated)(**self.model.placed(repeated), use_cache=False)

@@ -2,62 +2,73 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import MethodError
-from neuronwise.model.hooks import Hooks
-from neuronwise.model.stream import Key, _direct_hooks, _scale, frozen_parameters, unit_path
+from neuronwise.model.direct import DirectPath, logit_scale
+from neuronwise.model.hooks import Args, Hooks, Kwargs, first_output
+from neuronwise.model.passes import frozen_parameters
+from neuronwise.model.prompt import Inputs
+from neuronwise.model.weights import dtype_of
+from neuronwise.model.writers import Site
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model
+
+NOT_SUPPORTED = ", so log_prob_increase is not supported for it; use method='contribution'."
 
 
 class LogitLens:
     """The stream of one pass at its last position, and the way from any such stream to log-probabilities.
 
-    ``residual_before(l)`` is (d,): the stream without what layer l's feed-forward block wrote.
-    ``into_stream(l, writer, vectors)`` maps vectors (n, d) as written to what arrives in the stream (through
-    post-norms and multipliers). ``log_probabilities(h)`` is (n, V) for streams (n, d).
+    ``stream[l]`` is what layer l returned, (1, positions, d). Raises ``MethodError`` for an architecture whose stream
+    cannot be read so.
     """
 
-    def __init__(self, model: Model, inputs: dict[str, Any]) -> None:
+    def __init__(self, model: Model, inputs: Inputs) -> None:
         self.model = model
-        self.leaves: dict[Key, Tensor] = {}
-        self.outputs: dict[Key, Tensor] = {}
         self.stream: list[Tensor] = []
         self.tail: list[nn.Module] = []
-        last_layer = model.blocks[-1].module
-        around = {id(m) for b in model.blocks for m in b.module.modules()}
-        reached = [False]
         with frozen_parameters(model.module), Hooks() as hooks, torch.enable_grad():
-            _direct_hooks(model, hooks, self.leaves, self.outputs, [])
-            for block in model.blocks:
-                hooks.after(block.module, self._keep_stream)
-            hooks.after(last_layer, lambda *_: reached.__setitem__(0, True))
-            for module in model.module.modules():
-                if id(module) not in around and not any(True for _ in module.children()):
-                    hooks.after(module, lambda m, *_: self.tail.append(m) if reached[0] else None)
+            path = DirectPath(model.module, model.blocks, hooks)
+            self._keep_stream(hooks)
             logits = model.forward(inputs, rows=[-1])[0, -1].detach().float()
-        self._maps: dict[Key, Tensor] = {}
+        self._leaves, self._outputs = path.leaves, path.outputs
+        self._maps: dict[Site, Tensor] = {}
         self._scale, self._cap = 1.0, None
         if any(s.dim() != 3 or s.shape[-1] != model.hidden_size for s in self.stream):
             raise MethodError(
                 f"The residual stream of {model.name} is more than one vector of width {model.hidden_size} for each "
-                "position, so log_prob_increase is not to be had; use method='contribution'."
+                f"position{NOT_SUPPORTED}"
             )
         self._fit_tail(logits)
 
-    def _keep_stream(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        self.stream.append(output if isinstance(output, Tensor) else output[0])
+    def _keep_stream(self, hooks: Hooks) -> None:
+        """What every layer returns, and the modules that are called behind the last one."""
+        blocks = self.model.blocks
+
+        def left(module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> None:
+            self.stream.append(first_output(output))
+
+        def behind(module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> None:
+            if len(self.stream) == len(blocks):
+                self.tail.append(module)
+
+        inside = {part for block in blocks for part in block.module.modules()}
+        for block in blocks:
+            hooks.after(block.module, left)
+        for module in self.model.module.modules():
+            if module not in inside and not any(True for _ in module.children()):
+                hooks.after(module, behind)
 
     def _fit_tail(self, logits: Tensor) -> None:
         """Scale and soft cap are fitted to the model's own logits; what fits neither is refused."""
         raw = self._raw(self.stream[-1][0, -1].detach().unsqueeze(0))[0]
         logits = logits.to(raw.device)
-        self._scale = _scale(logits, raw)
+        self._scale = logit_scale(logits, raw)
         cap = getattr(self.model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
         close = 1e-3 if self.stream[-1].dtype == torch.float32 else 5e-2
         for candidate in (None, cap):
@@ -66,11 +77,11 @@ class LogitLens:
                 return
         raise MethodError(
             f"The way from the residual stream of {self.model.name} to its logits is more than norms and one "
-            "product, so log_prob_increase is not to be had; use method='contribution'."
+            f"product{NOT_SUPPORTED}"
         )
 
     def _raw(self, streams: Tensor) -> Tensor:
-        hidden = streams.to(next(self.model.head.parameters()).dtype)
+        hidden = streams.to(dtype_of(self.model.head))
         for module in self.tail:
             hidden = module(hidden)
         return hidden.float()
@@ -109,25 +120,23 @@ class LogitLens:
 
     def residual_before(self, layer: int) -> Tensor:
         """(d,) float32: the stream after the layer, without what its feed-forward neurons and biases wrote."""
-        block = self.model.blocks[layer]
         stream = self.stream[layer][0, -1].detach().float().cpu()
-        paths = [writer.path for writer in block.dense]
-        paths += [unit_path(block, number) for number in range(len(block.routed))]
-        for path in paths:
-            output = self.outputs[layer, path]
+        for site in dict.fromkeys(writer.site for writer in self.model.blocks[layer].writers):
+            output = self._outputs[site]
             written = output.reshape(-1, output.shape[-1])[-1].float().cpu()
-            stream = stream - self.into_stream(layer, path, written.unsqueeze(0))[0]
+            stream = stream - self.into_stream(site, written.unsqueeze(0))[0]
         return stream
 
-    def into_stream(self, layer: int, path: str, vectors: Tensor) -> Tensor:
-        key = (layer, path)
-        if key not in self._maps:
-            self._maps[key] = self._diagonal(key)
-        return vectors * self._maps[key]
+    def into_stream(self, site: Site, vectors: Tensor) -> Tensor:
+        """Vectors (n, d) as they are written at ``site`` → what arrives in the stream, past post-norms and
+        multipliers."""
+        if site not in self._maps:
+            self._maps[site] = self._diagonal(site)
+        return vectors * self._maps[site]
 
-    def _diagonal(self, key: Key) -> Tensor:
-        """(d,): how each number written at ``key`` arrives in the stream; refused unless one by one."""
-        leaf, stream = self.leaves[key], self.stream[key[0]]
+    def _diagonal(self, site: Site) -> Tensor:
+        """(d,): how each number written at ``site`` arrives in the stream; refused unless one by one."""
+        leaf, stream = self._leaves[site], self.stream[site[0]]
         generator = torch.Generator().manual_seed(0)
         probes = [torch.randn(stream.shape[-1], generator=generator) + 3.0 for _ in range(2)]
         pulled = []
@@ -140,8 +149,7 @@ class LogitLens:
         tolerance = 1e-3 if leaf.dtype == torch.float32 else 5e-2
         if (pulled[1] - diagonal * probes[1]).norm() > tolerance * pulled[1].norm():
             raise MethodError(
-                f"What layer {key[0]} of {self.model.name} writes is mixed on its way into the stream, so "
-                "log_prob_increase is not to be had; use method='contribution'."
+                f"What layer {site[0]} of {self.model.name} writes is mixed on its way into the stream{NOT_SUPPORTED}"
             )
         return diagonal
 

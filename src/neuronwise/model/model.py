@@ -16,7 +16,8 @@ from transformers.utils.generic import ModelOutput
 
 from neuronwise.errors import ModelError, NeuronError, PromptError
 from neuronwise.images import ImageLike, open_image
-from neuronwise.model.anatomy import dissect
+from neuronwise.model.anatomy import dissect, uncompiled
+from neuronwise.model.check import require_readable, require_sums
 from neuronwise.model.gate import GateRecorder
 from neuronwise.model.passes import Rows, only_rows, stop_after
 from neuronwise.model.prompt import Inputs, Prompted, lay_out
@@ -37,12 +38,14 @@ class Model:
 
     ``blocks[l].value_vectors`` is the (d, f) view of layer l's W_down; ``num_layers`` counts decoder layers,
     ``num_neurons`` the decoder's feed-forward neurons over all layers. At construction a check runs that activations
-    and value vectors reproduce what each feed-forward block really writes; raises ``ModelError`` when they do not.
+    and value vectors reproduce what each feed-forward block really writes; raises ``ModelError`` when they do not. Of a
+    model under ``torch.compile`` ``module`` is the uncompiled one.
     """
 
     def __init__(
         self, module: nn.Module, processor: Any = None, *, name: str | None = None, check: bool = True
     ) -> None:
+        module = uncompiled(module)
         self.module: Any = module.eval()  # its attributes are the architecture's, unknown to a type checker
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
@@ -54,9 +57,8 @@ class Model:
         self._memos: dict[Hashable, object] = {}
         keep_readable(module)
         if check:
-            from neuronwise.model.check import check_model
-
-            check_model(self)
+            require_readable(self.name, self.head, self.hidden_size)
+            require_sums(self.name, module, self.blocks, self.device)
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, layers={self.num_layers}, neurons={self.num_neurons})"

@@ -154,6 +154,19 @@ def _chosen(rows: Rows) -> Change:
     return pick
 
 
+@contextlib.contextmanager
+def frozen_parameters(module: nn.Module) -> Iterator[None]:
+    """No parameter asks for gradients within the body, so that no activations are kept for them."""
+    before = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, wanted in before:
+            parameter.requires_grad_(wanted)
+
+
 def _active(hooks: Hooks, within: nn.Module | None) -> Callable[[], bool]:
     return (lambda: True) if within is None else hooks.inside(within)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import ModelError
-from neuronwise.model.activations import Activations, ExpertActivation
+from neuronwise.model.activations import Activations
 from neuronwise.model.blocks import Block
-from neuronwise.model.experts import RoutedCall, call_unit, record_routed, watching
-from neuronwise.model.hooks import Hooks, first_tensor
+from neuronwise.model.experts import RoutedCall, record_routed
+from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
+from neuronwise.model.products import watching
+from neuronwise.model.writers import Writer
 
 
 class Recorder:
@@ -21,7 +22,7 @@ class Recorder:
     ``rows`` are positions of the pass (negative ones count from its end), ``None`` for all; ``units`` restricts the
     dense neurons of a layer (and drops layers not named). One ``Activations`` for each pass is in ``passes``, complete
     once the body is left. ``opening`` names rows of the first pass whose dense activations are kept besides, on the
-    model's device, in ``opened``.
+    model's device, in ``opened``. ``tokens``: how many there are in a pass of a part of the model alone.
 
     >>> with Recorder(model.blocks) as recorder:
     ...     model.module.generate(...)
@@ -33,18 +34,17 @@ class Recorder:
         blocks: Sequence[Block],
         rows: Sequence[int] | None = (-1,),
         units: Mapping[int, Tensor] | None = None,
-        routed: bool = True,
         opening: Tensor | None = None,
+        tokens: int = 0,
     ) -> None:
         self.blocks = [b for b in blocks if units is None or b.layer in units]
         self.rows = None if rows is None else list(rows)
         self.units = units
-        self.with_routed = routed
         self.opening = opening
         self.opened = Activations()
         self.passes: list[Activations] = []
         self._hooks = Hooks()
-        self._tokens = 0
+        self._tokens = tokens
 
     def __enter__(self) -> Recorder:
         self._hooks.__enter__()
@@ -64,25 +64,22 @@ class Recorder:
     def _register(self) -> None:
         # One module may serve several layers (Zamba shares its feed-forward block): its calls within a pass come in
         # the layers' order.
-        served: dict[int, list[tuple[Block, int]]] = {}
-        modules: dict[int, nn.Module] = {}
+        served: dict[nn.Module, list[Writer]] = {}
         for block in self.blocks:
-            for number, writer in enumerate(block.dense):
-                served.setdefault(id(writer.module), []).append((block, number))
-                modules[id(writer.module)] = writer.module
-        for key, places in served.items():
-            self._hooks.before(modules[key], _Dense(self, places))
-        for block in self.blocks if self.with_routed else ():
-            if block.routed:
+            for writer in block.dense:
+                served.setdefault(writer.module, []).append(writer)
+        for module, writers in served.items():
+            self._hooks.before(module, _Dense(self, writers))
+        for block in self.blocks:
+            if block.experts:
                 self._hooks.before(block.module, self._count_tokens)
-            for routed in block.routed:
-                keep = _Routed(self, block, block.first_expert(routed))
-                record_routed(self._hooks, routed, parent_of(block.module, routed.path), block.dense, self.tokens, keep)
+            for experts in block.experts:
+                record_routed(self._hooks, experts, block.writers, self.tokens, _Routed(self))
 
     def tokens(self) -> int:
         return self._tokens
 
-    def _count_tokens(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _count_tokens(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         hidden = first_tensor(args, kwargs)
         self._tokens = hidden.shape[0] * hidden.shape[1]
 
@@ -93,30 +90,27 @@ class Recorder:
 
 
 class _Dense:
-    def __init__(self, recorder: Recorder, places: list[tuple[Block, int]]) -> None:
+    def __init__(self, recorder: Recorder, writers: Sequence[Writer]) -> None:
         self.recorder = recorder
-        self.places = places
+        self.writers = writers
         self.calls = 0
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if watching():
             return
-        forward_pass, place = divmod(self.calls, len(self.places))
+        forward_pass, place = divmod(self.calls, len(self.writers))
         self.calls += 1
-        block, number = self.places[place]
+        writer = self.writers[place]
         inputs = first_tensor(args, kwargs).detach()
         inputs = inputs.reshape(-1, inputs.shape[-1])
         if forward_pass == 0 and self.recorder.opening is not None:
-            opened = self.recorder.opened.dense
             seen = inputs[self.recorder.opening.to(inputs.device)]
-            opened[block.layer] = torch.cat([opened[block.layer], seen], dim=1) if number else seen
+            _append(self.recorder.opened.dense, writer, seen)
         rows = self._chosen(inputs)
         if self.recorder.units is not None:
-            start = sum(writer.width for writer in block.dense[:number])
-            local = self.recorder.units[block.layer] - start
-            rows = rows[:, local[(local >= 0) & (local < block.dense[number].width)].to(rows.device)]
-        kept = self.recorder.activations(forward_pass).dense
-        kept[block.layer] = torch.cat([kept[block.layer], rows], dim=1) if number else rows
+            local = self.recorder.units[writer.layer] - writer.first
+            rows = rows[:, local[(local >= 0) & (local < writer.width)].to(rows.device)]
+        _append(self.recorder.activations(forward_pass).dense, writer, rows)
 
     def _chosen(self, inputs: Tensor) -> Tensor:
         """A copy of the rows that are asked for."""
@@ -125,37 +119,34 @@ class _Dense:
         return inputs[-1:].clone() if self.recorder.rows == [-1] else inputs[self.recorder.rows]
 
 
+def _append(kept: dict[int, Tensor], writer: Writer, rows: Tensor) -> None:
+    """A layer's dense writers are called in the order of their units."""
+    kept[writer.layer] = torch.cat([kept[writer.layer], rows], dim=1) if writer.first else rows
+
+
 class _Routed:
-    def __init__(self, recorder: Recorder, block: Block, first_expert: int) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.block = block
-        self.first_expert = first_expert
         self.calls = 0
 
     def __call__(self, call: RoutedCall) -> None:
         kept = self.recorder.activations(self.calls).routed
         self.calls += 1
         indices = range(call.tokens) if self.recorder.rows is None else self.recorder.rows
-        rows = kept.setdefault(self.block.layer, [{} for _ in indices])
+        rows = kept.setdefault(call.experts.layer, [{} for _ in indices])
         for row, index in zip(rows, indices, strict=True):
-            found = call.row(index % call.tokens)
-            row.update(
-                {
-                    self.first_expert + expert: ExpertActivation(record.activation.cpu(), record.weight)
-                    for expert, record in found.items()
-                }
-            )
+            row.update({expert: record.cpu() for expert, record in call.row(index % call.tokens).items()})
+
+
+# The old names, until nothing asks for them any more.
 
 
 def parent_of(layer: nn.Module, path: str) -> nn.Module:
-    """The module of the layer around the one at ``path``."""
     return layer.get_submodule(path.rpartition(".")[0])
 
 
 def routed_unit(block: Block, index: int) -> nn.Module:
-    """The module of the layer whose output holds what the routed experts write."""
-    routed = block.routed[index]
-    return call_unit(routed, parent_of(block.module, routed.path))
+    return block.experts[index].unit
 
 
 def require_complete(passes: Sequence[Activations], blocks: Sequence[Block], steps: int) -> None:

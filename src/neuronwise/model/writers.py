@@ -42,6 +42,30 @@ class Experts:
     def experts(self) -> int:  # the old name of count
         return self.count
 
+    def writer(self, expert: int) -> Writer:
+        """The writer of the expert that is addressed as number ``expert`` of the layer."""
+        module = self.linears[expert - self.first] if self.linears else self.module
+        return Writer(self.layer, expert, module, 0, self.width, self.path, self.hidden_size, self.site, self)
+
+    @property
+    def site(self) -> Site:
+        return self.layer, self.unit_path
+
+    @property
+    def writers(self) -> list[Writer]:
+        return [self.writer(expert) for expert in range(self.first, self.first + self.count)]
+
+    def beside(self, writers: Iterable[Writer]) -> list[Writer]:
+        """The dense ones of ``writers`` inside of ``unit``: what they write is in its output too (Llama 4)."""
+        parts = {id(module) for module in self.unit.modules()}
+        return [writer for writer in writers if writer.expert is None and id(writer.module) in parts]
+
+    @property
+    def unit_bias(self) -> Tensor | None:
+        """(d,) a bias that ``unit`` adds to the experts' sum (JetMoE)."""
+        bias = getattr(self.unit, "bias", None)
+        return bias.detach() if isinstance(bias, Tensor) and bias.shape == (self.hidden_size,) else None
+
     @property
     def holder(self) -> tuple[nn.Module, str]:
         """The module that holds the shared parameter, and the parameter's name in it."""
@@ -161,11 +185,17 @@ class Writer:
         weights = torch.tensor([record.weight for record in records.values()])
         return Fired(list(records), torch.stack([record.written for record in records.values()]), weights)
 
-    def written(self, fired: Tensor) -> Tensor:
-        """(…, d) float32: what is written for activations (…, width), the bias included, before a router's weight."""
+    def written(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(…, d) float32: what is written for activations (…, width), the bias included.
+
+        ``weights`` (…,) is the router's part of the values, by which the bias counts; without it the bias counts whole.
+        """
         vectors, bias = self.vectors, self.bias
-        out = fired.to(vectors.device).float() @ vectors.float().T
-        return out if bias is None else out + bias.to(out.device).float()
+        out = values.to(vectors.device).float() @ vectors.float().T
+        if bias is None:
+            return out
+        bias = bias.to(out.device).float()
+        return out + (bias if weights is None else weights.to(out.device)[..., None] * bias)
 
     def project(self, directions: Tensor) -> Tensor:
         """⟨direction, value vector⟩ of every neuron: (T, d) → (T, width) float32, on the CPU."""

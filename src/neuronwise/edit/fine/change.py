@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from neuronwise.edit.delta import Delta, Place, by_writer, columns_of, writer_of
 from neuronwise.model.anatomy import Routed
-from neuronwise.model.experts import ChangedProducts
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
+from neuronwise.model.products import ChangedProducts
 from neuronwise.neurons import Neuron
 
 
