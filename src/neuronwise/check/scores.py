@@ -13,7 +13,6 @@ from torch import Tensor
 from neuronwise.check.result import Deviation, Measured, NotApplicable, within
 from neuronwise.check.subject import FORBIDDEN, Subject
 from neuronwise.locate import score_all
-from neuronwise.locate.scores import Scores
 from neuronwise.locate.shares import component_scale, direct_shares
 from neuronwise.model.activations import Activations
 from neuronwise.model.passes import edit, edit_input, outputs_of
