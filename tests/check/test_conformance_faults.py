@@ -86,20 +86,21 @@ def wrong_shares(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = contribution_module._by_unembedding
-    monkeypatch.setattr(
-        contribution_module, "_by_unembedding",
-        lambda *args: [lambda block, expert, read=read: 1.01 * read(block, expert) for read in own(*args)],
-    )  # fmt: skip
+    own = contribution_module._unembedded
+    monkeypatch.setattr(contribution_module, "_unembedded", lambda *args: 1.01 * own(*args))
 
 
 def wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = gradient_module._times_weight
-    monkeypatch.setattr(gradient_module, "_times_weight", lambda *args: 1.1 * own(*args))
+    own = gradient_module.position_scores
+
+    def more(model: Model, run: Run, gradients: Any, *rest: Any) -> Any:
+        return own(model, run, {site: 1.1 * gradient for site, gradient in gradients.items()}, *rest)
+
+    monkeypatch.setattr(gradient_module, "position_scores", more)
 
 
 def idle_suppression(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervene, "change_activations", lambda *args, **options: None)
+    monkeypatch.setattr(intervene, "_changed", lambda *args: contextlib.nullcontext())
 
 
 def half_suppression(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,12 +271,7 @@ def test_faults_of_experts_are_found(fault: str, monkeypatch: pytest.MonkeyPatch
         more = property(lambda self: 1.01 * self.weight * self.activation.float())
         within(monkeypatch, "activations", lambda: mock.patch.object(ExpertActivation, "written", more))
     else:
-
-        @contextlib.contextmanager
-        def nothing(*args: Any) -> Iterator[None]:
-            yield
-
-        monkeypatch.setattr(intervene, "_changed_columns", nothing)
+        monkeypatch.setattr(intervene, "_changed_vectors", lambda *args: contextlib.nullcontext())
     found = [one.name for one in conform(*about).results if one.outcome == FAILED]
     assert found == ["activations" if fault == "experts" else "suppression"]
 
