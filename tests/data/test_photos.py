@@ -54,12 +54,17 @@ def test_coco(tmp_path: Path) -> None:
         photos.with_object("cat")
     with pytest.raises(DataError, match="it has val2017"):
         load_photos(tmp_path, "test2014")
+    with pytest.raises(DataError, match="no form of photos 'album'; the forms of photos are listed, coco"):
+        load_photos(tmp_path, form="album")
     digest = photos.digest
     assert load_photos(tmp_path).digest == digest
     content = json.loads((tmp_path / "annotations/captions_val2017.json").read_text())
     content["annotations"][0]["caption"] = "A cat."
     (tmp_path / "annotations/captions_val2017.json").write_text(json.dumps(content))
     assert load_photos(tmp_path).digest != digest
+    del content["annotations"][0]["caption"]
+    (tmp_path / "annotations/captions_val2017.json").write_text(json.dumps(content))
+    assert "val2017: the record of photo 1 is incomplete (KeyError('caption'))." in load_photos(tmp_path).problems
 
 
 def test_the_real_ones(data: Path) -> None:
@@ -84,17 +89,21 @@ def test_a_listed_folder(tmp_path: Path) -> None:
         {"file_name": "gone.png", "caption": "x"},
         {"caption": "no file"},
         {"file_name": "a.png", "captions": "not a list"},
+        {"file_name": "a.png", "objects": [{"crowd": True}]},
+        {"file_name": "a.png", "objects": [3]},
+        {"file_name": ["a.png"]},
+        ["a.png"],
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n{broken\n")
     photos = load_photos(tmp_path)
     assert [photo.captions for photo in photos] == [("Nothing.",)]
     assert photos.photos[0].categories() == {"dog", "cat"}
-    assert [problem.partition(":")[0][:22] for problem in photos.problems] == [
-        "metadata.jsonl line 2",
-        "metadata.jsonl line 3 ",
-        "metadata.jsonl line 4 ",
-        "metadata.jsonl line 6 ",
-    ]
+    assert photos.problems[0] == "metadata.jsonl line 2: there is no photo 'gone.png'."
+    broken = [problem.partition(" is not a record of a photo (")[0] for problem in photos.problems[1:]]
+    assert broken == [f"metadata.jsonl line {number}" for number in (3, 4, 5, 6, 7, 8, 10)]
+    (tmp_path / "metadata.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"metadata\.jsonl' cannot be read"):
+        load_photos(tmp_path)
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
