@@ -49,9 +49,6 @@ def test_coco(tmp_path: Path) -> None:
     assert second.objects is None
     assert photos.problems == ("val2017: there is no photo '3.jpg'.",)
     assert "2 photos (1 with annotated objects)" in str(photos)
-    assert photos.with_object("dog") == (first,)
-    with pytest.raises(DataError, match="object 'cat' annotated; there are dog"):
-        photos.with_object("cat")
     with pytest.raises(DataError, match="it has val2017"):
         load_photos(tmp_path, "test2014")
     with pytest.raises(DataError, match="no form of photos 'album'; the forms of photos are listed, coco"):

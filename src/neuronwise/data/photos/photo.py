@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuronwise.errors import DataError
-
 
 @dataclass(frozen=True)
 class SeenObject:
@@ -55,15 +53,6 @@ class Photos:
             f"{len(self.photos)} photos ({annotated} with annotated objects) from {self.source}; "
             f"{len(self.problems)} listed ones left out"
         )
-
-    def with_object(self, category: str) -> tuple[Captioned, ...]:
-        """Photos on which an object of the category is annotated; raises ``DataError`` listing what there is."""
-        found = tuple(photo for photo in self.photos if category in photo.categories())
-        if not found:
-            known = sorted({name for photo in self.photos for name in photo.categories()})
-            there = f"there are {', '.join(known)}" if known else "no photo has annotated objects"
-            raise DataError(f"No photo of {self.source} has an object {category!r} annotated; {there}.")
-        return found
 
     @property
     def digest(self) -> str:
