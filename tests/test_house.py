@@ -18,21 +18,18 @@ LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 60, 400
 
 # What is not yet as it should be. These only shrink.
 LONG_FUNCTIONS = {
-    "architectures/convert/writer.py:write",
-    "cli/commands.py:find",
-    "cli/evaluate.py:evaluate",
     "edit/memory/gather.py:gather_statistics",
     "edit/memory/value.py:search",
     "model/load.py:load",
 }
-UNDOCUMENTED = 120
-ANY_IN_1000_LINES = 38
+UNDOCUMENTED = 110
+ANY_IN_1000_LINES = 23.0
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def test_rooms_import_in_one_direction_and_in_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert lint_imports(config_filename="pyproject.toml", cache_dir=None) == 0, "see `make lint`"
+    assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0, "see `make lint`"
 
 
 def test_no_module_imports_the_package_that_imports_it() -> None:

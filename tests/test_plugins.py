@@ -1,4 +1,4 @@
-"""What is added, as one file and one line or by another package, is known everywhere.
+"""The examples of CONTRIBUTING.md, each added as one file and one line and by another package, are known everywhere.
 
 In Python, on the shell, on pages, in presets, in evaluations and studies, and by the contract tests.
 """
@@ -22,14 +22,11 @@ import neuronwise
 from wired_study import RECIPE, talking, write_photos
 
 HERE, SOURCE = Path(__file__).parent, Path(neuronwise.__file__).parent
-# What is added: its file, the room that it belongs in, the table there, the entry-point group, what the file defines.
-ADDED = {
-    "loudest": ("locate", "methods.py", "neuronwise.methods", "METHOD"),
-    "nudge": ("edit", "editors.py", "neuronwise.editors", "EDITOR"),
-    "pairs": ("data/facts", "load.py", "neuronwise.facts", "FORM"),
-    "album": ("data/photos", "load.py", "neuronwise.photos", "FORM"),
-    "blank": ("images/inpaint", "table.py", "neuronwise.inpainters", "INPAINTING"),
-}
+GUIDE = (HERE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n# (in )?src/neuronwise/(\S+)\n(.*?)```", GUIDE, re.DOTALL)
+FILES = {path: code for within, path, code in BLOCKS if not within}
+LINES = {path: line for within, path, line in BLOCKS if within}
+GROUPS = dict(re.findall(r"`(\S+)` \| `(neuronwise\.\w+)` \|", GUIDE))
 
 
 def as_a_line(folder: Path) -> Path:
@@ -39,13 +36,12 @@ def as_a_line(folder: Path) -> Path:
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns(*big))
     for file in SOURCE.rglob("*.safetensors"):
         (copy / file.relative_to(SOURCE)).symlink_to(file)
-    for name, (room, table, _, value) in ADDED.items():
-        shutil.copy(HERE / "plugin" / f"{name}.py", copy / room)
-        module = f"neuronwise.{room.replace('/', '.')}.{name}"
-        path, line = copy / room / table, f'\n        "{name}": "{module}:{value}",'
-        text, added = re.subn(r'(Registry\(\s*"[^"]+",\s*\{)', rf"\g<1>{line}", path.read_text())
-        assert added == 1, f"{path} has {added} tables"
-        path.write_text(text)
+    for path, code in FILES.items():
+        (copy / path).write_text(code)
+    for path, line in LINES.items():
+        text, added = re.subn(r'(Registry\(\s*"[^"]+",\s*\{)', rf"\g<1>\n{line}", (copy / path).read_text(), count=1)
+        assert added == 1, f"{path} has no table"
+        (copy / path).write_text(text)
     return folder
 
 
@@ -54,12 +50,19 @@ def as_a_package(folder: Path) -> Path:
     about = folder / "more_neurons-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: more-neurons\nVersion: 1.0\n")
-    lines = []
-    for name, (_, _, group, value) in ADDED.items():
-        shutil.copy(HERE / "plugin" / f"{name}.py", folder)
-        lines.append(f"[{group}]\n{name} = {name}:{value}\n")
-    (about / "entry_points.txt").write_text("\n".join(lines))
+    for path, code in FILES.items():
+        (folder / Path(path).name).write_text(code)
+    points = []
+    for path, line in LINES.items():
+        name, module, value = re.fullmatch(r'\s*"(\S+)": "neuronwise\.\S*?(\w+):(\w+)",\s*', line).groups()  # type: ignore[union-attr]
+        points.append(f"[{GROUPS[path]}]\n{name} = {module}:{value}\n")
+    (about / "entry_points.txt").write_text("\n".join(points))
     return folder
+
+
+def test_the_guide_adds_seven_things() -> None:
+    assert len(FILES) == len(LINES) == 7
+    assert set(LINES) <= set(GROUPS)
 
 
 def python(path: Path, *arguments: object) -> str:
@@ -88,7 +91,9 @@ def material(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> P
              for subject in ("cat", "dog")]  # fmt: skip
     (folder / "facts.json").write_text(json.dumps(facts))
     recipe = {**RECIPE, "model": str(folder / "model"), "methods": ["loudest"], "concepts": ["dog"]}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "metrics": ["shared-words"]}))
+    length = {key: recipe[key] for key in ("model", "prompt", "max_new_tokens")}
+    (folder / "length.yaml").write_text(yaml.safe_dump({**length, "kind": "length"}))
     return folder
 
 
@@ -102,7 +107,7 @@ def added(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def seen(added: Path, material: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("used")
     shutil.copytree(material, folder, dirs_exist_ok=True)
-    python(added, HERE / "plugin" / "use.py", folder / "seen.json", folder)
+    python(added, HERE / "plugged.py", folder / "seen.json", folder)
     found = json.loads((folder / "seen.json").read_text())
     found["page"] = (folder / "page" / "index.html").read_text()
     return found
@@ -135,14 +140,25 @@ def test_an_editor_edits_and_has_presets(seen: dict[str, Any]) -> None:
 def test_forms_are_read(seen: dict[str, Any]) -> None:
     assert seen["facts"] == ["pairs", [["the capital of {} is", "cat", "red"], ["the capital of {} is", "dog", "red"]]]
     assert "generality_forced" in seen["evaluate"]["after"]
-    assert len(seen["photos"]) == 10
     assert seen["inpainted"] == [255, 255, 255]
+    assert len(seen["photos"]) == 10
 
 
 def test_a_study_takes_a_method(seen: dict[str, Any]) -> None:
     assert seen["study"]["finished"]
     assert {case["inputs"]["method"] for case in seen["cases"]} == {"loudest"}
     assert {case["status"] for case in seen["cases"]} == {"done"}
+
+
+def test_a_kind_of_study_runs_and_reports(seen: dict[str, Any]) -> None:
+    assert (seen["length"]["kind"], seen["length"]["finished"], seen["length"]["rows"]) == ("length", True, 10)
+    assert "Words of a caption" in seen["length page"]
+
+
+def test_a_metric_scores(seen: dict[str, Any]) -> None:
+    assert seen["metric"] == {"shared-words": [0.75]}
+    columns = {column for row in seen["cases"][0]["rows"] for column in row}
+    assert "to_references.shared-words" in columns
 
 
 def test_contract_tests_take_them_up(added: Path) -> None:

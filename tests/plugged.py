@@ -1,6 +1,6 @@
 """Uses what is plugged in, in Python and on the shell; run by a test in a process of its own.
 
-python use.py OUT.json FOLDER: FOLDER holds a tiny model, facts and photos; OUT.json gets what was seen.
+python plugged.py OUT.json FOLDER: FOLDER holds a tiny model, facts and photos; OUT.json gets what was seen.
 """
 
 from __future__ import annotations
@@ -65,6 +65,13 @@ def main(out: Path, folder: Path) -> None:
     seen["study"] = printed(
         "study", "run", folder / "recipe.yaml", "--data", folder / "photos", "--out", folder / "study"
     )
+    asked = (folder / "length.yaml", "--data", folder / "photos", "--out", folder / "length")
+    seen["length"] = printed("study", "run", *asked)
+    shell("study", "report", folder / "length")
+    seen["length page"] = next((folder / "length").rglob("*.html")).read_text(encoding="utf-8")
+    from neuronwise.measure.captions import caption_scores
+
+    seen["metric"] = caption_scores(["a dog on mats"], [["a dog on the mat"]], ["shared-words"])
     rows = (folder / "study" / "cases.jsonl").read_text(encoding="utf-8").splitlines()
     seen["cases"] = [json.loads(row) for row in rows]
     out.write_text(json.dumps(seen), encoding="utf-8")
