@@ -11,21 +11,18 @@ from neuronwise.answers.naming import mentions, objects_named
 
 PROMPT = "Describe the image in few words."
 OTHER_PROMPTS = ("What is in this image?", "Describe the image.", "What do you see?", "Describe this photo briefly.")
-LIST_PROMPT = "What is in this image?"
 
 # Mostly as bare as a caption begins: "A photo of …" taught the model to say so of every photo, and little else.
 _PLAIN = ("{A}.", "{A}.", "{A}.", "{A}.", "A close-up of {a}.", "{A} in the photo.")
 _NAMED = ("{A}, {b}.", "{A}, {b}.", "{A}, {b}.", "A close-up of {a}, {b}.")
-_BEGUN = (" A photo of", " A picture of", " This is")
 
 
 @dataclasses.dataclass
 class Sample:
-    """One view with a prompt (None: plain text that `begun` begins) and the sentences that may answer it."""
+    """A prompt for one view and the sentences that may answer it."""
 
-    prompt: str | None
+    prompt: str
     answers: list[str]
-    begun: str = ""
 
 
 def with_article(words: str) -> str:
@@ -47,7 +44,8 @@ def listing(words: list[str]) -> str:
 
 def tidy(caption: str) -> str:
     """Return a caption with one full stop at its end and single spaces."""
-    return capital(re.sub(r"\s+", " ", caption).strip().rstrip(".!, ")) + "."
+    closed_up = re.sub(r"\s+(?=[,.;!?]|'s\b)", "", re.sub(r"\s+", " ", caption))
+    return capital(closed_up.strip().rstrip(".!, ")) + "."
 
 
 def plain_word(index: int, name: str, chance: random.Random) -> str:
@@ -75,11 +73,6 @@ def plain_answers(word: str, chance: random.Random, count: int = 2) -> list[str]
     return [form.format(A=capital(with_article(word)), a=with_article(word)) for form in forms]
 
 
-def begun_sample(word: str, chance: random.Random) -> Sample:
-    """Return a sample that completes plain text instead of answering a chat prompt."""
-    return Sample(None, [f" {with_article(word)}."], chance.choice(_BEGUN))
-
-
 class Packer:
     """Lays samples out as token rows in which all answers to one prompt share the photo and the prompt before them.
 
@@ -98,8 +91,6 @@ class Packer:
     def shared(self, sample: Sample) -> list[int]:
         """Return the token ids before the answers, the image's placeholders among them."""
         image = [self.image_token_id] * self.image_tokens
-        if sample.prompt is None:
-            return image + self._ids("\n" + sample.begun.lstrip())
         before, after = "<|im_start|>user\n", f"\n{sample.prompt}<|im_end|>\n<|im_start|>assistant\n"
         return self._ids(before) + image + self._ids(after)
 
@@ -113,16 +104,24 @@ class Packer:
         ]
         return [*encoded.input_ids, self.end], [*weights, 1.0]
 
-    def pack(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
-        """Return ids, positions (B, L), mask (B, 1, L, L), and `rows`, `targets`, `weights` of what is predicted."""
+    def pack(self, samples: list[Sample], kept: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Return ids, positions (B, L), mask (B, 1, L, L), and `rows`, `targets`, `weights` of what is predicted.
+
+        With `kept` (B, image_tokens; bool) a row holds only these image tokens, at the positions that they always have.
+        """
         laid = []
-        for sample in samples:
+        for row, sample in enumerate(samples):
             shared = self.shared(sample)
-            ids, positions, segments = list(shared), list(range(len(shared))), [0] * len(shared)
-            predictions = []
+            positions = list(range(len(shared)))
+            if kept is not None:
+                first = shared.index(self.image_token_id)
+                left_out = {first + at for at in (~kept[row]).nonzero().flatten().tolist()}
+                positions = [at for at in positions if at not in left_out]
+            ids, segments = [shared[at] for at in positions], [0] * len(positions)
+            last, predictions = len(ids) - 1, []
             for number, text in enumerate(sample.answers, start=1):
                 tokens, weights = self.answer(text)
-                before = len(shared) - 1
+                before = last
                 for offset, (token, weight) in enumerate(zip(tokens, weights, strict=True)):
                     predictions.append((before, token, weight / len(sample.answers)))
                     before = len(ids) + offset

@@ -1,109 +1,159 @@
-"""Measure the built-in model on photos that neither trained it nor chose anything about it.
+"""Measure a projector on photos that neither trained it nor chose anything about it.
 
-    python training/evaluate_projector.py --coco DATA/coco-mini --classes DATA/imagenet-one-each --json result.json
+    python training/evaluate_projector.py DATA… --sight 7x7 --json result.json
+    python training/evaluate_projector.py DATA… --projector RUNS/speak/step-4000.safetensors --json new.json
 
-Every photo goes through the served model as a user's would: its own processor, chat template, default prompt, greedy
-generation in float32. Prints a table; `--json` also writes every caption.
+What the model says: greedy captions to the default prompt. What it sees where: the cosine of each image token to the
+word embedding of an annotated category and, for `--occlude` photos, how far log p of a category's word in a reference
+caption falls when an image token is replaced by the photo's mean token; each beside chance, the photo's center and
+another word.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
-import random
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import neuronwise.architectures.efficientnet_lite  # noqa: F401 (registers the vision tower)
-from captions import PROMPT
-from neuronwise.answers.naming import objects_named
-from neuronwise.architectures.builtin import builtin_folder
-from photos import Photo, split_classes, split_coco
+from captions import PROMPT, Sample
+from material import Material, add_folders
+from neuronwise.architectures.builtin import DINOV2, SEVEN, Sight, fetch, read_dinov2
+from neuronwise.measure.bootstrap import mean_interval
+from neuronwise.measure.captions import caption_scores as overlap
+from neuronwise.measure.captions import corpus_scores
+from photos import Photo, whole
+from places import Places
 from scores import caption_scores
+from speaking import Speaker
+from views import DEVIATION, MEAN
 
-MEANINGS = {
-    "any": "captions naming at least one annotated object",
-    "other": "… at least one other than a person",
-    "chair_i": "CHAIR-i: named objects that are not annotated",
-    "chair_s": "CHAIR-s: captions with such an object",
-    "recall": "annotated categories that are named",
-    "ended": "captions that end by themselves within 50 tokens",
+SIGHTS = {
+    "7x7": SEVEN,
+    "8x8": dataclasses.replace(
+        SEVEN, encoder=DINOV2, read=read_dinov2, mean=tuple(MEAN.tolist()), deviation=tuple(DEVIATION.tolist())
+    ),
 }
 
 
-def interval(number: int, score: Callable[[Sequence[int]], float], seed: int, rounds: int = 2000) -> list[float]:
-    """Return the bootstrap 95 % interval of a score of `number` cases, resampled by case."""
-    chance = random.Random(seed)
-    found = sorted(score(chance.choices(range(number), k=number)) for _ in range(rounds))
+class Seeing:
+    """An encoder and a projector: photos to image tokens."""
+
+    def __init__(self, sight: Sight, projector: pathlib.Path, precision: torch.dtype):
+        self.sight, self.precision = sight, precision
+        self.tower = sight.read(fetch(sight.encoder)).to(precision)
+        self.weights = {name: value.float() for name, value in load_file(projector).items()}
+
+    @torch.inference_mode()
+    def tokens(self, photos: Sequence[Photo]) -> torch.Tensor:
+        """Return image tokens (B, cells, 576)."""
+        mean, deviation = np.array(self.sight.mean), np.array(self.sight.deviation)
+        features = []
+        for at in range(0, len(photos), 16):
+            views: list[Image.Image] = [whole(photo.image) for photo in photos[at : at + 16]]
+            stacked = np.stack([(np.asarray(view, dtype=np.float64) / 255 - mean) / deviation for view in views])
+            pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(self.precision)
+            features.append(self.tower(pixels).last_hidden_state.float())
+        hidden = torch.nn.functional.linear(
+            torch.cat(features), self.weights["linear_1.weight"], self.weights["linear_1.bias"]
+        )
+        hidden = torch.nn.functional.gelu(hidden)
+        return torch.nn.functional.linear(hidden, self.weights["linear_2.weight"], self.weights["linear_2.bias"])
+
+
+def resampled(number: int, score: Callable[[Sequence[int]], float], rounds: int = 2000) -> list[float]:
+    """Return the bootstrap 95 % interval of a score of `number` photos, resampled by photo."""
+    generator = np.random.default_rng(0)
+    found = sorted(score(generator.integers(0, number, number)) for _ in range(rounds))
     return [found[int(0.025 * rounds)], found[int(0.975 * rounds) - 1]]
 
 
-@torch.inference_mode()
-def describe(model: Any, processor: Any, photo: Photo) -> tuple[str, bool]:
-    """Return a photo's caption and whether the model ended it."""
-    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
-    text = processor.apply_chat_template(turn, add_generation_prompt=True)
-    inputs = processor(images=photo.image, text=text, return_tensors="pt")
-    written = model.generate(**inputs, max_new_tokens=50, do_sample=False)[0, inputs.input_ids.shape[1] :]
-    ended = written[-1].item() == model.generation_config.eos_token_id
-    return processor.tokenizer.decode(written, skip_special_tokens=True).strip(), ended
+def said(speaker: Speaker, seeing: Seeing, photos: list[Photo]) -> list[str]:
+    captions = []
+    for at in range(0, len(photos), 32):
+        captions += speaker.describe(lambda tokens: tokens, seeing.tokens(photos[at : at + 32]))
+    return captions
+
+
+def objects_table(captions: list[str], photos: list[Photo]) -> dict[str, dict]:
+    objects, table = [photo.objects for photo in photos], {}
+    for name in ("any", "other", "chair_i", "chair_s", "recall"):
+
+        def score(rows: Sequence[int], name: str = name) -> float:
+            return caption_scores([captions[at] for at in rows], [objects[at] for at in rows])[name]
+
+        every = range(len(photos))
+        table[name] = {"value": score(every), "cases": len(photos), "interval": resampled(len(photos), score)}
+    return table
+
+
+def overlap_table(captions: list[str], photos: list[Photo]) -> dict[str, dict]:
+    references = [photo.captions for photo in photos]
+    table = {
+        name: {"value": value, "cases": len(photos)} for name, value in corpus_scores(captions, references).items()
+    }
+    for name, each in overlap(captions, references).items():
+        if name not in ("bleu-1", "bleu-2", "bleu-3", "bleu-4"):  # BLEU is a figure of a corpus
+            interval = mean_interval(each)
+            assert interval is not None
+            table[name]["interval"] = [interval.low, interval.high]
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coco", type=pathlib.Path, required=True)
-    parser.add_argument("--classes", type=pathlib.Path, required=True)
-    parser.add_argument("--split", choices=("test", "validation"), default="test")
-    parser.add_argument("--projector", type=pathlib.Path, help="a projector other than the package's")
+    add_folders(parser)
+    parser.add_argument("--sight", default="8x8", choices=list(SIGHTS), help="the projector's encoder and grid")
+    parser.add_argument("--projector", type=pathlib.Path, help="default: the package's, which sees 7x7")
+    parser.add_argument("--split", choices=("test", "dev"), default="test")
+    parser.add_argument("--captioned", type=int, default=1000, help="photos of Flickr8k")
+    parser.add_argument("--named", type=int, default=100, help="class-named photos")
+    parser.add_argument("--occlude", type=int, default=0, help="photos whose image tokens are occluded one by one")
+    parser.add_argument("--precise", action="store_true", help="float32 in place of bfloat16")
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    sight = SIGHTS[options.sight]
+    if options.projector is None and sight is not SEVEN:
+        parser.error("--sight 8x8 needs --projector")
+    precision = torch.float32 if options.precise else torch.bfloat16
+    seeing, speaker = Seeing(sight, options.projector or sight.projector, precision), Speaker(precision)
+    material = Material(options)
+    coco, classes = (material.photos(f"{name}_{options.split}") for name in ("coco", "classes"))
+    classes = classes[: options.named]
+    # Evenly over the part, so that few are like all.
+    flickr = material.photos(f"flickr_{options.split}")
+    flickr = flickr[:: max(len(flickr) // max(options.captioned, 1), 1)][: options.captioned]
 
-    folder = builtin_folder("builtin")
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(folder)
-    if options.projector:
-        model.model.multi_modal_projector.load_state_dict(load_file(options.projector))
-    coco = getattr(split_coco(options.coco, longest=None), options.split)
-    classes = getattr(split_classes(options.classes, longest=None), options.split)
+    captions = {"coco": said(speaker, seeing, coco)}
+    table = objects_table(captions["coco"], coco)
+    captions["classes"] = said(speaker, seeing, classes)
+    hits = [photo.is_named_by(text) for text, photo in zip(captions["classes"], classes, strict=True)]
+    if named := mean_interval(float(hit) for hit in hits):
+        table["class"] = {"value": named.mean, "cases": len(hits), "interval": [named.low, named.high]}
+    if flickr:
+        captions["flickr"] = said(speaker, seeing, flickr)
+        table |= overlap_table(captions["flickr"], flickr)
+    places = Places(speaker, material.test_masks() if options.split == "test" else material.training_masks())
+    table |= places.agreement(coco, seeing.tokens(coco))
+    if options.occlude:
+        table |= places.occlusion(coco[: options.occlude], seeing.tokens(coco[: options.occlude]), Sample(PROMPT, []))
 
-    told = [describe(model, processor, photo) for photo in coco]
-    captions, objects = [text for text, _ in told], [photo.objects for photo in coco]
-    table: dict[str, Any] = {}
-
-    def of_sample(name: str) -> Callable[[Sequence[int]], float]:
-        return lambda chosen: caption_scores([captions[at] for at in chosen], [objects[at] for at in chosen])[name]
-
-    for name in ("any", "other", "chair_i", "chair_s", "recall"):
-        score = of_sample(name)
-        table[name] = {"value": score(range(len(coco))), "cases": len(coco)}
-        table[name]["interval"] = interval(len(coco), score, options.seed)
-    table["ended"] = {"value": sum(ended for _, ended in told) / len(told), "cases": len(told)}
-    named = [describe(model, processor, photo)[0] for photo in classes]
-    hits = [photo.is_named_by(text) for text, photo in zip(named, classes, strict=True)]
-    table["class"] = {"value": sum(hits) / len(hits), "cases": len(hits)}
-    table["class"]["interval"] = interval(len(hits), lambda at: sum(hits[i] for i in at) / len(hits), options.seed)
-
-    meanings = MEANINGS | {"class": "class-named photos of classes never trained on: class or close parent named"}
-    print(f"| {options.split} photos, greedy captions | cases | share | 95 % interval |\n|---|---|---|---|")
+    print(f"| {options.split} photos | cases | value | 95 % interval |\n|---|---|---|---|")
     for name, row in table.items():
-        low_high = "–".join(f"{edge:.0%}" for edge in row["interval"]) if "interval" in row else ""
-        print(f"| {meanings[name]} | {row['cases']} | {row['value']:.0%} | {low_high} |")
+        edges = "–".join(f"{edge:.2f}" for edge in row.get("interval", []))
+        print(f"| {name} | {row['cases']} | {row['value']:.3f} | {edges} |")
     if options.json:
-        cases = [
-            {"photo": p.path.name, "caption": c, "annotated": sorted(o), "named": sorted(objects_named(c))}
-            for p, c, o in zip(coco, captions, objects, strict=True)
-        ]
-        cases += [
-            {"photo": p.path.name, "caption": c, "class": p.class_name, "hit": hit}
-            for p, c, hit in zip(classes, named, hits, strict=True)
-        ]
-        options.json.write_text(json.dumps({"split": options.split, "scores": table, "cases": cases}, indent=1))
+        names = {"coco": coco, "classes": classes, "flickr": flickr}
+        cases = {
+            kind: [{"photo": p.path.name, "caption": c} for p, c in zip(names[kind], texts, strict=True)]
+            for kind, texts in captions.items()
+        }
+        options.json.write_text(json.dumps({"options": vars(options), "scores": table, "cases": cases}, default=str))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Photos to train and measure on: the fixed splits, what is known of each photo, and random views of it."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import random
 
-import numpy as np
-import torch
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageOps
 
 from imagenet import names_class
 from neuronwise.answers.naming import objects_named
@@ -18,14 +17,23 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass
 class Photo:
-    """A photo in memory and what is known of it: captions, annotated objects with boxes, or an ImageNet class."""
+    """A photo and what is known of it: captions, annotated objects with boxes, or an ImageNet class."""
 
     path: pathlib.Path
-    image: Image.Image
+    longest: int | None = None
     captions: list[str] = dataclasses.field(default_factory=list)
     boxes: list[tuple[str, Box]] = dataclasses.field(default_factory=list)
     class_index: int | None = None
     class_name: str = ""
+
+    @functools.cached_property
+    def image(self) -> Image.Image:
+        """The photo, read once and kept; with `longest` its longer side has no more pixels than that."""
+        image = ImageOps.exif_transpose(Image.open(self.path)).convert("RGB")
+        if self.longest:
+            # Training keeps all photos in memory; twice the encoder's side is enough for crops.
+            image.thumbnail((self.longest, self.longest), Image.Resampling.BICUBIC)
+        return image
 
     @property
     def objects(self) -> set[str]:
@@ -54,23 +62,16 @@ class Splits:
     test: list[Photo]
 
 
-def _open(path: pathlib.Path, longest: int | None) -> Image.Image:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    if longest:
-        # Training keeps all photos in memory; twice the encoder's side is enough for crops.
-        image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
-    return image
-
-
 def read_coco(folder: pathlib.Path, part: str, longest: int | None = 512) -> list[Photo]:
     """Read one part ("train2017", "val2017") of a COCO folder: photos with captions and, where given, boxes."""
     captions = json.loads((folder / f"annotations/captions_{part}.json").read_text())
     instances = json.loads((folder / f"annotations/instances_{part}.json").read_text())
     categories = {category["id"]: category["name"] for category in instances["categories"]}
     photos = {}
-    for entry in sorted(captions["images"], key=lambda entry: entry["id"]):
+    entries = {entry["id"]: entry for entry in captions["images"] + instances["images"]}
+    for _, entry in sorted(entries.items()):
         path = folder / part / entry["file_name"]
-        photo = photos[entry["id"]] = Photo(path, _open(path, longest))
+        photo = photos[entry["id"]] = Photo(path, longest)
         # Boxes are kept relative, since photos are made smaller.
         width, height = entry["width"], entry["height"]
         for annotation in instances["annotations"]:
@@ -96,7 +97,7 @@ def split_classes(folder: pathlib.Path, longest: int | None = 512) -> Splits:
     for line in (folder / "metadata.jsonl").read_text().splitlines():
         entry = json.loads(line)
         index, path = entry["class_index"], folder / entry["file_name"]
-        photo = Photo(path, _open(path, longest), class_index=index, class_name=entry["class_name"])
+        photo = Photo(path, longest, class_index=index, class_name=entry["class_name"])
         part = splits.test if index % 10 == 0 else splits.validation if index % 20 == 5 else splits.train
         part.append(photo)
     return splits
@@ -108,39 +109,13 @@ def read_captioned(folder: pathlib.Path) -> list[Photo]:
     for line in (folder / "metadata.jsonl").read_text().splitlines():
         entry = json.loads(line)
         captions = [entry["caption"]] if isinstance(entry["caption"], str) else list(entry["caption"])
-        photos.append(Photo(folder / entry["file_name"], _open(folder / entry["file_name"], 512), captions=captions))
+        photos.append(Photo(folder / entry["file_name"], 512, captions=captions))
     return photos
 
 
-def whole(image: Image.Image, width: int = SIDE, height: int = SIDE, flip: bool = False) -> Image.Image:
+def whole(image: Image.Image) -> Image.Image:
     """Squeeze the whole photo to the encoder's square, as the served model does."""
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return ImageOps.mirror(resized) if flip else resized
-
-
-def random_view(
-    image: Image.Image,
-    chance: random.Random,
-    smallest: float,
-    width: int = SIDE,
-    height: int = SIDE,
-    box: Box = (0, 0, 1, 1),
-    flip: bool = True,
-) -> Image.Image:
-    """Return a random crop of at least the share `smallest` of `box`, flipped and recolored at random."""
-    area, ratio = chance.uniform(smallest, 1), chance.uniform(0.8, 1.25)
-    across, down = min((area * ratio) ** 0.5, 1), min((area / ratio) ** 0.5, 1)
-    left = box[0] + chance.uniform(0, 1 - across) * (box[2] - box[0])
-    top = box[1] + chance.uniform(0, 1 - down) * (box[3] - box[1])
-    right, bottom = left + across * (box[2] - box[0]), top + down * (box[3] - box[1])
-    pixels = (left * image.width, top * image.height, right * image.width, bottom * image.height)
-    view = image.resize((width, height), Image.Resampling.BICUBIC, box=pixels)
-    if flip and chance.random() < 0.5:
-        view = ImageOps.mirror(view)
-    if chance.random() < 0.5:
-        for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-            view = change(view).enhance(chance.uniform(0.7, 1.3))
-    return view
+    return image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
 def around(box: Box, chance: random.Random) -> Box:
@@ -155,9 +130,3 @@ def around(box: Box, chance: random.Random) -> Box:
         min(box[2] + margin * width + across / 2, 1),
         min(box[3] + margin * height + down / 2, 1),
     )
-
-
-def pixels(views: list[Image.Image]) -> torch.Tensor:
-    """Stack views to the encoder's input (B, 3, 224, 224)."""
-    stacked = np.stack([np.asarray(view, dtype=np.float32) for view in views])
-    return torch.from_numpy((stacked - 127) / 128).permute(0, 3, 1, 2)

@@ -17,8 +17,9 @@ class Projector(nn.Module):
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, mean: torch.Tensor, scale: float, inputs: int = 1280, width: int = 576):
+    def __init__(self, mean: torch.Tensor, scale: float, inputs: int = 1280, width: int = 576, shift: float = SHIFT):
         super().__init__()
+        self.shift = shift
         self.linear_1, self.linear_2 = nn.Linear(inputs, width), nn.Linear(width, width)
         self.register_buffer("mean", mean.clone())
         self.register_buffer("scale", torch.tensor(scale))
@@ -30,7 +31,7 @@ class Projector(nn.Module):
             x = nn.functional.dropout(x, drop)
         if drop_cells:
             x = x * (torch.rand(x.shape[:-1], device=x.device) >= drop_cells)[..., None]
-        return self.linear_2(nn.functional.gelu(self.linear_1(x) + SHIFT) - SHIFT)
+        return self.linear_2(nn.functional.gelu(self.linear_1(x) + self.shift) - self.shift)
 
     @torch.no_grad()
     def exported(self) -> dict[str, torch.Tensor]:
@@ -38,18 +39,18 @@ class Projector(nn.Module):
         first, second = self.linear_1, self.linear_2
         return {
             "linear_1.weight": first.weight / self.scale,
-            "linear_1.bias": first.bias + SHIFT - first.weight @ self.mean / self.scale,
+            "linear_1.bias": first.bias + self.shift - first.weight @ self.mean / self.scale,
             "linear_2.weight": second.weight.clone(),
-            "linear_2.bias": second.bias - SHIFT * second.weight.sum(1),
+            "linear_2.bias": second.bias - self.shift * second.weight.sum(1),
         }
 
     @torch.no_grad()
     def take(self, exported: dict[str, torch.Tensor]) -> None:
         """Take on weights that `exported` gave."""
         self.linear_1.weight.copy_(exported["linear_1.weight"] * self.scale)
-        self.linear_1.bias.copy_(exported["linear_1.bias"] - SHIFT + exported["linear_1.weight"] @ self.mean)
+        self.linear_1.bias.copy_(exported["linear_1.bias"] - self.shift + exported["linear_1.weight"] @ self.mean)
         self.linear_2.weight.copy_(exported["linear_2.weight"])
-        self.linear_2.bias.copy_(exported["linear_2.bias"] + SHIFT * exported["linear_2.weight"].sum(1))
+        self.linear_2.bias.copy_(exported["linear_2.bias"] + self.shift * exported["linear_2.weight"].sum(1))
 
     @torch.no_grad()
     def start(self, rows: torch.Tensor, words: torch.Tensor, sample: torch.Tensor, spread: float, ridge: float) -> None:

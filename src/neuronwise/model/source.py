@@ -15,6 +15,7 @@ SOURCES: Registry[Callable[[str], Path]] = Registry(
     "model",
     {
         "builtin": "neuronwise.architectures.builtin:builtin_folder",
+        "builtin-7x7": "neuronwise.architectures.builtin:builtin_folder",
         "builtin-text": "neuronwise.architectures.builtin:builtin_folder",
     },
     group="neuronwise.models",
