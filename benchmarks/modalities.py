@@ -22,7 +22,7 @@ import neuronwise as nw
 from captions import Case, cases, one_token_names
 from coco_captions import add_line, caption, interval, lines_of, opened
 from neuronwise.answers.modalities import MODALITIES, asked
-from neuronwise.answers.naming import names
+from neuronwise.answers.naming import names, swapped
 from neuronwise.answers.request import forced
 from neuronwise.data.words import PERSON
 from neuronwise.edit import fine, swap
@@ -55,7 +55,7 @@ def fine_in(model: nw.Model, fact: nw.Fact, made: str) -> dict[str, Any]:
     return {"forced": forced_, "free": free}
 
 
-def swapped(model: nw.Model, case: Case) -> dict[str, Any]:
+def swap_in(model: nw.Model, case: Case) -> dict[str, Any]:
     run = caption(model, case.photo)
     edit = swap(model, run, case.word, case.target)
     repeat = f"Repeat this sentence: {run.text}"
@@ -71,7 +71,7 @@ def swapped(model: nw.Model, case: Case) -> dict[str, Any]:
     with edit.applied(model):
         after = texts()
     said = {way: names(text, case.word) for way, text in before.items()}
-    free = {way: (names(t, case.target) and not names(t, case.word)) if said[way] else None for way, t in after.items()}
+    free = {way: swapped(t, case.word, case.target) if said[way] else None for way, t in after.items()}
     return {"before": before, "after": after, "free": free}
 
 
@@ -102,7 +102,7 @@ def main() -> int:
         fact = nw.Fact(PROMPT, case.category, kind, image=str(case.photo.path))
         for made in [*MODALITIES, "swap"]:
             if (case.photo.name, made) not in done:
-                row = swapped(model, case) if made == "swap" else fine_in(model, fact, made)
+                row = swap_in(model, case) if made == "swap" else fine_in(model, fact, made)
                 row = {"photo": case.photo.name, "made": made, "subject": case.category, "target": kind, **row}
                 done[case.photo.name, made] = row
                 add_line(path, row)

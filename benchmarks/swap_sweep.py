@@ -15,7 +15,7 @@ from typing import Any
 import neuronwise as nw
 from captions import Case, cases, one_token_names
 from coco_captions import add_line, caption, interval, kept, lines_of, opened, repetition
-from neuronwise.answers.naming import names
+from neuronwise.answers.naming import swapped
 from neuronwise.edit import swap
 from neuronwise.errors import NeuronwiseError
 
@@ -42,7 +42,7 @@ def measure(model: nw.Model, run: nw.Run, case: Case, others: list[Any], changes
     return {
         "before": run.text,
         "after": after,
-        "swapped": names(after, case.target) and not names(after, case.word),
+        "swapped": swapped(after, case.word, case.target),
         "kept": kept(case.rest, after),
         "repetition": repetition(after),
         "unchanged": sum(text == other.text for text, other in zip(beside, others, strict=True)) / len(others),
