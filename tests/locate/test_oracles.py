@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from families import VOCABULARY, tiny
+from conformed import words
+from families import tiny
 from neuronwise.errors import MethodError
 from neuronwise.locate import score_all
 from neuronwise.locate.causal_effect import causal_effect
@@ -121,13 +122,8 @@ def test_routed_contribution_counts_the_router_weight(name: str, formula: Callab
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_contribution_equals_transformer_lens(name: str, tmp_path: Path) -> None:
     bridges = pytest.importorskip("transformer_lens.model_bridge")
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
     wrapped, inputs = tiny(name)  # of its own: the bridge changes what it wraps
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w1", eos_token="w2", pad_token="w0")
-    tokenizer.save_pretrained(tmp_path)
+    words().save_pretrained(tmp_path)
     wrapped.config.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
     bridge = bridges.TransformerBridge.boot_transformers(str(tmp_path), hf_model=wrapped)
     run = fresh(name)
@@ -137,8 +133,8 @@ def test_contribution_equals_transformer_lens(name: str, tmp_path: Path) -> None
         theirs = cache.stack_neuron_results(layer=-1, pos_slice=-1)  # (neurons of all layers, batch, d)
         scaled = cache.apply_ln_to_stack(theirs, layer=-1, pos_slice=-1)
     final = run.model.module.transformer.ln_f if name == "gpt2" else run.model.module.model.norm
-    for options, stack in (({}, theirs), ({"normalize": True}, scaled * final.weight.detach())):
-        scores = score_all(run.model, run, [TARGET], "contribution", **options)[0]
+    for normalize, stack in ((False, theirs), (True, scaled * final.weight.detach())):
+        scores = score_all(run.model, run, [TARGET], "contribution", normalize=normalize)[0]
         ours = torch.cat([scores.layer(layer) for layer in range(3)])
         torch.testing.assert_close(ours, stack[:, 0] @ bridge.W_U[:, 29].detach(), rtol=1e-3, atol=1e-5)
 

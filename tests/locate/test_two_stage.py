@@ -16,9 +16,9 @@ from neuronwise.images.inpaint import Inpainter
 from neuronwise.locate import score_all
 from neuronwise.locate.activation_difference import activation_difference, on_another_photo
 from neuronwise.locate.gradient import gradient_activation
-from neuronwise.locate.scores import Scores
+from neuronwise.locate.scores import Pair, Scores
 from neuronwise.locate.thresholds import flat, knee, null, quantile
-from neuronwise.locate.two_stage import Pair, TwoStage, two_stage
+from neuronwise.locate.two_stage import TwoStage, two_stage
 from neuronwise.model.writers import Writer
 from wired import DECOYS, HABITS, PLANTED, red_square, wired_llava
 
