@@ -1,13 +1,13 @@
 """Relevance propagation: a backward pass in which what the model computes is linear in what it reads.
 
-Within ``relevance_rules`` a pass of the model gives the numbers that it always gives, and its gradients follow the rules
-of Rezaei Jafari et al. 2025 (RelP, arXiv 2508.21258) and Arora et al. 2026 (arXiv 2601.22594): norms keep the scale that
-they have, attention patterns and router weights are constants, an elementwise activation function with act(0) = 0 is the
-ratio act(x) / x times x, a gate with act(0) ≠ 0 is a constant, and each product of two branches passes half to each.
-The output is then a homogeneous function of embeddings and biases, so that input · gradient adds up to it.
+Within ``relevance_rules`` a pass of the model gives the numbers that it always gives, and its gradients follow the
+rules of Rezaei Jafari et al. 2025 (RelP, arXiv 2508.21258) and Arora et al. 2026 (arXiv 2601.22594): norms keep the
+scale that they have, attention patterns and router weights are constants, an elementwise activation function with
+act(0) = 0 is the constant act(x) / x times x, a gate with act(0) ≠ 0 is a constant, and each product of two branches
+passes half to each. The output is then linear in embeddings and biases, so that input · gradient adds up to it.
 
-Nothing here knows an architecture. Norms and activation functions are modules, found as the exact shares find them; all
-else is recognized as the functions of torch that the decoder layers call.
+Nothing here knows an architecture. Norms and activation functions are modules, found as the exact shares find them;
+all else is recognized as the functions of torch that the decoder layers call.
 """
 
 from __future__ import annotations
