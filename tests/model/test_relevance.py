@@ -9,10 +9,12 @@ from torch.nn import functional
 
 from families import NAMES, tiny
 from neuronwise.errors import MethodError
-from neuronwise.model import Model
+from neuronwise.locate.relp import relp
+from neuronwise.model import Model, Run, Target
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
+from neuronwise.model.passes import frozen_parameters
+from neuronwise.model.prompt import Prompted
 from neuronwise.model.relevance import relevance_rules
-from neuronwise.model.stream import frozen_parameters
 
 torch.set_num_threads(1)
 # Mixers of positions that have no rule.
@@ -76,8 +78,8 @@ def test_a_mixer_without_a_rule_is_refused_by_name(name: str) -> None:
         raise AssertionError("not reached")
 
 
-def written_out(module: nn.Module, ids: Tensor, embeddings: Tensor) -> Tensor:
-    """A LLaMA's last logits, its pass written down with the published rules as plain detach calls."""
+def written_out(module: nn.Module, ids: Tensor, embeddings: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """A LLaMA's last logits and the inputs of its W_down, its pass written with the published rules as detach calls."""
     config, core = module.config, module.model  # type: ignore[attr-defined]
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     size = config.hidden_size // heads
@@ -92,7 +94,7 @@ def written_out(module: nn.Module, ids: Tensor, embeddings: Tensor) -> Tensor:
 
     count = ids.shape[1]
     cos, sin = core.rotary_emb(embeddings, torch.arange(count)[None])
-    hidden = embeddings
+    hidden, activations = embeddings, []
     for layer in core.layers:
         x = norm(layer.input_layernorm, hidden)
         attention = layer.self_attn
@@ -108,8 +110,9 @@ def written_out(module: nn.Module, ids: Tensor, embeddings: Tensor) -> Tensor:
         x = norm(layer.post_attention_layernorm, hidden)
         gate, up = layer.mlp.gate_proj(x), layer.mlp.up_proj(x)
         act = gate * (functional.silu(gate) / gate).detach()
-        hidden = hidden + layer.mlp.down_proj(0.5 * (act * up.detach() + act.detach() * up))
-    return module.lm_head(norm(core.norm, hidden))[0, -1]  # type: ignore[operator]
+        activations.append(0.5 * (act * up.detach() + act.detach() * up))
+        hidden = hidden + layer.mlp.down_proj(activations[-1])
+    return module.lm_head(norm(core.norm, hidden))[0, -1], activations  # type: ignore[operator]
 
 
 def test_a_llama_written_out_gives_the_same_relevance() -> None:
@@ -120,7 +123,24 @@ def test_a_llama_written_out_gives_the_same_relevance() -> None:
     token = int(plain.argmax())
     _, embeddings, gradient, _ = relevance(model, inputs, token)
     leaf = embeddings.clone().requires_grad_(True)
-    logits = written_out(module, inputs["input_ids"], leaf)
+    logits, _ = written_out(module, inputs["input_ids"], leaf)
     torch.testing.assert_close(logits.detach(), plain, rtol=1e-6, atol=1e-6)
     (expected,) = torch.autograd.grad(logits[token], leaf)
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("positions", ["all", "predicting"])
+def test_relp_is_activation_times_the_gradient_under_the_rules(positions: str) -> None:
+    module, inputs = tiny("llama", torch.float64)
+    run = Run.of(Model(module), Prompted("", False, inputs), [5, 6])
+    target = Target(9, 1, "t")  # predicted by the row before the last
+    (scores,) = relp(run.model, run, [target], positions=positions)
+    ids = run.forced_inputs()["input_ids"][:, : run.row(1)]
+    ids = torch.cat([ids, run.forced_inputs()["input_ids"][:, run.row(1) : run.row(1) + 1]], dim=1)
+    embeddings = module.model.embed_tokens(ids).detach().requires_grad_(True)
+    logits, activations = written_out(module, ids, embeddings)
+    gradients = torch.autograd.grad(logits[9] - logits.mean(), activations)
+    for layer, (a, gradient) in enumerate(zip(activations, gradients, strict=True)):
+        each = (a * gradient)[0].detach()
+        expected = each.sum(0) if positions == "all" else each[-1]
+        torch.testing.assert_close(scores.layer(layer), expected.float(), rtol=1e-4, atol=1e-6)
