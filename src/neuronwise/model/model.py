@@ -23,7 +23,7 @@ from neuronwise.model.passes import Rows, only_rows, stop_after
 from neuronwise.model.prompt import Inputs, Prompted, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
-from neuronwise.model.stop import before_stop, stopping
+from neuronwise.model.stop import StoppingTexts
 from neuronwise.model.weights import keep_readable, plain_weight
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
@@ -116,6 +116,11 @@ class Model:
         if not 0 <= neuron.layer < self.num_layers:
             raise NeuronError(f"There is no neuron {neuron}: {self.name} has layers 0 to {self.num_layers - 1}.")
         return self.blocks[neuron.layer].writer(neuron)
+
+    @property
+    def stop(self) -> StoppingTexts:
+        """The texts at which an answer ends, by the generation settings as they are now."""
+        return StoppingTexts.of(self.module, self.tokenizer)
 
     def require(self, neuron: Neuron) -> None:
         """Raise ``NeuronError`` with the valid range when the model has no such neuron."""
@@ -217,19 +222,19 @@ class Model:
 
     def _generate(self, inputs: Inputs, max_new_tokens: int, recorder: Recorder) -> list[int]:
         settings = self.greedy(max_new_tokens)
-        given = {**self.placed(inputs), **stopping(self)}
+        given = {**self.placed(inputs), **self.stop.criteria}
         sequence = self.reader(inputs).generate(**given, generation_config=settings)[0].tolist()
         generated = sequence[len(sequence) - len(recorder.passes) :]
         ends = settings.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
         while generated and generated[-1] in ends:
             generated.pop()
-        return before_stop(self, generated)
+        return self.stop.before(generated)
 
     def greedy(self, max_new_tokens: int) -> Any:
         """The model's generation settings made greedy: no sampling, beams, penalties or least length.
 
-        Texts at which an answer ends are left to ``model.stop``.
+        Texts at which an answer ends are left to ``stop``.
         """
         settings = copy.deepcopy(self.module.generation_config)
         settings.update(
