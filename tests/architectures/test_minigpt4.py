@@ -92,12 +92,12 @@ def test_the_published_code_computes_the_same(models: dict[str, Any], recorded: 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_prompt_has_the_published_tokens(models: dict[str, Any], recorded: Any, photo: Any, variant: str) -> None:
     said = recorded[1][variant]
-    prompted, _ = models[variant].read(photo, said["question"])
+    prompted, _ = models[variant].prepare(photo, said["question"])
     image = [models[variant].image_token_id] * COUNTS[variant]
     assert prompted.input_ids == said["before"] + image + said["after"]
     grid = image_grid(models[variant].run(photo, max_new_tokens=0))
     assert (grid.height, grid.width, grid.box) == (*GRIDS[variant], (0, 0, 90, 60))
-    assert models[variant].read(photo)[0].prompt == "Describe the image in few words."
+    assert models[variant].prepare(photo)[0].prompt == "Describe the image in few words."
     pixels = photo.convert("RGB").resize((size_of(variant),) * 2, Image.Resampling.BICUBIC)
     values = (np.asarray(pixels, dtype=np.float64) / 255 - MEAN) / STD
     expected = torch.from_numpy(values).permute(2, 0, 1)[None].float()
@@ -216,7 +216,7 @@ def test_an_answer_ends_where_the_person_would_speak(models: dict[str, Any], pho
     """### is no single token; the prompt's own does not end anything, nor does it in the other variants."""
     model = models["vicuna"]
     tokenizer = model.tokenizer
-    prompt = model.read(photo, "what is this?")[0].input_ids
+    prompt = model.prepare(photo, "what is this?")[0].input_ids
     assert "###" in tokenizer.decode(prompt)
     stop = StopAtText(tokenizer, ("###",))
     answer = tokenizer("a cat ### red", add_special_tokens=False)["input_ids"]

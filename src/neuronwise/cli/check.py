@@ -35,7 +35,7 @@ def check(
 
     loaded = placement.load(model)
     require_image(loaded, image)
-    prompted, picture = loaded.read(image, prompt or (None if image is not None else PROMPT))
+    prompted, picture = loaded.prepare(image, prompt or (None if image is not None else PROMPT))
     with progress_bar("checking") as progress:
         report = conform(loaded, prompted, picture, seed=seed, progress=progress)
     return Output(report.to_dict(), lambda: _show(report), 0 if report.passed else FAILURE)

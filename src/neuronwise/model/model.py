@@ -156,7 +156,7 @@ class Model:
         Raises ``ImageError`` and ``PromptError``.
         """
         self._require_length(max_new_tokens)
-        prompted, picture = self.read(image, prompt, chat)
+        prompted, picture = self.prepare(image, prompt, chat)
         return self.run_prompted(prompted, picture, max_new_tokens=max_new_tokens, heat=heat)
 
     def run_prompted(
@@ -181,7 +181,7 @@ class Model:
         if max_new_tokens and getattr(self.module, "generation_config", None) is None:
             raise ModelError(f"{self.name} does not generate; run it with max_new_tokens=0.")
 
-    def read(
+    def prepare(
         self, image: ImageLike | None = None, prompt: str | None = None, chat: bool | None = None
     ) -> tuple[Prompted, Image.Image | None]:
         """The prompt as ``run`` lays it out, with the opened image, and no pass; raises as ``run`` does."""
@@ -196,6 +196,8 @@ class Model:
         if picture is None and self.image_token_id is not None and self.image_token_id in prompted.input_ids:
             raise PromptError("The prompt has the place of an image, but no image is given; give one, or leave it out.")
         return prompted, picture
+
+    read = prepare  # the old name
 
     def _require_readable(self, ids: Sequence[int]) -> None:
         """Raise ``PromptError`` for a prompt that is too long, or that the tokenizer wrote for another model."""
