@@ -21,10 +21,9 @@ import torch
 from torch import Tensor, nn
 
 import neuronwise as nw
-from neuronwise.answers.request import forced
 from neuronwise.edit import Delta, Edit, FineSettings
-from neuronwise.edit.fine.batch import Batch
-from neuronwise.edit.fine.choose import choose, observe
+from neuronwise.edit.fine.neurons import choose, observe
+from neuronwise.edit.fine.request import Batch, Request
 from neuronwise.model.stream import frozen_parameters
 
 
@@ -38,14 +37,14 @@ class Slot:
 
 def literal(model: nw.Model, fact: nw.Fact, settings: FineSettings, variant: str = "needed") -> tuple[Edit, int]:
     """The edit and the number of steps. For decoders of text with one dense writer in each layer."""
-    request = forced(model, fact)
-    ids, target = request.forced_inputs()["input_ids"], torch.tensor(request.output_ids)
+    request = Request.of(model, fact)
+    ids, target = request.run.forced_inputs()["input_ids"], request.target
     with frozen_parameters(model.module):
         if variant == "released":
             slots, dtype = _released_choice(model, ids, len(target), settings), torch.bfloat16
         else:
-            said = observe(Batch(model, [request]))[0]
-            slots = [Slot(n.layer, n.unit) for n in choose(model, request, said, settings)]
+            observe(Batch.of(model, [request]))
+            slots = [Slot(n.layer, n.unit) for n in choose(model, request, settings)]
             dtype = torch.float32
         deltas = torch.zeros(len(slots), model.hidden_size, dtype=dtype, requires_grad=True)
         handles = [_hook(model, layer, slots, deltas) for layer in sorted({slot.layer for slot in slots})]

@@ -37,7 +37,7 @@ from typing import Any
 import torch
 
 import neuronwise as nw
-from neuronwise.edit.memory.passages import Passage, batched
+from neuronwise.edit.memory.passages import Passage, side_by_side
 from neuronwise.files import write_json
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
@@ -84,7 +84,7 @@ class Asker:
         self.model = model
 
     def ids(self, prompt: str) -> list[int]:
-        return self.model.prepare(prompt=prompt, chat=False)[0].input_ids
+        return self.model.read(prompt=prompt, chat=False)[0].input_ids
 
     def target(self, text: str) -> list[int]:
         return self.model.tokenizer(f" {text.strip()}", add_special_tokens=False)["input_ids"]
@@ -97,7 +97,7 @@ class Asker:
         order = sorted(range(len(rows)), key=lambda number: len(rows[number][0]) + len(rows[number][1]))
         for start in range(0, len(order), size):
             group = order[start : start + size]
-            batch = batched(self.model, [Passage((*rows[n][0], *rows[n][1][:-1]), 0) for n in group])
+            batch = side_by_side(self.model, [Passage((*rows[n][0], *rows[n][1][:-1]), 0) for n in group])
             spots = [
                 (place, len(rows[n][0]) - 1 + k)
                 for place, n in enumerate(group)

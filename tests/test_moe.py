@@ -21,6 +21,7 @@ from neuronwise import intervene
 from neuronwise.data.facts import Fact
 from neuronwise.edit import Delta, Edit, fine, load_edit, suppress_neurons
 from neuronwise.edit.fine.change import Change, Shown
+from neuronwise.edit.fine.request import Request
 from neuronwise.errors import EditError, ModelError
 from neuronwise.locate import Scores, score_all
 from neuronwise.model import Model, Run, Target
@@ -248,7 +249,7 @@ def test_what_is_learned_in_a_pass_is_what_the_edit_writes(name: str) -> None:
         run = Run(model, Prompted("", False, inputs), [5, 6], [])
     full = run.forced_inputs()
     before, state = model.forward(full).detach(), weights(model)
-    change = Change(model, strongest(model, run))
+    change = Change(model, Request(FACT, run), strongest(model, run))
     assert change.routed
     with torch.no_grad():
         change.values.copy_(0.3 * torch.randn(change.values.shape, generator=torch.Generator().manual_seed(0)))
@@ -257,8 +258,8 @@ def test_what_is_learned_in_a_pass_is_what_the_edit_writes(name: str) -> None:
         shown.values = [values]
         return model.forward(full)[0, -1, 29]
 
-    with Hooks() as hooks:
-        shown = Shown(model, hooks, [change])
+    shown = Shown()
+    with shown.among([change]):
         shown.of, shown.values = [change], [change.values]
         passed = model.forward(full)
         passed[0, -1, 29].backward()
@@ -268,7 +269,7 @@ def test_what_is_learned_in_a_pass_is_what_the_edit_writes(name: str) -> None:
             slope = (loss(change.values + step) - loss(change.values - step)) / 2
     assert float((change.values.grad * step).sum()) == pytest.approx(float(slope), rel=2e-2, abs=1e-4)
     assert torch.equal(model.forward(full), before)
-    with Edit(change.deltas()).applied(model):
+    with Edit(change.deltas).applied(model):
         torch.testing.assert_close(model.forward(full), passed, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(passed, before, atol=1e-3)
     assert same(state, weights(model))

@@ -122,5 +122,5 @@ def test_presets_are_the_published_ones(model: Model) -> None:
     assert [presets[name].layer for name in ("gptj", "llama-2", "mistral")] == [21, 21, 21]
     assert presets["gptj"].norm_constraint is None
     for layer in (7, -1):
-        with pytest.raises(MethodError, match="layers that have: 0 to 2"):
+        with pytest.raises(MethodError, match="layers that have one: 0 to 2"):
             fine_tune(model, FACT, layer=layer)

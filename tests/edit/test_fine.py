@@ -12,9 +12,9 @@ import neuronwise as nw
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit.fine import PRESETS, FineSettings, fine_each
-from neuronwise.edit.fine.batch import Batch
-from neuronwise.edit.fine.choose import choose, observe
-from neuronwise.edit.fine.start import LENGTHS, ROUNDS
+from neuronwise.edit.fine.neurons import choose, observe
+from neuronwise.edit.fine.optimize import LENGTHS, ROUNDS
+from neuronwise.edit.fine.request import Batch, Request
 from neuronwise.errors import MethodError, PromptError, TargetError
 from speakers import same, speaker, state
 
@@ -75,14 +75,16 @@ def test_it_is_the_literal_procedure(model: nw.Model) -> None:
 
 
 def test_the_chosen_neurons_say_what_the_model_says_now(model: nw.Model) -> None:
-    request = forced(model, FACT)
+    request = Request.of(model, FACT)
     target = model.tokenizer(" dog house", add_special_tokens=False)["input_ids"]
-    assert request.output_ids == target
-    chosen = choose(model, request, observe(Batch(model, [request]))[0], FineSettings(n=2, freeze_last=1))
+    assert request.run.output_ids == target
+    observe(Batch.of(model, [request]))
+    chosen = choose(model, request, FineSettings(n=2, freeze_last=1))
     expected: set[nw.Neuron] = set()
     for position in range(len(target)):
-        logits = model.forward(request.forced_inputs(), rows=[request.row(position)])[0, 0]
-        acts = model.record(request.forced_inputs(), rows=[request.row(position)]).dense
+        inputs, rows = request.run.forced_inputs(), [request.run.row(position)]
+        logits = model.forward(inputs, rows=rows)[0, 0]
+        acts = model.record(inputs, rows=rows).dense
         scores = torch.stack(
             [
                 acts[layer][0] * (model.unembedding[logits.argmax()] @ model.blocks[layer].value_vectors)
@@ -237,8 +239,9 @@ def test_a_target_that_is_said_already_is_noted(model: nw.Model) -> None:
     run = model.run(prompt=FACT.text, max_new_tokens=0, chat=False)
     with torch.no_grad():
         said = int(model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
-    request = forced(model, FACT)
-    assert observe(Batch(model, [request]))[0][0] == said
+    request = Request.of(model, FACT)
+    observe(Batch.of(model, [request]))
+    assert request.said[0] == said
     word = model.tokenizer.decode([said]).strip()
     edit = nw.fine(model, Fact(FACT.prompt, FACT.subject, word), freeze_last=0, steps=1)
     assert "says already" in edit.record["note"]

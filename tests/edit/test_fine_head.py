@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,16 +16,18 @@ from torch.utils._pytree import tree_leaves
 import neuronwise as nw
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
-from neuronwise.edit.fine import FineSettings, head, readings
-from neuronwise.edit.fine.batch import Batch
+from neuronwise.edit.fine import FineSettings, head
+from neuronwise.edit.fine.change import Change
 from neuronwise.edit.fine.head import PlainHead, plain_head
-from neuronwise.edit.fine.loss import Wanted, loss
-from neuronwise.edit.fine.readings import View
+from neuronwise.edit.fine.loss import FromHidden, loss, read
+from neuronwise.edit.fine.optimize import Passes
+from neuronwise.edit.fine.request import Batch, Request
 from neuronwise.model.hooks import Hooks
 from speakers import speaker
 
 FACT = Fact("the capital of {} is", "France", "dog house")
-WANTED = Wanted(torch.tensor([3, 41]), 7)  # 9 rows in all
+RUN: Any = SimpleNamespace(output_ids=[3, 41], length=9)  # behind a prompt of 7
+REQUEST = Request(FACT, RUN)
 
 
 @pytest.fixture
@@ -65,11 +69,10 @@ def plain(plain_head: PlainHead, before: Tensor, now: Tensor) -> tuple[Tensor, T
     return total.detach(), leaf.grad
 
 
-def read(plain_head: PlainHead, before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-    view = View(WANTED, plain_head)
-    view.read(before.clone().requires_grad_()).keep()
+def from_hidden(plain_head: PlainHead, before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
+    kept = read(REQUEST, before.clone().requires_grad_(), plain_head).kept()
     leaf = now.clone().requires_grad_()
-    total = loss(WANTED, view.read(leaf), FineSettings())
+    total = loss(REQUEST, read(REQUEST, leaf, plain_head), kept, FineSettings())
     total.backward()
     assert leaf.grad is not None
     return total.detach(), leaf.grad
@@ -81,7 +84,7 @@ def test_loss_and_gradient_are_those_of_the_plain_formula(
     dtype: torch.dtype, near: float, bias: bool, scale: float, narrow: None
 ) -> None:
     drawing = drawn(dtype, bias, scale)
-    expected, found = plain(*drawing), read(*drawing)
+    expected, found = plain(*drawing), from_hidden(*drawing)
     assert found[0].dtype == dtype
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=5 * near)
     assert float((found[1] - expected[1]).norm()) < 2 * near * float(expected[1].norm())
@@ -89,17 +92,16 @@ def test_loss_and_gradient_are_those_of_the_plain_formula(
 
 def test_terms_can_be_left_out_and_no_gradients_need_no_means(narrow: None) -> None:
     plain_one, before, now = drawn(torch.float64)
-    view = View(WANTED, plain_one)
-    alone = loss(WANTED, view.read(now), FineSettings(alpha=0, beta=0))  # nothing has been kept
+    alone = loss(REQUEST, read(REQUEST, now, plain_one), (), FineSettings(alpha=0, beta=0))  # nothing has been kept
     assert plain_one.bias is not None
     logs = (plain_one.scale * (now @ plain_one.weight.T + plain_one.bias)).log_softmax(-1)
     assert float(alone) == pytest.approx(float(-min(logs[6, 3], logs[7, 41])), rel=1e-12)
-    view.read(before.clone().requires_grad_()).keep()
+    kept = read(REQUEST, before.clone().requires_grad_(), plain_one).kept()
     with torch.no_grad():
-        reading = view.read(now)
-        assert isinstance(reading, readings.FromHidden)
+        reading = read(REQUEST, now, plain_one)
+        assert isinstance(reading, FromHidden)
         assert reading.mean is None
-        whole = loss(WANTED, reading, FineSettings())
+        whole = loss(REQUEST, reading, kept, FineSettings())
     assert float(whole) == pytest.approx(float(plain(plain_one, before, now)[0]), rel=1e-12)
 
 
@@ -108,10 +110,9 @@ def test_a_change_too_small_for_the_difference_of_sums_keeps_its_gradient() -> N
     plain_one, before, _ = drawn(torch.float32)
     now = before + 1e-4 * torch.randn(9, 16, generator=torch.Generator().manual_seed(1))
     rows = slice(0, 6)
-    view = View(WANTED, plain_one)
-    view.read(before.clone().requires_grad_()).keep()
+    kept = read(REQUEST, before.clone().requires_grad_(), plain_one).kept()
     leaf = now.clone().requires_grad_()
-    view.read(leaf).moved().backward()
+    read(REQUEST, leaf, plain_one).moved(kept).backward()
     assert plain_one.bias is not None
     wide, offset = plain_one.weight.double(), plain_one.bias.double()
 
@@ -132,7 +133,7 @@ def test_half_precision_within_its_rounding(narrow: None) -> None:
     plain_one, before, now = drawn(torch.bfloat16)
     whole = PlainHead(plain_one.weight.float(), plain_one.bias.float(), 0.7) if plain_one.bias is not None else None
     assert whole is not None
-    expected, found = plain(whole, before.float(), now.float()), read(plain_one, before, now)
+    expected, found = plain(whole, before.float(), now.float()), from_hidden(plain_one, before, now)
     assert found[1].dtype == torch.bfloat16
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=2e-2)
     assert float((found[1].float() - expected[1]).norm()) < 2e-2 * float(expected[1].norm())
@@ -205,7 +206,7 @@ def test_both_ways_make_the_same_edit(
     model = speaker(name, nw.load(tiny_folder).tokenizer)
     settings: dict[str, Any] = {"n": 3, "steps": 5, "rate": 5e-3, **changes}
     quick = nw.fine(model, FACT, **settings)
-    monkeypatch.setattr(readings, "plain_head", lambda *_: None)
+    monkeypatch.setattr(sys.modules[Passes.__module__], "plain_head", lambda *_: None)
     slow = nw.fine(model, FACT, **settings)
     assert quick.record["steps"] == slow.record["steps"]
     assert quick.record["probabilities"] == pytest.approx(slow.record["probabilities"], rel=1e-3)
@@ -242,15 +243,15 @@ class Shapes(TorchDispatchMode):
 
 
 def test_no_pass_holds_the_logits_of_its_rows(model: nw.Model, monkeypatch: pytest.MonkeyPatch, narrow: None) -> None:
-    request = forced(model, FACT)
-    batch, vocabulary = Batch(model, [request]), model.vocabulary_size
+    request = Request.of(model, FACT)
+    batch, vocabulary = Batch.of(model, [request]), model.vocabulary_size
+    change = Change(model, request, [nw.Neuron(0, 1)])
 
     def shapes() -> set[tuple[int, ...]]:
-        eyes = readings.Eyes(batch)
+        passes = Passes(batch, [change], FineSettings(), lambda rows=None, of=None: model.forward(batch.inputs, rows))
         with Shapes() as made:
-            hidden, (own,) = eyes.rows(lambda of: model.forward(batch.inputs), [0])
-            view = View(Wanted.of(request), eyes.head)
-            view.read(hidden[own].detach().requires_grad_()).said().sum().backward()
+            hidden, (own,) = passes.rows([change], [change.values])
+            passes.read(change, hidden[own].detach().requires_grad_()).said().sum().backward()
         return made.seen
 
     assert request.length == 7
@@ -258,5 +259,5 @@ def test_no_pass_holds_the_logits_of_its_rows(model: nw.Model, monkeypatch: pyte
     seen = shapes()
     assert (7, 11) in seen  # a slice
     assert not {shape for shape in seen if shape[-1:] == (27,)}
-    monkeypatch.setattr(readings, "plain_head", lambda *_: None)
+    monkeypatch.setattr(sys.modules[Passes.__module__], "plain_head", lambda *_: None)
     assert (7, 27) in shapes()

@@ -17,7 +17,7 @@ from neuronwise.edit.delta import Delta
 from neuronwise.edit.editors import EDITORS
 from neuronwise.edit.memit import PRESETS, MemitSettings, memit
 from neuronwise.edit.memory.keys import fact_keys, look, on_prompts
-from neuronwise.edit.memory.passages import batched, fact_passage
+from neuronwise.edit.memory.passages import fact_passage, side_by_side
 from neuronwise.edit.memory.spread import least_squares, search_targets
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.value import search
@@ -255,7 +255,7 @@ def test_the_model_is_left_as_it_is(make: Any, editor: str, dtype: torch.dtype, 
 
 def test_deltas_act_as_they_do_in_the_weights(model: nw.Model) -> None:
     edit = memit(model, [FACT, OTHER], **QUICK)
-    batch = batched(model, [fact_passage(model, fact) for fact in (FACT, OTHER)])
+    batch = side_by_side(model, [fact_passage(model, fact) for fact in (FACT, OTHER)])
     acting = look(model, batch, [2], edit.deltas)
     with edit.applied(model):
         applied = look(model, batch, [2])

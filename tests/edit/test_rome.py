@@ -14,7 +14,7 @@ from families import tiny
 from neuronwise.data.facts import Fact
 from neuronwise.edit.memory.contexts import contexts
 from neuronwise.edit.memory.keys import critical_layers, fact_keys, look, on_prompts
-from neuronwise.edit.memory.passages import Passage, batched, fact_passage, token_of
+from neuronwise.edit.memory.passages import Passage, fact_passage, side_by_side, token_of
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.memory.value import search
@@ -182,8 +182,8 @@ def test_padding_and_cached_beginnings_change_nothing(make: Any, name: str) -> N
     """Passages of many lengths side by side, whole or from the subject on, against each by itself."""
     model = make(name)
     passages = [fact_passage(model, fact, prefix, (5, 9)) for fact in (FACT, OTHER) for prefix in ("", *PREFIXES)]
-    alone = [look(model, batched(model, [passage]), [0, 1]) for passage in passages]
-    together = look(model, batched(model, passages), [0, 1])
+    alone = [look(model, side_by_side(model, [passage]), [0, 1]) for passage in passages]
+    together = look(model, side_by_side(model, passages), [0, 1])
     for layer in (0, 1):
         expected = torch.cat([one.keys[layer] for one in alone])
         assert torch.allclose(together.keys[layer], expected, atol=1e-5)
@@ -307,7 +307,7 @@ def test_what_it_refuses(model: nw.Model, make: Any) -> None:
         rome(model, Fact("the capital of {} is", "France", "dog", image="photo.jpg"))
     with pytest.raises(MethodError, match="in an encoder"):
         rome(make("t5"), FACT)
-    with pytest.raises(MethodError, match="routed experts alone"):
+    with pytest.raises(MethodError, match="only routed experts"):
         rome(make("olmoe"), FACT, **QUICK)
     with pytest.raises(NeuronwiseError, match="no fact"):
         rome(model, [])

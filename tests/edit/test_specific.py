@@ -15,7 +15,7 @@ from neuronwise.edit.fine.specific import moments, newton
 from neuronwise.edit.fine.specific.gate import gate
 from neuronwise.edit.fine.specific.moments import NAMES, PHRASES, Moments
 from neuronwise.edit.memory.gather import gather_statistics
-from neuronwise.edit.memory.passages import batched, fact_passage
+from neuronwise.edit.memory.passages import fact_passage, side_by_side
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.errors import EditError, MethodError
 from speakers import same, speaker, state
@@ -187,9 +187,8 @@ def _first_value(model: nw.Model, passages: Any, units: Any, weights: Any, setti
 
     newton.least_norm = spied  # type: ignore[assignment]
     try:
-        newton.search(
-            model, model.blocks[1], batched(model, passages), _ids(model, " dog house"), units, weights, 1.0, settings
-        )
+        target, batch = _ids(model, " dog house"), side_by_side(model, passages)
+        newton.search(model, model.blocks[1].dense[0], batch, target, units, weights, 1.0, settings)
     finally:
         newton.least_norm = original
     return taken[0]

@@ -98,5 +98,5 @@ def test_what_is_not_there_is_said(tiny_tokenizer: Any) -> None:
         suppress(model, run, "mouse")
     with pytest.raises(MethodError, match="along="):
         suppress(model, run, word, along="all")
-    with pytest.raises(MethodError, match="top is"):
+    with pytest.raises(MethodError, match="top must be 1"):
         suppress(model, PHOTO, word, top=0)

@@ -13,8 +13,8 @@ from torch import Tensor
 from conftest import WORDS
 from neuronwise.answers.naming import names
 from neuronwise.edit import swap
-from neuronwise.edit.swap import READINGS, activations_at, activations_in, narrowing, swap_loss
-from neuronwise.edit.words import places_of
+from neuronwise.edit.swap import READINGS, Terms, activations_at, activations_in, narrowing
+from neuronwise.edit.words import positions_of
 from neuronwise.errors import EditError, MethodError, NonFiniteError, TargetError
 from neuronwise.locate import locate
 from neuronwise.model.model import Model
@@ -67,9 +67,10 @@ def test_the_loss_is_the_sum_written_out_and_its_gradient_is_the_difference_quot
             moved = [float(vectors[i, d] + delta.detach()[i, d]) for d in range(5)]
             expected += float(fired[p, i]) * sum(m * float(u) for m, u in zip(moved, directions[p, i], strict=True)) / 3
     expected += 0.7 * sum(float(x) ** 2 for x in delta.detach().flatten()) ** 0.5
-    loss = swap_loss(fired, vectors, delta, directions, 0.7)
+    terms = Terms(fired, vectors, directions)
+    loss = terms.loss(delta, 0.7)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-9)
-    assert torch.autograd.gradcheck(lambda d: swap_loss(fired, vectors, d, directions, 0.7), (delta,))
+    assert torch.autograd.gradcheck(lambda d: terms.loss(d, 0.7), (delta,))
 
 
 @pytest.mark.parametrize("name", SPEAKERS)
@@ -77,7 +78,7 @@ def test_the_first_step_goes_against_source_less_target(name: str, tiny_tokenize
     """The loss is linear, so every Δ_i lies along −o_i·(U_src − U_tgt), as long as the step says."""
     model, run, word = given(name, tiny_tokenizer)
     edit = swap(model, run, word, "dog", top=6, steps=1, step=0.05, beta=0.0, generate=False, spare=None)
-    places = places_of(model, run, word, "dog")
+    places = positions_of(model, run, word, "dog")
     against = model.unembedding[places[0].target_id] - model.unembedding[places[0].source_id]
     rows, size = vectors_of(model, edit)
     assert len(rows) == 6
@@ -107,8 +108,8 @@ def test_later_steps_grow_and_beta_holds_back(tiny_tokenizer: Any, monkeypatch: 
         edit = swap(model, run, word, "dog", neurons=found, steps=steps, step=0.01, growth=2.0, beta=beta, spare=None)
         lengths[steps, beta] = edit.record["norm"]
     assert [lengths[steps, 0.0] for steps in (1, 2, 3)] == pytest.approx([0.01, 0.03, 0.07])
-    places = places_of(model, run, word, "dog")
-    fired = torch.stack([activations_at(run, p.position, found.neurons) for p in places])
+    places = positions_of(model, run, word, "dog")
+    fired = torch.stack([activations_at(model, run, p.position, found.neurons) for p in places])
     direction = model.unembedding[places[0].source_id] - model.unembedding[places[0].target_id]
     slope = (fired[:, :, None] * direction).mean(0)
     # The first step is not held back (‖Δ‖ has no slope at 0), the later ones by β / ‖slope‖.
@@ -190,11 +191,11 @@ def test_several_runs_are_averaged(tiny_tokenizer: Any) -> None:
         name: swap(model, seen, word, "bear", neurons=found, steps=1, beta=0.0, generate=False, spare=None)
         for name, seen in (("both", [run, other]), ("one", run), ("other", other))
     }
-    places = {"one": places_of(model, run, word, "bear"), "other": places_of(model, other, word, "bear")}
+    places = {"one": positions_of(model, run, word, "bear"), "other": positions_of(model, other, word, "bear")}
     assert alone["both"].record["request"]["photos"] == 2
     slopes = []
     for runs in ("one", "other"):
-        fired = [activations_at(p.run, p.position, [n.neuron for n in found]) for p in places[runs]]
+        fired = [activations_at(model, p.run, p.position, [n.neuron for n in found]) for p in places[runs]]
         slopes += fired
     mean = torch.stack(slopes).mean(0)
     rows = {(layer, unit): row for (layer, unit, _), row in vectors_of(model, alone["both"])[0]}
@@ -207,7 +208,7 @@ def test_reading_directions_are_gradients_of_the_logits_difference(read: str, ti
     """Through the model, one small step lowers the real difference at the rate that the slope says."""
     model, run, word = given("llama", tiny_tokenizer)
     run = model.run(prompt=run.prompt, max_new_tokens=run.concept(word).positions[0] + 1)
-    (place,) = places_of(model, run, word, "bear")
+    (place,) = positions_of(model, run, word, "bear")
     edit = swap(model, run, word, "bear", read=read, top=8, steps=1, step=1e-3, beta=0.0, generate=False, spare=None)
 
     def difference() -> float:
@@ -280,16 +281,14 @@ def test_words_of_several_tokens_are_swapped_at_the_first(tiny_tokenizer: Any) -
     model, run, word = given("llama", tiny_tokenizer)
     edit = swap(model, run, word, "graffe", steps=1, generate=False)
     assert "'graffe' is 2 tokens, of which the first is swapped" in edit.record["note"]
-    place = places_of(model, run, word, "graffe")[0]
+    place = positions_of(model, run, word, "graffe")[0]
     assert model.tokenizer.convert_ids_to_tokens(place.target_id) == "▁gra"
 
 
 def test_numbers_that_are_not_finite_are_refused(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, run, word = given("llama", tiny_tokenizer)
     found = locate(model, [run], word, top=3)
-    monkeypatch.setattr(
-        sys.modules[swap.__module__], "activations_at", lambda run, position, neurons: torch.full((3,), torch.nan)
-    )
+    monkeypatch.setattr(sys.modules[swap.__module__], "activations_at", lambda *_: torch.full((3,), torch.nan))
     with pytest.raises(NonFiniteError):
         swap(model, run, word, "dog", neurons=found)
 
@@ -320,7 +319,7 @@ def test_neurons_together(tiny_tokenizer: Any) -> None:
 def test_a_narrow_edit_writes_little_beside_the_word(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
     found = locate(model, [run], word, top=30)
-    places = places_of(model, run, word, "dog")
+    places = positions_of(model, run, word, "dog")
     predicting = {run.length + run.row(place.position) for place in places}
     shares = []
     for spare in (None, 0.1, 0.001):
@@ -335,13 +334,13 @@ def test_a_narrow_edit_writes_little_beside_the_word(tiny_tokenizer: Any) -> Non
 
 def test_how_it_is_narrowed(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
-    places = places_of(model, run, word, "dog")
+    places = positions_of(model, run, word, "dog")
     chosen = list(locate(model, [run], word, top=9).neurons)
     acts = run.rows(list(range(run.length))).dense
     whole = torch.stack([acts[n.layer][:, n.unit].float() for n in chosen], dim=1)
     assert torch.allclose(activations_in(model, run, chosen), whole, atol=1e-6)
     for place in places:
-        at = activations_at(run, place.position, chosen)
+        at = activations_at(model, run, place.position, chosen)
         assert torch.allclose(whole[run.length + run.row(place.position)], at, atol=1e-4)
     predicting = {run.length + run.row(place.position) for place in places}
     beside = whole[[row for row in range(1, run.length) if row not in predicting]].double()

@@ -15,14 +15,14 @@ from neuronwise.check.kept import structure_kept
 from neuronwise.check.result import Deviation, Measured, NotApplicable, difference, within
 from neuronwise.check.subject import Subject, allowed
 from neuronwise.edit import Delta, Edit, load_edit
-from neuronwise.edit.delta import Place, by_writer, columns_of, read_weight
+from neuronwise.edit.delta import by_writer, writer_of
 from neuronwise.edit.ledger import column_norms
-from neuronwise.edit.storage import home, same_home, stored
+from neuronwise.edit.storage import first_alike
 from neuronwise.errors import EditError, MethodError
 from neuronwise.intervene import suppress
-from neuronwise.model.blocks import dense_weight
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
+from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 
 SIZE = 0.3  # of a value vector's norm: how far the edit that is tried moves it
@@ -49,15 +49,11 @@ def suppression(subject: Subject) -> Measured:
 def alike(model: Model, neurons: Sequence[Neuron]) -> list[Neuron]:
     """The neurons, and those of other layers that share their value vectors (one block that serves several layers)."""
     found = dict.fromkeys(neurons)
-    for (layer, path, expert), members in by_writer(model, neurons).items():
-        if expert is not None:
-            continue
-        own: Any = next(w.module for w in model.blocks[layer].dense if w.path == path)
-        for block in model.blocks:
-            for writer, start in block.dense_from():
-                if writer.module is own or getattr(writer.module, "weight", None) is own.weight:
-                    units = columns_of(model, members).tolist()
-                    found |= dict.fromkeys(Neuron(block.layer, start + unit) for unit in units)
+    for writer, members in by_writer(model, neurons).items():
+        own, columns = first_alike(model, writer), writer.columns(members).tolist()
+        for other in model.writers if writer.expert is None else ():
+            if other.expert is None and first_alike(model, other) == own:
+                found |= dict.fromkeys(map(other.neuron, columns))
     return list(found)
 
 
@@ -70,17 +66,15 @@ def _zeroed(model: Model, neurons: Sequence[Neuron]) -> Iterator[None]:
     saved: list[tuple[Tensor, Tensor]] = []
     with Hooks() as hooks, torch.no_grad():
         try:
-            for place, members in by_writer(model, neurons).items():
-                units = columns_of(model, members)
-                own = home(model, place)
-                parameter: Any = getattr(own.module, own.parameter)
-                if type(parameter.data) is Tensor and parameter.is_floating_point() and not parameter.is_meta:
-                    weight = own.view(parameter.detach())
+            for writer, members in by_writer(model, neurons).items():
+                units = writer.columns(members)
+                if writer.editable:
                     for unit in units.tolist():
-                        saved.append((weight[:, unit], weight[:, unit].clone()))
-                        weight[:, unit].zero_()
-                elif place[2] is None:
-                    _take_out(hooks, model, place, units)
+                        column = writer.own_weight[:, unit]
+                        saved.append((column, column.clone()))
+                        column.zero_()
+                elif writer.expert is None:
+                    _take_out(hooks, model, writer, units)
                 else:
                     raise NotApplicable("the experts' weights are quantized or offloaded: there is no column to zero")
             yield
@@ -89,11 +83,9 @@ def _zeroed(model: Model, neurons: Sequence[Neuron]) -> Iterator[None]:
                 column.copy_(before)
 
 
-def _take_out(hooks: Hooks, model: Model, place: Place, units: Tensor) -> None:
-    layer, path, _ = place
-    writer = next(w for w in model.blocks[layer].dense if w.path == path)
-    vectors = dense_weight(writer)[:, units].float().clone()
-    active = hooks.inside(model.blocks[layer].module)
+def _take_out(hooks: Hooks, model: Model, writer: Writer, units: Tensor) -> None:
+    vectors = writer.vectors[:, units].float().clone()
+    active = hooks.inside(model.blocks[writer.layer].module)
 
     def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
         if not active():
@@ -109,12 +101,12 @@ def made_edit(subject: Subject) -> Edit:
     model = subject.model
     generator = torch.Generator().manual_seed(subject.seed)
     deltas = []
-    for place, members in by_writer(model, subject.neurons).items():
-        units = columns_of(model, members)
-        norms = read_weight(model, place)[:, units].float().norm(dim=0).cpu()
+    for writer, members in by_writer(model, subject.neurons).items():
+        units = writer.columns(members)
+        norms = writer.vectors[:, units].float().norm(dim=0).cpu()
         left = torch.randn(model.hidden_size, len(units), generator=generator)
         left = left / left.norm(dim=0) * SIZE * norms
-        deltas.append(Delta(place[0], place[1], left.contiguous(), units=units, expert=place[2]))
+        deltas.append(Delta(writer.layer, writer.path, left.contiguous(), units=units, expert=writer.expert))
     record = {"method": "by chance", "model": model.name, "seed": subject.seed}
     return Edit(tuple(deltas), record, column_norms(model, deltas))
 
@@ -123,53 +115,44 @@ def edit(subject: Subject) -> Measured:
     """An applied edit adds exactly its numbers, changes what the model says, and comes out to the bit."""
     model, made = subject.model, made_edit(subject)
     before = subject.logits()
-    places = list(dict.fromkeys(same_home(model, delta.key) for delta in made.deltas))
-    with _put_back(model, places) as originals:
+    owners = [first_alike(model, writer_of(model, delta)) for delta in made.deltas]
+    writers = list(dict.fromkeys(owners))
+    with _put_back(writers) as originals:
         wanted = {
-            place: _sum(originals[place], [d for d in made.deltas if same_home(model, d.key) == place])
-            for place in originals
+            writer: _sum(weight, [delta for delta, owner in zip(made.deltas, owners, strict=True) if owner == writer])
+            for writer, weight in originals.items()
         }
         made.apply(model)
         after = subject.logits()
-        wrong = [place for place, weight in wanted.items() if not torch.equal(_weight(model, place), weight)]
+        wrong = [writer for writer, weight in wanted.items() if not torch.equal(writer.own_weight, weight)]
         made.revert(model)
-        left = [place for place, weight in originals.items() if not torch.equal(_weight(model, place), weight)]
+        left = [writer for writer, weight in originals.items() if not torch.equal(writer.own_weight, weight)]
         again = subject.logits()
     if wrong:
-        raise Deviation(f"applied, the weights of layer {wrong[0][0]} are not the old ones plus the change", wrong=1.0)
+        raise Deviation(
+            f"applied, the weights of layer {wrong[0].layer} are not the old ones plus the change", wrong=1.0
+        )
     if left:
-        raise Deviation(f"reverted, the weights of layer {left[0][0]} are not what they were", left=float(len(left)))
+        raise Deviation(f"reverted, the weights of layer {left[0].layer} are not what they were", left=float(len(left)))
     moved = difference(after, before)
     if moved <= 1e-6:
         raise Deviation("applied, the edit moves no logit", moved=moved)
     back = difference(again, before)
-    what = f"{made.parameters_changed} numbers in {len(places)} writers moved the logits by {moved:.1e}; reverted"
+    what = f"{made.parameters_changed} numbers in {len(writers)} writers moved the logits by {moved:.1e}; reverted"
     return within("difference", back, 1e-6, what, moved=moved, numbers=made.parameters_changed)
 
 
 @contextlib.contextmanager
-def _put_back(model: Model, places: Sequence[Place]) -> Iterator[dict[Place, Tensor]]:
+def _put_back(writers: Sequence[Writer]) -> Iterator[dict[Writer, Tensor]]:
     """Copies of the writers' weights, where they hold numbers in memory; what the body leaves otherwise is mended."""
-    originals = {place: _weight(model, place).clone() for place in places if _in_memory(model, place)}
+    originals = {writer: writer.own_weight.clone() for writer in writers if writer.editable}
     try:
         yield originals
     finally:
         with torch.no_grad():
-            for place, weight in originals.items():
-                if not torch.equal(_weight(model, place), weight):
-                    _weight(model, place).copy_(weight)
-
-
-def _in_memory(model: Model, place: Place) -> bool:
-    own = home(model, place)
-    parameter: Any = getattr(own.module, own.parameter)
-    return not parameter.is_meta and stored(model, place) is not None
-
-
-def _weight(model: Model, place: Place) -> Tensor:
-    own = home(model, place)
-    parameter: Any = getattr(own.module, own.parameter)
-    return own.view(parameter.detach())
+            for writer, weight in originals.items():
+                if not torch.equal(writer.own_weight, weight):
+                    writer.own_weight.copy_(weight)
 
 
 def _sum(weight: Tensor, deltas: Sequence[Delta]) -> Tensor:

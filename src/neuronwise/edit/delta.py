@@ -9,12 +9,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from neuronwise.errors import EditError, NeuronError, NonFiniteError
-from neuronwise.model.blocks import dense_weight, expert_weight
+from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.model import Model
+from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 
-Place = tuple[int, str, int | None]  # layer, path of the writer in it, routed expert
 Record: TypeAlias = Mapping[str, Any]  # how an edit was made: plain JSON values
 
 
@@ -60,7 +59,8 @@ class Delta:
         return self.left.shape[1]
 
     @property
-    def key(self) -> Place:
+    def key(self) -> tuple[int, str, int | None]:
+        """(layer, path of the writer in it, routed expert): where it belongs."""
         return self.layer, self.path, self.expert
 
     @property
@@ -109,87 +109,66 @@ def summed(deltas: Sequence[Delta], touched: Tensor, like: Tensor) -> Tensor:
     return total
 
 
-def require_fit(model: Model, delta: Delta) -> None:
-    """Raise ``EditError`` when the model has no such writer, or one of another shape."""
+def writer_of(model: Model, delta: Delta) -> Writer:
+    """The writer that a delta changes; raises ``EditError`` when the model has none of that name and shape."""
     if not 0 <= delta.layer < model.num_layers:
         raise EditError(f"The edit is of layer {delta.layer}; {model.name} has layers 0 to {model.num_layers - 1}.")
     block = model.blocks[delta.layer]
-    if delta.expert is not None:
-        try:
-            writer = block.expert(delta.expert)[0]
-        except NeuronError as error:
-            raise EditError(f"The edit does not fit {model.name}: {error}") from error
-        found = writer if writer.path == delta.path else None
-    else:
-        found = next((writer for writer in block.dense if writer.path == delta.path), None)
-    if found is None:
-        raise EditError(f"Layer {delta.layer} of {model.name} has no writer '{delta.path}'; the edit is another's.")
+    if delta.expert is not None and not 0 <= delta.expert < block.num_experts:
+        raise EditError(
+            f"The edit does not fit {model.name}: layer {delta.layer} has {block.num_experts} routed experts; there is "
+            f"no expert {delta.expert}."
+        )
+    alike = (w for w in block.writers if (w.path, w.expert) == (delta.path, delta.expert))
+    writer = next(alike, None)
+    if writer is None:
+        raise EditError(
+            f"Layer {delta.layer} of {model.name} has no writer '{delta.path}'; the edit belongs to another model."
+        )
     within = (
-        delta.right.shape[1] == found.width
+        delta.right.shape[1] == writer.width
         if delta.right is not None
-        else all(0 <= int(unit) < found.width for unit in delta.units)  # type: ignore[union-attr]
+        else delta.units is not None and all(0 <= int(unit) < writer.width for unit in delta.units)
     )
-    if delta.left.shape[0] != found.hidden_size or not within:
+    if delta.left.shape[0] != writer.hidden_size or not within:
         raise EditError(
             f"The edit does not fit layer {delta.layer} of {model.name}: "
-            f"its weights there are {found.hidden_size} × {found.width}."
+            f"its weights there are {writer.hidden_size} × {writer.width}."
         )
+    return writer
 
 
-def writer_view(model: Model, delta: Delta) -> Tensor:
-    """The (d, f) weights that a delta changes, for reading; raises ``EditError`` when the model has no such writer."""
-    require_fit(model, delta)
-    return read_weight(model, delta.key)
-
-
-def read_weight(model: Model, place: Place) -> Tensor:
-    """The (d, f) weights of a writer as they are now: a view, or a copy where they are offloaded or quantized."""
-    layer, path, expert = place
-    block = model.blocks[layer]
-    if expert is not None:
-        return expert_weight(*block.expert(expert))
-    return dense_weight(next(writer for writer in block.dense if writer.path == path)).detach()
-
-
-def by_writer(model: Model, neurons: Iterable[Neuron]) -> dict[Place, list[Neuron]]:
+def by_writer(model: Model, neurons: Iterable[Neuron]) -> dict[Writer, list[Neuron]]:
     """Neurons by the writer whose columns they are; raises ``NeuronError`` for one that the model lacks."""
-    groups: dict[Place, list[Neuron]] = {}
+    groups: dict[Writer, list[Neuron]] = {}
     for neuron in neurons:
-        model.require(neuron)
-        groups.setdefault(place(model, neuron), []).append(neuron)
+        groups.setdefault(model.writer(neuron), []).append(neuron)
     return groups
 
 
-def place(model: Model, neuron: Neuron) -> Place:
-    block = model.blocks[neuron.layer]
-    if neuron.expert is not None:
-        return neuron.layer, block.expert(neuron.expert)[0].path, neuron.expert
-    for writer, start in block.dense_from():
-        if start <= neuron.unit < start + writer.width:
-            return neuron.layer, writer.path, None
-    raise AssertionError("a required neuron has a writer")
+def deltas_of(model: Model, changes: Mapping[Neuron, Tensor]) -> tuple[Delta, ...]:
+    """Deltas that add a vector (d,) to the value vector of each neuron."""
+    return tuple(
+        Delta(
+            writer.layer, writer.path, torch.stack([changes[neuron] for neuron in members], dim=1),
+            units=writer.columns(members), expert=writer.expert,
+        )
+        for writer, members in by_writer(model, changes).items()
+    )  # fmt: skip
 
 
-def columns_of(model: Model, neurons: Iterable[Neuron]) -> Tensor:
-    """Columns, in their writer's own weights, of neurons of one writer: units count over a layer's dense writers."""
-    starts = {
-        (layer, writer.path): start for layer, block in enumerate(model.blocks) for writer, start in block.dense_from()
-    }
-    own = [n.unit - (0 if n.expert is not None else starts[n.layer, place(model, n)[1]]) for n in neurons]
-    return torch.tensor(own, dtype=torch.long)
-
-
-def writer_of(model: Model, layer: int, path: str) -> nn.Module:
-    """The module of a dense writer."""
-    return next(writer.module for writer in model.blocks[layer].dense if writer.path == path)
+def value_vectors(model: Model, neurons: Sequence[Neuron]) -> Tensor:
+    """(k, d) float32, on the CPU: the value vectors of some neurons, each writer's weights being read once."""
+    found = torch.empty(len(neurons), model.hidden_size)
+    order = {neuron: row for row, neuron in enumerate(neurons)}
+    for writer, members in by_writer(model, neurons).items():
+        vectors = writer.vectors.detach()
+        columns = vectors[:, writer.columns(members).to(vectors.device)]
+        found[[order[neuron] for neuron in members]] = columns.T.float().cpu()
+    return found
 
 
 def neurons_of(model: Model, delta: Delta) -> list[Neuron]:
     """The neurons whose value vectors a delta changes: those of its columns, or all of its writer."""
-    block = model.blocks[delta.layer]
-    if delta.expert is not None:
-        start, width = 0, block.expert(delta.expert)[0].width
-    else:
-        start, width = next((start, writer.width) for writer, start in block.dense_from() if writer.path == delta.path)
-    units = range(width) if delta.units is None else delta.units.tolist()
-    return [Neuron(delta.layer, start + unit, delta.expert) for unit in units]
+    writer = writer_of(model, delta)
+    return list(writer.neurons if delta.units is None else map(writer.neuron, delta.units.tolist()))

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuronwise.answers.request import forced, listed
 from neuronwise.data.facts import Fact
-from neuronwise.edit.above import Forward, recomputed_from
-from neuronwise.edit.delta import Delta, read_weight
+from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
+from neuronwise.edit.trial import changed, lowest_layer, recomputed_from
 from neuronwise.errors import MethodError, NonFiniteError
-from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.model.stream import frozen_parameters
+from neuronwise.model.writers import Writer
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class FineTuneSettings:
         if self.mode not in ("L", "M"):
             raise MethodError(f"mode={self.mode!r} is unknown; choose L (the prompt's last position) or M.")
         if self.steps < 1 or not 0 < self.rate < 1e6:
-            raise MethodError("steps is 1 or more; rate is above 0 and below a million.")
+            raise MethodError("steps must be 1 or more; rate must be above 0 and below a million.")
         if self.norm_constraint is not None and self.norm_constraint <= 0:
-            raise MethodError("norm_constraint is above 0, or None for none.")
+            raise MethodError("norm_constraint must be above 0, or None for none.")
 
 
 PRESETS: dict[str, Preset[FineTuneSettings]] = {
@@ -85,14 +84,13 @@ def fine_tune(
     one step for each fact in turn). The steps are taken in float32 on the difference to the model's weights, which are
     never touched. Raises ``MethodError`` for a layer without a dense W_down and ``NonFiniteError`` for such a loss.
     """
-    requests = listed(facts)
+    facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
     settings = replace(settings, layer=_layer(model, settings.layer))
-    runs = [forced(model, fact) for fact in requests]
-    differences, outcome = _optimize(model, runs, settings)
-    assert settings.layer is not None
-    deltas = [Delta.of_difference(settings.layer, path, change) for path, change in differences.items()]
-    return edited("fine_tune", model, settings, requests, deltas, **outcome)
+    tuned = [_Tuned(writer, settings) for writer in model.blocks[settings.layer or 0].dense]
+    steps, losses = _optimize(model, [forced(model, fact) for fact in facts], tuned, settings)
+    deltas = [one.delta for one in tuned]
+    return edited("fine_tune", model, settings, facts, deltas, steps=steps, losses=losses)
 
 
 def _layer(model: Model, layer: int | None) -> int:
@@ -100,7 +98,9 @@ def _layer(model: Model, layer: int | None) -> int:
     if layer is not None:
         if layer not in dense:
             known = f"{dense[0]} to {dense[-1]}" if dense else "none"
-            raise MethodError(f"Layer {layer} of {model.name} has no dense W_down to tune; layers that have: {known}.")
+            raise MethodError(
+                f"Layer {layer} of {model.name} has no dense W_down to tune; layers that have one: {known}."
+            )
         return layer
     if not dense:
         raise MethodError(f"{model.name} has only routed experts; fine_tune needs a layer with a dense W_down.")
@@ -108,21 +108,45 @@ def _layer(model: Model, layer: int | None) -> int:
     return min(dense, key=lambda number: abs(number - depth))
 
 
-def _optimize(model: Model, runs: list[Run], settings: FineTuneSettings) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """W − W₀ of each writer of the layer, and the steps taken and losses reached."""
-    assert settings.layer is not None
-    block = model.blocks[settings.layer]
-    before = {writer.path: read_weight(model, (block.layer, writer.path, None)).float() for writer in block.dense}
-    weights = {path: weight.clone().requires_grad_(True) for path, weight in before.items()}
-    optimizer = torch.optim.Adam(list(weights.values()), lr=settings.rate, weight_decay=settings.weight_decay)
-    tuned = {id(writer.module) for writer in block.dense}
-    # A block that serves several layers is tuned from the first of them on.
-    lowest = next(b.layer for b in model.blocks if any(id(writer.module) in tuned for writer in b.dense))
+class _Tuned:
+    """The weights W (d, f) of one writer, float32, on their way from W₀."""
+
+    def __init__(self, writer: Writer, settings: FineTuneSettings) -> None:
+        self.writer, self.settings = writer, settings
+        self.before = writer.vectors.float()
+        self.weight = self.before.clone().requires_grad_(True)
+
+    @property
+    def delta(self) -> Delta:
+        """W − W₀ in the columns that have changed."""
+        return Delta.of_difference(self.writer.layer, self.writer.path, self.weight.detach() - self.before)
+
+    def write(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """What the writer writes, with (W − W₀) · input added."""
+        added = inputs.to(self.weight.device).float() @ (self.weight - self.before).T
+        return output + added.to(output.device, output.dtype)
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keep every weight within W₀ ± ε."""
+        most = self.settings.norm_constraint
+        if most is not None:
+            self.weight.copy_(torch.clamp(self.weight, min=self.before - most, max=self.before + most))
+
+
+def _optimize(
+    model: Model, runs: list[Run], tuned: Sequence[_Tuned], settings: FineTuneSettings
+) -> tuple[int, list[float]]:
+    """The steps taken and the loss of each run in the last of them."""
+    by_writer = {one.writer: one for one in tuned}
+    weights = [one.weight for one in tuned]
+    optimizer = torch.optim.Adam(weights, lr=settings.rate, weight_decay=settings.weight_decay)
     losses: list[float] = []
     step = 0
-    with _passes(model, lowest, runs) as forwards, Hooks() as hooks:
-        for writer in block.dense:
-            hooks.after(writer.module, _adds(weights[writer.path], before[writer.path]))
+    with (
+        _passes(model, lowest_layer(model, by_writer), runs) as forwards,
+        changed(by_writer, lambda writer, inputs, output: by_writer[writer].write(inputs, output)),
+    ):
         while step < settings.steps:
             step += 1
             optimizer.zero_grad()
@@ -138,15 +162,14 @@ def _optimize(model: Model, runs: list[Run], settings: FineTuneSettings) -> tupl
             if sum(losses) / len(losses) < settings.enough:
                 break
             optimizer.step()
-            if settings.norm_constraint is not None:
-                _clamp(weights, before, settings.norm_constraint)
-    differences = {path: weight.detach() - before[path] for path, weight in weights.items()}
-    return differences, {"steps": step, "losses": losses}
+            for one in tuned:
+                one.clamp()
+    return step, losses
 
 
 @contextlib.contextmanager
-def _passes(model: Model, lowest: int, runs: list[Run]) -> Iterator[list[Forward]]:
-    """A forward pass for each run; for one run alone the layers below are not computed again."""
+def _passes(model: Model, lowest: int, runs: Sequence[Run]) -> Iterator[list[Callable[[list[int]], Tensor]]]:
+    """Logits of given rows of each run; for one run alone the layers below are not computed again."""
     if len(runs) == 1:
         with recomputed_from(model, lowest, runs[0].forced_inputs()) as forward:
             yield [forward]
@@ -155,29 +178,12 @@ def _passes(model: Model, lowest: int, runs: list[Run]) -> Iterator[list[Forward
             yield [functools.partial(model.forward, run.forced_inputs()) for run in runs]
 
 
-def _loss(run: Run, forward: Forward, mode: str) -> Tensor:
+def _loss(run: Run, forward: Callable[[list[int]], Tensor], mode: str) -> Tensor:
     count = len(run.output_ids)
-    rows = [run.row(0 if mode == "L" else k) for k in range(count)]
-    logits = forward([run.row(0)])[0].expand(count, -1) if mode == "L" else forward(rows)[0]
+    rows = [run.row(0)] if mode == "L" else [run.row(k) for k in range(count)]
+    logits = forward(rows)[0].expand(count, -1)
     target = torch.tensor(run.output_ids, device=logits.device)
     return nn.functional.cross_entropy(logits.float(), target)
-
-
-def _adds(weight: Tensor, before: Tensor) -> Any:
-    """Let the writer add (W − W₀) · input to its output."""
-
-    def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
-        inputs = first_tensor(args, kwargs).to(weight.device)
-        added = inputs.float() @ (weight - before).T
-        return output + added.to(output.device, output.dtype)
-
-    return after
-
-
-@torch.no_grad()
-def _clamp(weights: dict[str, Tensor], before: dict[str, Tensor], most: float) -> None:
-    for path, weight in weights.items():
-        weight.copy_(torch.clamp(weight, min=before[path] - most, max=before[path] + most))
 
 
 EDITOR = Editor(

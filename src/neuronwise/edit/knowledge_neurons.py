@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from neuronwise.answers.request import forced, listed
 from neuronwise.data.facts import Fact
-from neuronwise.edit.delta import Delta, by_writer, columns_of
+from neuronwise.edit.delta import deltas_of, value_vectors
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.presets import Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.errors import EditError, MethodError, PromptError
-from neuronwise.locate.integrated_gradients import integrated_gradients, refine
-from neuronwise.model.blocks import plain_weight
+from neuronwise.locate import refine, score_all
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run, Target
+from neuronwise.model.weights import plain_weight
 from neuronwise.neurons import Neuron, NeuronSet
 
 
@@ -53,9 +53,9 @@ class KnowledgeNeuronsSettings:
         if self.embeddings not in ("output", "input"):
             raise MethodError(f"embeddings={self.embeddings!r} is unknown; choose output or input.")
         if not 0 < self.threshold <= 1 or not 0 < self.share <= 1:
-            raise MethodError("threshold and share are above 0 and at most 1.")
+            raise MethodError("threshold and share must be above 0 and at most 1.")
         if not 1 <= self.at_least <= self.at_most or self.steps < 1:
-            raise MethodError("at_least is 1 or more and not above at_most; steps is 1 or more.")
+            raise MethodError("at_least must be 1 or more and not above at_most; steps must be 1 or more.")
 
 
 PRESETS: dict[str, Preset[KnowledgeNeuronsSettings]] = {
@@ -79,30 +79,26 @@ def knowledge_neurons(
     neuron add up. The paper's third filter, neurons that other facts of the relation share, needs other facts and is
     left out. Raises ``EditError`` when the model says the targets already or no neuron supports the old answers.
     """
-    requests = listed(facts)
+    facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
     embeddings = _embeddings(model, settings)
-    changed: dict[Neuron, Tensor] = {}
-    for fact in requests:
+    moved: dict[Neuron, Tensor] = {}
+    for fact in facts:
         for old, new, found in _found(model, fact, settings):
-            for member in found:
-                value = model.blocks[member.neuron.layer].value_vector(member.neuron).detach().float().cpu()
+            for member, value in zip(found, value_vectors(model, found.neurons), strict=True):
                 if settings.mode == "erase":
-                    changed[member.neuron] = -value
+                    moved[member.neuron] = -value
                     continue
                 move = settings.lambda_new * _of_norm(embeddings[new], value)
                 move = move - settings.lambda_old * _of_norm(embeddings[old], value)
                 if settings.signed and member.activation is not None and member.activation < 0:
                     move = -move
-                changed[member.neuron] = changed.get(member.neuron, torch.zeros_like(value)) + move
-    if not changed:
+                moved[member.neuron] = moved.get(member.neuron, torch.zeros_like(value)) + move
+    if not moved:
         raise EditError("There is nothing to edit: the model says the new target already, or no neuron supports it.")
-    deltas = [
-        Delta(layer, path, torch.stack([changed[n] for n in members], 1), columns_of(model, members), expert=expert)
-        for (layer, path, expert), members in by_writer(model, sorted(changed)).items()
-    ]
+    ordered = {neuron: moved[neuron] for neuron in sorted(moved)}
     return edited(
-        "knowledge_neurons", model, settings, requests, deltas, neurons=[str(neuron) for neuron in sorted(changed)]
+        "knowledge_neurons", model, settings, facts, deltas_of(model, ordered), neurons=[str(n) for n in ordered]
     )
 
 
@@ -120,20 +116,16 @@ def _found(model: Model, fact: Fact, settings: KnowledgeNeuronsSettings) -> Iter
 
 
 def _neurons(model: Model, runs: list[Run], target: Target, settings: KnowledgeNeuronsSettings) -> NeuronSet:
-    scores = [integrated_gradients(model, run, [target], steps=settings.steps)[0] for run in runs]
-    found = refine(
+    scores = [score_all(model, run, [target], "integrated_gradients", steps=settings.steps)[0] for run in runs]
+    refined = refine(
         scores,
         coarse=settings.threshold,
         share=settings.share,
         at_least=settings.at_least,
         at_most=settings.at_most,
     )
-    activations = {member.neuron: scores[0].activation(member.neuron) for member in found}
-    members = sorted(found, key=lambda member: (-member.score, member.neuron))
-    if len(runs) == 1:
-        members = members[: settings.at_most]
-    kept = [type(member)(member.neuron, member.score, activations[member.neuron]) for member in members]
-    return NeuronSet(tuple(kept))
+    best = refined[: settings.at_most] if len(runs) == 1 else refined
+    return NeuronSet(tuple(replace(member, activation=scores[0].activation(member.neuron)) for member in best))
 
 
 def _paraphrased(fact: Fact, paraphrases: Sequence[str]) -> list[Fact]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from neuronwise.edit.delta import Delta, Place, Record, columns, read_weight, require_fit, summed
-from neuronwise.edit.storage import home, same_home, stored
+from neuronwise.edit.delta import Delta, Record, columns, summed, writer_of
+from neuronwise.edit.storage import first_alike, stored
 from neuronwise.errors import EditError, NonFiniteError
-from neuronwise.model.hooks import first_tensor
+from neuronwise.model.hooks import Args, Kwargs, Removable, first_tensor
 from neuronwise.model.model import Model
+from neuronwise.model.writers import Writer
 
 ATTRIBUTE = "_neuronwise_edits"
 LIKE = 0.03  # relative difference of column norms up to which two models count as the same (half precision allowed for)
@@ -48,8 +49,8 @@ class Held(NamedTuple):
 
     touched: Tensor
     originals: Tensor
-    release: Callable[[], Any]
-    adapter: Any = None
+    release: Callable[[], object]
+    adapter: Removable | None = None
 
 
 class Ledger:
@@ -61,7 +62,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.edits: tuple[Recorded, ...] = ()
-        self.held: dict[Place, Held] = {}
+        self.held: dict[Writer, Held] = {}
 
     @classmethod
     def of(cls, model: Model) -> Ledger:
@@ -102,39 +103,39 @@ class Ledger:
 
         When anything fails on the way, also by an interrupt, the weights are what they were before the call.
         """
-        wanted: dict[Place, list[Delta]] = {}
+        wanted: dict[Writer, list[Delta]] = {}
         for edit in edits:
             for delta in edit.deltas:
-                wanted.setdefault(same_home(model, delta.key), []).append(delta)
-        undo: list[Callable[[], Any]] = []
-        held: dict[Place, Held] = {}
+                wanted.setdefault(first_alike(model, writer_of(model, delta)), []).append(delta)
+        undo: list[Callable[[], object]] = []
+        held: dict[Writer, Held] = {}
         try:
-            for place in sorted({*self.held, *wanted}, key=str):
-                one = self._bring(model, place, wanted.get(place, []), undo)
-                if one is not None:
-                    held[place] = one
+            for writer in sorted({*self.held, *wanted}, key=str):
+                now = self._bring(writer, wanted.get(writer, []), undo)
+                if now is not None:
+                    held[writer] = now
         except BaseException:
             for step in reversed(undo):
                 step()
             raise
-        for place, before in self.held.items():
+        for writer, before in self.held.items():
             if before.adapter is not None:
                 before.adapter.remove()
-            if place not in held:
+            if writer not in held:
                 before.release()
         self.edits, self.held = tuple(edits), held
         model.module.__dict__.pop(ATTRIBUTE, None)
         if edits:
             model.module.__dict__[ATTRIBUTE] = self
 
-    def _bring(self, model: Model, place: Place, deltas: list[Delta], undo: list[Callable[[], Any]]) -> Held | None:
+    def _bring(self, writer: Writer, deltas: list[Delta], undo: list[Callable[[], object]]) -> Held | None:
         """Bring one writer to the sum of ``deltas``; what takes it back is appended to ``undo`` first."""
-        before = self.held.get(place)
-        found = stored(model, place) if before is None or before.adapter is None else None
+        before = self.held.get(writer)
+        found = stored(writer) if before is None or before.adapter is None else None
         if found is None:
             if not deltas:
                 return None
-            handle = adapter(home(model, place).module, deltas)
+            handle = adapter(writer.module, deltas)
             undo.append(handle.remove)
             return Held(torch.zeros(0), torch.zeros(0), _nothing, handle)
         weight, release = found
@@ -155,7 +156,7 @@ class Ledger:
         values = (exact + summed(deltas, touched, exact)).to(weight.dtype)
         if not torch.isfinite(values).all():
             raise NonFiniteError(
-                f"With this edit weights of layer {place[0]} exceed what {weight.dtype} holds; it is refused."
+                f"With this edit weights of layer {writer.layer} exceed what {weight.dtype} holds; it is refused."
             )
         base[:, torch.searchsorted(both, touched).to(base.device)] = values
         write(weight, both, base)
@@ -167,13 +168,13 @@ def write(weight: Tensor, at: Tensor, values: Tensor) -> None:
     weight[:, at.to(weight.device)] = values
 
 
-def adapter(module: nn.Module, deltas: Sequence[Delta]) -> Any:
+def adapter(module: nn.Module, deltas: Sequence[Delta]) -> Removable:
     """Let a writer whose weights cannot be written add left · right · input to its output, in float32."""
 
-    def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+    def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Tensor) -> Tensor:
         inputs = first_tensor(args, kwargs)
-        added = sum(delta.written(inputs) for delta in deltas)
-        return (output.float() + added.to(output.device)).to(output.dtype)  # type: ignore[union-attr]
+        added = sum((delta.written(inputs) for delta in deltas[1:]), deltas[0].written(inputs))
+        return (output.float() + added.to(output.device)).to(output.dtype)
 
     return module.register_forward_hook(after, with_kwargs=True)
 
@@ -189,9 +190,9 @@ def column_norms(model: Model, deltas: Iterable[Delta]) -> dict[str, Tensor]:
         name = "|".join(map(str, delta.key))
         if name in norms:
             continue
-        require_fit(model, delta)
-        first = read_weight(model, delta.key)[:, :64].float().clone()
-        past = held.get(same_home(model, delta.key))
+        writer = writer_of(model, delta)
+        first = writer.vectors[:, :64].float().clone()
+        past = held.get(first_alike(model, writer))
         if past is not None and past.adapter is None:
             among = past.touched < 64
             first[:, past.touched[among].to(first.device)] = past.originals[:, among.to(first.device)].to(first)
@@ -201,8 +202,6 @@ def column_norms(model: Model, deltas: Iterable[Delta]) -> dict[str, Tensor]:
 
 def require_same_model(model: Model, edit: Recorded) -> None:
     """Raise ``EditError`` when an edit does not fit the model, or was made for another."""
-    for delta in edit.deltas:
-        require_fit(model, delta)
     for name, now in column_norms(model, edit.deltas).items():
         before = edit.norms.get(name)
         if before is None or (now.shape == before.shape and torch.allclose(now, before, rtol=LIKE, atol=1e-6)):

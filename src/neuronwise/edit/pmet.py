@@ -21,7 +21,7 @@ from neuronwise.edit.memory.value import ValueSettings
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.errors import MethodError
-from neuronwise.model.anatomy import _mixes_tokens
+from neuronwise.model.anatomy import mixes_tokens
 from neuronwise.model.model import Model
 
 
@@ -111,7 +111,7 @@ def pmet(
 def attention_of(model: Model, layer: int) -> nn.Module:
     """The outermost module of a layer that mixes tokens; raises ``MethodError`` where there is none."""
     for module in model.blocks[layer].module.modules():
-        if module is not model.blocks[layer].module and _mixes_tokens(module):
+        if module is not model.blocks[layer].module and mixes_tokens(module):
             return module
     raise MethodError(f"Layer {layer} of {model.name} has no attention, which pmet searches together with W_down.")
 

@@ -20,7 +20,6 @@ from neuronwise.edit.memory.value import Ending, ValueSettings, search
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.errors import MethodError, NonFiniteError
-from neuronwise.model.blocks import writer_bias
 from neuronwise.model.model import Model
 
 DEPTH = (1 / 6, 1 / 6)  # layer 5 of 32, which the published settings of LLaMA-like models name
@@ -145,8 +144,9 @@ def _rank_one(
 
 def _written(model: Model, layer: int, key: Tensor, deltas: Sequence[Delta]) -> Tensor:
     """What W_down, with ``deltas`` and its bias, makes of a key."""
-    written = model.blocks[layer].value_vectors.double().cpu() @ key
-    bias = writer_bias(writer_in(model, layer).module)
+    writer = writer_in(model, layer)
+    written = writer.vectors.double().cpu() @ key
+    bias = writer.bias
     if bias is not None:
         written = written + bias.double().cpu()
     for delta in deltas:

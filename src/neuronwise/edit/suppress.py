@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.answers.naming import names
-from neuronwise.edit.delta import Delta, by_writer, columns_of
+from neuronwise.edit.delta import deltas_of, value_vectors
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.ledger import column_norms
 from neuronwise.edit.presets import OURS, Preset, resolved
@@ -41,7 +41,7 @@ class SuppressSettings:
 
     def __post_init__(self) -> None:
         if self.top < 1:
-            raise MethodError("top is 1 or more.")
+            raise MethodError("top must be 1 or more.")
         if self.along not in (None, "word"):
             raise MethodError(f"along={self.along!r} is unknown; choose 'word' or None.")
 
@@ -88,12 +88,10 @@ def suppress(
 
 def suppress_neurons(model: Model, neurons: NeuronSet, *, direction: Tensor | None = None) -> Edit:
     """An edit that sets v ← 0 for every neuron, or takes out of v its part along ``direction`` (d,) alone ([OVE])."""
-    deltas = []
-    for (layer, path, expert), members in by_writer(model, neurons.neurons).items():
-        vectors = torch.stack([model.blocks[layer].value_vector(n).float().cpu() for n in members], dim=1)
-        if direction is not None:
-            unit = (direction.float() / direction.float().norm()).cpu().unsqueeze(1)
-            vectors = unit @ (unit.T @ vectors)
-        deltas.append(Delta(layer, path, -vectors, units=columns_of(model, members), expert=expert))
+    vectors = value_vectors(model, neurons.neurons)
+    if direction is not None:
+        unit = (direction.float() / direction.float().norm()).cpu()
+        vectors = torch.outer(vectors @ unit, unit)
+    deltas = deltas_of(model, dict(zip(neurons.neurons, -vectors, strict=True)))
     record = {"method": "suppress", "model": model.name, "neurons": [str(n) for n in neurons.neurons]}
-    return Edit(tuple(deltas), record, column_norms(model, tuple(deltas)))
+    return Edit(deltas, record, column_norms(model, deltas))

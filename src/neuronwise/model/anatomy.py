@@ -64,7 +64,7 @@ def dissect(module: nn.Module) -> Anatomy:
             "with quantization_config=transformers.Mxfp4Config(dequantize=True)."
         )
     if not any(parts.writers for parts in layers):
-        mixers = sorted({type(m).__name__ for m in stack.modules() if _mixes_tokens(m)})
+        mixers = sorted({type(m).__name__ for m in stack.modules() if mixes_tokens(m)})
         what = f" (its layers hold {', '.join(mixers[:3])})" if mixers else ""
         raise ModelError(
             f"{type(module).__name__} has no addressable feed-forward neurons: none of its decoder layers projects "
@@ -276,7 +276,7 @@ def _require_no_adapter(layer: nn.Module, path: str) -> None:
 def _outside_mixers(layer: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     for name, child in layer.named_children():
         path = f"{prefix}.{name}" if prefix else name
-        if _mixes_tokens(child) or "norm" in name.lower():
+        if mixes_tokens(child) or "norm" in name.lower():
             continue
         yield path, child
         yield from _outside_mixers(child, path)
@@ -286,7 +286,8 @@ def _own_weights(module: nn.Module) -> bool:
     return any(p.dim() == 3 for p in module.parameters(recurse=False))
 
 
-def _mixes_tokens(module: nn.Module) -> bool:
+def mixes_tokens(module: nn.Module) -> bool:
+    """Whether what a module returns at one position depends on other positions."""
     kind = type(module).__name__
     if linear_shape(module) is not None or _holds_feed_forward(module):
         return False  # a whole layer (ZambaAttentionDecoderLayer) holds more than its mixer

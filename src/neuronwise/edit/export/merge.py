@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from neuronwise.edit.delta import require_fit
+from neuronwise.edit.delta import writer_of
 from neuronwise.edit.ledger import Ledger, Recorded
 from neuronwise.edit.storage import stored
 from neuronwise.errors import EditError
@@ -19,8 +19,7 @@ def merge(edit: Recorded, model: Model, directory: str | os.PathLike[str]) -> No
     ledger = Ledger.of(model)
     present = ledger.holds(edit)
     for delta in edit.deltas:
-        require_fit(model, delta)
-        found = stored(model, delta.key)
+        found = stored(writer_of(model, delta))
         if found is None:
             raise EditError(
                 f"The weights of {model.name} are quantized, so an edit cannot be written into them; merge it into "

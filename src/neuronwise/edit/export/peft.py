@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from neuronwise.edit.delta import Delta
+from neuronwise.edit.delta import Delta, writer_of
 from neuronwise.edit.ledger import Recorded, require_same_model
-from neuronwise.edit.storage import home
+from neuronwise.edit.storage import writes_alone
 from neuronwise.errors import EditError
 from neuronwise.files import write_folder
-from neuronwise.model.anatomy import Routed, linear_shape
 from neuronwise.model.model import Model
+from neuronwise.model.weights import linear_shape
+from neuronwise.model.writers import Experts, Writer
 
 Factors = tuple[Tensor, Tensor]  # (d, r) and (r, f)
 
@@ -44,7 +45,7 @@ def write_adapter(edit: Recorded, model: Model, directory: str | os.PathLike[str
     if len(adapter.transposed) > 1:
         raise EditError("This model mixes two layouts of weights; an adapter has one.")
     # See the docstring: beside routed experts, dense writers are addressed by their parameter.
-    by_parameter = any(block.routed for block in model.blocks)
+    by_parameter = any(block.experts for block in model.blocks)
     tensors, ranks = adapter.tensors(by_parameter)
     parameters = sorted(ranks) if by_parameter else sorted(adapter.experts)
     if parameters and "target_parameters" not in {option.name for option in fields(LoraConfig)}:
@@ -82,18 +83,17 @@ class _Adapter:
     transposed: set[bool] = field(default_factory=set)
 
     def add(self, model: Model, delta: Delta, paths: dict[int, str], tied: dict[int, list[nn.Module]]) -> None:
-        own = home(model, delta.key)
-        if not own.linear:
-            name = f"{paths[id(own.module)]}.{own.parameter}"
-            routed, index = model.blocks[delta.layer].expert(delta.expert)  # type: ignore[arg-type]
-            self.experts.setdefault(name, _Experts(own.module, routed)).add(index, *delta.factors(routed.width))
+        writer = writer_of(model, delta)
+        module, parameter = writer.holder
+        if not writes_alone(writer):
+            name = f"{paths[id(module)]}.{parameter}"
+            self.experts.setdefault(name, _Experts(writer)).add(writer, *delta.factors(writer.width))
             return
-        shape = linear_shape(own.module)
-        if shape is None:
+        if linear_shape(module) is None:
             raise EditError("The writers of this model are of a kind that peft does not address.")
-        self.transposed.add(hasattr(own.module, "nx"))
-        for module in tied.get(id(getattr(own.module, own.parameter)), [own.module]):
-            self.linear.setdefault(paths[id(module)], []).append(delta.factors(shape[0]))
+        self.transposed.add(hasattr(module, "nx"))
+        for alike in tied.get(id(getattr(module, parameter)), [module]):
+            self.linear.setdefault(paths[id(alike)], []).append(delta.factors(writer.width))
 
     def tensors(self, by_parameter: bool) -> tuple[dict[str, Tensor], dict[str, int]]:
         """What the adapter holds, and the rank of each module or parameter."""
@@ -116,17 +116,20 @@ class _Experts:
     summed over j, or the same transposed for a module whose ``is_transposed`` is true.
     """
 
-    def __init__(self, module: nn.Module, routed: Routed) -> None:
-        if getattr(module, routed.parameter.rpartition(".")[2]).dim() != 3:  # type: ignore[union-attr]
+    def __init__(self, writer: Writer) -> None:
+        assert writer.experts is not None
+        module, parameter = writer.holder
+        if getattr(module, parameter).dim() != 3:
             raise EditError("The experts of this model are held in a form that peft does not address.")
-        self.routed = routed
+        self.experts: Experts = writer.experts
         # Which of a delta's factors, left (d, r) or right (r, f), faces peft's lora_A.
-        self.left_first = routed.transposed and not getattr(module, "is_transposed", False)
+        self.left_first = self.experts.transposed and not getattr(module, "is_transposed", False)
         self.parts: dict[int, list[Factors]] = {}
 
-    def add(self, expert: int, left: Tensor, right: Tensor) -> None:
+    def add(self, writer: Writer, left: Tensor, right: Tensor) -> None:
         first, second = (left.T, right.T) if self.left_first else (right, left)
-        self.parts.setdefault(expert, []).append((first.float().cpu(), second.float().cpu()))
+        index = (writer.expert or 0) - self.experts.first
+        self.parts.setdefault(index, []).append((first.float().cpu(), second.float().cpu()))
 
     @property
     def rank(self) -> int:
@@ -135,8 +138,8 @@ class _Experts:
     def factors(self) -> Factors:
         """lora_A (E·r, ·) and lora_B (·, r·E); experts of a lower rank are filled up with zeros."""
         first, second = next(iter(self.parts.values()))[0]
-        a = torch.zeros(self.routed.experts, self.rank, first.shape[1])
-        b = torch.zeros(second.shape[0], self.rank, self.routed.experts)
+        a = torch.zeros(self.experts.count, self.rank, first.shape[1])
+        b = torch.zeros(second.shape[0], self.rank, self.experts.count)
         for expert, parts in self.parts.items():
             rows = torch.cat([one for one, _ in parts])
             a[expert, : len(rows)] = rows

@@ -1,24 +1,28 @@
-"""FiNE: a fact corrected by the few neurons that say what the model says now ([FiNE] §4)."""
+"""FiNE: a fact corrected by the few neurons that contribute most to what the model says now ([FiNE] §4).
+
+A fact's way: ``Request`` (the fact as the model reads it) → ``choose`` (its neurons) → ``Change`` (their Δ, learned by
+``optimize``) → ``Edit``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from neuronwise.answers.request import forced, listed
+from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
-from neuronwise.edit.fine.batch import Batch, groups
-from neuronwise.edit.fine.change import Change, lowest_layer
-from neuronwise.edit.fine.choose import choose, observe
-from neuronwise.edit.fine.optimize import Attempt, optimize
+from neuronwise.edit.fine.change import Change
+from neuronwise.edit.fine.neurons import choose, observe
+from neuronwise.edit.fine.optimize import optimize
+from neuronwise.edit.fine.request import Batch, Request, side_by_side
 from neuronwise.edit.fine.settings import PRESETS, FineSettings
 from neuronwise.edit.fine.specific import SpecificSettings, fine_specific
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import edited
+from neuronwise.edit.trial import lowest_layer
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
@@ -33,7 +37,7 @@ def fine(
     settings: FineSettings | SpecificSettings | None = None,
     *,
     recipe: str = "published",
-    image: Any = None,
+    image: object = None,
     together: int = TOGETHER,
     statistics: Statistics | None = None,
     **changes: object,
@@ -61,14 +65,14 @@ def fine(
         raise MethodError("recipe='specific' takes SpecificSettings; these are settings of the published recipe.")
     if statistics is not None:
         raise MethodError("The published recipe uses no key statistics; leave them out or choose recipe='specific'.")
-    edits = fine_each(model, facts, settings, image=image, together=together, **changes)
-    if len(edits) == 1:
-        return edits[0]
-    records = [edit.record for edit in edits]
-    outcome = {name: [record.get(name) for record in records] for name in ("steps", "probabilities")}
-    outcome |= {name: [r.get(name) for r in records] for name in ("start", "note") if any(name in r for r in records)}
     settings = resolved(model, settings, PRESETS, changes)
-    return edited("fine", model, settings, facts, [delta for edit in edits for delta in edit.deltas], **outcome)
+    learned = _learned(model, facts, settings, image, together)
+    if len(learned) == 1:
+        return _edit(model, learned[0], settings)
+    outcomes = [_outcome(change) for change in learned]
+    reported = dict.fromkeys(name for one in outcomes for name in one)
+    outcome = {name: [one.get(name) for one in outcomes] for name in reported}
+    return edited("fine", model, settings, facts, [delta for change in learned for delta in change.deltas], **outcome)
 
 
 def fine_each(
@@ -76,33 +80,40 @@ def fine_each(
     facts: Sequence[Fact],
     settings: FineSettings | None = None,
     *,
-    image: Any = None,
+    image: object = None,
     together: int = TOGETHER,
     **changes: object,
 ) -> list[Edit]:
     """One edit for each of several independent facts, as ``fine`` makes them one by one, in less time."""
     facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
-    requests = [forced(model, fact, image) for fact in facts]
-    said: dict[int, list[int]] = {}
-    for group in groups(model, requests, together, [0] * len(facts)):
-        said |= zip(group, observe(Batch(model, [requests[number] for number in group])), strict=True)
-    learned = [Change(model, choose(model, request, said[n], settings)) for n, request in enumerate(requests)]
-    bands = [lowest_layer(model, [change]) * BANDS // model.num_layers for change in learned]
-    edits: dict[int, Edit] = {}
-    for group in groups(model, requests, together, bands, [change.routed for change in learned]):
-        batch = Batch(model, [requests[number] for number in group])
-        for number, attempt in zip(group, optimize(batch, [learned[n] for n in group], settings), strict=True):
-            present = said[number] == requests[number].output_ids
-            edits[number] = _edit(model, facts[number], settings, attempt, present)
-    return [edits[number] for number in range(len(facts))]
+    return [_edit(model, change, settings) for change in _learned(model, facts, settings, image, together)]
 
 
-def _edit(model: Model, fact: Fact, settings: FineSettings, attempt: Attempt, present: bool) -> Edit:
-    outcome = {"steps": attempt.steps, "probabilities": attempt.reached, **attempt.outcome}
-    if present:
-        outcome["note"] = f"{fact.target_new!r} is what the model says already."
-    return edited("fine", model, settings, [fact], attempt.change.deltas(), **outcome)
+def _learned(model: Model, facts: Sequence[Fact], settings: FineSettings, image: object, together: int) -> list[Change]:
+    requests = [Request.of(model, fact, image) for fact in facts]
+    for group in side_by_side(requests, together):
+        observe(Batch.of(model, [requests[number] for number in group]))
+    changes = [Change(model, request, choose(model, request, settings)) for request in requests]
+    bands = [lowest_layer(model, change.columns) * BANDS // model.num_layers for change in changes]
+    for group in side_by_side(requests, together, bands, [change.routed for change in changes]):
+        optimize(
+            Batch.of(model, [requests[number] for number in group]), [changes[number] for number in group], settings
+        )
+    return changes
+
+
+def _outcome(change: Change) -> dict[str, object]:
+    outcome: dict[str, object] = {"steps": change.steps, "probabilities": change.reached}
+    if change.start:
+        outcome["start"] = change.start
+    if change.request.said == change.request.run.output_ids:
+        outcome["note"] = f"{change.request.fact.target_new!r} is what the model says already."
+    return outcome
+
+
+def _edit(model: Model, change: Change, settings: FineSettings) -> Edit:
+    return edited("fine", model, settings, [change.request.fact], change.deltas, **_outcome(change))
 
 
 EDITOR = Editor(

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.model import Model
+from neuronwise.model.passes import edit_input
+from neuronwise.model.prompt import Inputs
 
 SLICE = 1 << 16  # logits that are held at once
 LEAST = 512  # tokens of a slice, however many rows there are
@@ -86,12 +87,12 @@ def _wide(values: Tensor) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)
 
 
-def plain_head(model: Model, inputs: dict[str, Any]) -> PlainHead | None:
+def plain_head(model: Model, inputs: Inputs) -> PlainHead | None:
     """The model's head when its logits are linear in the last hidden state, else None: then logits are needed.
 
-    Whether they are is seen once for a model, in a pass over ``inputs``: soft caps, biases added later and whatever
-    else an architecture does behind its head show themselves there. Heads that are no plain linear module of plain
-    numbers, lie elsewhere or carry hooks are none either.
+    Whether they are is found out once for a model, in a pass over ``inputs``: soft caps, biases added later and
+    whatever else an architecture does behind its head show up there. A head that is not a plain linear module of plain
+    numbers, is offloaded or carries hooks is not a plain head either.
     """
     head: Any = model.head
     if type(head) is not nn.Linear or head.weight.device.type == "meta" or hasattr(head, "_hf_hook"):
@@ -101,23 +102,19 @@ def plain_head(model: Model, inputs: dict[str, Any]) -> PlainHead | None:
         return None  # quantized or spread over devices
     if head._forward_hooks or head._forward_pre_hooks or "forward" in head.__dict__:
         return None
-    if "_head_scale" not in model.__dict__:
-        model.__dict__["_head_scale"] = _scale(model, head, inputs)
-    scale = model.__dict__["_head_scale"]
+    scale = model.memo("head scale", lambda: _scale(model, head, inputs))
     return None if scale is None else PlainHead(head.weight, head.bias, scale)
 
 
-def _scale(model: Model, head: nn.Linear, inputs: dict[str, Any]) -> float | None:
+def _scale(model: Model, head: nn.Linear, inputs: Inputs) -> float | None:
     """c where the model's logits are c times what its head gives, at a hidden state and far out along it."""
     seen: list[Tensor] = []
 
-    def shown(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        hidden: Tensor = first_tensor(args, kwargs)
+    def near_and_far(hidden: Tensor) -> Tensor:
         seen.append(torch.cat([hidden[..., -1:, :], hidden[..., -1:, :] * FAR], dim=-2))
-        return replace_first(args, kwargs, seen[-1])
+        return seen[-1]
 
-    with Hooks() as hooks, torch.no_grad():
-        hooks.before(head, shown)
+    with edit_input(head, near_and_far), torch.no_grad():
         logits = model.forward(inputs)
         if len(seen) != 1 or seen[0].dim() != 3 or len(seen[0]) != len(logits):
             return None

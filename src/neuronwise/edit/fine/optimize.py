@@ -3,102 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from neuronwise.edit.above import Forward, recomputed_from
-from neuronwise.edit.fine.batch import Batch
-from neuronwise.edit.fine.change import Change, Shown, lowest_layer
-from neuronwise.edit.fine.loss import Wanted, loss
-from neuronwise.edit.fine.readings import Eyes, FromHidden, FromLogits, View
+from neuronwise.edit.fine.change import Change, Shown
+from neuronwise.edit.fine.head import plain_head
+from neuronwise.edit.fine.loss import Before, Reading, loss, read
+from neuronwise.edit.fine.request import Batch
 from neuronwise.edit.fine.settings import FineSettings
-from neuronwise.edit.fine.start import ROUNDS, search
+from neuronwise.edit.trial import Forward, lowest_layer, recomputed_from
 from neuronwise.errors import NonFiniteError
-from neuronwise.model.hooks import Hooks
+from neuronwise.model.passes import inputs_of, only_rows, stop_before
+
+# The search for a start (ours), in Adam's steps: tried at first, later, and how often before Adam takes over.
+LENGTHS = (4, 8, 12, 16, 24)
+LATER = (1, 2, 4, 8, 12)
+ROUNDS = 3
 
 
-@dataclass(eq=False)
-class Attempt:
-    """One request under way: what is wanted, its change, and how far it has come."""
-
-    number: int  # in the batch
-    view: View
-    change: Change
-    steps: int = 0
-    reached: list[float] = field(default_factory=list)
-    outcome: dict[str, Any] = field(default_factory=dict)
-
-    def sees(self, rows: Tensor) -> FromHidden | FromLogits:
-        """What its rows of a pass say; notes what has been reached."""
-        reading = self.view.read(rows)
-        self.reached = reading.said().detach().exp().tolist()
-        return reading
-
-    def loss(self, reading: FromHidden | FromLogits, values: Tensor, settings: FineSettings) -> Tensor:
-        """The whole loss, γ·‖Δ‖₂ included."""
-        if self.view.before is None:  # Δ is zero until the first step is taken
-            reading.keep()
-        found = loss(self.view.wanted, reading, settings)
-        if settings.gamma:
-            found = found + settings.gamma * values.norm().to(found.device)
-        if not torch.isfinite(found):
-            raise NonFiniteError("The loss of this edit is not finite; load the model with dtype=torch.float32.")
-        return found
-
-
-def optimize(batch: Batch, changes: Sequence[Change], settings: FineSettings) -> list[Attempt]:
-    """Every change learned until each target token of its request has the probability ``settings.enough``.
+def optimize(batch: Batch, changes: Sequence[Change], settings: FineSettings) -> None:
+    """Learn every change until each target token of its request has the probability ``settings.enough``.
 
     Layers below the lowest changed one are computed once. A request that has come to its end leaves the passes.
     Raises ``NonFiniteError`` for a loss that is not finite.
     """
-    model, eyes = batch.model, Eyes(batch)
-    attempts = [
-        Attempt(number, View(Wanted.of(request), eyes.head), change)
-        for number, (request, change) in enumerate(zip(batch.requests, changes, strict=True))
-    ]
     optimizer = torch.optim.Adam([change.values for change in changes], lr=settings.rate)
-    active = attempts
-    lowest = lowest_layer(model, changes)
-    with recomputed_from(model, lowest, batch.inputs) as forward, Hooks() as hooks:
-        shown = Shown(model, hooks, changes)
-        for step in range(settings.steps):
-            active = _step(forward, eyes, shown, active, settings)
-            if not active:
-                break
-            if step < ROUNDS and settings.start == "search":
-                active = search(forward, eyes, shown, active, settings, first=step == 0)
+    lowest = lowest_layer(batch.model, [writer for change in changes for writer in change.columns])
+    with recomputed_from(batch.model, lowest, batch.inputs) as forward:
+        passes = Passes(batch, changes, settings, forward)
+        with passes.shown.among(changes):
+            active = list(changes)
+            for step in range(settings.steps):
+                active = passes.step(active)
+                if active and step < ROUNDS and settings.start == "search":
+                    active = passes.search(active, LENGTHS if step == 0 else LATER)
+                elif active:
+                    optimizer.step()
                 if not active:
                     break
+                optimizer.zero_grad()
+
+
+class Passes:
+    """The passes of one batch: what they show, and what they say of each request."""
+
+    def __init__(self, batch: Batch, changes: Sequence[Change], settings: FineSettings, forward: Forward) -> None:
+        self.batch, self.settings, self.forward = batch, settings, forward
+        self.numbers = {change: number for number, change in enumerate(changes)}
+        self.before: dict[Change, Before] = {}  # what the unedited model says
+        self.head = plain_head(batch.model, batch.inputs)
+        self.shown = Shown()
+
+    def step(self, active: Sequence[Change]) -> list[Change]:
+        """One pass and the gradients of those that have not reached enough; returns these."""
+        rows, slices = self.rows(active, [change.values for change in active])
+        gradient = torch.zeros_like(rows)
+        going: list[Change] = []
+        for change, own in zip(active, slices, strict=True):
+            change.steps += 1
+            leaf = rows[own].detach().requires_grad_()
+            reading = self.read(change, leaf)
+            if min(change.reached) >= self.settings.enough:
+                continue
+            going.append(change)
+            self.loss(change, reading, change.values).backward()
+            assert leaf.grad is not None
+            gradient[own] = leaf.grad
+        if going:
+            rows.backward(gradient)
+        for change in active:
+            if change not in going:
+                change.values.grad = None  # what has come to its end is not moved any more
+        return going
+
+    def search(self, active: Sequence[Change], lengths: Sequence[int]) -> list[Change]:
+        """Move each change against the sign of its gradient, which is where Adam's first step goes, by a good length.
+
+        The shortest of ``lengths`` (in Adam's steps) that reaches enough, which ends the request, else the one of least
+        loss. No gradients are taken. Returns those that have not reached enough.
+        """
+        going: list[Change] = []
+        for change in active:
+            assert change.values.grad is not None
+            direction = -self.settings.rate * change.values.grad.sign()
+            origin = change.values.detach().clone()
+            tried: list[tuple[float, int]] = []
+            for length in lengths:
+                with torch.no_grad():
+                    values = origin + direction * length
+                    rows, (own,) = self.rows([change], [values])
+                    tried.append((float(self.loss(change, self.read(change, rows[own]), values)), length))
+                if min(change.reached) >= self.settings.enough:
+                    best = length
+                    break
             else:
-                optimizer.step()
-            optimizer.zero_grad()
-    return attempts
+                best = min(tried)[1]
+                going.append(change)
+            change.start.append(best)
+            with torch.no_grad():
+                change.values.copy_(origin + direction * best)
+        return going
 
+    def rows(self, changes: Sequence[Change], values: Sequence[Tensor]) -> tuple[Tensor, list[slice]]:
+        """(all rows, d or V) of a pass with these values in, with their graph, and the rows of each request."""
+        self.shown.of, self.shown.values = changes, values
+        numbers, head = [self.numbers[change] for change in changes], self.batch.model.head
+        real, slices = self.batch.real_rows(numbers), self.batch.slices(numbers)
+        if self.head is None:
+            return self.forward(real, numbers)[0], slices
+        with only_rows(self.batch.model, real), inputs_of(head) as seen, stop_before(head):
+            self.forward(None, numbers)
+        return seen[0][0], slices
 
-def _step(forward: Forward, eyes: Eyes, shown: Shown, active: list[Attempt], settings: FineSettings) -> list[Attempt]:
-    """One pass and the gradients of those requests that have not reached enough; returns these."""
-    shown.of = [attempt.change for attempt in active]
-    shown.values = [attempt.change.values for attempt in active]
-    going: list[Attempt] = []
-    rows, slices = eyes.rows(forward, [attempt.number for attempt in active])
-    gradient = torch.zeros_like(rows)
-    for attempt, own in zip(active, slices, strict=True):
-        attempt.steps += 1
-        leaf = rows[own].detach().requires_grad_()
-        reading = attempt.sees(leaf)
-        if min(attempt.reached) >= settings.enough:
-            continue
-        going.append(attempt)
-        attempt.loss(reading, attempt.change.values, settings).backward()
-        assert leaf.grad is not None
-        gradient[own] = leaf.grad
-    if going:
-        rows.backward(gradient)
-    for attempt in active:
-        if attempt not in going:
-            attempt.change.values.grad = None  # what has come to its end is not moved any more
-    return going
+    def read(self, change: Change, rows: Tensor) -> Reading:
+        """What a request's rows say; notes what has been reached."""
+        reading = read(change.request, rows, self.head)
+        change.reached = reading.said().detach().exp().tolist()
+        return reading
+
+    def loss(self, change: Change, reading: Reading, values: Tensor) -> Tensor:
+        """The whole loss, γ·‖Δ‖₂ included."""
+        if change not in self.before:  # Δ is zero until the first step is taken
+            self.before[change] = reading.kept()
+        found = loss(change.request, reading, self.before[change], self.settings)
+        if self.settings.gamma:
+            found = found + self.settings.gamma * values.norm().to(found.device)
+        if not torch.isfinite(found):
+            raise NonFiniteError("The loss of this edit is not finite; load the model with dtype=torch.float32.")
+        return found

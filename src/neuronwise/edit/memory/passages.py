@@ -12,7 +12,9 @@ from torch import Tensor
 from neuronwise.data.facts import Fact
 from neuronwise.edit.presets import require_model
 from neuronwise.errors import MethodError
+from neuronwise.model.batches import padded
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import Inputs
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,14 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Passages side by side, padded on the right: a causal model reads each as if it stood alone."""
+class Passages:
+    """Passages side by side, padded on the right: a causal model reads each as if it were alone.
 
-    inputs: dict[str, Any]
-    subjects: Tensor  # (items,)
+    ``subjects`` (items,) are the rows of the subjects' last tokens.
+    """
+
+    inputs: Inputs
+    subjects: Tensor
     lengths: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -39,9 +44,13 @@ class Batch:
         whole = values.reshape(len(self), -1, values.shape[-1])
         return whole[torch.arange(len(self), device=values.device), self.subjects.to(values.device)]
 
+    def last_rows(self, item: int, count: int) -> list[int]:
+        """The rows of a passage's last ``count`` tokens."""
+        return list(range(self.lengths[item] - count, self.lengths[item]))
+
 
 def require_text(model: Model, facts: Sequence[Fact], method: str) -> None:
-    """Raise ``MethodError`` for what these editors cannot read: encoder-decoders and facts asked with a photo."""
+    """Raise ``MethodError`` for what these editors cannot read: encoder-decoders and facts with a photo."""
     require_model(model)
     if model.is_encoder_decoder:
         raise MethodError(
@@ -54,7 +63,7 @@ def require_text(model: Model, facts: Sequence[Fact], method: str) -> None:
 def fact_passage(model: Model, fact: Fact, prefix: str = "", ending: Sequence[int] = ()) -> Passage:
     """``prefix`` and the fact's prompt, then the tokens ``ending``.
 
-    The subject is the one that stands in the place {} of the prompt, or its first occurrence in a prompt without.
+    The subject is the one in the place {} of the prompt, or its first occurrence in a prompt without.
     """
     at = fact.prompt.index("{}") if "{}" in fact.prompt else fact.prompt.index(fact.subject)
     end = len(prefix) + at + len(fact.subject.rstrip())
@@ -67,9 +76,9 @@ def essence_passage(model: Model, fact: Fact) -> Passage:
 
 
 def _passage(model: Model, text: str, end: int, ending: Sequence[int] = ()) -> Passage:
-    ids = model.prepare(prompt=text, chat=False)[0].input_ids
+    ids = model.read(prompt=text, chat=False)[0].input_ids
     whole = (*ids, *ending)
-    model._require_readable(whole)
+    model.require_readable(whole)
     return Passage(whole, token_of(model.tokenizer, text, ids, end - 1))
 
 
@@ -92,16 +101,10 @@ def token_of(tokenizer: Any, text: str, ids: Sequence[int], character: int) -> i
     return max(shared - 1, 0) if closed or shared == len(head) else min(shared, len(ids) - 1)
 
 
-def batched(model: Model, passages: Sequence[Passage]) -> Batch:
+def side_by_side(model: Model, passages: Sequence[Passage]) -> Passages:
     """Passages as one batch, padded on the right and masked there."""
-    lengths = tuple(len(passage.ids) for passage in passages)
     tokenizer = model.tokenizer
     filler = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(t, int)), 0)
-    ids = torch.full((len(passages), max(lengths)), filler, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, passage in enumerate(passages):
-        ids[row, : lengths[row]] = torch.tensor(passage.ids)
-        mask[row, : lengths[row]] = 1
-    return Batch(
-        {"input_ids": ids, "attention_mask": mask}, torch.tensor([passage.subject for passage in passages]), lengths
-    )
+    inputs = padded([{"input_ids": torch.tensor([passage.ids])} for passage in passages], "right", filler)
+    subjects = torch.tensor([passage.subject for passage in passages])
+    return Passages(inputs, subjects, tuple(len(passage.ids) for passage in passages))

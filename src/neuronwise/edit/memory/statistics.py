@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from neuronwise.edit.delta import Record
 from neuronwise.errors import EditError, MethodError, NonFiniteError
-from neuronwise.model.blocks import plain_weight
 from neuronwise.model.model import Model
+from neuronwise.model.weights import plain_weight
 
 SCHEMA = "neuronwise.statistics/1"
 SUMS = "moments.safetensors"
@@ -48,7 +48,7 @@ class Statistics:
             raise EditError(
                 f"The statistics in '{self.folder}' have the form {schema!r}; this version reads {SCHEMA!r}."
             )
-        self.about: Mapping[str, Any] = about
+        self.about: Record = about
         self._factors: dict[int, Tensor] = {}
         self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -104,7 +104,7 @@ class Statistics:
                 f"The statistics in '{self.folder}' were gathered for {self.about['model']}, not for {model.name}."
             )
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What an edit's record says of them."""
         return {name: self.about[name] for name in ("text", "digest", "tokens")}
 
@@ -113,8 +113,6 @@ class Statistics:
         return self._read("fingerprint")
 
     def _read(self, name: str) -> Tensor:
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(self.folder / SUMS, framework="pt") as file:
                 return file.get_tensor(name)
@@ -128,7 +126,7 @@ def fingerprint(model: Model) -> Tensor:
     return torch.cat([rows, torch.tensor([float(max(block.width for block in model.blocks))])])
 
 
-def require_statistics(statistics: Statistics | None, model: Model, layers: list[int]) -> dict[str, Any]:
+def require_statistics(statistics: object, model: Model, layers: list[int]) -> dict[str, object]:
     """What an edit's record says of the covariance; raises ``EditError`` for statistics that do not fit."""
     if statistics is None:
         return {"covariance": "identity"}

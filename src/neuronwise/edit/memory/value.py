@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from neuronwise.answers.request import target_ids
 from neuronwise.data.facts import Fact
-from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.memory.contexts import contexts
-from neuronwise.edit.memory.keys import act
-from neuronwise.edit.memory.passages import Batch, essence_passage, fact_passage
+from neuronwise.edit.memory.passages import Passages, essence_passage, fact_passage
 from neuronwise.edit.memory.tails import from_subject
+from neuronwise.edit.trial import acting, recomputed_from
 from neuronwise.errors import MethodError, NonFiniteError
-from neuronwise.model.hooks import Hooks, first_tensor, replace_first
-from neuronwise.model.interfere import change_output
+from neuronwise.model import passes
 from neuronwise.model.model import Model
 
 
@@ -49,7 +47,7 @@ class ValueSettings:
 
     def __post_init__(self) -> None:
         if self.v_num_grad_steps < 1 or self.v_lr <= 0 or self.clamp_norm_factor <= 0:
-            raise MethodError("v_num_grad_steps is 1 or more; v_lr and clamp_norm_factor are above 0.")
+            raise MethodError("v_num_grad_steps must be 1 or more; v_lr and clamp_norm_factor must be above 0.")
         if self.kl_position not in ("subject", "last"):
             raise MethodError(f"kl_position={self.kl_position!r} is unknown; choose subject or last.")
         marked = next((text for text in self.context_templates or () if "{}" in text), None)
@@ -75,13 +73,14 @@ class Ending(TypedDict):
 
 @dataclass(frozen=True)
 class Value:
-    """``initial`` (d,) is what stood at the subject of the bare prompt, ``delta`` (d,) what is added to it."""
+    """``initial`` (d,) is what was at the subject of the bare prompt, ``delta`` (d,) what is added to it."""
 
     initial: Tensor
     delta: Tensor
 
     @property
     def target(self) -> Tensor:
+        """(d,): what shall be at the subject."""
         return self.initial + self.delta
 
 
@@ -103,91 +102,101 @@ def search(
     ``NonFiniteError``.
     """
     target = target_ids(model, fact.target_new)
-    passages = [fact_passage(model, fact, prefix, target[:-1]) for prefix in settings.prefixes(model)]
+    read = [fact_passage(model, fact, prefix, target[:-1]) for prefix in settings.prefixes(model)]
     block = model.blocks[layer]
-    added = [torch.zeros(model.hidden_size, device=model.device, requires_grad=True) for _ in spots]
-    initial: list[Tensor | None] = [None] * len(spots)
-    weight, before = 1.0, None
-    outcome: Ending = {"steps": 0, "loss": 0.0, "probability": 0.0}
     lowest = layer + 1 if spots[0] is block.module else layer  # a layer's output is at hand, its inside is not
-    with torch.enable_grad(), Hooks() as hooks, contextlib.ExitStack() as within:
-        act(hooks, model, deltas)
-        batch = within.enter_context(from_subject(model, [*passages, essence_passage(model, fact)]))
-        with recomputed_from(model, lowest, batch.inputs) as forward, Hooks() as inner:
-            for number, spot in enumerate(spots):
-                inside = None if spot is block.module else block
-                change_output(inner, spot, _adds(batch, added, initial, number), inside)
-            inner.before(model.head, _keeps(batch, len(target), settings.kl_position))
-            optimizer = torch.optim.Adam(added, lr=settings.v_lr)
-            for step in range(1, settings.v_num_grad_steps + 1):
-                logs = forward()[0].float().log_softmax(-1)
-                said = logs[:-1].reshape(len(passages), len(target), -1)
-                wanted = torch.tensor(target, device=said.device)
-                found = said.gather(2, wanted.expand(len(passages), -1).unsqueeze(2)).squeeze(2)
-                before = logs[-1].detach() if before is None else before
-                kept = settings.kl_factor * (before.exp() * (before - logs[-1])).sum()
-                decay = sum(d.norm() / _start(v).norm() ** 2 for d, v in zip(added, initial, strict=True))
-                loss = weight * -found.mean() + kept + settings.v_weight_decay * decay
-                if not torch.isfinite(loss):
-                    raise NonFiniteError(
-                        "The loss of this edit is not finite; load the model with dtype=torch.float32."
-                    )
-                likeliest = bool((said.argmax(-1) == wanted).all())
-                outcome = {
-                    "steps": step,
-                    "loss": float(loss.detach()),
-                    "probability": float(found[0].detach().mean().exp()),
-                }
-                if float(loss.detach()) < settings.enough_loss or step == settings.v_num_grad_steps:
-                    break
-                if relax:
-                    weight = 0.1 if likeliest else 1.0
-                    if likeliest and float(kept.detach()) <= 0.01:
-                        break
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                for d, v in zip(added, initial, strict=True):
-                    _clamp(d, settings.clamp_norm_factor * _start(v).norm())
-    values = [Value(_start(v).cpu(), d.detach().cpu()) for v, d in zip(initial, added, strict=True)]
+    with torch.enable_grad(), acting(model, deltas), contextlib.ExitStack() as within:
+        passages = within.enter_context(from_subject(model, [*read, essence_passage(model, fact)]))
+        forward = within.enter_context(recomputed_from(model, lowest, passages.inputs))
+        added = [Added(passages, torch.zeros(model.hidden_size, device=model.device)) for _ in spots]
+        for spot, vector in zip(spots, added, strict=True):
+            within.enter_context(passes.edit(spot, vector, None if spot is block.module else block.module))
+        objective = Objective(target, len(read), settings, relax)
+        rows = predicting_rows(passages, len(target), settings.kl_position)
+        optimizer = torch.optim.Adam([vector.delta for vector in added], lr=settings.v_lr)
+        while True:
+            loss = objective(forward(rows)[0].float().log_softmax(-1), added)
+            if objective.done:
+                break
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            for vector in added:
+                vector.clamp(settings.clamp_norm_factor)
+    values = [Value(vector.start.cpu(), vector.delta.detach().cpu()) for vector in added]
     if not all(bool(torch.isfinite(value.target).all()) for value in values):
         raise NonFiniteError("The value found for this edit is not finite; load the model with dtype=torch.float32.")
-    return values, outcome
+    return values, objective.ending
 
 
-def _start(value: Tensor | None) -> Tensor:
-    assert value is not None, "a pass was made"
-    return value
+class Added:
+    """A vector ``delta`` (d,) that is added to what a module returns at the subjects; ``passes.edit`` calls it."""
 
+    def __init__(self, passages: Passages, delta: Tensor) -> None:
+        self.passages = passages
+        self.delta = delta.requires_grad_()
+        self.initial: Tensor | None = None
 
-@torch.no_grad()
-def _clamp(delta: Tensor, most: Tensor) -> None:
-    norm = delta.norm()
-    if norm > most:
-        delta.mul_(most.to(delta.device) / norm)
-
-
-def _adds(batch: Batch, added: list[Tensor], initial: list[Tensor | None], number: int) -> Any:
-    def change(output: Tensor) -> Tensor:
-        if initial[number] is None:
-            initial[number] = batch.at_subject(output.detach())[0].float().to(added[number].device)
-        whole = output.reshape(len(batch), -1, output.shape[-1]).clone()
-        items = torch.arange(len(batch), device=output.device)
-        whole[items, batch.subjects.to(output.device)] += added[number].to(output.device, output.dtype)
+    def __call__(self, output: Tensor) -> Tensor:
+        if self.initial is None:
+            self.initial = self.passages.at_subject(output.detach())[0].float().to(self.delta.device)
+        whole = output.reshape(len(self.passages), -1, output.shape[-1]).clone()
+        items = torch.arange(len(self.passages), device=output.device)
+        whole[items, self.passages.subjects.to(output.device)] += self.delta.to(output.device, output.dtype)
         return whole.reshape(output.shape)
 
-    return change
+    @property
+    def start(self) -> Tensor:
+        """(d,): what was at the subject of the first passage before anything was added."""
+        assert self.initial is not None, "a pass was made"
+        return self.initial
+
+    @property
+    def decay(self) -> Tensor:
+        """‖δ‖ / ‖v₀‖²"""
+        return self.delta.norm() / self.start.norm() ** 2
+
+    @torch.no_grad()
+    def clamp(self, factor: float) -> None:
+        """Keep ‖δ‖ within ``factor`` times ‖v₀‖."""
+        norm, most = self.delta.norm(), factor * self.start.norm()
+        if norm > most:
+            self.delta.mul_(most.to(self.delta.device) / norm)
 
 
-def _keeps(batch: Batch, count: int, kl_position: str) -> Any:
-    """The rows that predict the target in each passage, and the one where what the subject is shall stay."""
-    items = [item for item in range(len(batch) - 1) for _ in range(count)]
-    rows = [batch.lengths[item] - count + k for item in range(len(batch) - 1) for k in range(count)]
-    last = len(batch) - 1
-    held = int(batch.subjects[last]) if kl_position == "subject" else batch.lengths[last] - 1
+class Objective:
+    """The loss of a search, pass by pass; ``done`` and ``ending`` say how far it has come."""
 
-    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        hidden = first_tensor(args, kwargs)
-        return replace_first(args, kwargs, hidden[[*items, last], [*rows, held]].unsqueeze(0))
+    def __init__(self, target: Sequence[int], prefixes: int, settings: ValueSettings, relax: bool) -> None:
+        self.target, self.prefixes, self.settings, self.relax = torch.tensor(target), prefixes, settings, relax
+        self.weight = 1.0
+        self.before: Tensor | None = None
+        self.done = False
+        self.ending: Ending = {"steps": 0, "loss": 0.0, "probability": 0.0}
 
-    return before
+    def __call__(self, logs: Tensor, added: Sequence[Added]) -> Tensor:
+        """The loss for log-probabilities (rows, V): prefix by prefix the rows of the target, at last the held one."""
+        settings, target = self.settings, self.target.to(logs.device)
+        likely = logs[:-1].reshape(self.prefixes, len(target), -1)
+        reached = likely.gather(2, target.expand(self.prefixes, -1).unsqueeze(2)).squeeze(2)
+        self.before = logs[-1].detach() if self.before is None else self.before
+        held = settings.kl_factor * (self.before.exp() * (self.before - logs[-1])).sum()
+        decay = torch.stack([vector.decay for vector in added]).sum()
+        loss = self.weight * -reached.mean() + held + settings.v_weight_decay * decay
+        if not torch.isfinite(loss):
+            raise NonFiniteError("The loss of this edit is not finite; load the model with dtype=torch.float32.")
+        likeliest = bool((likely.argmax(-1) == target).all())
+        steps, probability = self.ending["steps"] + 1, float(reached[0].detach().mean().exp())
+        self.ending = {"steps": steps, "loss": float(loss.detach()), "probability": probability}
+        self.done = float(loss.detach()) < settings.enough_loss or steps == settings.v_num_grad_steps
+        if self.relax and likeliest:
+            self.done = self.done or float(held.detach()) <= 0.01
+        self.weight = 0.1 if self.relax and likeliest else 1.0
+        return loss
+
+
+def predicting_rows(passages: Passages, count: int, kl_position: str) -> list[list[int]]:
+    """The rows that predict the target in each passage, and in the last the one whose prediction is held."""
+    last = len(passages) - 1
+    held = int(passages.subjects[last]) if kl_position == "subject" else passages.lengths[last] - 1
+    return [*(passages.last_rows(item, count) for item in range(last)), [held]]

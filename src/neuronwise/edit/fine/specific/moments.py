@@ -1,22 +1,21 @@
-"""What a subject's neurons shall not answer to: the layer's activations on any text, and on other names."""
+"""What a subject's neurons shall not respond to: the layer's activations on any text, and on other names."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.fine.specific.settings import SpecificSettings
 from neuronwise.edit.memory.keys import look, writer_in
-from neuronwise.edit.memory.passages import Passage, batched, fact_passage
+from neuronwise.edit.memory.passages import Passage, fact_passage, side_by_side
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.errors import ModelError, NonFiniteError
-from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
+from neuronwise.model.passes import inputs_of, stop_after
+from neuronwise.model.prompt import Inputs
 
 STARTS = "The In A I He She It We On When After This For One As There".split()
 PHRASES = ("I read about {}", "The {}")
@@ -39,7 +38,7 @@ class Moments:
     ``factor`` is the Cholesky factor of C + ridge·mean(diag C)·I, shared by all facts.
     """
 
-    def __init__(self, moment: Tensor, ridge: float, record: dict[str, Any]) -> None:
+    def __init__(self, moment: Tensor, ridge: float, record: Mapping[str, object]) -> None:
         self.damped = moment.clone()
         self.damped.diagonal().add_(ridge * moment.diagonal().mean())
         factor, failed = torch.linalg.cholesky_ex(self.damped)
@@ -58,39 +57,35 @@ class Moments:
 def moments_of(model: Model, layer: int, settings: SpecificSettings, statistics: Statistics | None = None) -> Moments:
     """The moments of a layer, made once for a model (as it is then) and kept with it.
 
-    ``statistics`` stand in for the self-written text. Raises ``EditError`` for those of another model or layer.
+    ``statistics`` replace the self-written text. Raises ``EditError`` for those of another model or layer.
     """
-    kept: dict[Any, Any] = model.__dict__.setdefault("_specific", {})
-    source: tuple[Any, ...]
     if statistics is not None:
         statistics.require(model, [layer])
-        source, said = ("statistics", statistics.about["digest"], statistics.tokens), statistics.record()
-        text = _once(kept, (layer, *source), lambda: statistics.second_moment(layer).float())
+        source: tuple[object, ...] = ("statistics", statistics.about["digest"], statistics.tokens)
+        text = model.memo(("moment", layer, *source), lambda: statistics.second_moment(layer).float())
+        record = statistics.record()
     else:
-        source = (settings.texts, settings.text_tokens, settings.seed)
-        said = {"text": "self-written", "texts": settings.texts, "text_tokens": settings.text_tokens}
-        passages = _once(kept, source, lambda: written(model, *source))
-        text = _once(kept, (layer, *source), lambda: over_text(model, layer, passages))
-    names = _once(kept, (layer, "names"), lambda: over_names(model, layer))
+        count, length, seed = settings.texts, settings.text_tokens, settings.seed
+        source = ("written", count, length, seed)
+        passages = model.memo(source, lambda: written(model, count, length, seed))
+        text = model.memo(("moment", layer, *source), lambda: over_text(model, layer, passages))
+        record = {"text": "self-written", "texts": count, "text_tokens": length}
+    names = model.memo(("moment", layer, "names"), lambda: over_names(model, layer))
     weight = settings.names_weight
-    last = (layer, *source, weight, settings.ridge)
-    if kept.get("last", (None, None))[0] != last:  # one (f, f) factor at a time
-        record = {**said, "names": len(NAMES) * len(PHRASES), "names_weight": weight}
-        kept["last"] = last, Moments((1 - weight) * text + weight * names, settings.ridge, record)
-    return kept["last"][1]
-
-
-def _once(kept: dict[Any, Any], key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    if key not in kept:
-        kept[key] = make()
-    return kept[key]
+    record |= {"names": len(NAMES) * len(PHRASES), "names_weight": weight}
+    last: dict[object, Moments] = model.memo("moments", dict)  # one (f, f) factor at a time
+    key = (layer, *source, weight, settings.ridge)
+    if key not in last:
+        last.clear()
+        last[key] = Moments((1 - weight) * text + weight * names, settings.ridge, record)
+    return last[key]
 
 
 def written(model: Model, count: int, length: int, seed: int) -> list[Passage]:
     """``count`` passages of up to ``length`` tokens drawn from the model's own distribution, begun by ``STARTS``."""
     if getattr(model.module, "generation_config", None) is None:
         raise ModelError(f"{model.name} does not generate; gather key statistics from a text and give them.")
-    starts = [model.prepare(prompt=STARTS[number % len(STARTS)], chat=False)[0].input_ids for number in range(count)]
+    starts = [model.read(prompt=STARTS[number % len(STARTS)], chat=False)[0].input_ids for number in range(count)]
     most = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     length = min(length, most) if isinstance(most, int) and most > 0 else length
     found: list[Passage] = []
@@ -113,7 +108,7 @@ def over_text(model: Model, layer: int, passages: Sequence[Passage]) -> Tensor:
     """Mean of a aᵀ over all positions but the first, where activations are of their own kind (attention sinks)."""
     total, count = torch.zeros(()), 0
     for start in range(0, len(passages), ITEMS):
-        batch = batched(model, passages[start : start + ITEMS])
+        batch = side_by_side(model, passages[start : start + ITEMS])
         mask = batch.inputs["attention_mask"].bool()
         mask[:, 0] = False
         rows = _activations(model, layer, batch.inputs)[mask.flatten()]
@@ -125,29 +120,16 @@ def over_names(model: Model, layer: int) -> Tensor:
     """Mean of a aᵀ at the last token of ``NAMES`` in neutral phrases."""
     passages = [fact_passage(model, Fact(phrase, name, name)) for phrase in PHRASES for name in NAMES]
     parts = [
-        look(model, batched(model, passages[start : start + ITEMS]), [layer]).keys[layer]
+        look(model, side_by_side(model, passages[start : start + ITEMS]), [layer]).keys[layer]
         for start in range(0, len(passages), ITEMS)
     ]
     rows = torch.cat(parts)
     return rows.T @ rows / len(rows)
 
 
-class _Enough(Exception):
-    """Ends a pass after the layer that is asked for."""
-
-
-def _activations(model: Model, layer: int, inputs: dict[str, Any]) -> Tensor:
+def _activations(model: Model, layer: int, inputs: Inputs) -> Tensor:
     """(items · positions, f) float32 on the CPU: what goes into the layer's W_down."""
-    block, seen = model.blocks[layer], []
-    with Hooks() as hooks, torch.no_grad(), contextlib.suppress(_Enough):
-        active = hooks.inside(block.module)
-
-        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if active():
-                values = first_tensor(args, kwargs).detach()
-                seen.append(values.reshape(-1, values.shape[-1]).float().cpu())
-                raise _Enough
-
-        hooks.before(writer_in(model, layer).module, before)
+    writer, block = writer_in(model, layer).module, model.blocks[layer].module
+    with torch.no_grad(), inputs_of(writer, block) as seen, stop_after(block):
         model.forward(inputs, rows=[-1])
-    return seen[0]
+    return seen[0].detach().reshape(-1, seen[0].shape[-1]).float().cpu()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neuronwise.edit.above import recomputed_from
 from neuronwise.edit.fine.specific.settings import SpecificSettings
-from neuronwise.edit.memory.passages import Batch
+from neuronwise.edit.memory.passages import Passages
+from neuronwise.edit.trial import changed, lowest_layer, recomputed_from
 from neuronwise.errors import NonFiniteError
-from neuronwise.model.blocks import Block
-from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.model import Model
+from neuronwise.model.writers import Writer
 
 SURE = 1 - 1e-6  # a probability above it counts as this: its log-odds would be infinite
 
@@ -32,8 +30,8 @@ class Found:
 
 def search(
     model: Model,
-    block: Block,
-    batch: Batch,
+    writer: Writer,
+    passages: Passages,
     target: Sequence[int],
     units: Tensor,
     weights: Tensor,
@@ -46,44 +44,81 @@ def search(
     says next shall stay as likely as it was. ``size`` is the norm that ``step_cap`` counts in. Raises
     ``NonFiniteError``.
     """
-    device, asked = model.device, len(batch) - len(settings.asides)
-    spots = [(item, batch.lengths[item] - len(target) + k) for item in range(asked) for k in range(len(target))]
-    spots += [(item, batch.lengths[item] - 1) for item in range(asked, len(batch))]
-    owners, wanted = torch.tensor([item for item, _ in spots]), list(target) * asked
-    goals = torch.tensor([settings.goal] + [settings.prefixed_goal] * (asked - 1) + [0.0] * len(settings.asides))
+    contexts = _Contexts(passages, target, settings)
+    gate = _Gate(units.to(model.device), weights.to(model.device), len(passages))
     value = best = torch.zeros(model.hidden_size)
-    least, said, step, kept = float("inf"), [], 0, goals
-    writer = block.dense[0].module
-    with torch.enable_grad(), recomputed_from(model, lowest(model, writer), batch.inputs) as forward, Hooks() as hooks:
-        values = [torch.zeros(0)]
-        hooks.after(writer, _gated(values, units.to(device), weights.to(device), len(batch)))
-        hooks.before(model.head, _only(spots))
+    least, step, now = float("inf"), 0, contexts.goals
+    reached = now
+    lowest = lowest_layer(model, [writer])
+    with (
+        torch.enable_grad(),
+        recomputed_from(model, lowest, passages.inputs) as forward,
+        changed([writer], gate.write),
+    ):
         for step in range(1, settings.steps + 2):
-            values[0] = value.to(device).expand(len(batch), -1).clone().requires_grad_()
-            logits = forward()[0].float()
-            if step == 1:
-                said = logits.argmax(-1).tolist()
-                wanted += said[len(wanted) :]  # what is said behind the asides shall be said there again
-            reached = margins(logits, wanted, owners)
-            now = reached.detach().cpu()
+            gate.values = value.to(model.device).expand(len(passages), -1).clone().requires_grad_()
+            odds = contexts.margins(forward(contexts.rows)[0].float())
+            now = odds.detach().cpu()
             if not bool(torch.isfinite(now).all()):
                 raise NonFiniteError("The log-odds of this edit are not finite; load the model in dtype=torch.float32.")
-            if step == 1:
-                goals[asked:] = now[asked:]
-            if enough(now[:asked], settings):
-                return Found(value, step, now, said[: len(target)])
-            missing = (goals - now).clamp(min=0)
+            if enough(now[: contexts.asked], settings):
+                return Found(value, step, now, contexts.said)
+            missing = (contexts.goals - now).clamp(min=0)
             short = float(missing.square().sum())
             if short > least:
                 value, least = (value + best) / 2, least * 1.0001  # half the way back, then on from there
                 continue
-            best, least, kept = value, short, now
+            best, least, reached = value, short, now
             if step > settings.steps:
                 break
-            (jacobian,) = torch.autograd.grad(reached.sum(), values[0])
+            (jacobian,) = torch.autograd.grad(odds.sum(), gate.values)
             change = least_norm(jacobian.float().cpu(), missing, settings.damping)
             value = value + change * min(1.0, settings.step_cap * size / max(float(change.norm()), 1e-12))
-    return Found(best, step, kept, said[: len(target)])
+    return Found(best, step, reached, contexts.said)
+
+
+class _Contexts:
+    """The rows that are read, whose passages they are, and the log-odds aimed at in each passage."""
+
+    def __init__(self, passages: Passages, target: Sequence[int], settings: SpecificSettings) -> None:
+        self.asked, self.target = len(passages) - len(settings.asides), list(target)
+        counts = [len(target)] * self.asked + [1] * len(settings.asides)
+        self.rows = [passages.last_rows(item, count) for item, count in enumerate(counts)]
+        self.owners = torch.tensor([item for item, count in enumerate(counts) for _ in range(count)])
+        self.goals = torch.tensor(
+            [settings.goal] + [settings.prefixed_goal] * (self.asked - 1) + [0.0] * len(settings.asides)
+        )
+        self.wanted: list[int] = []
+        self.said: list[int] = []
+
+    def margins(self, logits: Tensor) -> Tensor:
+        """(passages,) log-odds of the least likely wanted token of each, from logits (all rows, V).
+
+        The first pass sets what is wanted behind the asides: what the unedited model says there, as likely as it is.
+        """
+        if self.wanted:
+            return margins(logits, self.wanted, self.owners)
+        said = logits.argmax(-1).tolist()
+        self.wanted = self.target * self.asked
+        self.wanted += said[len(self.wanted) :]
+        self.said = said[: len(self.target)]
+        found = margins(logits, self.wanted, self.owners)
+        self.goals[self.asked :] = found.detach().cpu()[self.asked :]
+        return found
+
+
+class _Gate:
+    """Adds (weights·a_S)·z to what a writer writes; ``values`` (passages, d) holds one z for each passage."""
+
+    def __init__(self, units: Tensor, weights: Tensor, items: int) -> None:
+        self.units, self.weights, self.items = units, weights, items
+        self.values = torch.zeros(0)
+
+    def write(self, writer: Writer, inputs: Tensor, output: Tensor) -> Tensor:
+        fired = inputs.reshape(self.items, -1, inputs.shape[-1])[..., self.units.to(inputs.device)].float()
+        gates = (fired @ self.weights.to(inputs.device)).unsqueeze(-1)
+        added = gates * self.values.to(inputs.device).unsqueeze(1)
+        return output + added.to(output.dtype).reshape(output.shape)
 
 
 def least_norm(jacobian: Tensor, missing: Tensor, damping: float) -> Tensor:
@@ -106,29 +141,3 @@ def enough(reached: Tensor, settings: SpecificSettings) -> bool:
     likely = reached.sigmoid()
     behind = float(likely[1:].log().mean().exp()) if len(likely) > 1 else 1.0
     return float(likely[0]) >= settings.enough and behind >= settings.prefixed_enough
-
-
-def lowest(model: Model, writer: nn.Module) -> int:
-    """The first layer that a writer serves: some models use one block in several layers."""
-    return next(layer for layer, block in enumerate(model.blocks) if any(w.module is writer for w in block.dense))
-
-
-def _gated(values: list[Tensor], units: Tensor, weights: Tensor, items: int) -> Any:
-    def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
-        inputs: Tensor = first_tensor(args, kwargs)
-        fired = inputs.reshape(items, -1, inputs.shape[-1])[..., units.to(inputs.device)].float()
-        added = (fired @ weights.to(inputs.device)).unsqueeze(-1) * values[0].to(inputs.device).unsqueeze(1)
-        return output + added.to(output.dtype).reshape(output.shape)
-
-    return after
-
-
-def _only(spots: Sequence[tuple[int, int]]) -> Any:
-    """Only these (passage, row) pass the head, one below the other."""
-    items, rows = (list(part) for part in zip(*spots, strict=True))
-
-    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        hidden = first_tensor(args, kwargs)
-        return replace_first(args, kwargs, hidden[items, rows].unsqueeze(0))
-
-    return before
