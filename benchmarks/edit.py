@@ -73,7 +73,7 @@ BASELINE = "needed work"
 
 def first_choice(model: nw.Model, prompt: str) -> int:
     with torch.no_grad():
-        return int(model.forward(model.read(prompt=prompt, chat=False)[0].inputs, rows=[-1])[0, -1].argmax())
+        return int(model.forward(model.prepare(prompt=prompt, chat=False)[0].inputs, rows=[-1])[0, -1].argmax())
 
 
 def first_token(model: nw.Model, target: str) -> int:

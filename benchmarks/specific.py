@@ -84,7 +84,7 @@ class Asker:
         self.model = model
 
     def ids(self, prompt: str) -> list[int]:
-        return self.model.read(prompt=prompt, chat=False)[0].input_ids
+        return self.model.prepare(prompt=prompt, chat=False)[0].input_ids
 
     def target(self, text: str) -> list[int]:
         return self.model.tokenizer(f" {text.strip()}", add_special_tokens=False)["input_ids"]

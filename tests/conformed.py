@@ -59,7 +59,7 @@ def processed(name: str) -> Report:
     model.name = f"{name}, own processor"
     colors = np.random.default_rng(0).integers(0, 2, (4, 6, 3))
     photo = Image.fromarray(np.kron(colors, np.ones((8, 8, 1))).astype(np.uint8) * 255)
-    return conform(model, *model.read(photo, prompt))
+    return conform(model, *model.prepare(photo, prompt))
 
 
 def table(reports: list[Report]) -> str:

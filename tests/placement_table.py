@@ -33,7 +33,7 @@ def row(name: str) -> str:
     """One line of the table."""
     model, prompt = placing(name)
     photo = Image.fromarray(np.full((60, 150, 3), 100, dtype=np.uint8))
-    prompted, opened = model.read(photo, prompt, chat=False)
+    prompted, opened = model.prepare(photo, prompt, chat=False)
     run = Run(model, prompted, [], [], opened)
     grid = image_grid(run)
     box = ", ".join(f"{edge:.1f}".removesuffix(".0") for edge in grid.box)

@@ -33,7 +33,7 @@ def printed(*arguments: object) -> Any:
 
 def main(out: Path, folder: Path) -> None:
     model, seen = ("-m", folder / "model"), {}
-    helps = (["find"], ["edit", "fact"], ["evaluate"])
+    helps = (["find"], ["edit", "fact"], ["evaluate"], ["study", "run"])
     seen["help"] = {" ".join(command): " ".join(shell(*command, "--help").split()) for command in helps}
 
     import numpy as np
@@ -68,6 +68,8 @@ def main(out: Path, folder: Path) -> None:
     asked = (folder / "length.yaml", "--data", folder / "photos", "--out", folder / "length")
     seen["length"] = printed("study", "run", *asked)
     shell("study", "report", folder / "length")
+    compared = ("--data", folder / "facts.json", "--out", folder / "compared")
+    seen["compared"] = printed("study", "run", folder / "evaluation.yaml", *compared)
     seen["length page"] = next((folder / "length").rglob("*.html")).read_text(encoding="utf-8")
     from neuronwise.measure.captions import caption_scores
 

@@ -75,7 +75,7 @@ def test_what_is_printed_and_what_is_refused(tmp_path: Path) -> None:
         "neuronwise: pretrained_minigpt4.pth looks like the Vicuna variant, which has a Q-Former: add "
         "blip2_pretrained_flant5xxl.pth. Nothing was written.\n"
     )
-    assert "choose one of minigpt4, mplug_owl2" in shell("convert", "blip9", eva, "--out", out, expect=2).stderr
+    assert "the converters are minigpt4, mplug_owl2" in shell("convert", "blip9", eva, "--out", out, expect=2).stderr
     wrong = shell("convert", "minigpt4", eva, "--out", out, "--dtype", "int8", expect=2)
     assert wrong.stderr == "neuronwise: There is no dtype 'int8'; use float32, bfloat16 or float16.\n"
     assert sorted(tmp_path.iterdir()) == [tmp_path / "parts"]

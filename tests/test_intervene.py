@@ -152,7 +152,7 @@ def test_routed_experts(name: str) -> None:
             assert not torch.allclose(model.module(**inputs).logits, before, atol=1e-5)
         after = [model.blocks[1].value_vector(nw.Neuron.parse(n)) for n in neurons]
         assert all(torch.equal(a, b) for a, b in zip(after, saved, strict=True))
-    with pytest.raises(MethodError, match="all positions"), intervene.suppress(model, neurons, [0]):
+    with pytest.raises(MethodError, match="at all positions"), intervene.suppress(model, neurons, [0]):
         pass
     with (
         pytest.raises(MethodError, match="dense neurons"),

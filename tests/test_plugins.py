@@ -93,6 +93,9 @@ def material(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> P
     recipe = {**RECIPE, "model": str(folder / "model"), "methods": ["loudest"], "concepts": ["dog"]}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "metrics": ["shared-words"]}))
     length = {key: recipe[key] for key in ("model", "prompt", "max_new_tokens")}
+    editors = ["nudge", {"editor": "nudge", "settings": {"step": 2.0}}]
+    evaluation = {"kind": "evaluation", "model": recipe["model"], "editors": editors, "others": 0}
+    (folder / "evaluation.yaml").write_text(yaml.safe_dump(evaluation))
     (folder / "length.yaml").write_text(yaml.safe_dump({**length, "kind": "length"}))
     return folder
 
@@ -118,6 +121,7 @@ def test_help_lists_what_is_added(seen: dict[str, Any]) -> None:
     assert "nudge" in seen["help"]["edit fact"]
     assert {"nudge", "pairs"} <= set(re.findall(r"\w+", seen["help"]["evaluate"]))
     assert {"album", "blank"} <= set(re.findall(r"\w+", seen["help"]["find"]))
+    assert {"album", "length"} <= set(re.findall(r"\w+", seen["help"]["study run"]))
 
 
 def test_a_method_locates(seen: dict[str, Any]) -> None:
@@ -135,6 +139,7 @@ def test_an_editor_edits_and_has_presets(seen: dict[str, Any]) -> None:
     assert (seen["edit"]["method"], seen["edit"]["settings"]) == ("nudge", {"step": 3})
     assert (seen["evaluate"]["cases"], seen["evaluate"]["failed"]) == (2, [])
     assert seen["evaluate"]["recipe"]["editor"] == "nudge"
+    assert (seen["compared"]["finished"], seen["compared"]["rows"], seen["compared"]["failed"]) == (True, 4, {})
 
 
 def test_forms_are_read(seen: dict[str, Any]) -> None:
@@ -162,6 +167,8 @@ def test_a_metric_scores(seen: dict[str, Any]) -> None:
 
 
 def test_contract_tests_take_them_up(added: Path) -> None:
-    told = python(added, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "tests/edit/test_every_editor.py",
-                  "-k", "nudge and (gpt2 or mixtral)")  # fmt: skip
-    assert re.search(r"\b\d+ passed", told)
+    files = ("edit/test_every_editor.py", "data/test_every_form.py")
+    chosen = "(nudge and (gpt2 or mixtral)) or pairs or album"
+    options = ("-o", "addopts=-v", "-p", "no:cacheprovider", "-k", chosen)
+    told = python(added, "-m", "pytest", *options, *(f"tests/{file}" for file in files))
+    assert {"nudge", "pairs", "album"} <= set(re.findall(r"\[(\w+)(?:-\w+)*\] PASSED", told))

@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from captions import PROMPT, Sample
 from material import Material, add_folders
 from neuronwise.architectures.builtin import DINOV2, SEVEN, Sight, fetch, read_dinov2
 from neuronwise.measure.bootstrap import mean_interval
@@ -104,6 +103,24 @@ def overlap_table(captions: list[str], photos: list[Photo]) -> dict[str, dict]:
     return table
 
 
+class Report:
+    """Prints rows of the table as they are measured, and writes all so far with the captions."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.table, self.cases = options, {}, []
+        print(f"| {options.split} photos | cases | value | 95 % interval |\n|---|---|---|---|")
+
+    def add(self, table: dict[str, dict], photos: Sequence[Photo] = (), captions: Sequence[str] = ()) -> None:
+        for name, row in table.items():
+            edges = "–".join(f"{edge:.3f}" for edge in row.get("interval", []))
+            print(f"| {name} | {row['cases']} | {row['value']:.3f} | {edges} |", flush=True)
+        self.table |= table
+        self.cases += [{"photo": p.path.name, "caption": c} for p, c in zip(photos, captions, strict=True)]
+        if self.options.json:
+            result = {"options": vars(self.options), "scores": self.table, "cases": self.cases}
+            self.options.json.write_text(json.dumps(result, default=str, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folders(parser)
@@ -128,32 +145,21 @@ def main() -> None:
     # Evenly over the part, so that few are like all.
     flickr = material.photos(f"flickr_{options.split}")
     flickr = flickr[:: max(len(flickr) // max(options.captioned, 1), 1)][: options.captioned]
+    report, places = Report(options), Places(speaker, material.masks(options.split))
 
-    captions = {"coco": said(speaker, seeing, coco)}
-    table = objects_table(captions["coco"], coco)
-    captions["classes"] = said(speaker, seeing, classes)
-    hits = [photo.is_named_by(text) for text, photo in zip(captions["classes"], classes, strict=True)]
-    if named := mean_interval(float(hit) for hit in hits):
-        table["class"] = {"value": named.mean, "cases": len(hits), "interval": [named.low, named.high]}
+    report.add(places.agreement(coco, seeing.tokens(coco)))
+    captions = said(speaker, seeing, coco)
+    report.add(objects_table(captions, coco), coco, captions)
     if flickr:
-        captions["flickr"] = said(speaker, seeing, flickr)
-        table |= overlap_table(captions["flickr"], flickr)
-    places = Places(speaker, material.test_masks() if options.split == "test" else material.training_masks())
-    table |= places.agreement(coco, seeing.tokens(coco))
+        captions = said(speaker, seeing, flickr)
+        report.add(overlap_table(captions, flickr), flickr, captions)
+    captions = said(speaker, seeing, classes)
+    hits = [photo.is_named_by(text) for text, photo in zip(captions, classes, strict=True)]
+    if named := mean_interval(float(hit) for hit in hits):
+        row = {"value": named.mean, "cases": len(hits), "interval": [named.low, named.high]}
+        report.add({"class": row}, classes, captions)
     if options.occlude:
-        table |= places.occlusion(coco[: options.occlude], seeing.tokens(coco[: options.occlude]), Sample(PROMPT, []))
-
-    print(f"| {options.split} photos | cases | value | 95 % interval |\n|---|---|---|---|")
-    for name, row in table.items():
-        edges = "–".join(f"{edge:.2f}" for edge in row.get("interval", []))
-        print(f"| {name} | {row['cases']} | {row['value']:.3f} | {edges} |")
-    if options.json:
-        names = {"coco": coco, "classes": classes, "flickr": flickr}
-        cases = {
-            kind: [{"photo": p.path.name, "caption": c} for p, c in zip(names[kind], texts, strict=True)]
-            for kind, texts in captions.items()
-        }
-        options.json.write_text(json.dumps({"options": vars(options), "scores": table, "cases": cases}, default=str))
+        report.add(places.occlusion(coco[: options.occlude], seeing.tokens(coco[: options.occlude])))
 
 
 if __name__ == "__main__":

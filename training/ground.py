@@ -19,14 +19,13 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from masks import CATEGORIES
 from material import Material, add_folders
 from neuronwise.architectures.builtin import builtin_folder
 from photos import Photo
 from projector import Projector
 from views import Store, View
 from words import Vocabulary, caption_bag, class_words, collect
-
-CATEGORIES = 80
 
 
 class WordHead(nn.Module):
@@ -74,7 +73,7 @@ class Cases:
 
     def __init__(self, material: Material, store: Store, vocabulary: Vocabulary):
         self.material, self.store, self.vocabulary = material, store, vocabulary
-        self.masks = material.training_masks()
+        self.masks = material.masks()
         size = len(vocabulary.words)
         self.class_columns = torch.zeros(size)
         self.class_columns[[vocabulary.at[w] for photo in material.photos("classes") for w in class_words(photo)]] = 1
@@ -123,10 +122,8 @@ class Cases:
         return {"features": features} | {key: torch.stack(value) for key, value in stacked.items()}
 
     def coverage(self, photo: Photo, view: View) -> tuple[torch.Tensor, torch.Tensor]:
-        for masks in self.masks:
-            if photo.path.name in masks.cover:
-                return masks.cells(photo, view, self.vocabulary.at)
-        return torch.zeros(64, CATEGORIES), torch.zeros(CATEGORIES)
+        """Return what `Masks.cells` says of a view."""
+        return self.masks.cells(photo, view, self.vocabulary.at)
 
 
 def grounding(head: WordHead, project, cases: Cases, which: list[tuple]) -> dict[str, float]:

@@ -12,16 +12,20 @@ from photos import Photo
 from views import View
 
 GRID, FINE = 8, 64
+CATEGORIES = 80
 
 
 class Masks:
     """For each photo of a COCO part and each category, how much of each cell of a fine grid its masks cover."""
 
-    def __init__(self, file: pathlib.Path):
-        content = json.loads(file.read_text())
-        self.categories = {category["id"]: category["name"] for category in content["categories"]}
+    def __init__(self, *files: pathlib.Path):
         self.complete: dict[str, bool] = {}
         self.cover: dict[str, dict[str, np.ndarray]] = {}
+        for file in files:
+            self._read(json.loads(file.read_text()))
+
+    def _read(self, content: dict) -> None:
+        categories = {category["id"]: category["name"] for category in content["categories"]}
         sizes = {}
         for entry in content["images"]:
             sizes[entry["id"]] = (entry["file_name"], entry["height"], entry["width"])
@@ -36,14 +40,14 @@ class Masks:
                 outline = outlines.frPyObjects(outline, height, width)
             area = Image.fromarray(outlines.decode(outline).astype(np.float32), mode="F")
             fine = np.asarray(area.resize((FINE, FINE), Image.Resampling.BOX))
-            category = self.categories[annotation["category_id"]]
+            category = categories[annotation["category_id"]]
             known = self.cover[name].get(category)
             self.cover[name][category] = fine if known is None else np.maximum(known, fine)
 
     def cells(self, photo: Photo, view: View, words: dict[str, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return coverage (64, 80) of a view's cells by categories, and (80,) whether each category was annotated."""
-        name, count = photo.path.name, len(self.categories)
-        coverage, known = torch.zeros(GRID * GRID, count), torch.zeros(count)
+        name = photo.path.name
+        coverage, known = torch.zeros(GRID * GRID, CATEGORIES), torch.zeros(CATEGORIES)
         if name not in self.cover:
             return coverage, known
         if self.complete[name]:

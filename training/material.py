@@ -57,14 +57,9 @@ class Material:
     def _flickr(self, part: str) -> list[Photo]:
         return read_captioned(self.folders["flickr"] / part)
 
-    def training_masks(self) -> list[Masks]:
-        """Return the masks of the photos that train and choose; those that are only measured are not among them."""
-        folders = self.folders
-        files = (
-            folders["coco"] / "annotations/instances_train2017.json",
-            folders["more"] / "annotations/instances_more2017.json",
-        )
-        return [Masks(file) for file in files]
-
-    def test_masks(self) -> Masks:
-        return Masks(self.folders["coco"] / "annotations/instances_val2017.json")
+    def masks(self, part: str = "") -> Masks:
+        """Return the masks of photos that train and choose or, for "test", of those that are only measured."""
+        coco, more = (self.folders[name] / "annotations" for name in ("coco", "more"))
+        if part == "test":
+            return Masks(coco / "instances_val2017.json")
+        return Masks(coco / "instances_train2017.json", more / "instances_more2017.json")

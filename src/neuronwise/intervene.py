@@ -1,4 +1,4 @@
-"""Interventions: temporary changes of a model, always undone on exit, also when the body raises.
+"""Interventions: temporary changes of a model, always undone on exit, even when the body raises.
 
 All are context managers and nest. Dense neurons are changed by hooks on their activations, so the weights are never
 touched; where a routed expert's neuron can be changed, it is by its value vector, restored to the bit.
@@ -148,7 +148,7 @@ def shuffle_image_tokens(model: Model, run: Run, *, seed: int = 0) -> Iterator[N
     """
     positions = run.image_positions
     if len(positions) < 2:
-        raise PromptError("The prompt of this run holds no image tokens that could be shuffled.")
+        raise PromptError("The prompt of this run has no image tokens to shuffle.")
     order = positions[torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))]
 
     def shuffle(hidden: Tensor) -> Tensor:
@@ -246,11 +246,11 @@ def _noisy(writer: Writer, layer: nn.Module, columns: Tensor, noise: Tensor, row
 def _changed_vectors(
     chosen: Chosen, positions: Sequence[int] | None, change: Callable[[Tensor, list[Neuron]], Tensor]
 ) -> Iterator[None]:
-    """Change the value vectors (d, k) of routed neurons for the body, and put them back to the bit."""
+    """Change the value vectors (d, k) of routed neurons within the body; they are restored bit for bit."""
     routed = {writer: own for writer, own in chosen.items() if writer.expert is not None}
     if routed and positions is not None:
         first = next(iter(routed.values()))[0]
-        raise MethodError(f"{first} is a routed expert's neuron; it can be changed at all positions only.")
+        raise MethodError(f"{first} is a routed expert's neuron; it can only be changed at all positions.")
     saved: list[tuple[Tensor, Tensor, Tensor]] = []
     try:
         with torch.no_grad():

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -181,6 +182,11 @@ class NeuronSet:
 
     def __or__(self, other: NeuronSet) -> NeuronSet:
         return NeuronSet(self.members + (other - self).members, self.record)
+
+    def layers(self, count: int) -> list[int]:
+        """How many members are in each of the first ``count`` layers."""
+        held = Counter(neuron.layer for neuron in self.neurons)
+        return [held[layer] for layer in range(count)]
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame with columns layer, expert, unit, score, activation, position; one row per member, in order."""

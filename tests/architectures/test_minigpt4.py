@@ -30,7 +30,7 @@ from neuronwise.architectures.convert.plan import outputs
 from neuronwise.architectures.convert.weights import Stored, Weights
 from neuronwise.errors import ModelError, PromptError
 from neuronwise.model.grid import image_grid
-from neuronwise.model.stop import StopAtText, before_stop
+from neuronwise.model.stop import StopAtText
 from parity import minigpt4 as tiny
 
 VARIANTS = ("vicuna", "llama2", "v2")
@@ -92,12 +92,12 @@ def test_the_published_code_computes_the_same(models: dict[str, Any], recorded: 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_prompt_has_the_published_tokens(models: dict[str, Any], recorded: Any, photo: Any, variant: str) -> None:
     said = recorded[1][variant]
-    prompted, _ = models[variant].read(photo, said["question"])
+    prompted, _ = models[variant].prepare(photo, said["question"])
     image = [models[variant].image_token_id] * COUNTS[variant]
     assert prompted.input_ids == said["before"] + image + said["after"]
     grid = image_grid(models[variant].run(photo, max_new_tokens=0))
     assert (grid.height, grid.width, grid.box) == (*GRIDS[variant], (0, 0, 90, 60))
-    assert models[variant].read(photo)[0].prompt == "Describe the image in few words."
+    assert models[variant].prepare(photo)[0].prompt == "Describe the image in few words."
     pixels = photo.convert("RGB").resize((size_of(variant),) * 2, Image.Resampling.BICUBIC)
     values = (np.asarray(pixels, dtype=np.float64) / 255 - MEAN) / STD
     expected = torch.from_numpy(values).permute(2, 0, 1)[None].float()
@@ -157,7 +157,7 @@ def test_the_encoder_ends_before_its_last_block(tmp_path: Path) -> None:
     first = {name.removeprefix("blocks.0."): t for name, t in state.items() if name.startswith("blocks.0.")}
     state |= {f"blocks.{i}.{name}": tensor for i in range(40) for name, tensor in first.items()}
     torch.save({**state, "norm.weight": torch.ones(3), "head.weight": torch.ones(3, 3)}, eva)
-    plan = CONVERTERS["minigpt4"].plan([eva, qformer, own, language])
+    plan = CONVERTERS["minigpt4"]([eva, qformer, own, language])
     assert plan.config.vision_config.num_hidden_layers == 39
     assert len(outputs(plan)) > 39 * 12
 
@@ -216,7 +216,7 @@ def test_an_answer_ends_where_the_person_would_speak(models: dict[str, Any], pho
     """### is no single token; the prompt's own does not end anything, nor does it in the other variants."""
     model = models["vicuna"]
     tokenizer = model.tokenizer
-    prompt = model.read(photo, "what is this?")[0].input_ids
+    prompt = model.prepare(photo, "what is this?")[0].input_ids
     assert "###" in tokenizer.decode(prompt)
     stop = StopAtText(tokenizer, ("###",))
     answer = tokenizer("a cat ### red", add_special_tokens=False)["input_ids"]
@@ -224,9 +224,9 @@ def test_an_answer_ends_where_the_person_would_speak(models: dict[str, Any], pho
     assert ended.count(True) >= 1
     first = ended.index(True)
     assert tokenizer.decode(answer[: first + 1]).endswith("###")
-    assert tokenizer.decode(before_stop(model, answer)).strip() == "a cat"
-    assert before_stop(model, answer[:4]) == answer[:4]
-    assert before_stop(models["llama2"], answer) == answer
+    assert tokenizer.decode(model.stop.before(answer)).strip() == "a cat"
+    assert model.stop.before(answer[:4]) == answer[:4]
+    assert models["llama2"].stop.before(answer) == answer
     # Generation itself: the model is made to say what the answer says.
     with saying(model, answer) as left:
         run = model.run(photo, "what is this?", max_new_tokens=len(answer))

@@ -183,8 +183,8 @@ def test_the_chat_template_is_the_published_one(model: nw.Model, photo: Image.Im
     published, _ = tiny.expanded([tiny.published()["prompts"][tiny.PROMPTS[0]]], model.config.image_token_index)
     assert run.prompted.input_ids == published[0].tolist()
     assert run.image_positions.tolist() == list(range(8, 8 + tiny.QUERIES + 1))
-    assert model.read(photo, prompt, chat=False)[0].input_ids == published[0].tolist()
-    words = model.read(prompt="What is the capital of France?")[0].input_ids
+    assert model.prepare(photo, prompt, chat=False)[0].input_ids == published[0].tolist()
+    words = model.prepare(prompt="What is the capital of France?")[0].input_ids
     assert words == tiny.published()["prompts"][tiny.PROMPTS[1]]
 
 
@@ -197,7 +197,7 @@ def test_half_precision_and_a_saved_copy(model: nw.Model, folder: Path, tmp_path
     model.processor.save_pretrained(tmp_path)
     again = nw.load(tmp_path)
     assert torch.equal(answer(again, "image")[0], exact)
-    assert again.read(photo)[0].input_ids == model.read(photo)[0].input_ids
+    assert again.prepare(photo)[0].input_ids == model.prepare(photo)[0].input_ids
 
 
 def test_from_a_published_folder_to_a_saved_edit_by_the_command_line(

@@ -82,6 +82,6 @@ def test_the_table_of_the_documentation(tmp_path: Path) -> None:
 
 @pytest.mark.builtin
 def test_the_builtin_model_conforms(builtin: Any, chelsea: Path) -> None:
-    report = conformance.conform(builtin, *builtin.read(chelsea))
+    report = conformance.conform(builtin, *builtin.prepare(chelsea))
     assert report.passed, [one for one in report.results if one.outcome == FAILED]
     assert report["span"].outcome == report["heat"].outcome == PASSED

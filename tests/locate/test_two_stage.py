@@ -102,7 +102,7 @@ def test_a_vote_is_needed(model: nw.Model, pairs: list[Pair]) -> None:
     assert units(two_stage(model, spoiled, TwoStage(0.2, 0.2, vote=0.6))) == EXACTLY
     assert len(two_stage(model, spoiled, TwoStage(0.2, 0.2, vote=0.7))) == 0
     for strange in (0, 1.5, "most"):
-        with pytest.raises(MethodError, match=r"vote=.* is no share"):
+        with pytest.raises(MethodError, match=r"vote=.* is not a share"):
             TwoStage(vote=strange)  # type: ignore[arg-type]
 
 
@@ -187,7 +187,7 @@ def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
     run, target, _ = pairs[0]
     text = model.run(prompt="the cat", max_new_tokens=1, chat=False)
     wrong = [
-        (lambda: TwoStage(difference="best"), "no threshold"),
+        (lambda: TwoStage(difference="best"), "not a threshold"),
         (lambda: TwoStage(over="all"), "over='all' is unknown"),
         (lambda: TwoStage(vote=0), "vote=0"),
         (lambda: TwoStage(stages="third"), "stages="),

@@ -49,7 +49,7 @@ def spot_in(part: tuple[float, ...], size: int, across: float, down: float) -> t
 
 
 def run_on(model: Model, picture: Image.Image, prompt: str) -> Run:
-    prompted, opened = model.read(picture, prompt, chat=False)
+    prompted, opened = model.prepare(picture, prompt, chat=False)
     return Run(model, prompted, [], [], opened)
 
 

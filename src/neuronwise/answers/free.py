@@ -11,7 +11,6 @@ from neuronwise.errors import ModelError
 from neuronwise.model.batches import batching, grouped, padded, stackable
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
-from neuronwise.model.stop import before_stop, stopping
 
 
 def begins_with(text: str, answer: str) -> bool:
@@ -60,7 +59,7 @@ def continuations(model: Model, inputs: Inputs, length: int, least: bool = False
     settings = model.greedy(length)
     if least:
         settings.update(min_new_tokens=length, min_length=None)
-    ending = {} if least else stopping(model)
+    ending = {} if least else model.stop.criteria
     made = model.reader(inputs).generate(**model.placed(inputs), **ending, generation_config=settings)
     ends = settings.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or ())
@@ -73,7 +72,7 @@ def continuations(model: Model, inputs: Inputs, length: int, least: bool = False
     )
     rows = made[:, given:] if echoes else made[:, 1:] if model.is_encoder_decoder else made
     found = [_until(row, ends) for row in rows.tolist()]
-    return [before_stop(model, ids) for ids in found] if ending else found
+    return [model.stop.before(ids) for ids in found] if ending else found
 
 
 def _until(ids: list[int], ends: Sequence[int]) -> list[int]:

@@ -36,5 +36,5 @@ def forced(model: Model, fact: Fact, image: Any = None) -> Run:
     Text alone stands as it is, without a chat template; with an image the model's own template is used.
     """
     image = fact.image if image is None else image
-    prompted, picture = model.read(image, fact.text, chat=None if image is not None else False)
+    prompted, picture = model.prepare(image, fact.text, chat=None if image is not None else False)
     return Run(model, prompted, target_ids(model, fact.target_new), [], picture)

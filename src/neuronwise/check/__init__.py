@@ -67,7 +67,7 @@ def conform(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Run every check on a few tokens that ``model`` generates after ``prompted`` (see ``Model.read``).
+    """Run every check on a few tokens that ``model`` generates after ``prompted`` (see ``Model.prepare``).
 
     Some forty passes and three backward ones; the model is left as it is. What a check compares with is computed by
     hand, outside of what it checks. Raises ``NeuronwiseError`` only when the model cannot be run at all.

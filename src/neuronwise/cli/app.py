@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.models import ArgumentInfo, OptionInfo
 
 from neuronwise._version import __version__
 from neuronwise.cli.output import print_json, stdout_kept
@@ -20,11 +21,21 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def version(version: Annotated[bool, option("Print the version.", "--version")] = False) -> None:
     """Print the version where it is asked for."""
     if version:
         print(__version__)
         raise typer.Exit
+
+
+def option(text: str, *names: str, **settings: Any) -> OptionInfo:
+    """What a command takes by name: its help, its names if they are not the parameter's, and typer's settings."""
+    return typer.Option(*names, help=text, **settings)
+
+
+def argument(text: str, **settings: Any) -> ArgumentInfo:
+    """What a command takes by place: its help, and typer's settings."""
+    return typer.Argument(help=text, **settings)
 
 
 @dataclass(frozen=True)
@@ -78,9 +89,7 @@ def _options(function: Callable[..., Output]) -> Iterator[inspect.Parameter]:
                 yield _option(field.name, own[field.name], field.default)
         else:
             yield _option(name, kind, parameter.default)
-    yield _option(
-        "as_json", Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")], False
-    )
+    yield _option("as_json", Annotated[bool, option("Print one JSON object and nothing else.", "--json")], False)
 
 
 def _option(name: str, kind: object, default: object) -> inspect.Parameter:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, command, option
 from neuronwise.cli.options import ModelArgument, Placement, SeedOption, require_photos
 from neuronwise.cli.output import print_table
 from neuronwise.cli.progress import progress_bar
@@ -23,10 +21,10 @@ FAILURE = 1  # the exit status when a check fails
 def check(
     *,
     model: ModelArgument,
-    image: Annotated[Path | None, typer.Option(help="A photo, for a model that reads photos.")] = None,
+    image: Annotated[Path | None, option("A photo, for a model that reads photos.")] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="What to ask.", show_default=f"'{PROMPT}', or for a photo the model's default prompt"),
+        option("What to ask.", show_default=f"'{PROMPT}', or for a photo the model's default prompt"),
     ] = None,
     placement: Placement,
     seed: SeedOption = 0,
@@ -37,7 +35,7 @@ def check(
 
     loaded = placement.load(model)
     require_image(loaded, image)
-    prompted, picture = loaded.read(image, prompt or (None if image is not None else PROMPT))
+    prompted, picture = loaded.prepare(image, prompt or (None if image is not None else PROMPT))
     with progress_bar("checking") as progress:
         report = conform(loaded, prompted, picture, seed=seed, progress=progress)
     return Output(report.to_dict(), lambda: _show(report), 0 if report.passed else FAILURE)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import DtypeOption, parse_dtype
 from neuronwise.cli.output import counted, note
 from neuronwise.cli.progress import progress_bar
@@ -16,9 +14,9 @@ from neuronwise.cli.progress import progress_bar
 @command(app)
 def convert(
     *,
-    name: Annotated[str, typer.Argument(help="minigpt4 or mplug_owl2.")],
-    parts: Annotated[list[Path], typer.Argument(help="The files and folders as they were downloaded, in any order.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; an interrupted conversion resumes there.")],
+    name: Annotated[str, argument("minigpt4 or mplug_owl2.")],
+    parts: Annotated[list[Path], argument("The files and folders as they were downloaded, in any order.")],
+    out: Annotated[Path, option("The folder to write; an interrupted conversion resumes there.")],
     dtype: DtypeOption = None,
 ) -> Output:
     """Convert a published checkpoint that transformers cannot open into an ordinary Hugging Face folder."""

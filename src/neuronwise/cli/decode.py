@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import ModelOption, Placement
 from neuronwise.cli.output import print_table, token_line
 from neuronwise.neurons import as_neurons
@@ -15,11 +13,11 @@ from neuronwise.neurons import as_neurons
 @command(app)
 def decode(
     *,
-    neurons: Annotated[list[str], typer.Argument(help="Neurons such as L23.U8083 or L4.E5.U80.")],
+    neurons: Annotated[list[str], argument("Neurons such as L23.U8083 or L4.E5.U80.")],
     model: ModelOption = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Tokens for each neuron.")] = 10,
-    bottom: Annotated[bool, typer.Option("--bottom", help="Show the tokens that it lowers most instead.")] = False,
-    through_norm: Annotated[bool, typer.Option("--through-norm", help="Apply the gain of the final norm.")] = False,
+    k: Annotated[int, option("Tokens for each neuron.", "-k", min=1)] = 10,
+    bottom: Annotated[bool, option("Show the tokens that it lowers most instead.", "--bottom")] = False,
+    through_norm: Annotated[bool, option("Apply the gain of the final norm.", "--through-norm")] = False,
     placement: Placement,
 ) -> Output:
     """Show the tokens that neurons write."""

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import (
-    EditorOption,
+    EditorChoice,
     ModelOption,
     Placement,
     SeedOption,
     SetOption,
-    StatisticsOption,
     parse_settings,
     require_folder,
     require_photos,
@@ -38,16 +37,16 @@ SHOWN = 10  # neurons that are printed by name
 edit_app = typer.Typer(no_args_is_help=True, help="Edit what a model knows, save the edit as a folder, try it.")
 app.add_typer(edit_app, name="edit")
 
-LengthOption = Annotated[int, typer.Option(min=1, help="Tokens to generate before and after.")]
-OutOption = Annotated[Path | None, typer.Option(help="Save the edit in this new folder.")]
+LengthOption = Annotated[int, option("Tokens to generate before and after.", min=1)]
+OutOption = Annotated[Path | None, option("Save the edit in this new folder.")]
 
 
 @dataclass(frozen=True)
 class Exports:
     """Other forms in which an edit is written."""
 
-    adapter: Annotated[Path | None, typer.Option(help="Write a PEFT LoRA adapter to this new folder.")] = None
-    merge: Annotated[Path | None, typer.Option(help="Write the whole edited checkpoint to this new folder.")] = None
+    adapter: Annotated[Path | None, option("Write a PEFT LoRA adapter to this new folder.")] = None
+    merge: Annotated[Path | None, option("Write the whole edited checkpoint to this new folder.")] = None
 
     def named(self, out: Path | None = None) -> dict[str, Path]:
         """The folders that the user named, each new and writable, by what goes there."""
@@ -73,15 +72,13 @@ class CaptionOptions:
 @command(edit_app)
 def fact(
     *,
-    prompt: Annotated[str, typer.Option(help="The prompt, with {} in place of the subject.")],
-    subject: Annotated[str, typer.Option(help="What the fact is about.")],
-    target: Annotated[str, typer.Option(help="The new answer, written as a word.")],
-    editor: EditorOption = "fine",
+    prompt: Annotated[str, option("The prompt, with {} in place of the subject.")],
+    subject: Annotated[str, option("What the fact is about.")],
+    target: Annotated[str, option("The new answer, written as a word.")],
+    choice: EditorChoice,
     model: ModelOption = None,
-    image: Annotated[Path | None, typer.Option(help="A photo that the prompt asks about.")] = None,
-    statistics: StatisticsOption = None,
-    settings: SetOption = None,
-    ask: Annotated[list[str] | None, typer.Option(help="Another prompt to try before and after; repeat.")] = None,
+    image: Annotated[Path | None, option("A photo that the prompt asks about.")] = None,
+    ask: Annotated[list[str] | None, option("Another prompt to try before and after; repeat.")] = None,
     max_new_tokens: LengthOption = 10,
     out: OutOption = None,
     exports: Exports,
@@ -92,27 +89,26 @@ def fact(
     folders = exports.named(out)
     require_photos([image])
     from neuronwise.data.facts import Fact
-    from neuronwise.edit import Statistics
 
     request = Fact(prompt, subject, target, image=None if image is None else str(image))
-    changes = EDITORS[editor].options(parse_settings(settings), statistics=statistics, seed=seed)
-    if statistics is not None:
-        changes["statistics"] = Statistics(statistics)
+    changes = choice.changes(seed)
+    if choice.statistics is not None:
+        changes["statistics"] = choice.read_statistics()
     loaded = placement.load(model, "builtin" if image is not None else "builtin-text")
     trial = Trial(loaded, [(request.text, image), *((text, image) for text in ask or ())], max_new_tokens)
     before = trial.texts()
     if before[0].strip().startswith(target.strip()):
         note(f"the model already answers {target.strip()!r}")
-    edit, seconds = _timed(lambda: EDITORS[editor].function(loaded, request, **changes))
+    edit, seconds = _timed(lambda: EDITORS[choice.editor].function(loaded, request, **changes))
     return trial.output(edit, before, folders, seconds)
 
 
 @command(edit_app)
 def swap(
     *,
-    images: Annotated[list[Path], typer.Argument(help="Photos whose captions name the source.")],
-    source: Annotated[str, typer.Option(help="The word that captions name now.")],
-    target: Annotated[str, typer.Option(help="The word that they name instead.")],
+    images: Annotated[list[Path], argument("Photos whose captions name the source.")],
+    source: Annotated[str, option("The word that captions name now.")],
+    target: Annotated[str, option("The word that they name instead.")],
     options: CaptionOptions,
     exports: Exports,
     placement: Placement,
@@ -129,8 +125,8 @@ def swap(
 @command(edit_app)
 def suppress(
     *,
-    images: Annotated[list[Path], typer.Argument(help="Photos whose captions name the word.")],
-    concept: Annotated[str, typer.Option(help="The word to suppress.")],
+    images: Annotated[list[Path], argument("Photos whose captions name the word.")],
+    concept: Annotated[str, option("The word to suppress.")],
     options: CaptionOptions,
     exports: Exports,
     placement: Placement,
@@ -147,14 +143,10 @@ def suppress(
 @command(edit_app)
 def apply(
     *,
-    folder: Annotated[Path, typer.Argument(help="A saved edit.")],
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="A text, or a question about the photo; repeat for several.")
-    ] = None,
-    image: Annotated[Path | None, typer.Option(help="A photo.")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The model.", show_default="that which was edited")
-    ] = None,
+    folder: Annotated[Path, argument("A saved edit.")],
+    prompt: Annotated[list[str] | None, option("A text, or a question about the photo; repeat for several.")] = None,
+    image: Annotated[Path | None, option("A photo.")] = None,
+    model: Annotated[str | None, option("The model.", "--model", "-m", show_default="that which was edited")] = None,
     max_new_tokens: LengthOption = 20,
     exports: Exports,
     placement: Placement,

@@ -6,22 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
-from neuronwise.cli.options import (
-    EditorOption,
-    ModelOption,
-    Placement,
-    SeedOption,
-    SetOption,
-    StatisticsOption,
-    parse_settings,
-)
+from neuronwise.cli.app import Output, app, argument, command, option
+from neuronwise.cli.options import EditorChoice, ModelOption, Placement, SeedOption
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress_bar
 from neuronwise.data.facts.load import FORMS
-from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
@@ -35,17 +24,15 @@ FAILURE = 2  # the exit status when every case fails
 class Protocol:
     """Which facts are edited, how, and what is asked afterwards."""
 
-    known: Annotated[
-        bool, typer.Option("--known", help="Use only facts whose true answer the model gives by itself.")
-    ] = False
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N facts.")] = None
-    sequential: Annotated[int, typer.Option(min=1, help="Edits made one after another and kept together.")] = 1
-    batch: Annotated[int, typer.Option(min=1, help="Facts in one edit.")] = 1
-    others: Annotated[int, typer.Option(min=0, help="Other facts to ask about after each edit.")] = 50
-    free: Annotated[bool, typer.Option("--free/--no-free", help="Generate too, beside teacher forcing.")] = True
-    fluency: Annotated[bool, typer.Option("--fluency", help="Generate 100 tokens to measure fluency (slow).")] = False
+    known: Annotated[bool, option("Use only facts whose true answer the model gives by itself.", "--known")] = False
+    limit: Annotated[int | None, option("Use only the first N facts.", min=1)] = None
+    sequential: Annotated[int, option("Edits made one after another and kept together.", min=1)] = 1
+    batch: Annotated[int, option("Facts in one edit.", min=1)] = 1
+    others: Annotated[int, option("Other facts to ask about after each edit.", min=0)] = 50
+    free: Annotated[bool, option("Generate too, beside teacher forcing.", "--free/--no-free")] = True
+    fluency: Annotated[bool, option("Generate 100 tokens to measure fluency (slow).", "--fluency")] = False
     like: Annotated[
-        Path | None, typer.Option(help="Take the unedited model's answers from this evaluation of another editor.")
+        Path | None, option("Take the unedited model's answers from this evaluation of another editor.")
     ] = None
     seed: SeedOption = 0
 
@@ -55,17 +42,13 @@ def evaluate(
     *,
     facts: Annotated[
         str,
-        typer.Argument(
-            help=f"Facts: file, folder or hub dataset (forms: {', '.join(FORMS)}); or the folder of an evaluation."
-        ),
+        argument(f"Facts: file, folder or hub dataset (forms: {', '.join(FORMS)}); or the folder of an evaluation."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Keep every case there; the same command resumes an interrupted evaluation.")
+        Path | None, option("Keep every case there; the same command resumes an interrupted evaluation.")
     ] = None,
-    editor: EditorOption = "fine",
+    choice: EditorChoice,
     model: ModelOption = None,
-    settings: SetOption = None,
-    statistics: StatisticsOption = None,
     protocol: Protocol,
     placement: Placement,
 ) -> Output:
@@ -78,7 +61,7 @@ def evaluate(
     else:
         if out is None:
             raise NeuronwiseError("Name a folder to keep the cases in: --out DIR.")
-        found = _evaluated(facts, out, editor, model, settings, statistics, protocol, placement)
+        found = _evaluated(facts, out, choice, model, protocol, placement)
     summary = write_summary(found)
     failed = len(found.failed) == len(found.rows) > 0
     if failed:
@@ -87,27 +70,18 @@ def evaluate(
 
 
 def _evaluated(
-    facts: str,
-    out: Path,
-    editor: str,
-    model: str | None,
-    settings: list[str] | None,
-    statistics: Path | None,
-    protocol: Protocol,
-    placement: Placement,
+    facts: str, out: Path, choice: EditorChoice, model: str | None, protocol: Protocol, placement: Placement
 ) -> Evaluation:
-    changes = EDITORS[editor].options(parse_settings(settings), statistics=statistics)
+    changes = choice.changes()
     from neuronwise.data.facts import load_facts
-    from neuronwise.edit import Statistics
     from neuronwise.study import evaluate as run
 
     cases = load_facts(facts, seed=protocol.seed)
     note(str(cases))
     loaded = placement.load(model, "builtin-text")
-    given = None if statistics is None else Statistics(statistics)
     with progress_bar("evaluating") as bar:
         return run(
-            loaded, cases, editor, statistics=given, out=out, changes=changes,
+            loaded, cases, choice.editor, statistics=choice.read_statistics(), out=out, changes=changes,
             progress=lambda what, done, total: bar(done, total), **vars(protocol),
         )  # fmt: skip
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, Settings, Words, require_folder, require_photos
 from neuronwise.cli.output import command_line, note, print_finding
 from neuronwise.cli.photos import PhotoSource, find_over_photos
@@ -23,14 +21,14 @@ CONTINUED = 20  # tokens after a text in which a word is looked for
 @command(app)
 def find(
     *,
-    image: Annotated[Path | None, typer.Argument(help="A photo; leave it out with --text or --data.")] = None,
-    text: Annotated[str | None, typer.Option(help="A text prompt instead of a photo, used as it is.")] = None,
+    image: Annotated[Path | None, argument("A photo; leave it out with --text or --data.")] = None,
+    text: Annotated[str | None, option("A text prompt instead of a photo, used as it is.")] = None,
     model: ModelOption = None,
     words: Words,
     scoring: Scoring,
     ask: Ask,
     source: PhotoSource,
-    out: Annotated[Path | None, typer.Option(help="Write a page (index.html) and finding.json there.")] = None,
+    out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,
     placement: Placement,
 ) -> Output:
     """Find the neurons behind the words that a model writes about photos, or behind its answer to a text."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command
 from neuronwise.cli.output import print_table
 from neuronwise.cli.progress import progress_bar
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 @command(app)
 def models(
     *,
-    name: Annotated[str | None, typer.Argument(help="A model type such as llama.", show_default="all")] = None,
+    name: Annotated[str | None, argument("A model type such as llama.", show_default="all")] = None,
 ) -> Output:
     """List the architectures of the installed transformers, and where their neurons are."""
     import transformers

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from neuronwise.cli.app import argument, option
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import NeuronwiseError
@@ -20,25 +19,22 @@ from neuronwise.locate.methods import METHODS
 if TYPE_CHECKING:
     import torch
 
+    from neuronwise.edit import Statistics
     from neuronwise.model import Model, Run
 
 Settings = dict[str, Any]  # by name, of whatever kind a method or an editor takes
 
-ModelArgument = Annotated[str, typer.Argument(help="Hub id, folder, .gguf file, builtin or builtin-text.")]
+ModelArgument = Annotated[str, argument("Hub id, folder, .gguf file, builtin or builtin-text.")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Hub id, folder, .gguf file, builtin or builtin-text.", show_default="builtin"),
+    option("Hub id, folder, .gguf file, builtin or builtin-text.", "--model", "-m", show_default="builtin"),
 ]
-DtypeOption = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="the checkpoint's own")
-]
-DeviceOption = Annotated[str | None, typer.Option("--device-map", help="auto, cpu, cuda, ...: passed to transformers.")]
-SeedOption = Annotated[int, typer.Option(help="Random seed.")]
+DtypeOption = Annotated[str | None, option("float32, bfloat16 or float16.", show_default="the checkpoint's own")]
+DeviceOption = Annotated[str | None, option("auto, cpu, cuda, ...: passed to transformers.", "--device-map")]
+SeedOption = Annotated[int, option("Random seed.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="An option of the method or editor, such as n=10; repeat for several.")
+    list[str] | None, option("An option of the method or editor, such as n=10; repeat for several.", "--set")
 ]
-EditorOption = Annotated[str, typer.Option(help=f"The editor: {', '.join(EDITORS)}.")]
-StatisticsOption = Annotated[Path | None, typer.Option(help="Folder of key statistics from `neuronwise statistics`.")]
 
 
 @dataclass(frozen=True)
@@ -62,17 +58,15 @@ class Placement:
 class Ask:
     """What a model is asked, and how much it answers."""
 
-    prompt: Annotated[
-        str | None, typer.Option(help="What to ask about the photo.", show_default="the model's default prompt")
-    ] = None
+    prompt: Annotated[str | None, option("What to ask about the photo.", show_default="the model's default prompt")] = (
+        None
+    )
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=0, help="Tokens to generate.", show_default="50 for a photo, 0 for a text")
+        int | None, option("Tokens to generate.", min=0, show_default="50 for a photo, 0 for a text")
     ] = None
     chat: Annotated[
         bool | None,
-        typer.Option(
-            "--chat/--no-chat", help="Apply the chat template.", show_default="for photos, where there is one"
-        ),
+        option("Apply the chat template.", "--chat/--no-chat", show_default="for photos, where there is one"),
     ] = None
 
     @property
@@ -99,15 +93,15 @@ class Words:
     """What to look for."""
 
     concept: Annotated[
-        list[str] | None, typer.Option(help="A word of the output; repeat for several.", show_default="all nouns")
+        list[str] | None, option("A word of the output; repeat for several.", show_default="all nouns")
     ] = None
     target: Annotated[
-        list[str] | None, typer.Option(help="Any token, generated or not, such as ' Paris'; repeat for several.")
+        list[str] | None, option("Any token, generated or not, such as ' Paris'; repeat for several.")
     ] = None
     position: Annotated[
-        int | None, typer.Option(min=0, help="The generated token, counted from 0, at which targets are scored.")
+        int | None, option("The generated token, counted from 0, at which targets are scored.", min=0)
     ] = None
-    top: Annotated[int, typer.Option(min=1, help="Neurons for each word.")] = 100
+    top: Annotated[int, option("Neurons for each word.", min=1)] = 100
 
     @property
     def concepts(self) -> list[str]:
@@ -125,18 +119,14 @@ class Scoring:
     """How neurons are scored."""
 
     method: Annotated[
-        str | None, typer.Option(help=f"How neurons are scored: {', '.join(METHODS)}.", show_default="contribution")
+        str | None, option(f"How neurons are scored: {', '.join(METHODS)}.", show_default="contribution")
     ] = None
     settings: SetOption = None
-    activation: Annotated[str | None, typer.Option(help="ffn (the input of W_down) or gate.", show_default="ffn")] = (
-        None
-    )
-    normalize: Annotated[bool, typer.Option("--normalize", help="Score exact shares of the logit.")] = False
+    activation: Annotated[str | None, option("ffn (the input of W_down) or gate.", show_default="ffn")] = None
+    normalize: Annotated[bool, option("Score exact shares of the logit.", "--normalize")] = False
     contrast: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Subtract the score of this token, or of the N likeliest others: a number. Repeat for several."
-        ),
+        option("Subtract the score of this token, or of the N likeliest others: a number. Repeat for several."),
     ] = None
     seed: SeedOption = 0
 
@@ -164,6 +154,25 @@ class Scoring:
         if self.contrast:
             options["contrast"] = _contrast(self.contrast)
         return options
+
+
+@dataclass(frozen=True)
+class EditorChoice:
+    """An editor with what it takes."""
+
+    editor: Annotated[str, option(f"The editor: {', '.join(EDITORS)}.")] = "fine"
+    settings: SetOption = None
+    statistics: Annotated[Path | None, option("Folder of key statistics from `neuronwise statistics`.")] = None
+
+    def changes(self, seed: int | None = None) -> Settings:
+        """The settings that the user changes; raises ``NeuronwiseError`` for what the editor does not take."""
+        return EDITORS[self.editor].options(parse_settings(self.settings), statistics=self.statistics, seed=seed)
+
+    def read_statistics(self) -> Statistics | None:
+        """The key statistics that the user names."""
+        from neuronwise.edit import Statistics
+
+        return None if self.statistics is None else Statistics(self.statistics)
 
 
 def parse_dtype(name: str | None) -> torch.dtype | None:

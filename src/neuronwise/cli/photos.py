@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from neuronwise.cli.app import option
 from neuronwise.cli.options import Ask, Scoring, Words, parse_box, require_studies
 from neuronwise.cli.output import command_line, note
 from neuronwise.cli.progress import progress_bar
@@ -28,22 +27,22 @@ class PhotoSource:
 
     data: Annotated[
         Path | None,
-        typer.Option(
-            help=f"Find --concept over a folder of photos (forms: {', '.join(FORMS)}). "
+        option(
+            f"Find --concept over a folder of photos (forms: {', '.join(FORMS)}). "
             "The default method is then two_stage, as with --mask and --box."
         ),
     ] = None
-    mask: Annotated[Path | None, typer.Option(help="Where the concept is in the photo: a white on black image.")] = None
-    box: Annotated[str | None, typer.Option(help="The same as a box in pixels: X,Y,WIDTH,HEIGHT.")] = None
+    mask: Annotated[Path | None, option("Where the concept is in the photo: a white on black image.")] = None
+    box: Annotated[str | None, option("The same as a box in pixels: X,Y,WIDTH,HEIGHT.")] = None
     inpainting: Annotated[
         str,
-        typer.Option(
-            help=f"How the object is removed: {', '.join(INPAINTERS)}; written lama:FILE.pt, diffusers:FOLDER, or "
+        option(
+            f"How the object is removed: {', '.join(INPAINTERS)}; written lama:FILE.pt, diffusers:FOLDER, or "
             "folder:DIR of finished photos."
         ),
     ] = "telea"
-    dilation: Annotated[int, typer.Option(min=0, help="Pixels by which masks grow.")] = 5
-    photos: Annotated[int, typer.Option(min=1, help="Use at most this many photos of a concept.")] = 12
+    dilation: Annotated[int, option("Pixels by which masks grow.", min=0)] = 5
+    photos: Annotated[int, option("Use at most this many photos of a concept.", min=1)] = 12
 
     @property
     def given(self) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.output import print_table
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
@@ -33,9 +31,9 @@ class Row(TypedDict):
 @command(app)
 def presets(
     *,
-    model: Annotated[str, typer.Argument(help="A hub id, a folder, or builtin-text; its weights are not read.")],
+    model: Annotated[str, argument("A hub id, a folder, or builtin-text; its weights are not read.")],
     editor: Annotated[
-        str | None, typer.Option(help="Show all settings of this editor.", show_default="a line for each editor")
+        str | None, option("Show all settings of this editor.", show_default="a line for each editor")
     ] = None,
 ) -> Output:
     """Show which preset each editor uses for a model, where it was published, and its settings."""

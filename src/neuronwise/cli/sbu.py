@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.progress import progress
 
 photos = typer.Typer(no_args_is_help=True, help="Gather photos for studies.")
@@ -18,12 +18,10 @@ app.add_typer(photos, name="photos")
 @command(photos)
 def sbu(
     *,
-    source: Annotated[Path, typer.Argument(metavar="LIST", help="SBU's list, sbu-captions-all.json.")],
-    out: Annotated[Path, typer.Argument(help="The folder for photos, their captions and the dead links.")],
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first entries of the list.", show_default="all")
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each photo.")] = 20.0,
+    source: Annotated[Path, argument("SBU's list, sbu-captions-all.json.", metavar="LIST")],
+    out: Annotated[Path, argument("The folder for photos, their captions and the dead links.")],
+    limit: Annotated[int | None, option("Only the first entries of the list.", min=1, show_default="all")] = None,
+    timeout: Annotated[float, option("Seconds to wait for each photo.", min=0.1)] = 20.0,
 ) -> Output:
     """Download photos of SBU captions; the same command resumes an interrupted download."""
     from neuronwise.data.photos.sbu import fetch_sbu

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import ModelOption, Placement, parse_layers
 from neuronwise.cli.output import counted, note
 from neuronwise.cli.progress import progress_bar
@@ -20,17 +18,15 @@ if TYPE_CHECKING:
 @command(app)
 def statistics(
     *,
-    text: Annotated[
-        str, typer.Argument(help="A .txt or .jsonl file, a folder of them, or a dataset of the datasets library.")
-    ],
-    layers: Annotated[str, typer.Option(help="Layers such as 5, 4-8 or 3,5,7.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; interrupted reading resumes there.")],
+    text: Annotated[str, argument("A .txt or .jsonl file, a folder of them, or a dataset of the datasets library.")],
+    layers: Annotated[str, option("Layers such as 5, 4-8 or 3,5,7.")],
+    out: Annotated[Path, option("The folder to write; interrupted reading resumes there.")],
     model: ModelOption = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Read at most this many positions.")] = 100_000,
-    field: Annotated[str, typer.Option(help="The text's field in .jsonl or a dataset.")] = "text",
-    split: Annotated[str, typer.Option(help="The split of a dataset.")] = "train",
-    length: Annotated[int, typer.Option(min=1, help="Tokens in one passage.")] = 512,
-    batch: Annotated[int, typer.Option(min=1, help="Passages in one pass.")] = 8,
+    tokens: Annotated[int, option("Read at most this many positions.", min=1)] = 100_000,
+    field: Annotated[str, option("The text's field in .jsonl or a dataset.")] = "text",
+    split: Annotated[str, option("The split of a dataset.")] = "train",
+    length: Annotated[int, option("Tokens in one passage.", min=1)] = 512,
+    batch: Annotated[int, option("Passages in one pass.", min=1)] = 8,
     placement: Placement,
 ) -> Output:
     """Gather second moments of W_down's inputs over a text, for rome, memit, pmet and alphaedit."""

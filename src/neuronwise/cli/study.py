@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import DeviceOption, Placement, require_studies
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress
@@ -27,19 +27,17 @@ app.add_typer(study, name="study")
 
 DataOption = Annotated[
     str | None,
-    typer.Option(help=f"Folder of photos (forms: {', '.join(FORMS)}), or the facts of an evaluation."),
+    option(f"Folder of photos (forms: {', '.join(FORMS)}), or the facts of an evaluation."),
 ]
 
 
 @command(study)
 def run(
     *,
-    recipe: Annotated[str, typer.Argument(help=f"A YAML file, or a shipped recipe: {', '.join(KINDS)}.")],
-    out: Annotated[Path, typer.Option(help="Keep every finished case there.")],
+    recipe: Annotated[str, argument(f"A YAML file, or a shipped recipe: {', '.join(KINDS)}.")],
+    out: Annotated[Path, option("Keep every finished case there.")],
     data: DataOption = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The model.", show_default="that of the recipe")
-    ] = None,
+    model: Annotated[str | None, option("The model.", "--model", "-m", show_default="that of the recipe")] = None,
     placement: Placement,
 ) -> Output:
     """Run the study that a recipe describes; the same command resumes an interrupted one."""
@@ -62,7 +60,7 @@ def run(
 @command(study)
 def resume(
     *,
-    folder: Annotated[Path, typer.Argument(help="A folder that `neuronwise study run` wrote.")],
+    folder: Annotated[Path, argument("A folder that `neuronwise study run` wrote.")],
     data: DataOption = None,
     device_map: DeviceOption = None,
 ) -> Output:
@@ -79,7 +77,7 @@ def resume(
 @command(study)
 def report(
     *,
-    folder: Annotated[Path, typer.Argument(help="A folder that `neuronwise study run` wrote, finished or not.")],
+    folder: Annotated[Path, argument("A folder that `neuronwise study run` wrote, finished or not.")],
 ) -> Output:
     """Write tables (Markdown, CSV, LaTeX), figures and one self-contained page into a study's folder."""
     from neuronwise.report.study import write_report

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, require_photos
 from neuronwise.cli.output import print_table
 from neuronwise.cli.progress import status
@@ -16,11 +14,11 @@ from neuronwise.cli.progress import status
 @command(app)
 def suppress(
     *,
-    image: Annotated[Path, typer.Argument(help="A photo.")],
-    concept: Annotated[str, typer.Option(help="A word of the caption, whose neurons are suppressed.")],
+    image: Annotated[Path, argument("A photo.")],
+    concept: Annotated[str, option("A word of the caption, whose neurons are suppressed.")],
     model: ModelOption = None,
     scoring: Scoring,
-    top: Annotated[int, typer.Option(min=1, help="Neurons to suppress.")] = 50,
+    top: Annotated[int, option("Neurons to suppress.", min=1)] = 50,
     ask: Ask,
     placement: Placement,
 ) -> Output:

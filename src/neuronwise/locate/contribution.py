@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate.contrast import contrasted
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.locate.shares import direct_shares
-from neuronwise.model.prompt import target_tokens
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Site, Writer
 
@@ -39,7 +39,7 @@ def contribution(
     """
     if normalize and activation != "ffn":
         raise MethodError("normalize gives shares of the logit, and only activation='ffn' adds up to it.")
-    weights = [_weights(model, run, target, contrast) for target in targets]
+    weights = [contrasted(model, run, target, contrast) for target in targets]
     if normalize:
         readouts = [(target.position, weight) for target, weight in zip(targets, weights, strict=True)]
         directions = _along_the_direct_path(direct_shares(model, run, readouts).gradients)
@@ -66,35 +66,6 @@ def _unembedded(model: Model, weights: Mapping[int, float]) -> Tensor:
 def _along_the_direct_path(gradients: Sequence[Mapping[Site, Tensor]]) -> Callable[[Writer], Tensor]:
     """(T, d) for a writer: the gradients where its writing lands, 0 where that is another branch."""
     return lambda writer: torch.stack([one.get(writer.site, torch.zeros(writer.hidden_size)) for one in gradients])
-
-
-def _weights(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> dict[int, float]:
-    """The target's logit, less the mean of those it is contrasted with, as weights of tokens."""
-    others = _contrast_tokens(model, run, target, contrast)
-    if target.token_id in others:
-        raise MethodError(f"contrast names the target {target.text!r} itself; name another token.")
-    weights = {target.token_id: 1.0}
-    for token in others:
-        weights[token] = weights.get(token, 0.0) - 1.0 / len(others)
-    return weights
-
-
-def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> list[int]:
-    if contrast is None:
-        return []
-    if isinstance(contrast, bool | float):
-        raise MethodError(f"contrast is {contrast}; name tokens, or a number of alternatives from 1.")
-    if isinstance(contrast, int):
-        if contrast < 1:
-            raise MethodError(f"contrast is {contrast}; name tokens, or a number of alternatives from 1.")
-        with torch.no_grad():
-            logits = model.forward(run.forced_inputs(), rows=[run.row(target.position)])[0, 0].float().clone()
-        logits[target.token_id] = -torch.inf
-        return logits.topk(min(contrast, len(logits) - 1)).indices.tolist()
-    listed = [contrast] if isinstance(contrast, str) else contrast
-    if not listed or any(isinstance(token, str) and not token.strip() for token in listed):
-        raise MethodError("contrast names no token, or an empty one; name tokens, or a number of alternatives.")
-    return [target_tokens(model.tokenizer, model.vocabulary_size, token).token_id for token in listed]
 
 
 METHOD = Method(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -63,9 +63,14 @@ def _gradient_scores(
 
 
 def position_scores(
-    model: Model, run: Run, gradients: Mapping[Site, Tensor], rows: list[int], times_activation: bool
+    model: Model,
+    run: Run,
+    gradients: Mapping[Site, Tensor],
+    rows: list[int],
+    times_activation: bool,
+    reduce: Literal["max", "sum"] = "max",
 ) -> Scores:
-    """∂y/∂a = W_downᵀ · ∂y/∂(what is written), row by row, reduced by max over ``rows``.
+    """∂y/∂a = W_downᵀ · ∂y/∂(what is written), row by row, reduced by ``reduce`` over ``rows``.
 
     The chain rule through the linear writer is exact and needs gradients of width d, not f.
     """
@@ -80,7 +85,8 @@ def position_scores(
             read = writer.project(gradients[writer.site][[rows[at] for at in fired.rows]])
             values = (fired.values if times_activation else fired.weights.unsqueeze(1)) * read
         # An expert's activation is that of the last row that was routed to it.
-        scores.put(writer, values.amax(0), fired.values.mean(0) if writer.expert is None else fired.values[-1])
+        reduced = values.sum(0) if reduce == "sum" else values.amax(0)
+        scores.put(writer, reduced, fired.values.mean(0) if writer.expert is None else fired.values[-1])
     return scores
 
 

@@ -110,7 +110,7 @@ class Method:
 
     def misused(self) -> MethodError:
         """The error that says how the method is called."""
-        return MethodError(f"{self.name} needs to be called in its own way: {_CALLS[self.needs]}.")
+        return MethodError(f"{self.name} cannot be called like this: {_CALLS[self.needs]}.")
 
 
 def require_own(model: Model, runs: Sequence[Run]) -> None:

@@ -11,6 +11,7 @@ METHODS: Registry[Method] = Registry(
     {
         "contribution": "neuronwise.locate.contribution:METHOD",
         "log_prob_increase": "neuronwise.locate.log_prob_increase:METHOD",
+        "relp": "neuronwise.locate.relp:METHOD",
         "gradient_activation": "neuronwise.locate.gradient:GRADIENT_ACTIVATION",
         "gradient": "neuronwise.locate.gradient:GRADIENT",
         "integrated_gradients": "neuronwise.locate.integrated_gradients:METHOD",

@@ -1,4 +1,4 @@
-"""Thresholds of scores: by hand, by quantile, at the knee of the sorted scores, or by what nothing at all gives."""
+"""Automatic thresholds of scores: a quantile, the knee of the sorted scores, or what other photos reach."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def flat(scores: Scores) -> Tensor:
 def quantile(scores: Scores, share: float = 0.999) -> float:
     """The score that ``share`` of all neurons do not exceed."""
     if not 0 < share < 1:
-        raise MethodError(f"A quantile lies between 0 and 1; {share} does not.")
+        raise MethodError(f"A quantile is between 0 and 1, not {share}.")
     ordered = flat(scores).sort().values  # torch.quantile takes no more than 16 million
     return float(ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))])
 
@@ -45,6 +45,6 @@ def null(without: Sequence[Scores], share: float = 0.01) -> float:
     if not without:
         raise MethodError("thresholds='null' needs photos without the concept: null=[run, …].")
     if not 0 < share < 1:
-        raise MethodError(f"A share lies between 0 and 1; {share} does not.")
+        raise MethodError(f"A share is between 0 and 1, not {share}.")
     ordered = torch.cat([flat(scores) for scores in without]).sort(descending=True).values
     return float(ordered[min(int(share * len(ordered)), len(ordered) - 1)])

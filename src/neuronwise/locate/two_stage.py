@@ -1,4 +1,4 @@
-"""Two-stage filtering: neurons that fire less without the object, and of these those that say its word ([2S])."""
+"""Two-stage filtering ([2S]): neurons that fire less without the object, and of these, those that write its word."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TwoStage:
-    """Hyper-parameters of [2S], and our choices where the paper leaves them to the hand.
+    """Hyper-parameters of [2S], and our choices where the paper leaves them open.
 
-    ``difference`` and ``gradient`` are the thresholds of the stages: numbers by hand as in the paper, or a name of
+    ``difference`` and ``gradient`` are the thresholds of the stages: numbers as in the paper, or a name of
     ``thresholds.AUTOMATIC``. ``positions`` "predicting", "image" or "all". Over several photos a neuron counts when it
     passes in at least ``vote`` of them. ``over`` says where a quantile or knee is found: "photo", on each photo's own
     scores, or "concept", on the scores that neurons exceed in at least ``vote`` of the photos, which is what the vote
@@ -47,11 +47,11 @@ class TwoStage:
         for name in ("difference", "gradient"):
             value = getattr(self, name)
             if isinstance(value, str) and value not in by.AUTOMATIC:
-                raise MethodError(f"{name}={value!r} is no threshold; give a number or {', '.join(by.AUTOMATIC)}.")
+                raise MethodError(f"{name}={value!r} is not a threshold; give a number or {', '.join(by.AUTOMATIC)}.")
         for name in ("vote", "quantile", "null_share"):
             share = getattr(self, name)
             if not isinstance(share, (int, float)) or not 0 < share <= 1:
-                raise MethodError(f"{name}={share!r} is no share; give a number above 0 and up to 1.")
+                raise MethodError(f"{name}={share!r} is not a share; give a number above 0 and up to 1.")
         if self.over not in ("photo", "concept"):
             raise MethodError(f"over={self.over!r} is unknown; choose photo or concept.")
         if self.stages not in ("both", "difference", "gradient"):
@@ -70,7 +70,7 @@ def two_stage(
 
     Stage 1 keeps the neurons whose ``activation_difference`` exceeds its threshold, stage 2 those of them whose
     ``gradient_activation`` does. ``null``: the same for photos without the concept, of which any region was inpainted;
-    thresholds "null" are those that at most ``null_share`` of their scores exceed. ``record["funnel"]`` tells how
+    thresholds "null" are those that at most ``null_share`` of their scores exceed. ``record["funnel"]`` says how
     many neurons were left after each stage, photo by photo and after the vote.
     """
     settings = settings or TwoStage()
@@ -117,7 +117,7 @@ def _stage_scores(model: Model, pair: Pair, settings: TwoStage) -> tuple[Scores,
 
 
 def _exceeded(stage: Sequence[Scores], vote: float) -> Scores:
-    """For each neuron the score that it reaches in at least ``vote`` of the photos; where an expert slept, nothing."""
+    """For each neuron the score that it reaches in at least ``vote`` of the photos; the lowest for unused experts."""
     needed = math.ceil(vote * len(stage) - 1e-6)
     lowest = torch.finfo(torch.float32).min
     writers = {writer: values for scores in stage for writer, values in scores.items()}

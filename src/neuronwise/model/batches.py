@@ -71,7 +71,7 @@ def batching(model: Model) -> Batching:
 
 def text_inputs(model: Model, prompt: str) -> Inputs:
     """Inputs of a text as it stands, without a chat template; raises ``PromptError`` for one that cannot be read."""
-    return model.read(None, prompt, chat=False)[0].inputs
+    return model.prepare(None, prompt, chat=False)[0].inputs
 
 
 def batch(model: Model, rows: Sequence[Inputs], side: str = "left") -> Batch:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from neuronwise.architectures.convert.weights import listed
 from neuronwise.errors import ModelError
 
 # What transformers opens of a folder, in its order: one file, or an index of shards.
@@ -75,3 +75,26 @@ def _ours(module: Any) -> bool:
 
 def _sizes(shape: Any) -> str:
     return "×".join(map(str, shape)) or "a number"
+
+
+def listed(names: Iterable[str]) -> str:
+    """All names in one line; what differs in its layer number alone is written once: ``blocks.0-38.norm1.bias``."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        found = re.match(r"(.*?\.)(\d+)(\..*)", name)
+        head, tail, number = (found[1], found[3], int(found[2])) if found else (name, "", -1)
+        groups.setdefault((head, tail), []).append(number)
+    lines = []
+    for (head, tail), numbers in groups.items():
+        lines.append(head if numbers == [-1] else f"{head}{_ranges(sorted(set(numbers)))}{tail}")
+    return ", ".join(lines)
+
+
+def _ranges(numbers: list[int]) -> str:
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return "+".join(f"{first}-{last}" if last > first else f"{first}" for first, last in spans)

@@ -9,7 +9,7 @@ from typing import Any
 
 from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.model.model import Model
-from neuronwise.model.source import auto_class, checkpoint_of, register_families
+from neuronwise.model.source import auto_class, checkpoint_of, register_families, relative_of_type
 
 
 def load(
@@ -106,13 +106,11 @@ def _relative(path: str) -> str | None:
     """For a checkpoint of a type that nothing here opens: which relative of a known model it is."""
     from transformers import CONFIG_MAPPING
 
-    from neuronwise.architectures.mplug_owl2.variants import variant_of_type
-
     try:
         kind = json.loads((Path(path) / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
         return None
-    what = None if kind in CONFIG_MAPPING else variant_of_type(kind)
+    what = None if kind in CONFIG_MAPPING else relative_of_type(kind)
     return f"it looks like {what}, which neither transformers nor neuronwise knows." if what else None
 
 

@@ -23,7 +23,7 @@ from neuronwise.model.passes import Rows, only_rows, stop_after
 from neuronwise.model.prompt import Inputs, Prompted, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
-from neuronwise.model.stop import before_stop, stopping
+from neuronwise.model.stop import StoppingTexts
 from neuronwise.model.weights import keep_readable, plain_weight
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
@@ -117,6 +117,11 @@ class Model:
             raise NeuronError(f"There is no neuron {neuron}: {self.name} has layers 0 to {self.num_layers - 1}.")
         return self.blocks[neuron.layer].writer(neuron)
 
+    @property
+    def stop(self) -> StoppingTexts:
+        """The texts at which an answer ends, by the generation settings as they are now."""
+        return StoppingTexts.of(self.module, self.tokenizer)
+
     def require(self, neuron: Neuron) -> None:
         """Raise ``NeuronError`` with the valid range when the model has no such neuron."""
         self.writer(neuron)
@@ -151,7 +156,7 @@ class Model:
         Raises ``ImageError`` and ``PromptError``.
         """
         self._require_length(max_new_tokens)
-        prompted, picture = self.read(image, prompt, chat)
+        prompted, picture = self.prepare(image, prompt, chat)
         return self.run_prompted(prompted, picture, max_new_tokens=max_new_tokens, heat=heat)
 
     def run_prompted(
@@ -176,7 +181,7 @@ class Model:
         if max_new_tokens and getattr(self.module, "generation_config", None) is None:
             raise ModelError(f"{self.name} does not generate; run it with max_new_tokens=0.")
 
-    def read(
+    def prepare(
         self, image: ImageLike | None = None, prompt: str | None = None, chat: bool | None = None
     ) -> tuple[Prompted, Image.Image | None]:
         """The prompt as ``run`` lays it out, with the opened image, and no pass; raises as ``run`` does."""
@@ -187,12 +192,14 @@ class Model:
         picture = None if image is None else open_image(image)
         model_type = getattr(self.config, "model_type", "")
         prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder)
-        self.require_readable(prompted.input_ids)
+        self.require_ids(prompted.input_ids)
         if picture is None and self.image_token_id is not None and self.image_token_id in prompted.input_ids:
             raise PromptError("The prompt has the place of an image, but no image is given; give one, or leave it out.")
         return prompted, picture
 
-    def require_readable(self, ids: Sequence[int]) -> None:
+    read = prepare  # the old name
+
+    def require_ids(self, ids: Sequence[int]) -> None:
         """Raise ``PromptError`` for a prompt that is too long, or that the tokenizer wrote for another model."""
         longest = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
         if isinstance(longest, int) and 0 < longest < len(ids):
@@ -217,19 +224,19 @@ class Model:
 
     def _generate(self, inputs: Inputs, max_new_tokens: int, recorder: Recorder) -> list[int]:
         settings = self.greedy(max_new_tokens)
-        given = {**self.placed(inputs), **stopping(self)}
+        given = {**self.placed(inputs), **self.stop.criteria}
         sequence = self.reader(inputs).generate(**given, generation_config=settings)[0].tolist()
         generated = sequence[len(sequence) - len(recorder.passes) :]
         ends = settings.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
         while generated and generated[-1] in ends:
             generated.pop()
-        return before_stop(self, generated)
+        return self.stop.before(generated)
 
     def greedy(self, max_new_tokens: int) -> Any:
         """The model's generation settings made greedy: no sampling, beams, penalties or least length.
 
-        Texts at which an answer ends are left to ``model.stop``.
+        Texts at which an answer ends are left to ``stop``.
         """
         settings = copy.deepcopy(self.module.generation_config)
         settings.update(

@@ -23,6 +23,28 @@ SOURCES: Registry[Callable[[str], Path]] = Registry(
 )
 """Models that a name alone opens: each entry makes, where need be, the folder that ``from_pretrained`` opens."""
 
+# What image-text checkpoints of types that may be met, and are often confused, hold.
+RELATIVES = {
+    "mplug-owl": "mPLUG-Owl (the first)",
+    "mplug_owl": "mPLUG-Owl (the first)",
+    "mplug_owl2_1": "mPLUG-Owl2.1 (built on Qwen)",
+    "mplug_docowl": "mPLUG-DocOwl",
+    "mplug_docowl2": "mPLUG-DocOwl2",
+    "mplugowl3": "mPLUG-Owl3",
+    "mplug_owl3": "mPLUG-Owl3",
+    "llava": "LLaVA",
+    "llava_llama": "LLaVA in its authors' layout (the converted ones have type llava)",
+    "llava_mistral": "LLaVA in its authors' layout (the converted ones have type llava_next)",
+    "llama": "a plain LLaMA",
+    "blip-2": "BLIP-2",
+    "instructblip": "InstructBLIP",
+}
+
+
+def relative_of_type(model_type: object) -> str | None:
+    """What a checkpoint of this ``model_type`` holds, as a name for a message; None for what is not known."""
+    return RELATIVES.get(str(model_type).lower())
+
 
 def register_families() -> None:
     """Make transformers know the architectures that it lacks and this package brings."""

@@ -38,19 +38,25 @@ class WriterGradients:
     constants: list[float] = field(default_factory=list)
 
 
-def written_gradients(model: Model, inputs: Inputs, readouts: Sequence[Readout], *, direct: bool) -> WriterGradients:
+def written_gradients(
+    model: Model, inputs: Inputs, readouts: Sequence[Readout], *, direct: bool, capped: bool = True
+) -> WriterGradients:
     """Gradients of weighted sums of logits with respect to the layers' writes, all in one pass over ``inputs``.
 
     ``direct=True``: along the residual stream alone, with the final norm and all others linearized where they are,
-    before any soft cap; ``direct=False``: of the model's real logits, through all later layers. Rows count as in the
-    sequence of ``inputs`` (from its end when negative).
+    before any soft cap; ``direct=False``: of the model's real logits, through all later layers, or with
+    ``capped=False`` of these before any soft cap. Rows count as in the sequence of ``inputs`` (from its end when
+    negative).
     """
     with frozen_parameters(model.module), Hooks() as hooks, torch.enable_grad():
         if direct:
             return _along_the_direct_path(model, inputs, readouts, DirectPath(model.module, model.blocks, hooks))
         leaves = _leaves(model.blocks, hooks)
         rows = sorted({row for row, _ in readouts})
-        logits = model.forward(inputs, rows=rows)
+        with outputs_of(model.head) as seen:
+            logits = model.forward(inputs, rows=rows)
+        if not capped:
+            logits = seen[-1] * logit_scale(logits, seen[-1])
         result = WriterGradients()
         for row, weights in readouts:
             value = _weighted(logits[0, rows.index(row)], weights)

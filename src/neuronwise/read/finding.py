@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,32 +39,24 @@ class Finding:
 
     run: Run = field(repr=False)
     method: str
-    options: dict[str, Any]
+    options: Mapping[str, object]
     top: int
     seed: int
     concepts: tuple[FoundConcept, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain JSON values, in the form ``neuronwise.find/1``."""
-        record = describe(self.run.model, self.run, self.concepts[0].target, self.method, self.options)
-        method = METHODS[self.method]
-        return {
-            "schema": SCHEMA,
-            "model": record["model"],
-            "prompt": self.run.prompt,
-            "chat": self.run.chat,
-            "text": self.run.text,
-            "method": method.name,
-            "meaning": method.meaning,
-            "source": method.source,
-            "options": record["options"],
-            "activation": record["activation"],
-            "seed": self.seed,
-            "top": self.top,
-            "num_layers": self.run.model.num_layers,
-            "versions": record["versions"],
-            "concepts": [_concept_dict(self.run, concept) for concept in self.concepts],
-        }
+        head = finding_head(self.run.model, self.concepts[0].neurons.record, self.seed, self.top)
+        return {**head, "concepts": [self._row(concept) for concept in self.concepts]}
+
+    def _row(self, concept: FoundConcept) -> dict[str, Any]:
+        target = concept.target
+        more: dict[str, object] = {"occurrences": [list(span) for span in concept.spans]}
+        if target.note:
+            more["note"] = target.note
+        position = target.position if self.run.output_ids else None
+        model = self.run.model
+        return concept_row(model, concept.word, target.token_id, position, concept.neurons, concept.tokens, **more)
 
 
 def find(
@@ -78,19 +70,19 @@ def find(
     seed: int = 0,
     heat: bool = True,
     position: int | None = None,
-    **options: Any,
+    **options: object,
 ) -> Finding:
     """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
 
-    ``targets`` are scored besides, whether they were said or not, at ``position`` where it is given. All words share
-    their passes. Raises ``TargetError`` when there is nothing to score.
+    ``targets`` are tokens to score as well, generated or not, at ``position`` if it is given. All words share their
+    passes. Raises ``TargetError`` when there is nothing to score.
     """
     words = [run.concept(word) for word in concepts] if concepts is not None else ([] if targets else run.concepts)
     wanted = [run.target(concept) for concept in words] + [
         run.target(target=target, position=position) for target in targets
     ]
     if not wanted:
-        hint = "name a word with a concept or a target" if run.text else "nothing was said, so name a target"
+        hint = "name a concept or a target" if run.text else "the model generated nothing, so name a target"
         raise TargetError(f"The text {run.text!r} has no noun to look for; {hint}.")
     chosen = METHODS[method]
     if "seed" in chosen.options:
@@ -122,18 +114,32 @@ def _heat(model: Model, run: Run, sets: list[NeuronSet]) -> tuple[list[Heatmap |
     return list(maps), maps[0].note
 
 
-def _concept_dict(run: Run, concept: FoundConcept) -> dict[str, Any]:
-    generated = bool(run.output_ids)
-    row: dict[str, Any] = {
-        "word": concept.word,
-        "token": run.model.tokenizer.decode([concept.target.token_id], clean_up_tokenization_spaces=False),
-        "token_id": concept.target.token_id,
-        "position": concept.target.position if generated else None,
-        "occurrences": [list(span) for span in concept.spans],
+def finding_head(model: Model, record: Mapping[str, Any], seed: int, top: int) -> dict[str, Any]:
+    """What every finding says first: how it was made, from the record of its neurons."""
+    method = METHODS[record["method"]]
+    return {
+        "schema": SCHEMA,
+        **{key: record[key] for key in ("model", "prompt", "chat", "text", "method")},
+        "meaning": method.meaning,
+        "source": method.source,
+        **{key: record[key] for key in ("options", "activation")},
+        "seed": seed,
+        "top": top,
+        "num_layers": model.num_layers,
+        "versions": record["versions"],
     }
-    if concept.target.note:
-        row["note"] = concept.target.note
-    row["neurons"] = [
-        {**member.to_row(), "tokens": tokens} for member, tokens in zip(concept.neurons, concept.tokens, strict=True)
-    ]
-    return row
+
+
+def concept_row(
+    model: Model,
+    word: str,
+    token_id: int,
+    position: int | None,
+    neurons: NeuronSet,
+    tokens: Sequence[Sequence[str]],
+    **more: object,
+) -> dict[str, Any]:
+    """One concept of a finding as plain JSON values: its token, then ``more``, and a row for each neuron."""
+    token = model.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    rows = [{**member.to_row(), "tokens": list(own)} for member, own in zip(neurons, tokens, strict=True)]
+    return {"word": word, "token": token, "token_id": token_id, "position": position, **more, "neurons": rows}

@@ -54,7 +54,7 @@ class Heatmap:
         return values
 
     def mask(self, percentile: float = 95.0) -> npt.NDArray[np.bool_]:
-        """(H, W) bool: where the heat lies over its ``percentile``, 95 as in [MMN] and [SCH]."""
+        """(H, W) bool: where the heat is above its ``percentile``, 95 as in [MMN] and [SCH]."""
         if not 0 <= percentile < 100:
             raise MethodError(f"percentile is {percentile}; give a number from 0 to below 100.")
         heat = self.image()

@@ -52,7 +52,7 @@ function drawSaid() {
   const caption = part("caption");
   if (text) caption.append(...captionNodes());
   else if (!photo) caption.append(make("span", { class: "given" }, prompt));
-  else caption.append(make("span", { class: "given" }, "The model said nothing."));
+  else caption.append(make("span", { class: "given" }, "The model generated nothing."));
   if (prompt && (photo || text)) part("asked").append("Asked ", make("q", { dir: "auto" }, prompt));
   caption.classList.toggle("long", caption.textContent.length > 180);
   const linked = new Set([...caption.querySelectorAll(".word")].map((link) => Number(link.dataset.concept)));

@@ -67,6 +67,7 @@ def about(study: Study, kind: Kind) -> list[str]:
     if not study.finished:
         state += " The study is not finished: everything below is about the cases so far."
     return [
+        kind.sentence,
         f"{state} Model {recipe['model']} in {recipe.get('weights_dtype') or recipe.get('dtype')}, seed "
         f"{recipe['seed']}; {count} {kind.data}.",
         f"One model and these {kind.data}: what is shown here need not hold for others. Intervals are 95 % percentile "

@@ -15,11 +15,10 @@ from neuronwise.data.photos import Captioned, Photos
 from neuronwise.errors import MethodError
 from neuronwise.images import open_image
 from neuronwise.images.masks import Mask
-from neuronwise.locate import METHODS
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
-from neuronwise.read.finding import SCHEMA
+from neuronwise.read.finding import concept_row, finding_head
 from neuronwise.study.concept_photos import shows
 from neuronwise.study.methods import Method, concept_neurons
 from neuronwise.study.progress import Progress, silent
@@ -55,22 +54,10 @@ class ConceptFinding:
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain JSON values, in the form ``neuronwise.find/1`` with ``photos`` in place of one text."""
         record, shown = self.neurons.record, self.workspace.concepts[self.concept]
-        method = METHODS[record["method"]]
+        model = self.workspace.model
         return {
-            "schema": SCHEMA,
-            "model": record["model"],
-            "prompt": record["prompt"],
-            "chat": record["chat"],
+            **finding_head(model, record, self.workspace.recipe.seed, len(self.neurons)),
             "text": None,
-            "method": method.name,
-            "meaning": method.meaning,
-            "source": method.source,
-            "options": record["options"],
-            "activation": record["activation"],
-            "seed": self.workspace.recipe.seed,
-            "top": len(self.neurons),
-            "num_layers": self.workspace.model.num_layers,
-            "versions": record["versions"],
             "photos": [
                 {"id": photo.id, "file": photo.path.name, "text": self.workspace.captions[photo.id],
                  "word": shown.word(photo)}
@@ -78,20 +65,7 @@ class ConceptFinding:
             ],
             "left_out": dict(self.left_out),
             "funnel": record.get("funnel"),
-            "concepts": [
-                {
-                    "word": self.concept,
-                    "token": self.workspace.model.tokenizer.decode(
-                        [record["token_id"]], clean_up_tokenization_spaces=False
-                    ),
-                    "token_id": record["token_id"],
-                    "position": None,
-                    "neurons": [
-                        {**member.to_row(), "tokens": row}
-                        for member, row in zip(self.neurons, self.tokens, strict=True)
-                    ],
-                }
-            ],
+            "concepts": [concept_row(model, self.concept, record["token_id"], None, self.neurons, self.tokens)],
         }  # fmt: skip
 
 

@@ -118,7 +118,7 @@ class Workspace(Generic[P]):
             self._runs.move_to_end(photo.id)
             return self._runs[photo.id]
         ids = self._said(photo)["output_ids"]
-        prompted, image = self.model.read(photo.path, self.recipe.prompt)
+        prompted, image = self.model.prepare(photo.path, self.recipe.prompt)
         run = Run.of(self.model, prompted, ids, image, max_new_tokens=self.recipe.max_new_tokens)
         self._runs[photo.id] = run
         if len(self._runs) > RUNS:
@@ -136,7 +136,9 @@ class Workspace(Generic[P]):
         """
         found: list[str] = []
         for start in range(0, len(photos), self.recipe.batch):
-            read = [self.model.read(p.path, self.recipe.prompt)[0] for p in photos[start : start + self.recipe.batch]]
+            read = [
+                self.model.prepare(p.path, self.recipe.prompt)[0] for p in photos[start : start + self.recipe.batch]
+            ]
             ids = continued_alike(self.model, [one.inputs for one in read], self.recipe.max_new_tokens)
             found += [self.model.decode_ids(row).strip() for row in ids]
         return found

@@ -15,8 +15,9 @@ import torch
 from neuronwise.architectures.convert.plan import Plan, state_names, taken
 from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.architectures.mplug_owl2 import MPLUGOwl2Config, MPLUGOwl2ForConditionalGeneration, MPLUGOwl2Processor
-from neuronwise.architectures.mplug_owl2.variants import variant_of_names, variant_of_type
+from neuronwise.architectures.mplug_owl2.variants import variant_of_names
 from neuronwise.errors import ModelError, NeuronwiseError
+from neuronwise.model.source import relative_of_type
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -53,7 +54,7 @@ def _config(folder: Path) -> MPLUGOwl2Config:
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The config.json in '{folder}' is damaged: {error}.") from error
     if model_type != MPLUGOwl2Config.model_type:
-        what = variant_of_type(model_type) or f"a model of type '{model_type}'"
+        what = relative_of_type(model_type) or f"a model of type '{model_type}'"
         raise ModelError(f"'{folder}' is no mPLUG-Owl2: it looks like {what}.")
     return MPLUGOwl2Config.from_pretrained(folder)
 

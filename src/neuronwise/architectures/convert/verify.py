@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from neuronwise.architectures.convert.plan import Output, Plan
-from neuronwise.architectures.convert.weights import listed, open_weights
+from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.errors import ModelError
+from neuronwise.model.complete import listed
 
 
 def verify(plan: Plan, folder: Path, planned: list[Output]) -> None:

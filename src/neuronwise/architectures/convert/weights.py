@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import ModelError
+from neuronwise.model.complete import listed
 
 WRAPPERS = ("model", "state_dict", "module")  # under which training scripts save the weights
 _PICKLES = (".bin", ".pth", ".pt")
@@ -89,29 +90,6 @@ def open_weights(path: str | os.PathLike[str]) -> Weights:
     if not tensors:
         raise ModelError(f"'{path}' holds no tensors.")
     return Weights(source, tuple(files), tensors)
-
-
-def listed(names: Iterable[str]) -> str:
-    """All names in one line; what differs in its layer number alone is written once: ``blocks.0-38.norm1.bias``."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for name in names:
-        found = re.match(r"(.*?\.)(\d+)(\..*)", name)
-        head, tail, number = (found[1], found[3], int(found[2])) if found else (name, "", -1)
-        groups.setdefault((head, tail), []).append(number)
-    lines = []
-    for (head, tail), numbers in groups.items():
-        lines.append(head if numbers == [-1] else f"{head}{_ranges(sorted(set(numbers)))}{tail}")
-    return ", ".join(lines)
-
-
-def _ranges(numbers: list[int]) -> str:
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and spans[-1][1] == number - 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return "+".join(f"{first}-{last}" if last > first else f"{first}" for first, last in spans)
 
 
 def _shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:

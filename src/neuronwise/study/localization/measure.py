@@ -142,7 +142,7 @@ def _known(workspace: Space, wanted: int) -> list[list[str]]:
 def _asked(workspace: Space, prompt: str, answer: str) -> tuple[Run, Target]:
     """A fact's prompt as it stands, and the first token of its answer."""
     model = workspace.model
-    prompted, _ = model.read(None, prompt, chat=False)
+    prompted, _ = model.prepare(None, prompt, chat=False)
     run = Run.of(model, prompted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an answer of several tokens is meant to be scored at the first

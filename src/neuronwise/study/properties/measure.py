@@ -30,7 +30,6 @@ from __future__ import annotations
 import os
 
 from neuronwise.data.photos import Captioned
-from neuronwise.read.layers import layer_histogram
 from neuronwise.study.kind import Case
 from neuronwise.study.properties.parts import Word, heats, meaning, noise, overlaps
 from neuronwise.study.properties.recipe import PropertiesRecipe
@@ -73,7 +72,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
             "method": name,
             "K": recipe.K,
             "neurons": [str(neuron) for neuron in one.neurons.neurons],
-            "layers": layer_histogram(workspace.model, one.neurons),
+            "layers": one.neurons.layers(workspace.model.num_layers),
             "shuffled_overlap": kept.get(name),
             **meaning(word, one.neurons),
             **heat[name],

@@ -1,0 +1,48 @@
+"""What a score is read from: a target's logit, alone or against other tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from neuronwise.errors import MethodError
+from neuronwise.model.prompt import target_tokens
+from neuronwise.model.run import Run, Target
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+
+def contrasted(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> dict[int, float]:
+    """The target's logit, less the mean of those it is contrasted with, as weights of tokens.
+
+    ``contrast``: tokens, or a number k for the model's own top-k alternatives to the target. Raises ``MethodError`` for
+    a contrast that names no token, or the target itself.
+    """
+    others = _contrast_tokens(model, run, target, contrast)
+    if target.token_id in others:
+        raise MethodError(f"contrast names the target {target.text!r} itself; name another token.")
+    weights = {target.token_id: 1.0}
+    for token in others:
+        weights[token] = weights.get(token, 0.0) - 1.0 / len(others)
+    return weights
+
+
+def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> list[int]:
+    if contrast is None:
+        return []
+    if isinstance(contrast, bool | float):
+        raise MethodError(f"contrast is {contrast}; name tokens, or a number of alternatives from 1.")
+    if isinstance(contrast, int):
+        if contrast < 1:
+            raise MethodError(f"contrast is {contrast}; name tokens, or a number of alternatives from 1.")
+        with torch.no_grad():
+            logits = model.forward(run.forced_inputs(), rows=[run.row(target.position)])[0, 0].float().clone()
+        logits[target.token_id] = -torch.inf
+        return logits.topk(min(contrast, len(logits) - 1)).indices.tolist()
+    listed = [contrast] if isinstance(contrast, str) else contrast
+    if not listed or any(isinstance(token, str) and not token.strip() for token in listed):
+        raise MethodError("contrast names no token, or an empty one; name tokens, or a number of alternatives.")
+    return [target_tokens(model.tokenizer, model.vocabulary_size, token).token_id for token in listed]

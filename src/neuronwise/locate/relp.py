@@ -1,0 +1,57 @@
+"""Relevance: what each neuron passes on to the target's logit through all later layers, read as linear maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from neuronwise.locate.contrast import contrasted
+from neuronwise.locate.gradient import position_scores, rows_of
+from neuronwise.locate.method import Method
+from neuronwise.locate.scores import Scores
+from neuronwise.model.relevance import relevance_rules
+from neuronwise.model.run import Run, Target
+from neuronwise.model.stream import written_gradients
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+
+def relp(
+    model: Model,
+    run: Run,
+    targets: Sequence[Target],
+    *,
+    positions: str = "all",
+    contrast: Sequence[str | int] | int | None = None,
+) -> list[Scores]:
+    """a ⊙ ∂̃y_t/∂a, summed over positions, ∂̃ the gradient under the rules of ``relevance_rules`` ([RelP], [TRL]).
+
+    y_t is the target's logit before any soft cap, less the mean logit, or less the tokens of ``contrast``.
+    ``positions``: "all" up to the predicting one, "predicting" or "image". One forward and one backward pass. Raises
+    ``MethodError`` for an architecture with a mixer of positions that has no rule.
+    """
+    readouts = [(run.row(target.position), _weights(model, run, target, contrast)) for target in targets]
+    with relevance_rules(model):
+        written = written_gradients(model, run.forced_inputs(), readouts, direct=False, capped=False)
+    return [
+        position_scores(model, run, gradients, rows_of(run, target, positions), times_activation=True, reduce="sum")
+        for target, gradients in zip(targets, written.gradients, strict=True)
+    ]
+
+
+def _weights(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> dict[int, float]:
+    """The logit against the contrasted tokens, or without any against the mean of all."""
+    if contrast is not None:
+        return contrasted(model, run, target, contrast)
+    weights = dict.fromkeys(range(model.vocabulary_size), -1.0 / model.vocabulary_size)
+    weights[target.token_id] += 1.0
+    return weights
+
+
+METHOD = Method(
+    "relp",
+    relp,
+    meaning="relevance that the neuron passes on to the logit of {token}",
+    source="Rezaei Jafari et al. 2025 (arXiv 2508.21258); Arora et al. 2026 (arXiv 2601.22594)",
+)
