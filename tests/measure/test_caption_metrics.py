@@ -110,6 +110,8 @@ def test_suppression_and_retention() -> None:
     assert suppressed("A cat.", "A cat.", "dog") is None
     assert retained(before, "A cat sits on a bench.", "dog") == 0.5
     assert retained("A dog.", "A cat.", "dog") is None
+    assert retained("Two traffic lights on a pole.", "A pole in the street.", "traffic light") == 1.0
+    assert retained("A hot dog.", "A plate.", "hot dog") is None
 
 
 def test_mentions_without_support() -> None:

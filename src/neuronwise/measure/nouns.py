@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from neuronwise.answers.naming import names, objects_named
+from neuronwise.answers.naming import mentions, names, objects_named
 from neuronwise.model.concepts import nouns
 
 
 @cache
 def nouns_of(caption: str) -> frozenset[str]:
     """The nouns of a caption, lower case, plurals as their singular."""
+    return frozenset(map(_singular, nouns(caption)))
+
+
+def _singular(noun: str) -> str:
     from textblob.en.inflect import singularize  # type: ignore[import-untyped]
 
-    return frozenset(singularize(noun.lower()) for noun in nouns(caption))
+    return singularize(noun.lower())
 
 
 def suppressed(before: str, after: str, concept: str) -> bool | None:
@@ -24,8 +29,12 @@ def suppressed(before: str, after: str, concept: str) -> bool | None:
 
 
 def retained(before: str, after: str, concept: str) -> float | None:
-    """The share of the other nouns before that are still there; None when there were none ([2S] §6)."""
-    others = {noun for noun in nouns_of(before) if not names(noun, concept)}
+    """The share of the other nouns before that are still there; None when there were none ([2S] §6).
+
+    A noun of the concept's own name is not another one: neither "traffic" nor "light" beside "traffic light".
+    """
+    own = {_singular(word) for mention in mentions(before, concept) for word in re.findall(r"\w+", mention.text)}
+    others = {noun for noun in nouns_of(before) - own if not names(noun, concept)}
     return len(others & nouns_of(after)) / len(others) if others else None
 
 
