@@ -1,9 +1,8 @@
-"""The benchmarks' own computations on tiny models: a planted fact is lost, and the published scores are ours."""
+"""The benchmarks' own computations on tiny models: the published scores are ours."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,7 @@ import pytest
 import torch
 
 import neuronwise as nw
-from neuronwise.locate import locate, score_all
-from neuronwise.model.interfere import LastPosition
+from neuronwise.locate import score_all
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -26,74 +24,6 @@ def scripts() -> Iterator[Any]:
     sys.path.insert(0, str(FOLDER))
     yield importlib.import_module
     sys.path.remove(str(FOLDER))
-
-
-@pytest.fixture(scope="module")
-def planted(tiny_folder: Path) -> Any:
-    """A text model in which three neurons of each layer write the answer, strongly, wherever they are."""
-    model = nw.load(tiny_folder)
-    answer = model.tokenizer.convert_tokens_to_ids("▁Paris")
-    with torch.no_grad():
-        for block in model.blocks:
-            mlp: Any = block.module.mlp
-            for unit in (5, 11, 17):
-                mlp.up_proj.weight[unit] = mlp.gate_proj.weight[unit]  # the activation is gate · silu(gate) >= 0
-                block.value_vectors[:, unit] = 3 * model.unembedding[answer]
-    return model
-
-
-FACTS = ["the capital of France is", "a cat sits on the mat in", "the dog runs in the house of", "a red animal is"]
-
-
-@pytest.fixture
-def facts(tmp_path: Path) -> Path:
-    path = tmp_path / "facts.json"
-    path.write_text(json.dumps([{"prompt": prompt, "attribute": "Paris"} for prompt in FACTS]), encoding="utf-8")
-    return path
-
-
-def test_zeroing_what_was_planted_loses_the_answer(scripts: Any, planted: Any, facts: Path) -> None:
-    deletion = scripts("deletion")
-    given = deletion.known(planted, deletion.read_facts(planted, facts))
-    assert given, "the planted neurons make the answer the first choice"
-    row = deletion.measure(planted, given[0], given[1:2], seed=0)
-    own = row["measured"][0]
-    lost = {(name, k): 1 - after / own["before"] for (name, k), after in zip(row["places"], own["after"], strict=True)}
-    assert lost["contribution, contrast, normalize", 10] > 0.5
-    assert lost["causal_effect", 10] > 0.5
-    assert abs(lost["random_same_layers", 10]) < 0.5 * lost["contribution, contrast, normalize", 10]
-
-
-def test_zeroing_a_set_equals_suppressing_it_at_one_position(scripts: Any, planted: Any) -> None:
-    run = planted.run(prompt="Paris", max_new_tokens=0, chat=False)  # one token: its only position is the last
-    found = locate(planted, run, target=7, top=6)
-    last = LastPosition(planted, run.forced_inputs())
-    alone, both = scripts("deletion").after_zeroing(planted, last, 7, [found.neurons[:1], found.neurons], batch=2)
-    for neurons, measured in ((found[:1], alone), (found, both)):
-        with nw.suppress(planted, neurons), torch.no_grad():
-            logits = planted.forward(run.forced_inputs(), rows=[-1])[0, -1]
-        assert measured == pytest.approx(float(logits.softmax(-1)[7]), rel=1e-4)
-
-
-def test_the_report_sums_up_rows(scripts: Any, tmp_path: Path) -> None:
-    rows = [
-        {"seconds": {"a": 1.0, "b": 3.0}, "places": [["a", 1], ["a", 10], ["a", 100], ["a", 200], ["b", 1], ["b", 200]],
-         "measured": [{"before": 0.5, "after": [0.25, 0.25, 0.25, 0.25, 0.5, 0.5]},
-                      {"before": 0.2, "after": [0.2, 0.2, 0.1, 0.0, 0.2, 0.2]}]},
-    ] * 2  # fmt: skip
-    report = scripts("deletion_report")
-    text = report.report(rows, {"model": "tiny"}, tmp_path / "summary.json", None)
-    found = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["methods"]
-    assert found["a"]["lost"]["10"] == [0.5, 0.5, 0.5]
-    assert found["a"]["lost_by_others"]["100"][0] == pytest.approx(0.5)
-    assert found["a"]["area"]["200"] == pytest.approx(0.5)
-    assert found["b"]["area"]["200"] == 0
-    assert "| a | 0.50 (0.50–0.50) |" in text
-
-
-def test_areas_are_taken_over_the_logarithm(scripts: Any) -> None:
-    area = scripts("deletion_report").curve_area((1, 10, 100), (0.0, 1.0, 1.0), 100)
-    assert area == pytest.approx(0.75)
 
 
 @pytest.fixture(scope="module")

@@ -173,9 +173,9 @@ def test_what_photos_and_words_share_by_hand() -> None:
     assert isinstance(paired, Estimate)
     share = specificity(rows, "contribution", 2, [0.1, 0.45, 0.6])
     assert share is not None
-    assert sorted(share["exclusive"]) == pytest.approx([2 / 3, 2 / 3])  # only L0.U2 is in both
-    assert share["below"][0.1] == pytest.approx([2 / 3, 2 / 3])
-    assert share["below"][0.6] == [1, 1]  # it is crucial for the other word with probability 1/2
+    assert sorted(share.exclusive) == pytest.approx([2 / 3, 2 / 3])  # only L0.U2 is in both
+    assert share.below[0.1] == pytest.approx([2 / 3, 2 / 3])
+    assert share.below[0.6] == [1, 1]  # it is crucial for the other word with probability 1/2
     heat = tables["heat"].rows[0]
     assert [str(cell) for cell in heat[1:5]] == ["0.200 [0.200, 0.200]", "0.050", "0.150 [0.150, 0.150]",
                                                  "1.00 [1.00, 1.00]"]  # fmt: skip

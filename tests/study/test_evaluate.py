@@ -22,7 +22,8 @@ from neuronwise.measure import ask_case, case_figures, measure_edit
 from neuronwise.report.study import write_report
 from neuronwise.study import TIMINGS, evaluate, flat_row, known_cases, read_cases, read_evaluation
 from neuronwise.study.evaluation.recipe import EvaluationRecipe
-from neuronwise.study.evaluation.results import read_evaluations
+from neuronwise.study.evaluation.results import evaluations, read_evaluations
+from neuronwise.study.evaluation.tables import quality
 from neuronwise.study.kinds import KINDS
 from neuronwise.study.recipe_file import make_recipe
 from neuronwise.study.results import read_study
@@ -380,3 +381,19 @@ def test_tries_are_drawn_from_a_sweep() -> None:
             make_recipe({"kind": "evaluation", "editors": [{"editor": "fine", **wrong}]})
     with pytest.raises(StudyError, match="no editor 'fines'"):
         make_recipe({"kind": "evaluation", "editors": ["fines"]})
+
+
+def test_a_search_leaves_its_facts_out_and_gives_its_best_settings(model: nw.Model, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    tried = {"editor": "fine", "name": "F", "settings": {"freeze_last": 0, "steps": 2}, "sweep": {"n": [1, 2]}}
+    base = {"kind": "evaluation", "others": 0, "free": False, "drawn": True}
+    search = run_study(model, make_recipe({**base, "editors": [tried], "limit": 2}), cases(), tmp_path / "search")
+    best = max(evaluations(search).values(), key=lambda one: quality(one.means())).recipe["changes"]
+    chosen = {"editor": "fine", "name": "F", "best_of": str(tmp_path / "search")}
+    found = run_study(model, make_recipe({**base, "editors": [chosen], "skip": 2}), cases())
+    assert found.recipe["changes"] == best
+    seen = {line["case"] for line in search.lines}
+    assert len(seen) == 2
+    assert {line["id"] for line in found.lines} == set(SUBJECTS) - seen
+    with pytest.raises(StudyError, match="no try of 'G'"):
+        run_study(model, make_recipe({**base, "editors": [{**chosen, "name": "G"}]}), cases())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from neuronwise.measure.properties import token_text
 from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score
 from neuronwise.read.decode import decode_all
 from neuronwise.report.study import write_report
+from neuronwise.study.kinds import KINDS
 from neuronwise.study.recipe_file import make_recipe, read_recipe
 from neuronwise.study.results import Study, read_study
-from neuronwise.study.runner import run_study
+from neuronwise.study.runner import resume, run_study
 from neuronwise.study.word_neurons import word_neurons
 from neuronwise.study.workspace import Workspace
 from wired import PLANTED
@@ -124,6 +126,35 @@ def test_rows_equal_what_is_measured_by_itself(model: nw.Model, photos: Photos, 
     assert row["insertion"] == pytest.approx(ablation.only([ranked.neurons[:k] for k in row["counts"]]), abs=1e-5)
 
 
+def test_facts_need_no_photos_and_other_facts_lose_the_same_neurons(tiny_folder: Path, tmp_path: Path) -> None:
+    model = nw.load(tiny_folder)
+    said = {}
+    for subject in ("cat", "dog", "bear", "house", "France", "mat", "red", "animal"):
+        run = model.run(prompt=f"the capital of {subject} is", max_new_tokens=1, chat=False)
+        if f"▁{run.text.strip()}" in model.tokenizer.get_vocab():
+            said.setdefault(run.text.strip(), subject)
+    records = [{"subject": subject, "template": "the capital of {} is", "attribute": answer, "target_new": "Paris"}
+               for answer, subject in list(said.items())[:2]]  # fmt: skip
+    assert len(records) == 2
+    (tmp_path / "facts.json").write_text(json.dumps(records))
+    keys = {"kind": "localization", "words": 0, "facts": 2, "counts": [1, 3, 40], "fills": ["zero"], "others": 1,
+            "methods": ["contribution"]}  # fmt: skip
+    recipe = make_recipe(keys).at(str(tmp_path / "facts.json"))
+    found = run_study(model, recipe, recipe.load(), tmp_path / "out")
+    one, other = found.rows
+    run = model.run(prompt=one["prompt"], max_new_tokens=0, chat=False)
+    ranked = nw.locate(model, run, target=f" {one['answer']}", top=40).neurons
+    run = model.run(prompt=other["prompt"], max_new_tokens=0, chat=False)
+    ablation = Ablation(model, run, run.target(target=f" {other['answer']}"))
+    lost = [1 - math.exp(after - ablation.before) for after in ablation.without([ranked[:k] for k in (1, 3, 40)])]
+    assert one["others"] == pytest.approx(lost, abs=1e-5)
+    tables = {table.name: table for table in KINDS["localization"].tables(found)}
+    assert tables["lost-by-other-facts-fact-zero"].columns == ("method", "K = 1", "K = 3", "K = 40", "area")
+    assert KINDS["localization"].figures(found)[-1].name == "lost-fact-zero"
+    (tmp_path / "out/cases.parquet").unlink()
+    assert resume(tmp_path / "out", lambda _: model).rows == found.rows
+
+
 def test_properties_of_the_planted_neurons(described: Study) -> None:
     assert not described.failed
     rows = [row for row in described.rows if row["concept"] == "dog"]
@@ -207,11 +238,6 @@ def test_reports_of_real_rows(localized: Study, described: Study) -> None:
         assert "<figure>" in page.read_text()
     assert described.folder is not None
     assert (described.folder / "report" / "figures" / "heat.png").is_file()
-
-
-def test_shipped_recipes_are_valid() -> None:
-    for name in ("properties", "localization"):
-        assert read_recipe(name).kind == name
 
 
 def test_methods_that_need_a_photo_are_left_out_without(model: nw.Model, photos: Photos) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from neuronwise.errors import ModelError
 from neuronwise.model.batches import batching, grouped, padded, stackable
@@ -85,7 +84,7 @@ def _alike(prompts: Sequence[Inputs]) -> bool:
     return all(
         one.keys() == first.keys()
         and all(
-            isinstance(value, Tensor) and value.dim() and len(value) == 1 and value.shape == first[name].shape
+            torch.is_tensor(value) and value.dim() and len(value) == 1 and value.shape == first[name].shape
             for name, value in one.items()
         )
         for one in prompts

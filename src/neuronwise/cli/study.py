@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuronwise.cli.app import Output, app, argument, command, option
-from neuronwise.cli.options import DeviceOption, Placement, require_studies
+from neuronwise.cli.options import DeviceOption, Placement, parse_settings, require_studies
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress
 from neuronwise.data.photos.load import FORMS
-from neuronwise.study.kinds import KINDS
+from neuronwise.study.kinds import shipped
 
 if TYPE_CHECKING:
     from neuronwise.study.kind import Study
@@ -34,10 +34,13 @@ DataOption = Annotated[
 @command(study)
 def run(
     *,
-    recipe: Annotated[str, argument(f"A YAML file, or a shipped recipe: {', '.join(KINDS)}.")],
+    recipe: Annotated[str, argument(f"A YAML file, or a shipped recipe: {', '.join(shipped())}.")],
     out: Annotated[Path, option("Keep every finished case there.")],
     data: DataOption = None,
     model: Annotated[str | None, option("The model.", "--model", "-m", show_default="that of the recipe")] = None,
+    settings: Annotated[
+        list[str] | None, option("A key of the recipe, such as seed=1; repeat for several.", "--set")
+    ] = None,
     placement: Placement,
 ) -> Output:
     """Run the study that a recipe describes; the same command resumes an interrupted one."""
@@ -45,7 +48,7 @@ def run(
     from neuronwise.study.recipe_file import changed, read_recipe
     from neuronwise.study.runner import run_study
 
-    read = changed(read_recipe(recipe), model=model, dtype=placement.dtype)
+    read = changed(read_recipe(recipe), model=model, dtype=placement.dtype, **parse_settings(settings))
     if data is not None:
         read = read.at(data)
     given = read.load()

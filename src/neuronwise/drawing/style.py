@@ -7,9 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from neuronwise.drawing.tables import Interval
 from neuronwise.errors import NeuronwiseError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure as Drawing
 
 INK, PAPER, GRID, QUIET = "#1f1d1a", "#fcfbf9", "#d9d5cd", "#6f6a61"
 DARK = {INK: "#ece8e1", PAPER: "#171614", GRID: "#3d3a34", QUIET: "#a49d92"}  # the same at night
@@ -18,6 +25,8 @@ COLORS = (  # the first six from Okabe and Ito
     "#b0a000",
 )  # fmt: skip
 MARKERS = "osD^vPX<>*ph"
+Look: TypeAlias = dict[str, Any]
+"""Keyword arguments of matplotlib's ``plot``."""
 CONTROLS = ("random", "random_same_layers")
 
 
@@ -30,13 +39,13 @@ class Figure:
     name: str
     title: str
     alt: str
-    draw: Callable[[], Any]
+    draw: Callable[[], Drawing]
     note: str = ""
 
 
-def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def styles(names: Sequence[str]) -> dict[str, Look]:
     """A color, marker and line for each method, the same in all figures; controls are gray and broken."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Look] = {}
     looks = itertools.cycle(zip(COLORS, MARKERS, strict=True))
     rounds = 0
     for name in names:
@@ -52,7 +61,7 @@ def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def plotting() -> Iterator[Any]:
+def plotting() -> Iterator[ModuleType]:
     """pyplot in this style; raises ``NeuronwiseError`` without matplotlib."""
     try:
         import matplotlib
@@ -99,13 +108,24 @@ def _following(svg: str) -> str:
     return svg[:place] + style + svg[place:]
 
 
-def legend_beside(figure: Any, axes: Any) -> None:
+def band(
+    axes: Axes, at: Sequence[float], points: Sequence[Interval | None], name: str, look: Look, alpha: float = 0.12
+) -> None:
+    """One line of means over ``at`` with a band for its intervals; points that are None are left out."""
+    kept = [(place, point) for place, point in zip(at, points, strict=True) if point is not None]
+    places = [place for place, _ in kept]
+    axes.plot(places, [point.mean for _, point in kept], label=name, **look)
+    lows, highs = [point.low for _, point in kept], [point.high for _, point in kept]
+    axes.fill_between(places, lows, highs, color=look["color"], alpha=alpha, linewidth=0)
+
+
+def legend_beside(figure: Drawing, axes: Axes) -> None:
     """One legend for all panels, to the right of them, where it covers nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8, handlelength=2.6, labelspacing=0.55)
 
 
-def plain_log(axis: Any, counts: Sequence[float]) -> None:
+def plain_log(axis: Axis, counts: Sequence[float]) -> None:
     """A logarithmic axis whose ticks are these numbers, as they are written."""
     from matplotlib.ticker import FixedLocator, NullLocator
 

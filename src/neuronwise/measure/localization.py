@@ -177,11 +177,20 @@ def all_curves(
     }
 
 
+def shares_lost(
+    ablation: Ablation, ranked: Mapping[str, NeuronSet], counts: Sequence[int] = COUNTS
+) -> dict[str, list[float]]:
+    """1 − p after / p before of the word, over ``counts`` of each set's first neurons taken away."""
+    sizes = {name: [min(k, len(found)) for k in counts] for name, found in ranked.items()}
+    after = iter(ablation.without(ranked[name].neurons[:k] for name, those in sizes.items() for k in those))
+    return {name: [1 - math.exp(next(after) - ablation.before) for _ in those] for name, those in sizes.items()}
+
+
 def area(counts: Sequence[int], values: Sequence[float]) -> float:
     """The mean height of a curve over log K between its first and last count, by trapezoids.
 
     The area under the curve over log K, divided by its width, so that it is in the unit of the values and does not
-    hang on the base of the logarithm. A single count gives its value.
+    depend on the base of the logarithm. A single count gives its value.
     """
     _require_rising(counts)
     if len(values) != len(counts):

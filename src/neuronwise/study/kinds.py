@@ -1,7 +1,8 @@
-"""The kinds of studies by their names."""
+"""The kinds of studies by their names, and the recipes that come with the package."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronwise.errors import StudyError
@@ -10,6 +11,7 @@ from neuronwise.registry import Registry
 if TYPE_CHECKING:
     from neuronwise.study.kind import Kind
 
+SHIPPED = Path(__file__).parent / "recipes"
 KINDS: Registry[Kind] = Registry(
     "kind",
     {
@@ -21,3 +23,8 @@ KINDS: Registry[Kind] = Registry(
     group="neuronwise.studies",
     error=StudyError,
 )
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))

@@ -57,7 +57,8 @@ class PhotoJob(Generic[P]):
             photos = Photos(photos.photos[: recipe.data.limit], photos.problems, photos.source)
         self._made = model, recipe, photos
         self._list, self._measure_case = cases, measure
-        folder = os.path.abspath(recipe.data.folder or photos.source)
+        folder = recipe.data.folder or photos.source
+        folder = os.path.abspath(folder) if folder else ""
         self.source: Mapping[str, object] = {"folder": folder, "photos": len(photos), "problems": list(photos.problems)}
         self.plan: Mapping[str, object] = _plan(model, recipe, photos)
 

@@ -8,20 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronwise.errors import StudyError
-from neuronwise.study.kinds import KINDS
+from neuronwise.study.kinds import KINDS, SHIPPED, shipped
 from neuronwise.study.recipe_fields import PhotoRecipe, Recipe
 from neuronwise.study.store import Row
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
     from yaml import MappingNode, SafeLoader
-
-SHIPPED = Path(__file__).parent / "recipes"
-
-
-def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def read_recipe(source: str | os.PathLike[str]) -> Recipe:

@@ -30,7 +30,8 @@ class Choices:
     ``sequential`` edits are made one after another and all kept while their cases are measured; each may hold a
     ``batch`` of facts. ``known`` leaves out facts whose true answer the model does not give by itself, then ``limit``
     takes the first ones. ``others``: the number of other facts, drawn by ``seed``, that are asked after each edit.
-    ``free`` generates beside teacher forcing, ``fluency`` generates 100 tokens more.
+    ``free`` generates beside teacher forcing, ``fluency`` generates 100 tokens more. ``drawn`` takes the facts in an
+    order drawn by ``seed``, ``skip`` leaves out the first of them.
     """
 
     known: bool = False
@@ -41,6 +42,12 @@ class Choices:
     others: int = 50
     free: bool = True
     fluency: bool = False
+    drawn: bool = False
+    skip: int = 0
+
+    def plan(self) -> Row:
+        """As a manifest holds them; what came later only where it is not the default."""
+        return {name: value for name, value in vars(self).items() if value or name not in ("drawn", "skip")}
 
 
 class EditBatch:

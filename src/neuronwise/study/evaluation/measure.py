@@ -34,7 +34,7 @@ class EvaluationJob:
             one.require(model)
         self._model, self._given, self._makers, self._choices, self._like = model, cases, makers, choices, like
         self.schema = ONE if len(makers) == 1 else SEVERAL
-        self.plan: Mapping[str, object] = plan_of(model, cases, makers, vars(choices))
+        self.plan: Mapping[str, object] = plan_of(model, cases, makers, choices.plan())
         self.source = source
 
     def begin(self, store: Store, tell: Progress) -> list[list[str]]:
@@ -43,8 +43,12 @@ class EvaluationJob:
         if self._like is not None and not store.before.rows:
             take_over(store.before, os.fspath(self._like), self.plan)
         if choices.known:
-            enough = None if choices.limit is None else choices.limit + choices.others
+            few = choices.limit is not None and not choices.drawn
+            enough = choices.skip + (choices.limit or 0) + choices.others if few else None
             cases = first_known(self._model, cases, enough, store.before, tell)
+        if choices.drawn:
+            cases = draw(cases, len(cases), choices.seed)
+        cases = cases[choices.skip :]
         chosen, beyond = (cases, []) if choices.limit is None else (cases[: choices.limit], cases[choices.limit :])
         if not chosen:
             raise NothingToStudy("There is no case to evaluate: the model gives none of the true answers by itself.")
@@ -81,14 +85,14 @@ class EvaluationJob:
 def _require(cases: Sequence[FactCase], choices: Choices) -> None:
     if not cases:
         raise StudyError("There are no cases to evaluate.")
-    strange = next((case for case in cases if not isinstance(case, FactCase)), None)
+    strange: object = next((case for case in cases if type(case) is not FactCase), None)
     if strange is not None:
         raise StudyError(f"Cases are what load_facts gives, or a list of FactCase; not {strange!r:.80}.")
     ids = [case.id for case in cases]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise StudyError(f"Two cases have the id {twice!r}; each needs its own.")
-    for name, least in (("limit", 1), ("sequential", 1), ("batch", 1), ("others", 0)):
+    for name, least in (("limit", 1), ("sequential", 1), ("batch", 1), ("others", 0), ("skip", 0)):
         number = getattr(choices, name)
         if number is not None and (not isinstance(number, int) or number < least):
             raise StudyError(f"{name} is {number!r}; it must be a whole number, {least} or more.")

@@ -16,6 +16,8 @@ from neuronwise.model.model import Model
 from neuronwise.study.evaluation.edit_batch import Choices
 from neuronwise.study.evaluation.editors import Maker, maker
 from neuronwise.study.evaluation.measure import EvaluationJob
+from neuronwise.study.evaluation.results import read_evaluations
+from neuronwise.study.evaluation.tables import quality
 from neuronwise.study.recipe_fields import STRICT, NotNegative, Positive, Recipe, Text, once
 from neuronwise.study.store import Row
 
@@ -24,7 +26,8 @@ class Editor(BaseModel):
     """One editor with its ``settings`` and, for ROME's family, a folder of key ``statistics``.
 
     ``name``: what the tables call it. ``sweep``: settings with several values each; every combination is an editor of
-    its own, or ``tries`` of them: the settings as they are, then draws by the seed.
+    its own, or ``tries`` of them: the settings as they are, then draws by the seed. ``best_of``: the folder of an
+    evaluation with several tries of this editor; the settings with the best ``quality`` there are taken.
     """
 
     model_config = STRICT
@@ -33,6 +36,7 @@ class Editor(BaseModel):
     settings: dict[str, Any] = {}
     sweep: dict[str, list[Any]] = {}
     tries: Positive | None = None
+    best_of: Text | None = None
     statistics: Text | None = None
 
     @field_validator("editor")
@@ -57,8 +61,9 @@ class Editor(BaseModel):
     def makers(self, seed: int) -> dict[str, Maker]:
         """The editor with each choice of its settings, by their names."""
         statistics = None if self.statistics is None else Statistics(self.statistics)
+        settings = {**({} if self.best_of is None else best_settings(self.best_of, self.called)), **self.settings}
         return {
-            _called(self.called, chosen): maker(self.editor, None, {**self.settings, **chosen}, statistics, seed)
+            _called(self.called, chosen): maker(self.editor, None, {**settings, **chosen}, statistics, seed)
             for chosen in self._choices(seed)
         }
 
@@ -83,6 +88,8 @@ class EvaluationRecipe(Recipe):
     others: NotNegative = 50
     free: bool = True
     fluency: bool = False
+    drawn: bool = False
+    skip: NotNegative = 0
 
     @field_validator("editors")
     @classmethod
@@ -124,6 +131,14 @@ def _require(editor: str, settings: Row) -> None:
         maker(editor, None, settings, None, 0)
     except NeuronwiseError as error:
         raise ValueError(str(error)) from error
+
+
+def best_settings(folder: str, called: str) -> Row:
+    """The settings of the best try of an editor in a finished search; raises ``StudyError`` where there is none."""
+    tries = {n: one for n, one in read_evaluations(folder).items() if n == called or n.startswith(f"{called} ")}
+    if not tries:
+        raise StudyError(f"'{folder}' holds no try of {called!r}.")
+    return max(tries.values(), key=lambda one: quality(one.means())).recipe["changes"]
 
 
 def _called(name: str, settings: Row) -> str:

@@ -40,7 +40,8 @@ def tables(study: Study) -> list[Table]:
     found = evaluations(study)
     if len(found) == 1:
         return single(next(iter(found.values())))
-    return [table for table in (_compared(found), _differences(found), _costs(found)) if table.rows]
+    found_tables = (_compared(found), _differences(found), _costs(found), _settings(found))
+    return [table for table in found_tables if table.rows]
 
 
 def single(evaluation: Evaluation) -> list[Table]:
@@ -120,3 +121,11 @@ def _costs(found: Editors) -> Table:
         scaled = {cost: spent[cost].mean * scale for cost, (_, scale, _) in COSTS.items() if cost in spent}
         body.append([name, *(Estimate(scaled[cost], digits=1) if cost in scaled else None for cost in COSTS)])
     return Table("costs", "Costs", ("editor", *(label for label, _, _ in COSTS.values())), body, "Means over cases.")
+
+
+def _settings(found: Editors) -> Table:
+    body: list[list[Cell]] = []
+    for name, one in found.items():
+        given = one.recipe["settings"] or one.recipe["changes"]
+        body.append([name, one.recipe["editor"], ", ".join(f"{key}={value}" for key, value in given.items()) or "–"])
+    return Table("settings", "Settings", ("name", "editor", "settings given"), body, "All others are the preset's.")

@@ -2,49 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from neuronwise.drawing.style import Figure, legend_beside, plain_log, plotting, styles
-from neuronwise.measure import mean_interval
+from neuronwise.drawing.style import Figure, band, legend_beside, plain_log, plotting, styles
+from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.study.kind import Study
-from neuronwise.study.localization.tables import FILLS, WHAT, Rows, drops, gains, groups, methods
+from neuronwise.study.localization.tables import (
+    FILLS,
+    WHAT,
+    Row,
+    Rows,
+    drops,
+    gains,
+    groups,
+    lost,
+    lost_by_others,
+    methods,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+
+class Panel(NamedTuple):
+    """One panel: what it shows of a row, its title and its axis."""
+
+    curve: Callable[[Row], list[float]]
+    title: str
+    label: str
+
+
+CURVES = (
+    Panel(drops, "deletion: without the first K neurons", "log p lost, nats (up is better)"),
+    Panel(gains, "insertion: with only the first K neurons", "log p given back, nats (up is better)"),
+)
+LOSSES = (
+    Panel(lost, "the fact's own answer", "share of the probability lost"),
+    Panel(lost_by_others, "the answers of other facts", "share of the probability lost"),
+)
 
 
 def figures(study: Study) -> list[Figure]:
     """Curves, for words and facts and each fill."""
-    return [_figure(rows, what, fill) for (what, fill), rows in groups(study).items()]
+    found = [_curves(rows, what, fill) for (what, fill), rows in groups(study).items()]
+    return found + [
+        _losses(rows, what, fill)
+        for (what, fill), rows in groups(study).items()
+        if all("others" in row for row in rows)
+    ]
 
 
-def _figure(rows: Rows, what: str, fill: str) -> Figure:
+def _curves(rows: Rows, what: str, fill: str) -> Figure:
     count = len({row["case"] for row in rows})
     return Figure(
         f"curves-{what}-{fill}",
         f"Deletion and insertion: {WHAT[what]}, neurons set to {FILLS[fill]}",
         f"Two panels over the number of neurons K, one line a method: how much log p of {count} {WHAT[what]} drops "
         "without the first K neurons, and how much of it they give back alone. The numbers are in the tables.",
-        partial(_draw, rows),
+        partial(_draw, rows, CURVES),
         f"Mean over {count} {WHAT[what]}; bands are 95 % bootstrap intervals. Gray and broken: random neurons.",
     )
 
 
-def _draw(rows: Rows) -> Any:
+def _losses(rows: Rows, what: str, fill: str) -> Figure:
+    count = len({row["case"] for row in rows})
+    return Figure(
+        f"lost-{what}-{fill}",
+        f"What facts lose: neurons set to {FILLS[fill]}",
+        f"Two panels over the number of neurons K, one line a method: the share of the answer's probability that "
+        f"{count} facts lose without the first K neurons, and what other facts lose. The numbers are in the tables.",
+        partial(_draw, rows, LOSSES),
+        f"Mean over {count} facts; bands are 95 % bootstrap intervals. Gray and broken: random neurons.",
+    )
+
+
+def _draw(rows: Rows, panels: Sequence[Panel]) -> Drawing:
     names = methods(rows)
     looks = styles(names)
+    counts = rows[0]["counts"]
     with plotting() as pyplot:
-        figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.4))
-        titles = ("deletion: without the first K neurons", "insertion: with only the first K neurons")
-        labels = ("log p lost, nats (up is better)", "log p given back, nats (up is better)")
-        for panel, curve, title, label in zip(panels, (drops, gains), titles, labels, strict=True):
-            counts = rows[0]["counts"]
+        figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4))
+        for axis, panel in zip(axes, panels, strict=True):
             for name in names:
-                own = [curve(row) for row in rows if row["method"] == name]
+                own = [panel.curve(row) for row in rows if row["method"] == name]
                 points = [mean_interval(values) for values in zip(*own, strict=True)]
-                kept = [point for point in points if point is not None]
-                panel.plot(counts, [point.mean for point in kept], label=name, **looks[name])
-                lows, highs = [point.low for point in kept], [point.high for point in kept]
-                panel.fill_between(counts, lows, highs, color=looks[name]["color"], alpha=0.07, linewidth=0)
-            panel.set(xscale="log", xlabel="neurons, K", ylabel=label, title=title)
-            plain_log(panel.xaxis, [count for count in counts if str(count)[0] == "1"] or counts)
-        legend_beside(figure, panels[0])
+                band(axis, counts, points, name, looks[name], 0.07)
+            axis.set(xscale="log", xlabel="neurons, K", ylabel=panel.label, title=panel.title)
+            plain_log(axis.xaxis, [count for count in counts if str(count)[0] == "1"] or counts)
+        legend_beside(figure, axes[0])
     return figure

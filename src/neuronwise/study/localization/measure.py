@@ -10,13 +10,16 @@ A case is one word: of a caption, the word that names a concept; of a text, the 
 - ``before``: log p of the word in nats; ``none``: with every feed-forward neuron taken away
 - ``counts``, ``deletion``, ``insertion``: lists, log p without the first K neurons, and with only these kept
 - ``deletion_area``: mean over log K of before − deletion; ``insertion_area``: of insertion − none (nats)
+- ``others``: where the recipe asks, a list: the share of their answers' probability that other facts lose without the
+  first K neurons
 - ``seconds_finding``: CPU seconds of the method
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -24,9 +27,10 @@ from torch import Tensor
 from neuronwise.data.facts import FactCase, load_facts
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import StudyError
-from neuronwise.measure.localization import Ablation, all_curves, mean_fill
+from neuronwise.measure.localization import Ablation, all_curves, mean_fill, shares_lost
 from neuronwise.model.prompt import target_tokens
 from neuronwise.model.run import Run, Target
+from neuronwise.neurons import NeuronSet
 from neuronwise.study.concept_photos import ConceptPhotos
 from neuronwise.study.kind import Case
 from neuronwise.study.localization.recipe import LocalizationRecipe
@@ -73,7 +77,9 @@ def measure(workspace: Space, case: Case) -> list[Row]:
     for fill in recipe.fills:
         means = _means(workspace, case.inputs["what"]) if fill == "mean" else None
         ablation = Ablation(workspace.model, run, target, fill=means, positions=recipe.positions)
-        measured = all_curves(ablation, {name: one.neurons for name, one in found.items()}, recipe.counts)
+        ranked = {name: one.neurons for name, one in found.items()}
+        measured = all_curves(ablation, ranked, recipe.counts)
+        lost = _lost_by_others(workspace, case, ranked, means) if "prompt" in case.inputs else {}
         rows += [
             {
                 "method": name,
@@ -87,11 +93,30 @@ def measure(workspace: Space, case: Case) -> list[Row]:
                 "insertion": list(one.insertion),
                 "deletion_area": one.deletion_area,
                 "insertion_area": one.insertion_area,
+                **({"others": lost[name]} if name in lost else {}),
                 "seconds_finding": found[name].seconds,
             }
             for name, one in measured.items()
         ]
     return rows
+
+
+def _lost_by_others(
+    workspace: Space, case: Case, ranked: Mapping[str, NeuronSet], means: dict[int, Tensor] | None
+) -> dict[str, list[float]]:
+    """For each method and count the share of their answers' probability that other facts lose, mean over them."""
+    recipe, model = workspace.recipe, workspace.model
+    if recipe.others is None:
+        return {}
+    own = _asked(workspace, case.inputs["prompt"], case.inputs["answer"])[1].token_id
+    asked = [_asked(workspace, *fact) for fact in _facts(workspace)]
+    different = [(run, target) for run, target in asked if target.token_id != own]
+    if not different:
+        return {}
+    drawn = workspace.random("others", case.id).sample(different, min(recipe.others, len(different)))
+    ablations = [Ablation(model, run, target, fill=means, positions=recipe.positions) for run, target in drawn]
+    lost = [shares_lost(ablation, ranked, recipe.counts) for ablation in ablations]
+    return {name: [fmean(shares) for shares in zip(*(one[name] for one in lost), strict=True)] for name in ranked}
 
 
 def _words(workspace: Space) -> list[tuple[ConceptPhotos, Captioned]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
-from neuronwise.drawing.tables import Estimate, Table
-from neuronwise.measure import mean_interval
+from neuronwise.drawing.tables import Cell, Estimate, Table
+from neuronwise.measure.bootstrap import mean_interval
+from neuronwise.measure.localization import area
 from neuronwise.study.kind import Study
+from neuronwise.study.store import Row
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[Row]
 WHAT = {"word": "words of captions", "fact": "facts of texts"}
 FILLS = {"zero": "zero", "mean": "their mean activation"}
 SHOWN = (1, 10, 100, 1000)
@@ -20,13 +22,13 @@ def tables(study: Study) -> list[Table]:
     return [
         table
         for (what, fill), rows in groups(study).items()
-        for table in (_areas(rows, what, fill), _points(rows, what, fill))
+        for table in (_areas(rows, what, fill), _points(rows, what, fill), *_losses(rows, what, fill))
     ]
 
 
 def groups(study: Study) -> dict[tuple[str, str], Rows]:
     """Rows by what was looked at and what neurons became, in the recipe's order."""
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], list[Row]] = {}
     for what in WHAT:
         for row in study.rows:
             if row["what"] == what:
@@ -39,12 +41,12 @@ def methods(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows))
 
 
-def drops(row: Mapping[str, Any]) -> list[float]:
+def drops(row: Row) -> list[float]:
     """What the word lost without the first K neurons, nats."""
     return [row["before"] - value for value in row["deletion"]]
 
 
-def gains(row: Mapping[str, Any]) -> list[float]:
+def gains(row: Row) -> list[float]:
     """What the first K neurons give back when all others are gone, nats."""
     return [value - row["none"] for value in row["insertion"]]
 
@@ -95,3 +97,39 @@ def _points(rows: Rows, what: str, fill: str) -> Table:
         body,
         "Nats of log p of the word: lost without the first K neurons (drop), given back by them alone (gain).",
     )
+
+
+def lost(row: Row) -> list[float]:
+    """The share of the word's probability that is lost without the first K neurons."""
+    return [1 - math.exp(value - row["before"]) for value in row["deletion"]]
+
+
+def lost_by_others(row: Row) -> list[float]:
+    """The same of other facts."""
+    return row["others"]
+
+
+def _losses(rows: Rows, what: str, fill: str) -> list[Table]:
+    """Shares of probability, where other facts were asked too."""
+    if not all("others" in row for row in rows):
+        return []
+    counts = rows[0]["counts"]
+    found = []
+    for part, curve in (("lost", lost), ("lost by other facts", lost_by_others)):
+        body: list[list[Cell]] = []
+        for name in methods(rows):
+            own = [row for row in rows if row["method"] == name]
+            cells = [Estimate.of(mean_interval(values)) for values in zip(*map(curve, own), strict=True)]
+            body.append([name, *cells, Estimate.of(mean_interval(area(counts, curve(row)) for row in own))])
+        found.append(
+            Table(
+                f"{part.replace(' ', '-')}-{what}-{fill}",
+                f"Share of the answer's probability {part}",
+                ("method", *(f"K = {count}" for count in counts), "area"),
+                body,
+                f"1 − p after / p before of the answer's first token, neurons set to {FILLS[fill]}, mean over "
+                f"{WHAT[what]} with 95 % bootstrap interval. Negative: it became more probable. Area: mean height over "
+                "log K.",
+            )
+        )
+    return found

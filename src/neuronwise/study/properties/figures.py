@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from neuronwise.drawing.style import CONTROLS, INK, Figure, legend_beside, plain_log, plotting, styles
+from neuronwise.drawing.style import CONTROLS, INK, Figure, band, legend_beside, plain_log, plotting, styles
 from neuronwise.errors import ImageError
 from neuronwise.images import open_image
-from neuronwise.measure import mean_interval
+from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.read.heatmap import Heatmap
 from neuronwise.study.kind import Study
 from neuronwise.study.properties.tables import Row, methods, specificity
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 PHOTOS, PANELS = 6, 4  # photos a figure of heat shows, and methods beside each
 
@@ -46,7 +49,7 @@ def _layers(rows: Sequence[Row]) -> Figure:
     )
 
 
-def _draw_layers(rows: Sequence[Row]) -> Any:
+def _draw_layers(rows: Sequence[Row]) -> Drawing:
     names = [name for name in methods(rows) if any(row["neurons"] for row in rows if row["method"] == name)]
     looks = styles(methods(rows))
     with plotting() as pyplot:
@@ -68,7 +71,7 @@ def _draw_layers(rows: Sequence[Row]) -> Any:
     return figure
 
 
-def _specificity(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Figure:
+def _specificity(rows: Sequence[Row], recipe: Row) -> Figure:
     return Figure(
         "specificity",
         "Specificity",
@@ -80,14 +83,15 @@ def _specificity(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Figure:
     )
 
 
-def _draw_specificity(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Any:
+def _draw_specificity(rows: Sequence[Row], recipe: Row) -> Drawing:
     looks = styles(methods(rows))
     with plotting() as pyplot:
         figure, panel = pyplot.subplots(figsize=(7.4, 3.6))
         for name in methods(rows):
             found = specificity(rows, name, recipe["images"], recipe["kappas"])
             if found is not None:
-                _line(panel, [100 * kappa for kappa in recipe["kappas"]], list(found["below"].values()), name, looks)
+                points = [mean_interval(values) for values in found.below.values()]
+                band(panel, [100 * kappa for kappa in recipe["kappas"]], points, name, looks[name])
         panel.set(xlabel="κ, %", ylabel="share of the neurons")
         legend_beside(figure, panel)
     return figure
@@ -104,7 +108,7 @@ def _noise(rows: Sequence[Row]) -> Figure:
     )
 
 
-def _draw_noise(rows: Sequence[Row]) -> Any:
+def _draw_noise(rows: Sequence[Row]) -> Drawing:
     names = methods(rows)
     looks = styles(names)
     with plotting() as pyplot:
@@ -115,7 +119,7 @@ def _draw_noise(rows: Sequence[Row]) -> Any:
             for name in names:
                 for line, value in enumerate(("drop", "first")):
                     cells = [[float(r[value]) for r in own if r["method"] == name and r[sweep] == x] for x in ticks]
-                    _line(panels[line, column], ticks, cells, name, looks)
+                    band(panels[line, column], ticks, [mean_interval(cell) for cell in cells], name, looks[name])
             if ticks and min(ticks) > 0:
                 panels[1, column].set_xscale("log")
                 plain_log(panels[1, column].xaxis, ticks)
@@ -130,15 +134,6 @@ def _draw_noise(rows: Sequence[Row]) -> Any:
         panels[1, 0].set_ylim(-0.04, 1.04)
         legend_beside(figure, panels[0, 0])
     return figure
-
-
-def _line(panel: Any, places: Sequence[float], cells: Sequence[Sequence[float]], name: str, looks: Any) -> None:
-    points = [(place, mean_interval(cell)) for place, cell in zip(places, cells, strict=True)]
-    kept = [(place, point) for place, point in points if point is not None]
-    at = [place for place, _ in kept]
-    panel.plot(at, [point.mean for _, point in kept], label=name, **looks[name])
-    lows, highs = [point.low for _, point in kept], [point.high for _, point in kept]
-    panel.fill_between(at, lows, highs, color=looks[name]["color"], alpha=0.12, linewidth=0)
 
 
 def _heat(rows: Sequence[Row], study: Study) -> list[Figure]:
@@ -182,7 +177,7 @@ def _photo(study: Study, file: str) -> Image.Image | None:
         return None
 
 
-def _draw_heat(shown: Sequence[tuple[Image.Image, Mapping[str, Row]]], chosen: Sequence[str]) -> Any:
+def _draw_heat(shown: Sequence[tuple[Image.Image, Mapping[str, Row]]], chosen: Sequence[str]) -> Drawing:
     with plotting() as pyplot:
         figure, panels = pyplot.subplots(
             len(shown), 1 + len(chosen), figsize=(2.3 * (1 + len(chosen)), 2.05 * len(shown) + 0.4), squeeze=False

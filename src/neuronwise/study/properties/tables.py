@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from neuronwise.drawing.tables import Cell, Estimate, Table
-from neuronwise.measure import mean_interval
+from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.properties import common, crucial_elsewhere, exclusive, pairwise, specific
 from neuronwise.neurons import Neuron
 from neuronwise.study.kind import Study
+from neuronwise.study.store import Row
 
-Row = Mapping[str, Any]
 Sets = dict[str, list[list[Neuron]]]  # word → the neurons of each of its photos
+T = TypeVar("T")
 DRAWS = 100  # subsets of photos, where a concept has more than are compared
 
 
@@ -49,7 +50,7 @@ def by_word(rows: Iterable[Row], method: str, images: int) -> Sets:
     return {word: sets for word, sets in found.items() if len(sets) >= images}
 
 
-def subsets(sets: Sequence[Any], size: int, seed: int) -> list[Sequence[Any]]:
+def subsets(sets: Sequence[T], size: int, seed: int) -> list[Sequence[T]]:
     """All choices of ``size``, or ``DRAWS`` of them drawn by the seed."""
     if math.comb(len(sets), size) <= DRAWS:
         return list(itertools.combinations(sets, size))
@@ -75,7 +76,7 @@ def _meaning(rows: Sequence[Row]) -> Table:
     )
 
 
-def _invariance(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Table:
+def _invariance(rows: Sequence[Row], recipe: Row) -> Table:
     images, seed = recipe["images"], recipe["seed"]
     body: list[list[Cell]] = []
     words = 0
@@ -101,7 +102,15 @@ def _invariance(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Table:
     )
 
 
-def specificity(rows: Iterable[Row], method: str, images: int, kappas: Sequence[float]) -> dict[str, Any] | None:
+class Specific(NamedTuple):
+    """How much neurons belong to one word: shares word by word, exclusive and below each κ, and how many words."""
+
+    exclusive: list[float]
+    below: dict[float, list[float]]
+    words: int
+
+
+def specificity(rows: Iterable[Row], method: str, images: int, kappas: Sequence[float]) -> Specific | None:
     """Shares of one method's neurons that belong to one word alone: exclusive, and below each κ, word by word.
 
     Of every word the first ``images`` photos, so that all weigh the same; a word's neurons are those in the top K of
@@ -112,21 +121,18 @@ def specificity(rows: Iterable[Row], method: str, images: int, kappas: Sequence[
         return None
     chances = crucial_elsewhere(sets)
     united = {word: list(dict.fromkeys(itertools.chain(*own))) for word, own in sets.items()}
-    return {
-        "exclusive": list(exclusive(united).values()),
-        "below": {kappa: [specific(chances[word], kappa) for word in sets] for kappa in kappas},
-        "words": len(sets),
-    }
+    below = {kappa: [specific(chances[word], kappa) for word in sets] for kappa in kappas}
+    return Specific(list(exclusive(united).values()), below, len(sets))
 
 
-def _specificity(rows: Sequence[Row], recipe: Mapping[str, Any]) -> Table:
+def _specificity(rows: Sequence[Row], recipe: Row) -> Table:
     images, kappas = recipe["images"], recipe["kappas"]
     body: list[list[Cell]] = []
     for name in methods(rows):
         found = specificity(rows, name, images, kappas)
         if found is not None:
-            below = [Estimate.of(mean_interval(found["below"][kappa])) for kappa in kappas]
-            body.append([name, Estimate.of(mean_interval(found["exclusive"])), *below, found["words"]])
+            below = [Estimate.of(mean_interval(found.below[kappa])) for kappa in kappas]
+            body.append([name, Estimate.of(mean_interval(found.exclusive)), *below, found.words])
     return Table(
         "specificity",
         "How much the neurons belong to one word",

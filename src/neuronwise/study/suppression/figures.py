@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from neuronwise.drawing.style import INK, Figure, legend_beside, plotting, styles
 from neuronwise.study.kind import Study
 from neuronwise.study.suppression.tables import Rows, by, cells, label_of, mean, slug
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 
 def figures(study: Study) -> list[Figure]:
@@ -31,7 +34,7 @@ def _figure(rows: Rows, intervention: str, swept: Sequence[str]) -> Figure:
     )
 
 
-def _draw(rows: Rows, swept: Sequence[str]) -> Any:
+def _draw(rows: Rows, swept: Sequence[str]) -> Drawing:
     """A line of points a method; the many settings of a sweep are points of one look."""
     labels = {row["method"]: label_of(row["method"], swept) for row in rows}
     looks = styles(list(dict.fromkeys(labels.values())))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from neuronwise.drawing.tables import Cell, Estimate, Table
-from neuronwise.measure import mean_interval
+from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.score import suppression_score
 from neuronwise.study.kind import Study
+from neuronwise.study.store import Row
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[Row]
 ROLES = {"held_out": "held-out photos", "found_on": "photos the neurons were found on"}
 RESAMPLES = 2000
 
@@ -35,7 +35,7 @@ def by(study: Study, column: str) -> list[tuple[str, Rows]]:
 
 def cells(rows: Rows) -> dict[tuple[str, int | None], Rows]:
     """Rows by method and K ("found" is None), as the recipe has them."""
-    found: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, int | None], list[Row]] = {}
     for row in rows:
         found.setdefault((row["method"], row["K"]), []).append(row)
     methods = list(dict.fromkeys(method for method, _ in found))
@@ -43,12 +43,12 @@ def cells(rows: Rows) -> dict[tuple[str, int | None], Rows]:
     return {key: found[key] for key in order}
 
 
-def mean(rows: Iterable[Mapping[str, Any]], column: str) -> Estimate | None:
+def mean(rows: Iterable[Row], column: str) -> Estimate | None:
     """The mean of a column with its interval."""
     return Estimate.of(mean_interval(_value(row.get(column)) for row in rows))
 
 
-def _value(value: Any) -> float | None:
+def _value(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
