@@ -395,5 +395,5 @@ def test_a_search_leaves_its_facts_out_and_gives_its_best_settings(model: nw.Mod
     seen = {line["case"] for line in search.lines}
     assert len(seen) == 2
     assert {line["id"] for line in found.lines} == set(SUBJECTS) - seen
-    with pytest.raises(StudyError, match="no try of 'G'"):
-        run_study(model, make_recipe({**base, "editors": [{**chosen, "name": "G"}]}), cases())
+    with pytest.raises(StudyError, match="no try of rome"):
+        run_study(model, make_recipe({**base, "editors": [{"editor": "rome", "best_of": chosen["best_of"]}]}), cases())

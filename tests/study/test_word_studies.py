@@ -18,7 +18,7 @@ from neuronwise.measure.semantic import ClipScorer, Embedder, bert_score
 from neuronwise.read.decode import decode_all
 from neuronwise.report.study import write_report
 from neuronwise.study.kinds import KINDS
-from neuronwise.study.recipe_file import make_recipe, read_recipe
+from neuronwise.study.recipe_file import make_recipe
 from neuronwise.study.results import Study, read_study
 from neuronwise.study.runner import resume, run_study
 from neuronwise.study.word_neurons import word_neurons

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
@@ -61,7 +61,8 @@ class Editor(BaseModel):
     def makers(self, seed: int) -> dict[str, Maker]:
         """The editor with each choice of its settings, by their names."""
         statistics = None if self.statistics is None else Statistics(self.statistics)
-        settings = {**({} if self.best_of is None else best_settings(self.best_of, self.called)), **self.settings}
+        best = {} if self.best_of is None else best_settings(self.best_of, (self.called, self.editor))
+        settings = {**best, **self.settings}
         return {
             _called(self.called, chosen): maker(self.editor, None, {**settings, **chosen}, statistics, seed)
             for chosen in self._choices(seed)
@@ -133,12 +134,17 @@ def _require(editor: str, settings: Row) -> None:
         raise ValueError(str(error)) from error
 
 
-def best_settings(folder: str, called: str) -> Row:
-    """The settings of the best try of an editor in a finished search; raises ``StudyError`` where there is none."""
-    tries = {n: one for n, one in read_evaluations(folder).items() if n == called or n.startswith(f"{called} ")}
-    if not tries:
-        raise StudyError(f"'{folder}' holds no try of {called!r}.")
-    return max(tries.values(), key=lambda one: quality(one.means())).recipe["changes"]
+def best_settings(folder: str, names: Sequence[str]) -> Row:
+    """The settings of the best try in a search that has one of these names (the first that is there).
+
+    Raises ``StudyError`` where there is none.
+    """
+    found = read_evaluations(folder)
+    for called in names:
+        tries = [one for name, one in found.items() if name == called or name.startswith(f"{called} ")]
+        if tries:
+            return max(tries, key=lambda one: quality(one.means())).recipe["changes"]
+    raise StudyError(f"'{folder}' holds no try of {' or '.join(dict.fromkeys(names))}.")
 
 
 def _called(name: str, settings: Row) -> str:
