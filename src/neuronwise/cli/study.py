@@ -14,7 +14,7 @@ from neuronwise.cli.options import DeviceOption, Placement, parse_settings, requ
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress
 from neuronwise.data.photos.load import FORMS
-from neuronwise.study.kinds import shipped
+from neuronwise.study.kinds import KINDS, shipped
 
 if TYPE_CHECKING:
     from neuronwise.study.kind import Study
@@ -34,7 +34,9 @@ DataOption = Annotated[
 @command(study)
 def run(
     *,
-    recipe: Annotated[str, argument(f"A YAML file, or a shipped recipe: {', '.join(shipped())}.")],
+    recipe: Annotated[
+        str, argument(f"A YAML file of a kind ({', '.join(KINDS)}), or a shipped recipe: {', '.join(shipped())}.")
+    ],
     out: Annotated[Path, option("Keep every finished case there.")],
     data: DataOption = None,
     model: Annotated[str | None, option("The model.", "--model", "-m", show_default="that of the recipe")] = None,
