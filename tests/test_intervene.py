@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import families
 import neuronwise as nw
 from neuronwise import intervene
 from neuronwise.errors import MethodError
-from neuronwise.model.model import Model
+from neuronwise.model import Model, Run
+from neuronwise.model.passes import inputs_of
+from neuronwise.model.prompt import Prompted
 
 UNITS = [3, 17]
 NEURONS = [f"L1.U{u}" for u in UNITS]
@@ -162,29 +165,15 @@ def test_routed_experts(name: str) -> None:
 
 
 def test_shuffling_image_tokens() -> None:
-    from neuronwise.model.prompt import Prompted
-    from neuronwise.model.run import Run
-
     module, inputs = families.tiny("llava")
     model = Model(module)
-    from PIL import Image
-
-    run = Run(model, Prompted("", False, inputs), [], [], Image.new("RGB", (8, 8)))
-    seen: list[Tensor] = []
-    handle = model.blocks[0].module.register_forward_pre_hook(
-        lambda m, args, kwargs: seen.append((args[0] if args else kwargs["hidden_states"]).detach()), with_kwargs=True
-    )
-    model.forward(inputs, rows=[-1])
-    handle.remove()
-    with intervene.shuffle_image_tokens(model, run, seed=1):
-        handle = model.blocks[0].module.register_forward_pre_hook(
-            lambda m, args, kwargs: seen.append((args[0] if args else kwargs["hidden_states"]).detach()),
-            with_kwargs=True,
-        )
+    run = Run.of(model, Prompted("", False, inputs), image=Image.new("RGB", (8, 8)))
+    with inputs_of(model.blocks[0].module) as seen:
         model.forward(inputs, rows=[-1])
-        handle.remove()
+    with intervene.shuffle_image_tokens(model, run, seed=1), inputs_of(model.blocks[0].module) as again:
+        model.forward(inputs, rows=[-1])
     at = run.image_positions
-    plain, shuffled = seen[0][0], seen[1][0]
+    plain, shuffled = seen[0][0], again[0][0]
     others = [i for i in range(len(plain)) if i not in at.tolist()]
     assert torch.equal(plain[others], shuffled[others])
     assert not torch.equal(plain[at], shuffled[at])

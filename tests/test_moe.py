@@ -134,7 +134,7 @@ FORMULAS: dict[str, Callable[[Any, Tensor], dict[int, tuple[float, Tensor]]]] = 
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_activations_and_router_weights_are_the_architectures_own(name: str) -> None:
+def test_activations_router_weights_and_contributions_are_the_architectures_own(name: str) -> None:
     model, inputs = made(name)
     block: Any = model.module.get_submodule(f"{WHERE[name][0]}.{LAYER}.{WHERE[name][1].partition('.')[0]}")
     if name == "gpt_oss":  # so large that both clamps are at work
@@ -145,8 +145,13 @@ def test_activations_and_router_weights_are_the_architectures_own(name: str) -> 
         record = model.record(inputs, rows=[-1]).routed[LAYER][0]
     with torch.no_grad():
         expected = FORMULAS[name](block, seen[0][-1])
-    assert set(record) == set(expected)
+    scores = score_all(model, run_of(model, inputs), [TARGET], "contribution")[0]
+    assert set(record) == set(expected) == {w.expert for w in scores if w.layer == LAYER and w.expert is not None}
+    parameter = model.module.get_parameter(f"{WHERE[name][0]}.{LAYER}.{WHERE[name][1]}").detach()
     for expert, (weight, a) in expected.items():
+        vectors = parameter[expert].T if WHERE[name][2] else parameter[expert]
+        read = model.module.lm_head.weight[29].detach() @ vectors
+        torch.testing.assert_close(scores.layer(LAYER, expert), weight * a * read, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(record[expert].activation, a, rtol=1e-4, atol=1e-5)
         assert record[expert].weight == pytest.approx(weight, rel=1e-4)
         torch.testing.assert_close(record[expert].written, weight * a, rtol=1e-3, atol=1e-5)

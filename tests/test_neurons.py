@@ -71,6 +71,7 @@ def test_slices_are_sets_and_indices_are_members() -> None:
     assert found[0].neuron == Neuron(1, 0)
     assert found[:2].neurons == (Neuron(1, 0), Neuron(1, 1))
     assert found[:2].record == {"method": "m"}
+    assert found.layers(3) == [0, 5, 0]
     assert Neuron(1, 4) in found
     assert "L1.U4" in found
     assert Neuron(1, 5) not in found

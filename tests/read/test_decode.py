@@ -35,8 +35,3 @@ def test_many_are_decoded_as_each_alone(tiny_model: Any) -> None:
 def test_more_tokens_than_there_are(tiny_model: Any) -> None:
     with pytest.raises(MethodError, match="ask for 1 to"):
         nw.decode(tiny_model, "L0.U1", k=10**6)
-
-
-def test_the_histogram_counts_layers(tiny_model: Any) -> None:
-    found = nw.NeuronSet.of(["L0.U1", "L2.U4", "L2.U5"])
-    assert found.layers(tiny_model.num_layers) == [1, 0, 2]
