@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuronwise.answers.naming import names
+from neuronwise.answers.naming import swapped
 from neuronwise.edit.delta import Delta, by_writer, deltas_of, value_vectors
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.presets import OURS, Preset, resolved
@@ -145,8 +145,8 @@ class Request:
         return {"source": self.source, "target": self.target, "prompts": prompts, "photos": len(self.runs)}
 
     def met(self, text: str) -> bool:
-        """Whether a text says the target and not the source."""
-        return names(text, self.target) and not names(text, self.source)
+        """Whether a text names the target and no longer the source."""
+        return swapped(text, self.source, self.target)
 
     def present(self) -> str | None:
         """A note when there is nothing to swap, because every text says the target already."""
