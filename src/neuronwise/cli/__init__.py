@@ -7,8 +7,9 @@ import sys
 from typer import Abort
 
 # Each registers its commands by being imported; --help lists them in this order.
-from neuronwise.cli import find, decode, suppress, models, edit, evaluate, statistics, study, check, presets, convert  # noqa: F401  # isort: skip
-from neuronwise.cli import sbu  # noqa: F401  # isort: skip
+from neuronwise.cli import find, circuit, decode, suppress  # noqa: F401  # isort: skip
+from neuronwise.cli import edit, evaluate, statistics, study  # noqa: F401  # isort: skip
+from neuronwise.cli import models, check, presets, convert, sbu  # noqa: F401  # isort: skip
 from neuronwise.cli.app import app
 from neuronwise.cli.output import note, silence_libraries
 from neuronwise.errors import NeuronwiseError

@@ -58,7 +58,7 @@ def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, ou
     model = run.model
     targets: list[str | int] = [*words.targets]
     if run.image is None and not words.concepts and not targets:
-        targets = [_answer(run)]
+        targets = [run.answer]
     _note_contrast(run, options)
     found = find_neurons(
         model, run, words.concepts or None, targets,
@@ -74,16 +74,6 @@ def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, ou
         if concept.get("note"):
             note(concept["note"])
     return content
-
-
-def _answer(run: Run) -> int:
-    """The token that the model itself generates first."""
-    if run.output_ids:
-        return run.output_ids[0]
-    import torch
-
-    with torch.no_grad():
-        return int(run.model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
 
 
 def _note_contrast(run: Run, options: Settings) -> None:

@@ -152,7 +152,7 @@ class Scoring:
         if self.normalize:
             options["normalize"] = True
         if self.contrast:
-            options["contrast"] = _contrast(self.contrast)
+            options["contrast"] = parse_contrast(self.contrast)
         return options
 
 
@@ -250,7 +250,7 @@ def require_studies() -> None:
         raise NeuronwiseError("Studies need pydantic and PyYAML: pip install 'neuronwise[study]'.") from error
 
 
-def _contrast(given: list[str]) -> int | list[str]:
+def parse_contrast(given: list[str]) -> int | list[str]:
     """A number of alternatives, or words; what looks like a number is one."""
     numbers = [word for word in given if re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", word)]
     if not numbers:

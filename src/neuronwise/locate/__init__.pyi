@@ -1,3 +1,5 @@
+from neuronwise.locate.circuit import circuit as circuit
+from neuronwise.locate.graph import Circuit as Circuit
 from neuronwise.locate.integrated_gradients import refine as refine
 from neuronwise.locate.locating import describe as describe
 from neuronwise.locate.locating import locate as locate

@@ -31,7 +31,7 @@ def relp(
     ``positions``: "all" up to the predicting one, "predicting" or "image". One forward and one backward pass. Raises
     ``MethodError`` for an architecture with a mixer of positions that has no rule.
     """
-    readouts = [(run.row(target.position), _weights(model, run, target, contrast)) for target in targets]
+    readouts = [(run.row(target.position), readout_weights(model, run, target, contrast)) for target in targets]
     with relevance_rules(model):
         written = written_gradients(model, run.forced_inputs(), readouts, direct=False, capped=False)
     return [
@@ -40,7 +40,9 @@ def relp(
     ]
 
 
-def _weights(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> dict[int, float]:
+def readout_weights(
+    model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None
+) -> dict[int, float]:
     """The logit against the contrasted tokens, or without any against the mean of all."""
     if contrast is not None:
         return contrasted(model, run, target, contrast)

@@ -84,6 +84,14 @@ class Run:
         return self.model.decode_ids(self.output_ids).strip()
 
     @cached_property
+    def answer(self) -> int:
+        """The token that the model generated first, or where it generated nothing, the one that it would."""
+        if self.output_ids:
+            return self.output_ids[0]
+        with torch.no_grad():
+            return int(self.model.forward(self.forced_inputs(), rows=[-1])[0, -1].argmax())
+
+    @cached_property
     def concepts(self) -> tuple[Concept, ...]:
         """The nouns of the generated text, with all their occurrences, tokens and positions."""
         return concepts_in(self.model.tokenizer, self.output_ids)

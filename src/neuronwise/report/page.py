@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import html
-import io
-import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 from neuronwise.errors import NonFiniteError
-from neuronwise.files import make_folder, write_bytes
+from neuronwise.report.filled import filled, photo_element, write_index
 
-LONGEST_SIDE = 1280
 SCRIPTS = ("tokens.js", "heat.js", "layers.js", "neurons.js", "page.js")  # one scope, joined in this order
 
 
@@ -57,60 +50,21 @@ def write_page(
         raise ValueError(f"{len(concepts)} concepts need as many heats, not {len(heat)}.")
     size = (1, 1) if photo is None else photo.size
     packed = [None if one is None or photo is None else _packed(one, size) for one in heat or [None] * len(concepts)]
-    script, style = "".join(_file(name) for name in SCRIPTS), _file("page.css")
-    parts = {
-        "policy": _policy(script, style),
-        "title": html.escape(_title(finding)),
-        "style": style,
-        "photo": "" if photo is None else _photo_element(photo, str(finding.get("text", ""))),
-        "finding": _json(finding),
-        "heat": _json(packed),
-        "script": script,
-    }
-    # One pass: a placeholder's name inside a prompt or a caption is never filled in.
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html"))
-    return _write(Path(directory), page)
-
-
-def _file(name: str) -> str:
-    return resources.files("neuronwise.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(script: str, style: str) -> str:
-    """Only this very script and style run; nothing is loaded but the images inside the file, nothing is sent."""
-    code, look = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style))
-    return (
-        f"default-src 'none'; script-src 'sha256-{code}'; style-src 'sha256-{look}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+    page = filled(
+        "page",
+        SCRIPTS,
+        title=_title(finding),
+        photo="" if photo is None else photo_element(photo, str(finding.get("text", ""))),
+        finding=finding,
+        heat=packed,
     )
+    return write_index(directory, page)
 
 
 def _title(finding: Mapping[str, Any]) -> str:
     said = " ".join(str(finding.get("text") or finding.get("prompt") or "").split())
     said = said if len(said) <= 70 else said[:69] + "…"
     return f"{said} · neuronwise" if said else "neuronwise"
-
-
-def _json(value: Any) -> str:
-    """JSON that cannot end the script element that holds it, in ASCII alone (which escapes U+2028 and U+2029 too)."""
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except ValueError as error:
-        raise NonFiniteError("The finding holds numbers that are not finite; no page was written.") from error
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _photo_element(photo: Image.Image, text: str) -> str:
-    shown = photo.convert("RGB")
-    shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    shown.save(stream, "JPEG", quality=88, optimize=True, progressive=True)
-    data = base64.b64encode(stream.getvalue()).decode()
-    alt = html.escape(f"The photo, which the model captioned: {text}" if text else "The photo")
-    return (
-        f'<img data-part="photo" width="{shown.width}" height="{shown.height}" alt="{alt}" '
-        f'src="data:image/jpeg;base64,{data}">'
-    )
 
 
 def _packed(heat: ConceptHeat, size: tuple[int, int]) -> dict[str, Any]:
@@ -148,9 +102,3 @@ def _bytes(cells: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
     low, high = float(cells.min()), float(cells.max())
     scaled = (cells - low) / ((high - low) or 1.0) * 255
     return {"low": low, "high": high, "cells": base64.b64encode(np.rint(scaled).astype(np.uint8).tobytes()).decode()}
-
-
-def _write(directory: Path, page: str) -> Path:
-    path = make_folder(directory) / "index.html"
-    write_bytes(path, page.encode("utf-8", errors="replace"))
-    return path

@@ -1,0 +1,63 @@
+"""The command that draws the circuit behind a word of a caption, or behind the answer to a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuronwise.cli.app import Output, app, command
+from neuronwise.cli.options import Ask, ModelOption, Placement, parse_contrast, require_folder, require_photos
+from neuronwise.cli.output import command_line, print_table
+from neuronwise.cli.progress import status
+from neuronwise.errors import NeuronwiseError
+
+CONTINUED = 20  # tokens after a text in which a word is looked for
+LISTED = 10
+
+
+@command(app)
+def circuit(
+    *,
+    image: Annotated[Path | None, typer.Argument(help="A photo; leave it out with --text.")] = None,
+    text: Annotated[str | None, typer.Option(help="A text prompt instead of a photo, used as it is.")] = None,
+    model: ModelOption = None,
+    concept: Annotated[str | None, typer.Option(help="A word of the output.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Any token, such as ' Paris'.", show_default="the model's answer to a text")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Neurons, each at its position.")] = 100,
+    contrast: Annotated[
+        list[str] | None, typer.Option(help="As for find.", show_default="the mean of all tokens")
+    ] = None,
+    ask: Ask,
+    out: Annotated[Path | None, typer.Option(help="Write a page (index.html) and circuit.json there.")] = None,
+    placement: Placement,
+) -> Output:
+    """Draw the circuit behind a word: neurons at their positions, and what of the answer passes between them."""
+    if (image is None) == (text is None):
+        raise NeuronwiseError("Give either a photo or --text.")
+    if concept is not None and target is not None:
+        raise NeuronwiseError("Give either --concept or --target.")
+    if image is not None and concept is None and target is None:
+        raise NeuronwiseError("Name a word of the caption: --concept WORD, or any token: --target TOKEN.")
+    require_folder(out)
+    require_photos([image])
+    alternatives = parse_contrast(contrast) if contrast else None
+    from neuronwise.locate import circuit as find_circuit
+
+    loaded = placement.load(model, "builtin" if text is None else "builtin-text")
+    if image is not None:
+        run = ask.photo(loaded, image)
+    else:
+        run = ask.text(loaded, text or "", CONTINUED if concept else 0)
+    token = run.answer if concept is None and target is None else target
+    with status("tracing the circuit"):
+        found = find_circuit(loaded, run, concept, target=token, nodes=nodes, contrast=alternatives)
+    if out is not None:
+        found.page(out)
+    content = {**found.to_dict(), "command": command_line()}
+    rows = [[edge.source, edge.target, f"{edge.weight:.3f}"] for edge in found.edges[:LISTED]]
+    title = f"{len(found.nodes)} nodes, {len(found.edges)} edges; the strongest:"
+    return Output(content, lambda: print_table(title, ["from", "to", "share of the logit"], rows))

@@ -1,0 +1,197 @@
+"""A circuit: the neurons, each at its position, through which an answer came about, and what passes between them.
+
+Nodes are the (neuron, position) pairs of largest |relevance|; leaves are the positions of the prompt (patches of an
+image, tokens of a text); the root is the target's logit. An edge m → n is what of n's relevance comes directly from
+m: m · ∂̃a_n/∂m · relevance(n) / a_n, one backward pass from a_n under the rules of relevance propagation, cut at every
+selected node below it ([RelP], [TRL]). What comes from elsewhere, neurons that are not selected and biases, is a
+node's rest, so that its incoming edges and its rest add up to its relevance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neuronwise.errors import MethodError, NonFiniteError
+from neuronwise.locate.graph import ROOT, Circuit, Edge, Leaf
+from neuronwise.locate.locating import describe
+from neuronwise.locate.relp import readout_weights
+from neuronwise.model.direct import logit_scale
+from neuronwise.model.passes import edit_input, frozen_parameters, outputs_of
+from neuronwise.model.relevance import relevance_rules
+from neuronwise.model.run import Run, Target
+from neuronwise.model.stream import written_gradients
+from neuronwise.model.writers import Writer
+from neuronwise.neurons import NeuronSet, ScoredNeuron
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+
+CHUNK = 16  # backward passes done side by side
+
+
+def circuit(
+    model: Model,
+    run: Run,
+    concept: str | None = None,
+    *,
+    target: str | int | None = None,
+    position: int | None = None,
+    occurrence: int = 0,
+    nodes: int = 200,
+    contrast: Sequence[str | int] | int | None = None,
+) -> Circuit:
+    """The circuit of ``nodes`` (neuron, position) pairs behind a word of the run's text, or behind any target token.
+
+    ``contrast`` as for ``relp``. One backward pass for each node. Raises ``MethodError`` for an architecture with a
+    mixer of positions that has no rule, and for one whose neurons all lie in routed experts; neurons of routed experts
+    beside dense ones are no nodes, and what passes through them counts to the edges that it belongs to.
+    """
+    if nodes < 1:
+        raise MethodError(f"nodes is {nodes}; ask for 1 node or more.")
+    wanted = run.target(concept, target, position, occurrence)
+    weights = readout_weights(model, run, wanted, contrast)
+    chosen = _strongest(model, run, wanted, weights, nodes)
+    record = {**describe(model, run, wanted, "circuit", {"nodes": nodes, "contrast": contrast})}
+    pass_ = _CutPass(model, run, wanted, weights, chosen)
+    return pass_.circuit(NeuronSet(tuple(member for member, _, _ in chosen), record))
+
+
+Chosen = Sequence[tuple[ScoredNeuron, Writer, int]]  # a node, its writer, its column there
+
+
+def _strongest(model: Model, run: Run, target: Target, weights: Mapping[int, float], count: int) -> Chosen:
+    """The ``count`` (neuron, position) pairs of largest |a · ∂̃y/∂a| over all dense writers."""
+    row = run.row(target.position)
+    with relevance_rules(model):
+        written = written_gradients(model, run.forced_inputs(), [(row, weights)], direct=False, capped=False)
+    rows = list(range(run.length + 1 + row))
+    activations = run.rows(rows)
+    found: list[tuple[float, float, Writer, int, int]] = []
+    for writer in model.writers:
+        if writer.expert is not None or writer.site not in written.gradients[0]:
+            continue
+        fired = writer.fired_rows(activations)
+        relevance = fired.values * writer.project(written.gradients[0][writer.site][rows])
+        if not torch.isfinite(relevance).all():
+            raise NonFiniteError(f"Relevance in {writer} is not finite; load the model with dtype=torch.float32.")
+        best = relevance.abs().flatten().topk(min(count, relevance.numel())).indices
+        for at in best.tolist():
+            place, column = divmod(at, writer.width)
+            value, a = float(relevance[place, column]), float(fired.values[place, column])
+            if value:
+                found.append((value, a, writer, column, rows[place]))
+    if not found:
+        raise MethodError(f"All neurons of {model.name} lie in routed experts, which are no nodes of a circuit yet.")
+    found.sort(key=lambda one: (-abs(one[0]), one[2].neuron(one[3]), one[4]))
+    return [
+        (ScoredNeuron(writer.neuron(column), value, a, position), writer, column)
+        for value, a, writer, column, position in found[:count]
+    ]
+
+
+class _CutPass:
+    """One pass under the rules in which every node's activation is a leaf of the graph, and so is the embedding."""
+
+    def __init__(self, model: Model, run: Run, target: Target, weights: Mapping[int, float], chosen: Chosen) -> None:
+        self.model, self.run, self.chosen = model, run, chosen
+        self.by_writer: dict[Writer, list[int]] = {}
+        for index, (_, writer, _) in enumerate(chosen):
+            self.by_writer.setdefault(writer, []).append(index)
+        self.before: dict[Writer, Tensor] = {}  # (nodes of the writer,) as the layers below give them
+        self.leaves: dict[Writer, Tensor] = {}  # the same numbers, as the layers above read them
+        self.embedded = torch.empty(0)
+        row = run.row(target.position)
+        with frozen_parameters(model.module), torch.enable_grad(), relevance_rules(model), self._cuts():
+            with outputs_of(model.head) as seen:
+                logits = model.forward(run.forced_inputs(), rows=[row])
+            raw = seen[-1] * logit_scale(logits, seen[-1])
+        tokens = torch.tensor(list(weights), device=raw.device)
+        self.value = (raw[0, 0, tokens].float() * torch.tensor(list(weights.values()), device=raw.device)).sum()
+        self.last = run.length + row
+
+    @contextlib.contextmanager
+    def _cuts(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(edit_input(self.model.blocks[0].module, self._embed))
+            for writer in self.by_writer:
+                layer = self.model.blocks[writer.layer].module
+                stack.enter_context(
+                    edit_input(writer.module, lambda values, writer=writer: self._cut(writer, values), within=layer)
+                )
+            yield
+
+    def _embed(self, hidden: Tensor) -> Tensor:
+        self.embedded = hidden.detach().requires_grad_(True)
+        return self.embedded
+
+    def _cut(self, writer: Writer, values: Tensor) -> Tensor:
+        flat = values.reshape(-1, values.shape[-1])
+        members = [self.chosen[index] for index in self.by_writer[writer]]
+        rows = torch.tensor([member.position for member, _, _ in members], device=values.device)
+        columns = torch.tensor([column for _, _, column in members], device=values.device)
+        self.before[writer] = flat[rows, columns]
+        self.leaves[writer] = self.before[writer].detach().requires_grad_(True)
+        return flat.index_put((rows, columns), self.leaves[writer]).reshape(values.shape)
+
+    def circuit(self, nodes: NeuronSet) -> Circuit:
+        """All edges, the strongest first, and what is left of each place."""
+        edges = list(self._edges(self.value.unsqueeze(0), [ROOT], torch.ones(1)))
+        for writer, indices in self.by_writer.items():
+            members = [self.chosen[index][0] for index in indices]
+            relevance = torch.tensor([member.score for member in members])
+            a = self.before[writer].detach().float().cpu()
+            edges += self._edges(self.before[writer], [str(member) for member in members], relevance / a)
+        totals = {str(member): member.score for member in nodes} | {ROOT: float(self.value.detach())}
+        for edge in edges:
+            totals[edge.target] -= edge.weight
+        edges.sort(key=lambda edge: (-abs(edge.weight), edge.source, edge.target))
+        value = float(self.value.detach())
+        return Circuit(nodes, self._leaf_places(), tuple(edges), totals, value, nodes.record, self.run)
+
+    def _edges(self, outputs: Tensor, names: Sequence[str], scale: Tensor) -> Iterator[Edge]:
+        """Edges into ``outputs`` (n,): input · gradient · scale, from other writers' nodes and from the embeddings."""
+        if not outputs.requires_grad:
+            return
+        sources = list(self.leaves)
+        inputs = [self.embedded, *(self.leaves[writer] for writer in sources)]
+        for start in range(0, len(outputs), CHUNK):
+            part = outputs[start : start + CHUNK]
+            pulled = torch.autograd.grad(
+                part, inputs, torch.eye(len(part), device=part.device, dtype=part.dtype), retain_graph=True,
+                allow_unused=True, is_grads_batched=True,
+            )  # fmt: skip
+            factors = scale[start : start + CHUNK]
+            yield from self._read(pulled, sources, names[start : start + CHUNK], factors)
+
+    def _read(
+        self, pulled: Sequence[Tensor | None], sources: Sequence[Writer], names: Sequence[str], factors: Tensor
+    ) -> Iterator[Edge]:
+        embedded, *others = pulled
+        if embedded is not None:
+            shares = (embedded.float() * self.embedded.detach().float()).sum(-1).reshape(len(names), -1).cpu()
+            weighted = shares * factors[:, None]
+            for at, name in enumerate(names):
+                for position in range(min(self.last + 1, weighted.shape[1])):
+                    if weighted[at, position]:
+                        yield Edge(f"@{position}", name, float(weighted[at, position]))
+        for writer, gradient in zip(sources, others, strict=True):
+            if gradient is None:
+                continue
+            weighted = (gradient.float() * self.leaves[writer].detach().float()).cpu() * factors[:, None]
+            for at, name in enumerate(names):
+                for index, weight in zip(self.by_writer[writer], weighted[at].tolist(), strict=True):
+                    if weight:
+                        yield Edge(str(self.chosen[index][0]), name, weight)
+
+    def _leaf_places(self) -> tuple[Leaf, ...]:
+        ids = self.run.forced_inputs()["input_ids"][0].tolist()
+        image = set(self.run.image_positions.tolist()) if self.run.has_image_tokens else set()
+        return tuple(
+            Leaf(position, "image" if position in image else "token", self.model.tokenizer.decode([token]))
+            for position, token in enumerate(ids[: self.last + 1])
+        )

@@ -1,0 +1,74 @@
+"""Writing a circuit to a folder: the page to look at and the object behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuronwise.errors import NeuronwiseError, PromptError
+from neuronwise.files import write_json
+from neuronwise.locate.graph import Circuit
+from neuronwise.model.grid import image_grid
+from neuronwise.read.decode import decode_all
+from neuronwise.report.filled import filled, photo_element, write_index
+
+if TYPE_CHECKING:
+    from neuronwise.model.run import Run
+
+SHOWN = 1500  # edges that the page holds, the strongest; circuit.json has all of them
+TOKENS = 6
+
+
+def write_circuit(directory: str | os.PathLike[str], circuit: Circuit) -> Path:
+    """Write ``circuit.json`` and ``index.html`` into ``directory``; returns the page's path.
+
+    A circuit without its run cannot be drawn: raises ``NeuronwiseError``.
+    """
+    run = circuit.run
+    if run is None:
+        raise NeuronwiseError("This circuit was loaded without its run; find it again to draw its page.")
+    content = circuit.to_dict()
+    shown = {**content, "edges": content["edges"][:SHOWN], "all_edges": len(content["edges"])}
+    neurons = [node.neuron for node in circuit.nodes]
+    for row, top, bottom in zip(
+        shown["nodes"],
+        decode_all(run.model, neurons, TOKENS),
+        decode_all(run.model, neurons, TOKENS, bottom=True),
+        strict=True,
+    ):
+        # What a neuron with a negative activation writes is its value vector turned around.
+        raised = (top, bottom) if (row["activation"] or 0) >= 0 else (bottom, top)
+        row["raises"], row["lowers"] = raised
+    shown["grid"] = _grid(run)
+    shown["num_layers"] = run.model.num_layers
+    page = filled(
+        "circuit",
+        ("circuit.js",),
+        title=f"{circuit.record.get('target')} · circuit · neuronwise",
+        photo="" if run.image is None else photo_element(run.image, run.text),
+        circuit=shown,
+    )
+    path = write_index(directory, page)
+    write_json(path.with_name("circuit.json"), content)
+    return path
+
+
+def _grid(run: Run) -> dict[str, Any] | None:
+    """Where each image position lies in the photo, in shares of it; None where positions have no place."""
+    if run.image is None or not run.has_image_tokens:
+        return None
+    try:
+        grid = image_grid(run)
+    except PromptError:
+        return None
+    if grid.mixing is not None:
+        return None
+    width, height = run.image.size
+    left, top, right, bottom = grid.box
+    return {
+        "positions": [int(position) for position in grid.positions],
+        "rows": grid.height,
+        "columns": grid.width,
+        "box": [left / width, top / height, right / width, bottom / height],
+    }

@@ -1,0 +1,166 @@
+"""Circuits: edges add up to relevance, a cut is a cut, saved and loaded, drawn, on the shell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import neuronwise as nw
+from families import tiny
+from neuronwise.errors import MethodError, NeuronwiseError, TargetError
+from neuronwise.locate.circuit import circuit
+from neuronwise.locate.graph import ROOT, Circuit
+from neuronwise.locate.relp import readout_weights
+from neuronwise.model import Model, Run, Target
+from neuronwise.model.prompt import Prompted
+from neuronwise.model.relevance import relevance_rules
+from neuronwise.model.stream import written_gradients
+
+FAMILIES = ("llama", "gpt2", "gemma2", "qwen2_moe", "llama_shared", "opt")
+
+
+class Letters:
+    """A tokenizer of one letter for each token."""
+
+    def decode(self, ids: list[int], **_: object) -> str:
+        return "".join(chr(97 + token % 26) for token in ids)
+
+
+def run_of(name: str) -> Run:
+    module, inputs = tiny(name, torch.float64)
+    model = Model(module, Letters())
+    return Run.of(model, Prompted("", False, inputs), [5, 6])
+
+
+def total(run: Run, target: int, neuron: nw.ScoredNeuron) -> float:
+    """a · ∂̃y/∂a of one neuron at one position, from a pass that cuts nothing."""
+    weights = readout_weights(run.model, run, Target(target, 0, "t"), None)
+    with relevance_rules(run.model):
+        written = written_gradients(run.model, run.forced_inputs(), [(run.row(0), weights)], direct=False, capped=False)
+    assert neuron.position is not None
+    writer = run.model.writer(neuron.neuron)
+    fired = writer.fired(run.rows([neuron.position]))
+    assert fired is not None
+    column = neuron.neuron.unit - writer.first
+    direction = written.gradients[0][writer.site][neuron.position]
+    return float(fired[column] * writer.project(direction[None])[0, column])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_edges_and_rest_add_up_to_relevance_on_both_sides(name: str) -> None:
+    run = run_of(name)
+    found = circuit(run.model, run, target=9, position=0, nodes=25)
+    assert len(found.nodes) == 25
+    scores = [abs(node.score) for node in found.nodes]
+    assert scores == sorted(scores, reverse=True)
+    scale = max(scores[0], abs(found.value))
+    for node in found.nodes:
+        assert node.score == pytest.approx(total(run, 9, node), abs=1e-4 * scale)
+        incoming = sum(edge.weight for edge in found.into(str(node)))
+        assert incoming + found.rest[str(node)] == pytest.approx(node.score, abs=1e-5 * scale)
+        # Everything that a node passes on leaves it by an edge: what it has is what the places above have of it.
+        assert sum(edge.weight for edge in found.out_of(str(node))) == pytest.approx(node.score, abs=1e-4 * scale)
+    assert sum(e.weight for e in found.into(ROOT)) + found.rest[ROOT] == pytest.approx(found.value, abs=1e-5 * scale)
+    weights = [abs(edge.weight) for edge in found.edges]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_without_biases_the_leaves_have_it_all() -> None:
+    run = run_of("llama")
+    found = circuit(run.model, run, target=9, position=0, nodes=25)
+    assert all(abs(rest) < 1e-4 for rest in found.rest.values())
+    passed_on = sum(edge.weight for edge in found.edges if edge.source.startswith("@"))
+    assert passed_on == pytest.approx(found.value, abs=1e-4)
+    assert [leaf.position for leaf in found.leaves] == list(range(run.length + 1 + run.row(0)))
+
+
+def test_an_edge_passes_no_selected_node() -> None:
+    """With every neuron of a layer a node, nothing below it reaches what is above but along the residual stream."""
+    run = run_of("llama")
+    few = circuit(run.model, run, target=9, position=0, nodes=5)
+    many = circuit(run.model, run, target=9, position=0, nodes=400)
+    first = {(e.source, e.target): e.weight for e in few.edges}
+    direct = {(e.source, e.target): e.weight for e in many.edges}
+    leaf = next(edge for edge in few.edges if edge.source.startswith("@") and edge.target == ROOT)
+    assert direct[leaf.source, ROOT] != pytest.approx(first[leaf.source, ROOT], rel=1e-3)  # it went through neurons
+    places = {str(node) for node in many.nodes} | {ROOT}
+    assert {edge.target for edge in many.edges} <= places
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    run = run_of("llama")
+    with pytest.raises(MethodError, match="nodes is 0"):
+        circuit(run.model, run, target=9, nodes=0)
+    with pytest.raises(TargetError):
+        circuit(run.model, run)
+    mixtral = run_of("mixtral")
+    with pytest.raises(MethodError, match="routed experts"):
+        circuit(mixtral.model, mixtral, target=9, position=0)
+    bamba = run_of("bamba")
+    with pytest.raises(MethodError, match="no rule for"):
+        circuit(bamba.model, bamba, target=9, position=0)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    run = run_of("llama")
+    found = circuit(run.model, run, target=9, position=0, nodes=8)
+    found.save(tmp_path / "circuit.json")
+    assert Circuit.load(tmp_path / "circuit.json") == found
+    (tmp_path / "circuit.json").write_text('{"schema": "neuronwise.circuit/1"}')
+    with pytest.raises(NeuronwiseError, match="damaged"):
+        Circuit.load(tmp_path / "circuit.json")
+    with pytest.raises(NeuronwiseError, match="cannot be read"):
+        Circuit.load(tmp_path / "none.json")
+    with pytest.raises(NeuronwiseError, match="without its run"):
+        Circuit.from_dict(json.loads(json.dumps(found.to_dict()))).page(tmp_path)
+
+
+@pytest.mark.builtin
+def test_the_built_in_model_on_a_photo_and_its_page(builtin: Model, chelsea: Path, tmp_path: Path) -> None:
+    run = builtin.run(image=chelsea)
+    found = nw.circuit(builtin, run, "cat", nodes=30, contrast=10)
+    assert found.record["target"] == "cat"
+    kinds = {leaf.kind for leaf in found.leaves}
+    assert kinds == {"image", "token"}
+    patches = [leaf for leaf in found.leaves if leaf.kind == "image"]
+    assert [leaf.position for leaf in patches] == run.image_positions.tolist()
+    page = found.page(tmp_path).read_text(encoding="utf-8")
+    assert "<script" in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+    content = json.loads((tmp_path / "circuit.json").read_text(encoding="utf-8"))
+    assert content["schema"] == "neuronwise.circuit/1"
+    assert len(content["nodes"]) == 30
+
+
+@pytest.mark.builtin
+def test_suppressing_a_circuits_neurons_takes_the_answer(builtin_text: Model) -> None:
+    run = builtin_text.run(prompt="The capital of France is", max_new_tokens=0, chat=False)
+    found = nw.circuit(builtin_text, run, target=" Paris", nodes=20, contrast=10)
+
+    def log_p() -> float:
+        with torch.no_grad():
+            return float(builtin_text.forward(run.forced_inputs(), rows=[-1])[0, -1].log_softmax(-1)[run.answer])
+
+    before = log_p()
+    random = nw.locate(builtin_text, run, target=" Paris", method="random", top=20)
+    with nw.suppress(builtin_text, random):
+        assert before - log_p() < 1
+    with nw.suppress(builtin_text, found.nodes):
+        assert before - log_p() > 5
+
+
+def test_a_photo_that_is_not_one_is_told_before_a_model_is_opened(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(photo)
+    from typer.testing import CliRunner
+
+    from neuronwise.cli import app
+
+    for given in ([str(photo)], ["--text", "a", str(photo)], ["--text", "a", "--concept", "b", "--target", "c"], []):
+        done = CliRunner().invoke(app, ["circuit", *given])
+        assert isinstance(done.exception, NeuronwiseError), given
