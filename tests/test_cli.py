@@ -142,7 +142,7 @@ BAD = {
         ["find", "--text", "the", "-m", "{model}", "--target", " cat", "--position", "7"],
         "outside",
     ),
-    "no name of a model": (["decode", "L0.U1", "-m", ""], "names no model"),
+    "no name of a model": (["decode", "L0.U1", "-m", ""], "does not name a model"),
     "a device that is not there": (["decode", "L0.U1", "-m", "{model}", "--device-map", "cuda:7"], "cannot be opened"),
     "an unknown method": (
         ["find", "--text", "the", "-m", "{model}", "--method", "magic"],
@@ -158,7 +158,7 @@ BAD = {
     "a neuron out of range": (["decode", "L7.U1", "-m", "{model}"], "layers 0 to 2"),
     "no neuron": (["decode", "L7U1", "-m", "{model}"], "not a neuron's address"),
     "no checkpoint": (["decode", "L0.U1", "-m", "{tmp}"], "no config.json"),
-    "no such folder": (["decode", "L0.U1", "-m", "{tmp}/nothing"], "no folder with a checkpoint"),
+    "no such folder": (["decode", "L0.U1", "-m", "{tmp}/nothing"], "neither a folder with a checkpoint"),
     "no GGUF": (["decode", "L0.U1", "-m", "{tmp}/text.gguf"], "not a GGUF file"),
     "a damaged config": (["decode", "L0.U1", "-m", "{tmp}/damaged"], "damaged"),
     "no weights": (["decode", "L0.U1", "-m", "{tmp}/empty"], "no weights"),

@@ -103,7 +103,7 @@ BAD: dict[str, tuple[Callable[[Path, Path, Path], list[Any]], str]] = {
     ),
     "no weights yet": (lambda text, seen, new: [without(text, new, "model.safetensors")], "holds no weights"),
     "half of the weights": (lambda text, seen, new: [halved(text, new)], "cannot be opened"),
-    "no folder": (lambda text, seen, new: [new / "nothing"], "no folder with a checkpoint"),
+    "no folder": (lambda text, seen, new: [new / "nothing"], "neither a folder with a checkpoint"),
     "an empty prompt": (lambda text, seen, new: [text, "--prompt", "  "], "prompt is empty"),
 }  # fmt: skip
 

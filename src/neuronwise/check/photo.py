@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +10,8 @@ from neuronwise.check.result import Deviation, Measured, NotApplicable
 from neuronwise.check.subject import Subject
 from neuronwise.errors import PromptError
 from neuronwise.model.grid import image_grid
-from neuronwise.model.hooks import Hooks, first_tensor
+from neuronwise.model.passes import inputs_of, stop_before
+from neuronwise.model.prompt import Inputs
 from neuronwise.read.heatmap import heatmap
 
 NEURONS = 8  # whose heat is looked at
@@ -87,14 +85,10 @@ def _require_photo(subject: Subject) -> None:
         raise NotApplicable("the model was run without a photo")
 
 
-class _Enough(Exception):
-    """Ends a pass once the decoder has what it reads."""
-
-
 def _changed_rows(subject: Subject) -> list[int]:
     """Rows of what the first layer reads that another photo changes."""
     model, inputs = subject.model, subject.run.prompted.inputs
-    pixels = [name for name, value in inputs.items() if isinstance(value, Tensor) and _holds_pixels(name, value)]
+    pixels = [name for name, value in inputs.items() if _holds_pixels(name, value)]
     if not pixels:
         raise NotApplicable("the processor gives no pixels that could be changed")
     other = {name: 0.5 - value if name in pixels else value for name, value in inputs.items()}
@@ -113,17 +107,9 @@ def _holds_pixels(name: str, value: Tensor) -> bool:
     return value.is_floating_point() and ("pixel" in name or "patches" in name) and "mask" not in name
 
 
-def _read(subject: Subject, inputs: dict[str, Any]) -> Tensor:
+def _read(subject: Subject, inputs: Inputs) -> Tensor:
     """(rows, d): what the first layer is given."""
-    model = subject.model
-    seen: list[Tensor] = []
-
-    def before(module: Any, args: Any, kwargs: Any) -> None:
-        seen.append(first_tensor(args, kwargs).detach().cpu())
-        raise _Enough
-
-    with Hooks() as hooks, torch.no_grad():
-        hooks.before(model.blocks[0].module, before)
-        with contextlib.suppress(_Enough):
-            model.module(**model.placed(inputs), use_cache=False)
-    return seen[0].reshape(-1, seen[0].shape[-1])
+    model, first = subject.model, subject.model.blocks[0].module
+    with inputs_of(first) as seen, stop_before(first), torch.no_grad():
+        model.module(**model.placed(inputs), use_cache=False)
+    return seen[0].detach().cpu().reshape(-1, seen[0].shape[-1])

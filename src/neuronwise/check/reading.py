@@ -28,7 +28,7 @@ def decoding(subject: Subject) -> Measured:
     if model.tokenizer is None:
         raise NotApplicable("the model has no tokenizer, so tokens have no texts")
     texts = decode_all(model, subject.neurons, TOKENS)
-    if any(len(row) != TOKENS or not all(isinstance(text, str) for text in row) for row in texts):
+    if any(len(row) != TOKENS for row in texts):
         raise Deviation(f"a neuron is read as {next(row for row in texts if len(row) != TOKENS)}")
     first = " ".join(repr(text)[1:-1] for text in texts[0])
     return Measured(f"{len(texts)} neurons; {subject.neurons[0]}: {first}", {"difference": worst})

@@ -124,9 +124,9 @@ def grouped(lengths: Sequence[int], tokens: int = TOKENS) -> list[list[int]]:
 
 def stackable(rows: Sequence[Inputs]) -> bool:
     """Whether these inputs hold nothing but one number a token (an image has more)."""
-    return all(
-        isinstance(value, Tensor) and value.shape == row["input_ids"].shape for row in rows for value in row.values()
-    ) and all(row.keys() == rows[0].keys() for row in rows)
+    return all(value.shape == row["input_ids"].shape for row in rows for value in row.values()) and all(
+        row.keys() == rows[0].keys() for row in rows
+    )
 
 
 def _fill(value: Tensor, longest: int, side: str, number: int) -> Tensor:

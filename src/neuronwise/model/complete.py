@@ -38,7 +38,7 @@ def require_shards(folder: Path) -> None:
         return
 
 
-def require_tensors(name: str, module: Any, info: Mapping[str, Any]) -> None:
+def require_tensors(name: str, module: object, info: Mapping[str, Iterable[Any]]) -> None:
     """Raise ``ModelError`` that lists every tensor that is missing or has another shape, and every unexpected one.
 
     ``info`` is what ``from_pretrained(output_loading_info=True)`` tells; tied weights and what the architecture says
@@ -47,7 +47,7 @@ def require_tensors(name: str, module: Any, info: Mapping[str, Any]) -> None:
     """
     missing = sorted(info.get("missing_keys") or ())
     unexpected = sorted(info.get("unexpected_keys") or ())
-    misshapen: list[Any] = sorted(info.get("mismatched_keys") or ())
+    misshapen: list[tuple[str, Iterable[int], Iterable[int]]] = sorted(info.get("mismatched_keys") or ())
     complaints = []
     if missing:
         complaints.append(f"it lacks {listed(missing)}")
@@ -69,11 +69,11 @@ def require_tensors(name: str, module: Any, info: Mapping[str, Any]) -> None:
     raise ModelError(f"'{name}' is no complete checkpoint of a {kind}: {'; '.join(complaints)}.{looks}")
 
 
-def _ours(module: Any) -> bool:
+def _ours(module: object) -> bool:
     return type(module).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _sizes(shape: Any) -> str:
+def _sizes(shape: Iterable[int]) -> str:
     return "×".join(map(str, shape)) or "a number"
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from neuronwise.errors import TargetError
+from neuronwise.model.protocols import Tokenizer
 
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
 
 @dataclass(frozen=True)
 class Occurrence:
-    """One place where a concept stands in the text: characters [start, end) of it and the tokens they came from.
+    """One occurrence of a concept in the text: its characters [start, end) and the tokens that they came from.
 
     ``positions`` count generated tokens from 0.
     """
@@ -43,7 +43,7 @@ class Concept:
         return self.occurrences[0].positions
 
 
-def token_spans(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+def token_spans(tokenizer: Tokenizer, token_ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
     """The decoded text of the tokens and the characters [start, end) that each one added.
 
     Spans come from decoding growing prefixes, so they hold for every tokenizer: leading spaces belong to the token
@@ -55,7 +55,7 @@ def token_spans(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tup
         grown = tokenizer.decode(
             list(token_ids[:count]), skip_special_tokens=True, clean_up_tokenization_spaces=False
         ).rstrip("\ufffd")
-        if not grown.startswith(text):  # a byte token changed what stood before it: it owns the change
+        if not grown.startswith(text):  # a byte token changed what came before it: it owns the change
             common = _common_prefix(grown, text)
             spans = [(min(s, common), min(e, common)) for s, e in spans]
             text = text[:common]
@@ -71,7 +71,7 @@ def _common_prefix(left: str, right: str) -> int:
 
 def nouns(text: str) -> list[str]:
     """The distinct nouns of a text, in order, as they are written (TextBlob's PatternTagger, English)."""
-    tags = _tagger().tag(text, tokenize=True)
+    tags = _tagger()(text, tokenize=True)
     seen: dict[str, str] = {}
     for word, tag in tags:
         if tag.startswith("NN") and _WORD.fullmatch(word) and len(word) > 1:
@@ -80,20 +80,20 @@ def nouns(text: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _tagger() -> Any:
+def _tagger() -> Callable[..., list[tuple[str, str]]]:
     from textblob.en.taggers import PatternTagger
 
-    return PatternTagger()
+    return PatternTagger().tag
 
 
-def concepts_in(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Concept, ...]:
+def concepts_in(tokenizer: Tokenizer, token_ids: Sequence[int]) -> tuple[Concept, ...]:
     """Every noun of the generated text as a concept."""
     text, spans = token_spans(tokenizer, token_ids)
     found = (_locate(text, spans, token_ids, tokenizer, word) for word in nouns(text))
     return tuple(concept for concept in found if concept is not None)
 
 
-def concept_of(tokenizer: Any, token_ids: Sequence[int], word: str, known: Sequence[Concept]) -> Concept:
+def concept_of(tokenizer: Tokenizer, token_ids: Sequence[int], word: str, known: Sequence[Concept]) -> Concept:
     """Any word or words of the generated text; singular and plural stand for each other when only one occurs.
 
     Raises ``TargetError`` that lists the nouns that do occur.
@@ -119,7 +119,7 @@ def _forms(word: str) -> list[str]:
 
 
 def _locate(
-    text: str, spans: list[tuple[int, int]], token_ids: Sequence[int], tokenizer: Any, word: str
+    text: str, spans: list[tuple[int, int]], token_ids: Sequence[int], tokenizer: Tokenizer, word: str
 ) -> Concept | None:
     occurrences = []
     for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE):

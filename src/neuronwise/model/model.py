@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import GenerationConfig
 from transformers.utils.generic import ModelOutput
 
 from neuronwise.errors import ModelError, NeuronError, PromptError
@@ -187,8 +188,7 @@ class Model:
         """The prompt as ``run`` lays it out, with the opened image, and no pass; raises as ``run`` does."""
         if self.tokenizer is None:
             raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
-        if prompt is not None and not isinstance(prompt, str):
-            raise PromptError(f"A prompt is a text, not {type(prompt).__name__}.")
+        _require_text(prompt)
         picture = None if image is None else open_image(image)
         model_type = getattr(self.config, "model_type", "")
         prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder)
@@ -233,7 +233,7 @@ class Model:
             generated.pop()
         return self.stop.before(generated)
 
-    def greedy(self, max_new_tokens: int) -> Any:
+    def greedy(self, max_new_tokens: int) -> GenerationConfig:
         """The model's generation settings made greedy: no sampling, beams, penalties or least length.
 
         Texts at which an answer ends are left to ``stop``.
@@ -325,13 +325,18 @@ class Model:
         }
 
 
-def output_head(module: Any) -> nn.Module:
+def _require_text(prompt: object) -> None:
+    if prompt is not None and not isinstance(prompt, str):
+        raise PromptError(f"A prompt is a text, not {type(prompt).__name__}.")
+
+
+def output_head(module: nn.Module) -> nn.Module:
     """The linear module that turns the last hidden state into logits; raises ``ModelError`` without one."""
     for owner in (module, getattr(module, "language_model", None), getattr(module, "text_decoder", None)):
         if owner is None:
             continue
         try:
-            head = owner.get_output_embeddings()
+            head = getattr(owner, "get_output_embeddings")()  # noqa: B009 (its type is unknown)
         except (AttributeError, NotImplementedError):
             head = None
         if head is not None:

@@ -167,6 +167,20 @@ def frozen_parameters(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(wanted)
 
 
+@contextlib.contextmanager
+def configured(module: nn.Module, setting: str, value: object) -> Iterator[None]:
+    """Within the body every configuration in ``module`` that has ``setting`` has this value."""
+    configs = {id(part.config): part.config for part in module.modules() if hasattr(part, "config")}
+    before = [(config, getattr(config, setting)) for config in configs.values() if hasattr(config, setting)]
+    try:
+        for config, _ in before:
+            setattr(config, setting, value)
+        yield
+    finally:
+        for config, own in before:
+            setattr(config, setting, own)
+
+
 def _active(hooks: Hooks, within: nn.Module | None) -> Callable[[], bool]:
     return (lambda: True) if within is None else hooks.inside(within)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
+from neuronwise.model.passes import configured
 from neuronwise.model.writers import Experts
 
 # (index of an expert in the parameter, its activations (n, f), what it writes for them (n, d)) → what shall be written
@@ -114,19 +115,9 @@ _PRODUCTS = {
 }
 
 
-@contextlib.contextmanager
-def plain_implementation(module: nn.Module) -> Iterator[None]:
+def plain_implementation(module: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Run fused experts by their plain loop for the body (grouped kernels hide which expert sees which token)."""
-    name = "_experts_implementation"
-    configs = {id(part.config): part.config for part in module.modules() if hasattr(part, "config")}
-    before = [(config, getattr(config, name)) for config in configs.values() if hasattr(config, name)]
-    try:
-        for config, _ in before:
-            setattr(config, name, "eager")
-        yield
-    finally:
-        for config, own in before:
-            setattr(config, name, own)
+    return configured(module, "_experts_implementation", "eager")
 
 
 class ChangedProducts:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from neuronwise.errors import PromptError, TargetError
+from neuronwise.model.protocols import Processor, Tokenizer
 
 Inputs = dict[str, Tensor]  # what a model's forward takes, by name
 INSTRUCTION = "Describe the image in few words."
@@ -64,8 +65,8 @@ def default_prompt(model_type: str, has_template: bool, has_image: bool) -> str:
 
 
 def lay_out(
-    processor: Any,
-    tokenizer: Any,
+    processor: Processor,
+    tokenizer: Tokenizer,
     model_type: str,
     prompt: str | None,
     image: Image.Image | None,
@@ -88,14 +89,16 @@ def lay_out(
         raise PromptError("This model has no chat template; leave chat out or set it to False.")
     chat = has_template if chat is None else chat
     if image is None:
-        return Prompted(prompt, chat, _text_inputs(tokenizer, template_owner, prompt, chat, reads_end))
-    if processor is tokenizer or not hasattr(processor, "image_processor"):
+        return Prompted(prompt, chat, _text_inputs(tokenizer, template_owner if chat else None, prompt, reads_end))
+    if not hasattr(processor, "image_processor"):
         raise PromptError("This model has no image processor, so it cannot look at an image; leave the image out.")
     return Prompted(prompt, chat, _image_inputs(processor, model_type, prompt, image, chat))
 
 
-def _text_inputs(tokenizer: Any, template_owner: Any, prompt: str, chat: bool, reads_end: bool) -> Inputs:
-    if chat:
+def _text_inputs(
+    tokenizer: Tokenizer, template_owner: Processor | Tokenizer | None, prompt: str, reads_end: bool
+) -> Inputs:
+    if template_owner is not None:
         text = template_owner.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
         )
@@ -111,7 +114,7 @@ def _text_inputs(tokenizer: Any, template_owner: Any, prompt: str, chat: bool, r
     return inputs
 
 
-def _image_inputs(processor: Any, model_type: str, prompt: str, image: Image.Image, chat: bool) -> Inputs:
+def _image_inputs(processor: Processor, model_type: str, prompt: str, image: Image.Image, chat: bool) -> Inputs:
     mark = image_mark(processor)
     places = prompt.count(mark) if mark else 0
     if places > (0 if chat else 1):
@@ -131,7 +134,7 @@ def _image_inputs(processor: Any, model_type: str, prompt: str, image: Image.Ima
     return _tensors(processor(images=image, text=prompt, return_tensors="pt"))
 
 
-def image_format(model_type: str, tokenizer: Any) -> str:
+def image_format(model_type: str, tokenizer: Tokenizer) -> str:
     """Where {image} and {prompt} stand in what a model without a chat template is asked."""
     if model_type == "llava_next":  # one architecture around many language models
         known = tokenizer.get_vocab()
@@ -141,7 +144,7 @@ def image_format(model_type: str, tokenizer: Any) -> str:
     return _TEMPLATES.get(model_type, "{image}\n{prompt}")
 
 
-def _reads_marks(processor: Any) -> bool:
+def _reads_marks(processor: object) -> bool:
     """Whether the image stands where the prompt says, in an architecture whose own processor puts it first.
 
     MiniGPT-4 is BLIP-2 with LLaVA's processor.
@@ -149,17 +152,17 @@ def _reads_marks(processor: Any) -> bool:
     return type(processor).__name__ == "LlavaProcessor"
 
 
-def image_mark(processor: Any) -> str | None:
+def image_mark(processor: object) -> str | None:
     """The text that stands for an image in a prompt of this processor, if it has one."""
     for name in ("boi_token", "image_token"):
-        mark: Any = getattr(processor, name, None)
+        mark = getattr(processor, name, None)
         mark = getattr(mark, "content", mark)  # some processors keep it as an AddedToken
         if isinstance(mark, str) and mark:
             return mark
     return None
 
 
-def _tensors(encoded: Any) -> Inputs:
+def _tensors(encoded: Mapping[str, object]) -> Inputs:
     return {
         name: value if isinstance(value, Tensor) else torch.as_tensor(value)
         for name, value in dict(encoded).items()
@@ -167,7 +170,7 @@ def _tensors(encoded: Any) -> Inputs:
     }
 
 
-def _is_numeric(value: Any) -> bool:
+def _is_numeric(value: object) -> bool:
     try:
         torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
@@ -193,7 +196,7 @@ class TargetTokens:
         return f"The target {self.text!r} is {len(self.token_ids)} tokens; scored is the first."
 
 
-def exact_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTokens:
+def exact_tokens(tokenizer: Tokenizer, vocabulary: int, target: str | int) -> TargetTokens:
     """Tokens of a target: a token id as it is, or a string exactly as written (" Paris" is not "Paris").
 
     SentencePiece tokenizers write the leading space of a word themselves; there, one leading space of the target is
@@ -217,7 +220,7 @@ def exact_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTo
     return TargetTokens(target, tuple(ids))
 
 
-def target_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetTokens:
+def target_tokens(tokenizer: Tokenizer, vocabulary: int, target: str | int) -> TargetTokens:
     """``exact_tokens`` of what is to be scored; warns when there are several, since the first alone is scored."""
     found = exact_tokens(tokenizer, vocabulary, target)
     if found.note:
@@ -225,5 +228,5 @@ def target_tokens(tokenizer: Any, vocabulary: int, target: str | int) -> TargetT
     return found
 
 
-def _decode(tokenizer: Any, ids: list[int]) -> str:
+def _decode(tokenizer: Tokenizer, ids: list[int]) -> str:
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)

@@ -1,14 +1,18 @@
-"""From the name of a model to where it lies and what opens it."""
+"""From the name of a model to its checkpoint and what opens it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from neuronwise.errors import ModelError
+from safetensors import SafetensorError
+from transformers import PretrainedConfig
+
+from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.registry import Registry
 
 SOURCES: Registry[Callable[[str], Path]] = Registry(
@@ -23,7 +27,7 @@ SOURCES: Registry[Callable[[str], Path]] = Registry(
 )
 """Models that a name alone opens: each entry makes, where need be, the folder that ``from_pretrained`` opens."""
 
-# What image-text checkpoints of types that may be met, and are often confused, hold.
+# What checkpoints of some types hold that are easily taken for one another.
 RELATIVES = {
     "mplug-owl": "mPLUG-Owl (the first)",
     "mplug_owl": "mPLUG-Owl (the first)",
@@ -54,7 +58,7 @@ def register_families() -> None:
 def checkpoint_of(name: str) -> tuple[str, dict[str, str]]:
     """The folder or hub id behind a name, and what ``from_pretrained`` needs beside it: the file, for a .gguf file.
 
-    The built-in model is made when it is not there yet. Raises ``ModelError`` for what is no GGUF file.
+    The built-in model is made when it is not there yet. Raises ``ModelError`` for what is not a GGUF file.
     """
     if name in SOURCES:
         return os.fspath(SOURCES[name](name)), {}
@@ -64,7 +68,31 @@ def checkpoint_of(name: str) -> tuple[str, dict[str, str]]:
     return name, {}
 
 
-def auto_class(config: Any) -> Any:
+@contextlib.contextmanager
+def opening(failure: str, known: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """What transformers raises in the body becomes a ``ModelError``: ``failure``, and the reason in one line.
+
+    ``known`` may know a better reason than the error's own words.
+    """
+    try:
+        yield
+    except NeuronwiseError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        AttributeError,
+        AssertionError,
+        SafetensorError,
+    ) as error:
+        reason = known() or next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{failure}: {reason}") from error
+
+
+def auto_class(config: PretrainedConfig) -> Any:  # an Auto class, which has no base
     """The Auto class that opens a configuration; raises ``ModelError`` for models that write no text."""
     import transformers
     from transformers.models.auto.modeling_auto import (

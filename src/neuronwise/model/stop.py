@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,9 @@ class StopAtText(StoppingCriteria):
     def __init__(self, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
         self.tokenizer, self.texts = tokenizer, texts
 
-    def __call__(self, input_ids: Tensor, scores: Tensor | None, **kwargs: Any) -> Tensor:
+    def __call__(  # type: ignore[override]
+        self, input_ids: Tensor, scores: Tensor | None, **kwargs: object
+    ) -> Tensor:
         tails = input_ids[:, -TAIL:].tolist()
         return torch.tensor([self._completed(tail) for tail in tails], device=input_ids.device)
 

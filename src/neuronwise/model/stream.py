@@ -60,7 +60,7 @@ def written_gradients(
         result = WriterGradients()
         for row, weights in readouts:
             value = _weighted(logits[0, rows.index(row)], weights)
-            grads = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True)
+            grads = _gradients(value, list(leaves.values()))
             pairs = zip(leaves, grads, strict=True)
             result.values.append(float(value.detach()))
             result.gradients.append({site: _rows(grad).float().cpu() for site, grad in pairs if grad is not None})
@@ -84,8 +84,7 @@ def _along_the_direct_path(
     sites = list(path.leaves)
     for row, weights in readouts:
         value = _weighted(before_cap[0, rows.index(row)], weights)
-        wanted = [*path.leaves.values(), *path.constants]
-        grads = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+        grads = _gradients(value, [*path.leaves.values(), *path.constants])
         found = {site: grad for site, grad in zip(sites, grads, strict=False) if grad is not None}
         result.values.append(float(value.detach()))
         # Along the direct path a position sees itself alone, so one row of each gradient is all there is.
@@ -120,6 +119,11 @@ def _leaves(blocks: Sequence[Block], hooks: Hooks) -> dict[Site, Tensor]:
         for experts in block.experts:
             hooks.after(experts.unit, add(experts.site, active))
     return leaves
+
+
+def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor | None]:
+    """None for a leaf that the value does not depend on."""
+    return [*torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)]
 
 
 def _weighted(logits: Tensor, weights: Mapping[int, float]) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from torch import Tensor, nn
 
-from neuronwise.model.hooks import Hooks
+from neuronwise.model.hooks import After, Args, Hooks, Kwargs
+from neuronwise.model.passes import configured
 
 
 @contextlib.contextmanager
@@ -20,27 +20,19 @@ def kept_attention(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str
     caught: dict[str, Tensor] = {}
     with Hooks() as hooks, shown_attention(module):
         for name in names:
-
-            def keep(_: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> None:
-                weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-                if isinstance(weights, Tensor) and weights.dim() in (3, 4):  # three where heads were averaged before
-                    caught[name] = (weights if weights.dim() == 4 else weights[:, None]).detach()
-
-            hooks.after(module.get_submodule(name), keep)
+            hooks.after(module.get_submodule(name), _keeper(caught, name))
         yield caught
 
 
-@contextlib.contextmanager
-def shown_attention(module: nn.Module) -> Iterator[None]:
+def _keeper(caught: dict[str, Tensor], name: str) -> After:
+    def keep(module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> None:
+        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+        if isinstance(weights, Tensor) and weights.dim() in (3, 4):  # three where heads were averaged before
+            caught[name] = (weights if weights.dim() == 4 else weights[:, None]).detach()
+
+    return keep
+
+
+def shown_attention(module: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Attention computed plainly within the body, so that its weights can be seen."""
-    configs: dict[int, Any] = {
-        id(c): c for m in module.modules() if hasattr(c := getattr(m, "config", None), "_attn_implementation")
-    }
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    try:
-        for config in configs.values():
-            config._attn_implementation = "eager"
-        yield
-    finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]
+    return configured(module, "_attn_implementation", "eager")

@@ -5,8 +5,7 @@ They have no place of their own: their cross-attention to the encoder's patches 
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from neuronwise.model.grid.attention import kept_attention
 from neuronwise.model.grid.layout import ImageGrid, Shape, joined
 from neuronwise.model.grid.traced import Traced, pixels_of
 from neuronwise.model.grid.views import patch_size, views_of
-from neuronwise.model.hooks import Hooks
+from neuronwise.model.passes import stop_after
 
 if TYPE_CHECKING:
     from neuronwise.model.run import Run
@@ -80,20 +79,10 @@ def _attention(run: Run, module: nn.Module) -> Tensor | None:
     """(views, queries, keys): the mean over layers and heads, in one pass that ends at the resampler."""
     names = [name for name, child in module.named_modules() if _attends(name, child)]
     crossing = [name for name in names if "cross" in name.lower()]
-    with torch.no_grad(), kept_attention(module, crossing or names) as caught, Hooks() as hooks:
-        hooks.after(module, _looked)
-        with contextlib.suppress(_Looked):
-            run.model.forward(run.prompted.inputs, rows=[-1])
+    with torch.no_grad(), kept_attention(module, crossing or names) as caught, stop_after(module):
+        run.model.forward(run.prompted.inputs, rows=[-1])
     found = [weights.float().mean(1).cpu() for weights in caught.values()]
     return torch.stack(found).mean(0) if found and len({one.shape for one in found}) == 1 else None
-
-
-class _Looked(Exception):
-    """Ends a pass once the queries have looked at the photo."""
-
-
-def _looked(*_: Any) -> None:
-    raise _Looked
 
 
 def _attends(name: str, module: nn.Module) -> bool:

@@ -8,15 +8,17 @@ whatever was resized, cropped, cut, padded or normalized. Where black and white 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from neuronwise.errors import NeuronwiseError
 from neuronwise.model.grid.layout import Box
+from neuronwise.model.prompt import Inputs
 
 if TYPE_CHECKING:
     from neuronwise.model.run import Run
@@ -43,10 +45,9 @@ class Traced:
         return None if across is None or down is None else (across[0], down[0], across[1], down[1])
 
 
-def pixels_of(inputs: dict[str, Any]) -> Tensor | None:
+def pixels_of(inputs: Inputs) -> Tensor | None:
     """What the vision tower gets."""
-    pixels = inputs.get("pixel_values")
-    return pixels if isinstance(pixels, Tensor) else None
+    return inputs.get("pixel_values")
 
 
 def trace(run: Run) -> Traced | None:
@@ -69,14 +70,14 @@ def trace(run: Run) -> Traced | None:
     return Traced((across - dark) / reach * width, (down - dark) / reach * height, run.image.size)
 
 
-def _ramp(length: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _ramp(length: int) -> NDArray[np.uint8]:
     """Gray that says how far along a pixel's center lies."""
     return np.rint(255 * (np.arange(length) + 0.5) / length).astype(np.uint8)
 
 
 def _processed(run: Run, picture: Image.Image) -> Tensor | None:
     """The pixels that the run's own processor makes of another picture, asked with the run's own prompt."""
-    processor: Any = run.model.processor
+    processor = run.model.processor
     if callable(processor):
         try:
             return pixels_of(run.model.prepare(picture, run.prompt, run.chat)[0].inputs)
