@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import families
 import neuronwise as nw
@@ -52,26 +49,6 @@ def test_an_edit_adds_its_deltas(name: str) -> None:
         assert torch.allclose(now[:, delta.units], view[:, delta.units] + delta.left, atol=1e-6)
     assert same(expected, weights(model))
     assert inputs
-
-
-@settings(max_examples=15)
-@given(order=st.permutations([0, 1, 2]), low_rank=st.booleans())
-def test_edits_come_out_in_any_order(order: list[int], low_rank: bool) -> None:
-    model, _ = tiny("llama")
-    before = weights(model)
-    edits = [random_edit(model, seed, low_rank=low_rank and seed == 1) for seed in range(3)]
-    for edit in edits:
-        edit.apply(model)
-    for position, number in enumerate(order):
-        edits[number].revert(model)
-        left = [edits[k] for k in range(3) if k not in order[: position + 1]]
-        now = weights(model)
-        for edit in left:
-            edit.revert(model)
-        for edit in left:
-            edit.apply(model)
-        assert same(now, weights(model))
-    assert same(before, weights(model))
 
 
 def test_a_sum_is_both(tmp_path: Path) -> None:
@@ -150,40 +127,6 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path: Path) -> Non
     assert same(before, weights(model))
     with pytest.raises(NonFiniteError):
         Delta(0, "mlp.down_proj", torch.full((4, 1), torch.nan), torch.tensor([0]))
-
-
-@pytest.mark.parametrize("damage", ["missing", "truncated", "json", "newer"])
-def test_a_damaged_folder_is_said(tmp_path: Path, damage: str) -> None:
-    model, _ = tiny("llama")
-    random_edit(model).save(tmp_path / "edit")
-    tensors, record = tmp_path / "edit" / "deltas.safetensors", tmp_path / "edit" / "edit.json"
-    if damage == "missing":
-        tensors.unlink()
-    elif damage == "truncated":
-        tensors.write_bytes(tensors.read_bytes()[:100])
-    elif damage == "json":
-        record.write_text("{")
-    else:
-        record.write_text(json.dumps({**json.loads(record.read_text()), "schema": "neuronwise.edit/2"}))
-    words = {"missing": "holds no edit", "newer": "this version reads"}
-    with pytest.raises(EditError, match=words.get(damage, "damaged")):
-        load_edit(tmp_path / "edit")
-
-
-@pytest.mark.parametrize("name", ["llama", "mixtral"])
-def test_suppression_as_an_edit_is_the_intervention(name: str) -> None:
-    model, inputs = tiny(name)
-    block = model.blocks[1]
-    if block.num_experts:
-        addresses = [f"L1.E{e}.U{u}" for e in range(block.num_experts) for u in (1, 4)]
-    else:
-        addresses = ["L1.U3", "L1.U9", "L0.U2"]
-    found = nw.NeuronSet.of(addresses)
-    with nw.suppress(model, found):
-        expected = model.module(**inputs).logits.detach()
-    with suppress_neurons(model, found).applied(model):
-        assert torch.allclose(model.module(**inputs).logits, expected, atol=1e-5)
-        assert not model.blocks[1].value_vector(found[0].neuron).any()
 
 
 def test_a_direction_alone_is_taken_out() -> None:

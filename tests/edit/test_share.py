@@ -117,6 +117,7 @@ DAMAGE = {
     "no deltas": (lambda f: _edit_json(f, deltas=None), "damaged"),
     "a newer form": (lambda f: _edit_json(f, schema="neuronwise.edit/12"), "newer form"),
     "another form": (lambda f: _edit_json(f, schema="neuronwise.find/1"), "has the form"),
+    "no numbers": (lambda f: (f / "deltas.safetensors").unlink(), "holds no edit"),
     "a file for a folder": (lambda f: None, "holds no edit"),
 }
 

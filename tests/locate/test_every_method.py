@@ -14,7 +14,6 @@ from neuronwise.errors import MethodError
 from neuronwise.locate import METHODS, score_all
 from neuronwise.locate.methods import methods
 
-torch.set_num_threads(1)
 FAMILIES = ("llama", "gpt2", "qwen2_moe")
 
 COMPARING = methods("inpainted", "photos")  # need a photo: see test_two_stage.py
