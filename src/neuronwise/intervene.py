@@ -95,11 +95,12 @@ def perturb(
     _require_finite("sigma", sigma)
     if sigma < 0:
         raise MethodError(f"sigma is {sigma}; give a number from 0.")
-    chosen = _by_writer(model, neurons)
+    listed = tuple(dict.fromkeys(as_neurons(neurons)))
+    chosen = _by_writer(model, listed)
     generator = torch.Generator().manual_seed(seed)
-    noise = {
-        neuron: sigma * torch.randn(model.hidden_size, generator=generator) for own in chosen.values() for neuron in own
-    }
+    layers = list(dict.fromkeys(neuron.layer for neuron in listed))
+    drawn = sorted(listed, key=lambda neuron: layers.index(neuron.layer))  # layer by layer, whichever the expert
+    noise = {neuron: sigma * torch.randn(model.hidden_size, generator=generator) for neuron in drawn}
 
     def together(own: Sequence[Neuron]) -> Tensor:
         return torch.stack([noise[neuron] for neuron in own], dim=1)
