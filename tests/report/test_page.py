@@ -53,7 +53,7 @@ def concept(word: str, first_layer: int, **more: Any) -> dict[str, Any]:
 def make_finding(**changes: Any) -> dict[str, Any]:
     finding = {
         "schema": "neuronwise.find/1", "model": f"org/{HOSTILE}", "prompt": HOSTILE, "chat": True, "text": TEXT,
-        "method": "contribution", "options": {"contrast": [HOSTILE]}, "activation": "ffn", "seed": 2**63 + 1,
+        "method": "contribution", "meaning": f"what {HOSTILE} adds to {{token}}, exactly", "options": {"contrast": [HOSTILE]}, "activation": "ffn", "seed": 2**63 + 1,
         "versions": {"neuronwise": "0.1.0"}, "top": 30, "num_layers": 12,
         "concepts": [concept("dog", 2), concept("cat", 5, note=HOSTILE), concept(HOSTILE, 8)],
     }  # fmt: skip
@@ -232,6 +232,8 @@ def test_clicking_a_word_shows_its_neurons(tmp_path: Path, open_page: Any) -> No
     assert words.all_text_contents() == ["dog", "cat", "dog", HOSTILE]
     assert page.locator("[data-part=caption]").text_content() == TEXT
     assert page.locator("h1").text_content() == "dog"
+    explained = page.locator("[data-part=explained]").text_content()
+    assert explained.startswith(f"Score: what {HOSTILE} adds to ␣dog, exactly. Below each neuron")
     assert addresses(page)[:2] == ["L2.E7.U100", "L3.U101"]
     assert len(addresses(page)) == 20
     words.nth(1).click()
