@@ -53,7 +53,8 @@ def concept(word: str, first_layer: int, **more: Any) -> dict[str, Any]:
 def make_finding(**changes: Any) -> dict[str, Any]:
     finding = {
         "schema": "neuronwise.find/1", "model": f"org/{HOSTILE}", "prompt": HOSTILE, "chat": True, "text": TEXT,
-        "method": "contribution", "meaning": f"what {HOSTILE} adds to {{token}}, exactly", "options": {"contrast": [HOSTILE]}, "activation": "ffn", "seed": 2**63 + 1,
+        "method": "contribution", "meaning": f"what {HOSTILE} adds to {{token}}, exactly",
+        "options": {"contrast": [HOSTILE]}, "activation": "ffn", "seed": 2**63 + 1,
         "versions": {"neuronwise": "0.1.0"}, "top": 30, "num_layers": 12,
         "concepts": [concept("dog", 2), concept("cat", 5, note=HOSTILE), concept(HOSTILE, 8)],
     }  # fmt: skip

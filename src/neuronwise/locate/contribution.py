@@ -44,8 +44,7 @@ def contribution(
         readouts = [(target.position, weight) for target, weight in zip(targets, weights, strict=True)]
         directions = _along_the_direct_path(direct_shares(model, run, readouts).gradients)
     else:
-        unembedded = torch.stack([_unembedded(model, weight) for weight in weights])
-        directions = lambda writer: unembedded  # noqa: E731
+        directions = _by_unembedding(model, weights)
     acts = [run.activations(target.position, activation) for target in targets]
     scores = [Scores() for _ in targets]
     for writer in model.writers:
@@ -57,10 +56,15 @@ def contribution(
     return scores
 
 
-def _unembedded(model: Model, weights: Mapping[int, float]) -> Tensor:
-    """(d,): Σ weight · U_token."""
-    rows = model.unembedding[list(weights)].float()
-    return (rows * torch.tensor(list(weights.values()), device=rows.device)[:, None]).sum(0)
+def _by_unembedding(model: Model, weights: Sequence[Mapping[int, float]]) -> Callable[[Writer], Tensor]:
+    """(T, d), the same for every writer: Σ weight · U_token of each target."""
+    unembedding = model.unembedding
+    found = []
+    for tokens in weights:
+        rows = unembedding[list(tokens)].float()
+        found.append((rows * torch.tensor(list(tokens.values()), device=rows.device)[:, None]).sum(0))
+    directions = torch.stack(found)
+    return lambda writer: directions
 
 
 def _along_the_direct_path(gradients: Sequence[Mapping[Site, Tensor]]) -> Callable[[Writer], Tensor]:
