@@ -58,15 +58,6 @@ def test_what_became_of_a_caption(scripts: Any) -> None:
     assert captions.told(case, "A cat.")["left"]
 
 
-def test_unsupported_is_what_neither_annotation_nor_person_names(scripts: Any) -> None:
-    hallucination = scripts("hallucination")
-    shown = photo(scripts, "A man and a dog on a bus.", ["man", "dog", "bus"], {"dog"}, {"bus"})
-    assert hallucination.judged(shown, shown.text) == ({"person"}, {"dog", "bus"})
-    assert hallucination.word_for(shown, "person") == "man"
-    row = hallucination.told(shown, "person", "A dog and a dog and a cat.")
-    assert (row["named"], row["unsupported"], row["true kept"]) == (False, [1, 1], 0.5)
-
-
 def test_the_report_takes_means_over_cases(scripts: Any) -> None:
     captions = scripts("captions")
     row = {"left": True, "category": True, "entered": False, "kept": None, "length": 1, "repetition": 0}

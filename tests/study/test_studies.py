@@ -120,6 +120,26 @@ def test_mean_ablation_puts_means_in_place_of_activations(found: Study, model: n
         assert row["after"] == model.run(path, "the", max_new_tokens=2).text
 
 
+def test_hallucinated_concepts_are_those_that_nothing_supports(model: nw.Model, tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos")
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows[:4]:
+        row |= {"captions": ["a red square"], "objects": []}
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = {**RECIPE, "methods": ["contribution", "random"], "hallucinated": True, "at_least": 2, "without": 5,
+              "concepts": ["dog"]}  # fmt: skip
+    found = run_study(model, make_recipe(recipe), load_photos(folder))
+    roles = {role: sorted({row["photo"] for row in found.rows if row["role"] == role})
+             for role in ("found_on", "held_out", "supported")}  # fmt: skip
+    assert sorted(roles["found_on"] + roles["held_out"]) == ["dog0", "dog1", "dog2", "dog3"]
+    assert roles["supported"] == ["dog4", "dog5"]
+    table = next(one for one in KINDS["suppression"].tables(found) if one.name == "hallucinated-suppress")
+    gone, before, after, _, kept, named, unchanged = (str(cell) for cell in table.rows[0][2:])
+    assert [gone[:4], before[:4], after[:4], kept[:4], named[:4], unchanged[:4]] == [
+        "1.00", "1.00", "0.00", "1.00", "0.00", "0.00",
+    ]  # fmt: skip
+
+
 def test_a_sweep_is_a_method_for_every_combination(model: nw.Model, photos: Photos) -> None:
     by_hand = {"method": "two_stage", "name": "hand", "sweep": {"difference": [0.2, 1e6], "gradient": [0.2]}}
     auto = {"method": "two_stage", "options": {"difference": "null", "gradient": "null"}}

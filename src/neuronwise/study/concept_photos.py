@@ -48,7 +48,12 @@ def shows(photo: Captioned, concept: str) -> bool:
 
 def lacks(photo: Captioned, caption: str, concept: str) -> bool:
     """Whether nothing speaks for a concept on a photo: no annotation, no reference, and not the caption either."""
-    return not (concept in photo.categories() or _told(photo, concept) or names(caption, concept))
+    return not (supported(photo, concept) or names(caption, concept))
+
+
+def supported(photo: Captioned, concept: str) -> bool:
+    """Whether an annotation or a reference caption has a concept (as CHAIR counts it)."""
+    return concept in photo.categories() or _told(photo, concept)
 
 
 def object_mask(photo: Captioned, concept: str) -> Mask:

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from neuronwise.data.photos import Photos, load_photos
+from neuronwise.data.photos import Captioned, Photos, load_photos
 from neuronwise.errors import ImageError, NeuronwiseError
 from neuronwise.images.inpaint.table import parsed
 from neuronwise.measure.metrics import MODEL_METRICS, ModelMetric
+from neuronwise.study.concept_photos import shows
 from neuronwise.study.store import Row
 
 Positive = Annotated[int, Field(ge=1)]
@@ -98,6 +99,10 @@ class PhotoRecipe(Recipe):
         folder, part = Path(self.data.folder), self.data.part
         named = part is not None and folder.name == part and not (folder / "annotations").is_dir()
         return load_photos(folder.parent if named else folder, part)  # of COCO, a part's folder serves too
+
+    def takes(self, photo: Captioned, concept: str) -> bool:
+        """Whether a photo whose caption names a concept counts as one of it: where it shows the concept."""
+        return shows(photo, concept)
 
     @classmethod
     def resumed(cls, manifest: Row) -> tuple[Row, str]:

@@ -19,7 +19,7 @@ from neuronwise.errors import ImageError, NothingToStudy, StudyError
 from neuronwise.images.masks import Mask
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
-from neuronwise.study.concept_photos import ConceptPhotos, lacks, shows, word_for
+from neuronwise.study.concept_photos import ConceptPhotos, lacks, word_for
 from neuronwise.study.pictures import Pictures
 from neuronwise.study.progress import Progress, silent
 from neuronwise.study.recipe_fields import PhotoRecipe
@@ -158,7 +158,7 @@ class Workspace(Generic[P]):
         skipped: dict[str, str] = {}
         for concept in COCO_CATEGORIES if auto else self.recipe.concepts:
             said = [p for p in self.photos if names(self.captions.get(p.id, ""), concept)]
-            seen = [photo for photo in said if shows(photo, concept)]
+            seen = [photo for photo in said if self.recipe.takes(photo, concept)]
             least = self.recipe.at_least
             if len(seen) >= least:
                 found[concept] = self._shown(concept, seen)

@@ -6,7 +6,8 @@ tested on those, on held-out photos of it, and on photos without it. One row a p
 - ``concept``, ``method`` (its name in the recipe), ``intervention`` ("suppress", "mean_ablate", "scale 0.5"),
   ``K`` (null for K "found": all that the method's filter let through; for the others as many as the first filter of
   the recipe let through), ``neurons`` (how many were changed: fewer than K where a filter found fewer)
-- ``photo`` (its id), ``role``: "found_on", "held_out" or "without" (a photo without the concept)
+- ``photo`` (its id), ``role``: "found_on", "held_out", "without" (a photo without the concept) or, of hallucinated
+  concepts, "supported" (a photo that has it, and whose caption names it)
 - ``before``, ``after``: the captions; ``unchanged``: whether they are the same
 - ``suppressed``: of a caption that named the concept before, whether it no longer does (null for "without");
   ``named``: whether ``after`` names it; ``retained``: the share of the other nouns of ``before`` that are still named
@@ -30,11 +31,12 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 
+from neuronwise.answers.naming import names
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import MethodError
 from neuronwise.intervene import mean_ablate, mean_activations, scale
 from neuronwise.neurons import Neuron, NeuronSet
-from neuronwise.study.concept_photos import ConceptPhotos
+from neuronwise.study.concept_photos import ConceptPhotos, supported
 from neuronwise.study.kind import Case
 from neuronwise.study.methods import FOUND, Method, concept_neurons, controls, each
 from neuronwise.study.store import Row
@@ -98,15 +100,25 @@ def _split(workspace: Space, shown: ConceptPhotos) -> dict[str, list[str]]:
     def split() -> dict[str, list[str]]:
         recipe = workspace.recipe
         able = shown.masked if any(method.compares for method in recipe.methods) else shown.photos
+        if recipe.hallucinated:
+            there = [p for p in workspace.photos if _truly_named(workspace, p, shown.name)]
+            drawn = workspace.random("supported", shown.name).sample(there, min(recipe.without, len(there)))
+            beside = {"supported": [photo.id for photo in drawn]}
+        else:
+            beside = {"without": [photo.id for photo in workspace.without(shown.name, recipe.without)]}
         tested = max(1, round(recipe.held_out * len(shown.photos)))
         found_on = [photo.id for photo in able][: min(recipe.found_on, len(shown.photos) - tested)]
         return {
             "found_on": found_on,
             "held_out": [name for name in shown.ids if name not in found_on],
-            "without": [photo.id for photo in workspace.without(shown.name, recipe.without)],
+            **beside,
         }
 
     return workspace.kept("split", shown.name, split)
+
+
+def _truly_named(workspace: Space, photo: Captioned, concept: str) -> bool:
+    return names(workspace.captions.get(photo.id, ""), concept) and supported(photo, concept)
 
 
 def _neurons(workspace: Space, shown: ConceptPhotos, called: str, count: int | None) -> NeuronSet:

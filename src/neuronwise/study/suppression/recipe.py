@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
 
+from neuronwise.data.photos import Captioned
 from neuronwise.errors import MethodError
 from neuronwise.measure.captions import require_metrics
+from neuronwise.study.concept_photos import supported
 from neuronwise.study.methods import FOUND, Count, Method, as_methods, checked
 from neuronwise.study.recipe_fields import (
     STRICT,
@@ -31,7 +33,9 @@ class Scaled(BaseModel):
 
 class SuppressionRecipe(PhotoRecipe):
     """``held_out``: the share of a concept's photos that are only tested on; neurons are found on at most ``found_on``
-    of the others. ``without``: photos without the concept. ``means``: photos whose mean activations mean_ablate takes.
+    of the others. ``hallucinated``: the concept's photos are those whose caption names it while neither annotations nor
+    references support it, and photos that do have it are captioned too (``without`` of them). ``without``: photos
+    without the concept. ``means``: photos whose mean activations mean_ablate takes.
     """
 
     methods: Annotated[list[Method], BeforeValidator(as_methods)]
@@ -44,9 +48,14 @@ class SuppressionRecipe(PhotoRecipe):
     means: Positive = 16
     metrics: list[Text] = ["bleu-4", "rouge-l", "cider"]
     metric_models: MetricModels = MetricModels()
+    hallucinated: bool | None = None
 
     _methods = field_validator("methods")(checked)
     _interventions = field_validator("interventions")(once)
+
+    def takes(self, photo: Captioned, concept: str) -> bool:
+        """Photos that show the concept, or those that do not where it is hallucinated."""
+        return not supported(photo, concept) if self.hallucinated else super().takes(photo, concept)
 
     @field_validator("K")
     @classmethod

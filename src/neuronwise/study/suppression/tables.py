@@ -23,6 +23,7 @@ def tables(study: Study) -> list[Table]:
     found = [_main(rows, intervention, role) for intervention, rows in by(study, "intervention") for role in ROLES]
     found += [_side(rows, intervention) for intervention, rows in by(study, "intervention")]
     found += [table for intervention, rows in by(study, "intervention") if (table := _captions(rows, intervention))]
+    found += [_hallucinated(rows, intervention) for intervention, rows in by(study, "intervention")]
     found += [_thresholds(study), _concepts(study), _funnel(study)]
     return [table for table in found if table.rows]
 
@@ -110,6 +111,27 @@ def _side(rows: Rows, intervention: str) -> Table:
         body,
         "Nothing should change here.",
     )
+
+
+def _hallucinated(rows: Rows, intervention: str) -> Table:
+    """What becomes of an unsupported noun, and of the same noun where it is true."""
+    body: list[list[Cell]] = []
+    for (method, count), cell in cells(rows).items():
+        wrong = [row for row in cell if row["role"] == "held_out"]
+        right = [row for row in cell if row["role"] == "supported"]
+        if right:
+            about = [mean(wrong, column) for column in ("suppressed", "unsupported_before", "unsupported", "repeated")]
+            about += [mean([*wrong, *right], "retained"), mean(right, "named"), mean(right, "unchanged")]
+            body.append([method, _count(count), *about])
+    return Table(
+        f"hallucinated-{slug(intervention)}",
+        f"Unsupported nouns ({intervention})",
+        ("method", "K", "unsupported noun gone", "unsupported a caption before", "after", "repeated pairs",
+         "other nouns kept", "where it is there: still named", "caption unchanged"),
+        body,
+        "Held-out photos on which neither annotations nor references support the noun, and photos that do have it. "
+        "Unsupported: objects of a caption that nothing supports. 95 % bootstrap intervals over photos.",
+    )  # fmt: skip
 
 
 def _captions(rows: Rows, intervention: str) -> Table | None:
