@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from neuronwise.errors import MethodError, NeuronError, PromptError, TargetError
-from neuronwise.model.concepts import concept_of, concepts_in, nouns, token_spans
+from neuronwise.model.concepts import concept_of, concepts_in, token_spans
 from neuronwise.model.prompt import target_tokens
+from neuronwise.model.taggers import TAGGERS, nouns
 
 
 def test_generation_is_greedy_and_recorded_at_the_last_position(tiny_model: Any) -> None:
@@ -163,3 +164,17 @@ def test_scores_not_finite_are_refused(tiny_folder: Any) -> None:
     run.steps[0].dense[1][0, 3] = float("nan")
     with pytest.raises(NonFiniteError, match="1 of 144 scores"):
         nw.locate(model, run, target=" dog")
+
+
+def test_another_tagger_names_the_nouns(tiny_model: Any) -> None:
+    run = tiny_model.run(prompt="the cat", max_new_tokens=3, chat=False)
+    words = run.text.split()
+    TAGGERS.add("first", lambda text: text.split()[:1])
+    try:
+        tiny_model.tagger = "first"
+        assert [concept.word for concept in run.concepts] == words[:1]
+    finally:
+        TAGGERS.remove("first")
+        tiny_model.tagger = "pattern"
+    with pytest.raises(TargetError, match="no noun tagger 'second'; the noun taggers are pattern"):
+        nouns("a cat", "second")

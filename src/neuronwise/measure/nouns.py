@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from neuronwise.answers.naming import mentions, names, objects_named
-from neuronwise.model.concepts import nouns
+from neuronwise.model.taggers import nouns
 
 
 @cache

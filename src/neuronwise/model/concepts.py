@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuronwise.errors import TargetError
 from neuronwise.model.protocols import Tokenizer
+from neuronwise.model.taggers import nouns
 
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
@@ -69,27 +69,10 @@ def _common_prefix(left: str, right: str) -> int:
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
-def nouns(text: str) -> list[str]:
-    """The distinct nouns of a text, in order, as they are written (TextBlob's PatternTagger, English)."""
-    tags = _tagger()(text, tokenize=True)
-    seen: dict[str, str] = {}
-    for word, tag in tags:
-        if tag.startswith("NN") and _WORD.fullmatch(word) and len(word) > 1:
-            seen.setdefault(word.lower(), word)
-    return list(seen.values())
-
-
-@functools.lru_cache(maxsize=1)
-def _tagger() -> Callable[..., list[tuple[str, str]]]:
-    from textblob.en.taggers import PatternTagger
-
-    return PatternTagger().tag
-
-
-def concepts_in(tokenizer: Tokenizer, token_ids: Sequence[int]) -> tuple[Concept, ...]:
-    """Every noun of the generated text as a concept."""
+def concepts_in(tokenizer: Tokenizer, token_ids: Sequence[int], tagger: str = "pattern") -> tuple[Concept, ...]:
+    """Every noun of the generated text as a concept; ``tagger`` is one of ``TAGGERS``."""
     text, spans = token_spans(tokenizer, token_ids)
-    found = (_locate(text, spans, token_ids, tokenizer, word) for word in nouns(text))
+    found = (_locate(text, spans, token_ids, tokenizer, word) for word in nouns(text, tagger))
     return tuple(concept for concept in found if concept is not None)
 
 

@@ -40,8 +40,11 @@ class Model:
     ``blocks[l].value_vectors`` is the (d, f) view of layer l's W_down; ``num_layers`` counts decoder layers,
     ``num_neurons`` the decoder's feed-forward neurons over all layers. At construction a check runs that activations
     and value vectors reproduce what each feed-forward block really writes; raises ``ModelError`` when they do not. Of a
-    model under ``torch.compile`` ``module`` is the uncompiled one.
+    model under ``torch.compile`` ``module`` is the uncompiled one. ``tagger`` names the noun tagger of what it says:
+    set it for a model that does not speak English.
     """
+
+    tagger = "pattern"
 
     def __init__(
         self, module: nn.Module, processor: Any = None, *, name: str | None = None, check: bool = True

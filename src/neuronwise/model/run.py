@@ -94,7 +94,7 @@ class Run:
     @cached_property
     def concepts(self) -> tuple[Concept, ...]:
         """The nouns of the generated text, with all their occurrences, tokens and positions."""
-        return concepts_in(self.model.tokenizer, self.output_ids)
+        return concepts_in(self.model.tokenizer, self.output_ids, self.model.tagger)
 
     def concept(self, word: str) -> Concept:
         """Any word of the generated text; raises ``TargetError`` listing the nouns when it does not occur."""
