@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import random
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 KINDS = {"dog": "animal", "cat": "animal", "bus": "vehicle", "hot dog": "food", "person": "person"}
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Any]:
-    """Imports a script of the benchmarks folder by name."""
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module
-    sys.path.remove(str(FOLDER))
 
 
 def photo(scripts: Any, text: str, nouns: list[str], objects: set[str], named: set[str] | None = None) -> Any:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +10,10 @@ import pytest
 import neuronwise as nw
 from neuronwise.answers.request import target_ids
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[Any]:
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("known_facts")
-    sys.path.remove(str(FOLDER))
+def script(scripts: Any) -> Any:
+    return scripts("known_facts")
 
 
 def test_what_the_model_says_is_known_and_anything_else_is_not(script: Any, tiny_folder: Path) -> None:

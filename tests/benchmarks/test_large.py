@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +10,10 @@ import torch
 
 from neuronwise.images import open_image
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def large() -> Iterator[Any]:
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("large")
-    sys.path.remove(str(FOLDER))
+def large(scripts: Any) -> Any:
+    return scripts("large")
 
 
 def test_every_task_runs_and_is_measured(large: Any, chelsea: Path) -> None:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "training"
-
 
 @pytest.fixture(scope="module")
-def imagenet() -> Iterator[Any]:
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("imagenet")
-    sys.path.remove(str(FOLDER))
+def imagenet(training: Any) -> Any:
+    return training("imagenet")
 
 
 @pytest.mark.parametrize(

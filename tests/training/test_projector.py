@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-
-FOLDER = Path(__file__).resolve().parents[2] / "training"
-
-
-@pytest.fixture(scope="module")
-def training() -> Iterator[Any]:
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module
-    sys.path.remove(str(FOLDER))
 
 
 class Letters:
