@@ -11,6 +11,7 @@ import transformers
 from PIL import Image
 
 import families
+from neuronwise.answers.naming import names
 from neuronwise.model.model import Model
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))
@@ -48,6 +49,18 @@ def _processor(tokenizer: Any) -> Any:
 
 def spoken(model: Model, photo: bool = False, prompt: str = "the cat sits on", tokens: int = 6) -> Any:
     return model.run(PHOTO if photo else None, prompt, max_new_tokens=tokens)
+
+
+# The word that the random model says, by family and seed (the tiny vocabulary's words).
+SPEAKERS = {"llama": (1, "house"), "gpt2": (0, "animal"), "mixtral": (0, "cat"), "llava": (0, "France")}
+
+
+def given(name: str, tokenizer: Any, dtype: torch.dtype = torch.float32) -> tuple[Model, Any, str]:
+    """A speaker, a run of it, and a word that it says."""
+    seed, word = SPEAKERS[name]
+    model = speaker(name, tokenizer, dtype, seed)
+    run = spoken(model, photo=name == "llava")
+    return model, run, word if names(run.text, word) else run.text.split()[0]  # half precision may say another
 
 
 def state(model: Model) -> dict[str, torch.Tensor]:

@@ -101,6 +101,7 @@ def test_the_model_is_left_alone_and_the_edit_comes_out(
         return
     edit = edited(name, model)
     assert same(before, everything(model))
+    assert all(delta.left.dtype == torch.float32 and delta.left.any() for delta in edit.deltas)
     logits = model.module(**inputs).logits.detach()
     with edit.applied(model):
         assert not same_weights(before["weights"], model.module.state_dict())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -230,29 +229,6 @@ def test_what_few_tokens_leave_without_an_inverse_is_solved_too(model: nw.Model)
     assert all(torch.isfinite(dense(delta)).all() for delta in edit.deltas)
 
 
-@pytest.mark.parametrize("editor", ["memit", "pmet", "alphaedit", "rome"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_model_is_left_as_it_is(make: Any, editor: str, dtype: torch.dtype, monkeypatch: Any) -> None:
-    model = make("gpt2", dtype)
-    before = {key: value.clone() for key, value in model.module.state_dict().items()}
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules())
-    function = EDITORS[editor].function
-    with function(model, [FACT, OTHER], **QUICK).applied(model):
-        assert any(not torch.equal(value, before[key]) for key, value in model.module.state_dict().items())
-
-    def untouched() -> None:
-        assert all(torch.equal(value, before[key]) for key, value in model.module.state_dict().items())
-        assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules()) == hooks
-        assert all("forward" not in block.module.__dict__ for block in model.blocks)
-        assert all(parameter.requires_grad for parameter in model.module.parameters())
-
-    untouched()
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        function(model, FACT, **QUICK)
-    untouched()
-
-
 def test_deltas_act_as_they_do_in_the_weights(model: nw.Model) -> None:
     edit = memit(model, [FACT, OTHER], **QUICK)
     batch = side_by_side(model, [fact_passage(model, fact) for fact in (FACT, OTHER)])
@@ -260,16 +236,6 @@ def test_deltas_act_as_they_do_in_the_weights(model: nw.Model) -> None:
     with edit.applied(model):
         applied = look(model, batch, [2])
     assert torch.allclose(acting.stream[2], applied.stream[2], atol=1e-4)
-
-
-def test_an_edit_is_saved_loaded_and_written_as_an_adapter(model: nw.Model, tmp_path: Any) -> None:
-    edit = memit(model, [FACT, OTHER], **QUICK)
-    edit.save(tmp_path / "edit")
-    loaded = nw.load_edit(tmp_path / "edit")
-    assert loaded.record == json.loads(json.dumps(edit.record))
-    assert all(torch.equal(a.left, b.left) for a, b in zip(loaded.deltas, edit.deltas, strict=True))
-    edit.to_peft(model, tmp_path / "adapter")
-    assert (tmp_path / "adapter" / "adapter_config.json").exists()
 
 
 def test_what_it_refuses(make: Any) -> None:
@@ -283,7 +249,7 @@ def test_what_it_refuses(make: Any) -> None:
 
 
 @pytest.mark.builtin
-@pytest.mark.parametrize("editor", ["memit", "pmet", "alphaedit"])
+@pytest.mark.parametrize("editor", ["rome", "memit", "pmet", "alphaedit"])
 def test_a_fact_is_corrected_on_the_built_in_model(builtin_text: Any, editor: str) -> None:
     fact = Fact("The capital of {} is", "France", "Rome", "Paris")
     edit = EDITORS[editor].function(builtin_text, fact)

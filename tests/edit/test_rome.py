@@ -231,23 +231,6 @@ def test_half_precision_is_solved_in_float32(make: Any) -> None:
     assert (now - value.target).norm() < 0.05 * (before - value.target).norm()
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
-def test_the_model_is_left_as_it_is_also_when_interrupted(
-    make: Any, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = make(name)
-    before = {key: value.clone() for key, value in model.module.state_dict().items()}
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules())
-    rome(model, [FACT, OTHER], **QUICK)
-    monkeypatch.setattr(torch.optim.Adam, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        rome(model, FACT, **QUICK)
-    assert all(torch.equal(value, before[key]) for key, value in model.module.state_dict().items())
-    assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules()) == hooks
-    assert all("forward" not in block.module.__dict__ for block in model.blocks)
-    assert all(parameter.requires_grad for parameter in model.module.parameters())
-
-
 def test_the_subject_ends_where_it_stands_in_the_prompt(model: nw.Model) -> None:
     tokenizer: Any = model.tokenizer
     twice = Fact("France the capital of {} is", "France", "dog")
@@ -339,16 +322,6 @@ def test_a_passage_longer_than_the_model_reads_is_refused(model: nw.Model) -> No
     long = " ".join(["cat"] * 3000)
     with pytest.raises(NeuronwiseError, match="reads at most"):
         rome(model, Fact(long + " {} is", "France", "dog"), **QUICK)
-
-
-@pytest.mark.builtin
-def test_a_fact_is_corrected_on_the_built_in_model(builtin_text: Any) -> None:
-    fact = Fact("The capital of {} is", "France", "Rome", "Paris")
-    edit = rome(builtin_text, fact)
-    assert edit.record["context_templates"][0] == ""
-    with edit.applied(builtin_text):
-        assert builtin_text.run(prompt=fact.text, max_new_tokens=2, chat=False).text.startswith("Rome")
-    assert builtin_text.run(prompt=fact.text, max_new_tokens=2, chat=False).text.startswith("Paris")
 
 
 @pytest.mark.builtin

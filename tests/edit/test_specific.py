@@ -232,17 +232,6 @@ def test_steps_are_capped_and_the_best_value_is_kept(model: nw.Model) -> None:
     assert min(longer.record["probabilities"]) > min(short.record["probabilities"])
 
 
-def test_it_is_interrupted_without_a_trace(model: nw.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = state(model)
-    monkeypatch.setattr(newton, "least_norm", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        fine_specific(model, FACT, **QUICK)
-    assert same(before, state(model))
-    assert all(parameter.requires_grad for parameter in model.module.parameters())
-    assert all("forward" not in block.module.__dict__ for block in model.blocks)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.module.modules())
-
-
 def test_several_facts_are_learned_each_by_itself_and_added(model: nw.Model) -> None:
     both = fine_specific(model, [FACT, FIRST], **QUICK)
     for delta, fact in zip(both.deltas, (FACT, FIRST), strict=True):
@@ -283,15 +272,6 @@ def test_it_works_in_many_families(name: str, tiny_folder: Any) -> None:
         after = said(model, FACT.text, " dog house")
     assert after.sigmoid().tolist() == pytest.approx(edit.record["probabilities"], abs=1e-3)
     assert float(after.min()) > float(start)
-
-
-def test_half_precision_keeps_its_deltas_in_float32(tiny_folder: Any) -> None:
-    model = nw.load(tiny_folder, dtype=torch.bfloat16)
-    before = state(model)
-    (delta,) = fine_specific(model, FACT, **QUICK).deltas
-    assert delta.left.dtype == torch.float32
-    assert float(delta.left.abs().max()) > 0
-    assert same(before, state(model))
 
 
 @pytest.mark.builtin

@@ -13,17 +13,7 @@ from neuronwise.answers.naming import names
 from neuronwise.edit import load_edit, suppress, suppress_neurons
 from neuronwise.errors import MethodError, TargetError
 from neuronwise.locate import locate
-from neuronwise.model.model import Model
-from speakers import PHOTO, same, speaker, spoken, state
-
-SPEAKERS = {"llama": (1, "house"), "gpt2": (0, "animal"), "mixtral": (0, "cat"), "llava": (0, "France")}
-
-
-def given(name: str, tokenizer: Any, dtype: torch.dtype = torch.float32) -> tuple[Model, Any, str]:
-    seed, word = SPEAKERS[name]
-    model = speaker(name, tokenizer, dtype, seed)
-    run = spoken(model, photo=name == "llava")
-    return model, run, word if names(run.text, word) else run.text.split()[0]
+from speakers import PHOTO, SPEAKERS, given, same, state
 
 
 def test_the_editor_and_the_intervention_keep_their_names() -> None:

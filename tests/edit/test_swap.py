@@ -19,19 +19,7 @@ from neuronwise.errors import EditError, MethodError, NonFiniteError, TargetErro
 from neuronwise.locate import locate
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron, NeuronSet
-from speakers import PHOTO, same, speaker, spoken, state
-
-# The word that the random model says, by family and seed (the tiny vocabulary's words).
-SPEAKERS = {"llama": (1, "house"), "gpt2": (0, "animal"), "mixtral": (0, "cat"), "llava": (0, "France")}
-
-
-def given(name: str, tokenizer: Any, dtype: torch.dtype = torch.float32) -> tuple[Model, Any, str]:
-    seed, word = SPEAKERS[name]
-    model = speaker(name, tokenizer, dtype, seed)
-    run = spoken(model, photo=name == "llava")
-    if not names(run.text, word):  # half precision may say something else
-        word = run.text.split()[0]
-    return model, run, word
+from speakers import PHOTO, SPEAKERS, given, same, speaker, spoken, state
 
 
 def another(model: Model, run: Any, word: str) -> Any:
