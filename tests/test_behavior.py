@@ -13,7 +13,7 @@ from PIL import Image
 
 import neuronwise as nw
 from neuronwise.locate.methods import methods
-from test_cli import shell
+from shell import shell
 
 pytestmark = pytest.mark.builtin
 

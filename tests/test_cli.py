@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from neuronwise import cli
-
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def shell(*arguments: object, expect: int = 0) -> Done:
-    """The command line in this process: its status, and what it wrote where."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["neuronwise", *(str(a) for a in arguments)])
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            status = leaving.code if isinstance(leaving.code, int) else 0
-    assert status == expect, err.getvalue()
-    return Done(status, out.getvalue(), err.getvalue())
+from shell import refused, shell
 
 
 def test_a_real_shell_keeps_its_streams_apart(tiny_folder: Path) -> None:
@@ -197,11 +174,7 @@ def test_bad_input_is_one_sentence_and_status_2(case: str, bad_input: dict[str, 
     filled = [argument.format(**bad_input) for argument in arguments]
     if filled[0] == "find" and "--out" not in filled:
         filled += ["--out", str(tmp_path / "out")]
-    done = shell(*filled, expect=2)
-    assert expected in done.stderr
-    assert done.stderr.startswith("neuronwise: ")
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
+    assert expected in refused(*filled)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,18 +12,8 @@ from typing import Any
 import pytest
 
 from neuronwise import intervene
-from neuronwise.check import (
-    PASSED,
-)
-from neuronwise.cli import main
-
-
-def ran(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["neuronwise", "check", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    out, err = capsys.readouterr()
-    return int(left.value.code or 0), out, err
+from neuronwise.check import PASSED
+from shell import refused, shell
 
 
 @pytest.fixture(scope="module")
@@ -39,37 +29,24 @@ def sighted(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Pa
     return folder
 
 
-def test_the_command_on_a_text_model(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, out, _ = ran(monkeypatch, capsys, tiny_folder, "--prompt", "the cat sits on")
-    assert status == 0
-    assert "13 passed, 0 failed, 2 not applicable" in out
-    status, out, _ = ran(monkeypatch, capsys, tiny_folder, "--prompt", "the cat sits on", "--json")
-    content = json.loads(out)
-    assert status == 0
+def test_the_command_on_a_text_model(tiny_folder: Path) -> None:
+    asked = ("check", tiny_folder, "--prompt", "the cat sits on")
+    assert "13 passed, 0 failed, 2 not applicable" in shell(*asked).stdout
+    content = json.loads(shell(*asked, "--json").stdout)
     assert content["passed"] is True
     assert content["prompt"] == "the cat sits on"
 
 
-def test_the_command_on_an_image_model(
-    sighted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, out, _ = ran(monkeypatch, capsys, sighted / "llava", "--image", sighted / "photo.png", "--json")
-    content = json.loads(out)
-    assert status == 0, content
+def test_the_command_on_an_image_model(sighted: Path) -> None:
+    content = json.loads(shell("check", sighted / "llava", "--image", sighted / "photo.png", "--json").stdout)
     assert content["image"] == [20, 12]
     outcomes = {row["name"]: row["outcome"] for row in content["checks"]}
     assert outcomes["span"] == outcomes["heat"] == PASSED
 
 
-def test_a_failure_is_exit_status_1(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_is_exit_status_1(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervene, "_changed", lambda *args: contextlib.nullcontext())
-    status, out, _ = ran(monkeypatch, capsys, tiny_folder, "--prompt", "the cat sits on")
-    assert status == 1
-    assert "1 failed" in out
+    assert "1 failed" in shell("check", tiny_folder, "--prompt", "the cat sits on", expect=1).stdout
 
 
 def without(folder: Path, into: Path, *names: str) -> Path:
@@ -109,18 +86,6 @@ BAD: dict[str, tuple[Callable[[Path, Path, Path], list[Any]], str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_bad_input_is_one_sentence(
-    what: str,
-    tiny_folder: Path,
-    sighted: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_bad_input_is_one_sentence(what: str, tiny_folder: Path, sighted: Path, tmp_path: Path) -> None:
     arguments, words = BAD[what]
-    status, out, err = ran(monkeypatch, capsys, *arguments(tiny_folder, sighted, tmp_path / "new"))
-    assert status == 2
-    assert out == ""
-    assert err.startswith("neuronwise: ")
-    assert err.count("\n") == 1, err
-    assert words in err
+    assert words in refused("check", *arguments(tiny_folder, sighted, tmp_path / "new"))

@@ -13,10 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import neuronwise as nw
-from neuronwise.architectures.convert import CONVERTERS
-from neuronwise.cli import convert as command
 from parity import minigpt4 as tiny
-from test_cli import shell
+from shell import shell
 
 EDIT = ("freeze_last=0", "rate=0.1", "alpha=0.0", "gamma=0.0", "steps=40")
 GRIDS = {"vicuna": (4, 4), "llama2": (4, 1), "mplug_owl2": (4, 4)}
@@ -89,8 +87,3 @@ def test_what_is_printed_and_what_is_refused(tmp_path: Path) -> None:
     )
     again = shell("convert", "minigpt4", language, own, qformer, eva, "--out", out, expect=2)
     assert again.stderr == f"neuronwise: '{out}' is there already; name a new folder.\n"
-
-
-def test_the_help_names_every_converter() -> None:
-    (parameter,) = (a for a in command.convert.__annotations__.values() if "mplug" in str(a))
-    assert all(name in str(parameter) for name in CONVERTERS)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import neuronwise as nw
 from neuronwise.edit import load_edit
-from test_cli import shell
+from shell import refused, shell
 
 FACT = ("edit", "fact", "--prompt", "the capital of {} is", "--subject", "France", "--target", "house")
 QUICK = ("--set", "freeze_last=1", "--set", "rate=0.1", "--set", "alpha=0.0", "--set", "gamma=0.0")
@@ -60,7 +60,7 @@ def test_a_target_that_is_said_already_is_noted(tiny_folder: Path, tiny_model: A
 
 
 def test_settings_are_read_as_json() -> None:
-    from neuronwise.cli.edit import parse_settings
+    from neuronwise.cli.options import parse_settings
 
     given = ["n=10", "rate=1e-3", "layer=none", "mode=L", 'paraphrases=["{} has"]', "signed=true", "path=a=b"]
     assert parse_settings(given) == {
@@ -126,11 +126,7 @@ def test_bad_input_is_one_sentence_and_status_2(case: str, inputs: dict[str, str
     filled = [argument.replace("{photo}", inputs["photo"]) for argument in filled]
     if "--out" not in filled and filled[1] != "apply":
         filled += ["--out", str(tmp_path / "out")]
-    done = shell(*filled, expect=2)
-    assert expected in done.stderr
-    assert done.stderr.startswith("neuronwise: ")
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
+    assert expected in refused(*filled)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ from neuronwise.architectures.mplug_owl2 import MPLUGOwl2Config, MPLUGOwl2ForCon
 from neuronwise.errors import ImageError, ModelError, PromptError, TargetError
 from neuronwise.model.anatomy import dissect
 from parity import mplug_owl2 as tiny
-from test_cli import shell
+from shell import shell
 
 EDIT = {"freeze_last": 0, "rate": 0.05, "alpha": 0.0, "gamma": 0.0, "steps": 30}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from test_cli import shell
+from shell import shell
 
 
 @pytest.fixture

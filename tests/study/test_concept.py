@@ -14,7 +14,7 @@ import neuronwise as nw
 from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import MethodError, StudyError
 from neuronwise.study.concept import find
-from test_cli import shell
+from shell import shell
 from wired import PLANTED
 from wired_study import PLACES, talking, write_photos
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from neuronwise.cli.progress import ProgressLines
-from test_cli import shell
+from shell import shell
 from wired_study import RECIPE, talking, write_photos
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from neuronwise.architectures.convert.converters import CONVERTERS
 from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import DtypeOption, parse_dtype
 from neuronwise.cli.output import counted, note
@@ -14,7 +15,7 @@ from neuronwise.cli.progress import progress_bar
 @command(app)
 def convert(
     *,
-    name: Annotated[str, argument("minigpt4 or mplug_owl2.")],
+    name: Annotated[str, argument(f"The converter: {', '.join(CONVERTERS)}.")],
     parts: Annotated[list[Path], argument("The files and folders as they were downloaded, in any order.")],
     out: Annotated[Path, option("The folder to write; an interrupted conversion resumes there.")],
     dtype: DtypeOption = None,

@@ -15,6 +15,7 @@ from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import NeuronwiseError
 from neuronwise.locate.methods import METHODS
+from neuronwise.model.sources import SOURCES
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
 
 Settings = dict[str, Any]  # by name, of whatever kind a method or an editor takes
 
-ModelArgument = Annotated[str, argument("Hub id, folder, .gguf file, builtin or builtin-text.")]
-ModelOption = Annotated[
-    str | None,
-    option("Hub id, folder, .gguf file, builtin or builtin-text.", "--model", "-m", show_default="builtin"),
-]
+MODELS = f"Hub id, folder, .gguf file, or one of {', '.join(SOURCES)}."
+ModelArgument = Annotated[str, argument(MODELS)]
+ModelOption = Annotated[str | None, option(MODELS, "--model", "-m", show_default="builtin, or builtin-text for texts")]
 DtypeOption = Annotated[str | None, option("float32, bfloat16 or float16.", show_default="the checkpoint's own")]
 DeviceOption = Annotated[str | None, option("auto, cpu, cuda, ...: passed to transformers.", "--device-map")]
 SeedOption = Annotated[int, option("Random seed.")]

@@ -13,19 +13,7 @@ from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
 from neuronwise.errors import ModelError, NeuronwiseError
-from neuronwise.registry import Registry
-
-SOURCES: Registry[Callable[[str], Path]] = Registry(
-    "model",
-    {
-        "builtin": "neuronwise.architectures.builtin:builtin_folder",
-        "builtin-7x7": "neuronwise.architectures.builtin:builtin_folder",
-        "builtin-text": "neuronwise.architectures.builtin:builtin_folder",
-    },
-    group="neuronwise.models",
-    error=ModelError,
-)
-"""Models that a name alone opens: each entry makes, where need be, the folder that ``from_pretrained`` opens."""
+from neuronwise.model.sources import SOURCES
 
 # What checkpoints of some types hold that are easily taken for one another.
 RELATIVES = {
