@@ -65,12 +65,14 @@ class Scores(dict[Writer, Tensor]):
         best = torch.sort(flat, descending=True, stable=True).indices[:count]
         starts = torch.tensor([0] + [len(self[writer]) for writer in writers]).cumsum(0)
         at = torch.searchsorted(starts, best, right=True) - 1
-        rows = zip(at.tolist(), (best - starts[at]).tolist(), flat[best].tolist(), strict=True)
-        return NeuronSet(tuple(self._member(writers[index], *row) for index, *row in rows), dict(record or {}))
-
-    def _member(self, writer: Writer, column: int, score: float) -> ScoredNeuron:
-        fired = self.activations.get(writer)
-        return ScoredNeuron(writer.neuron(column), score, None if fired is None else float(fired[column]))
+        fired = torch.cat([self.activations.get(w, torch.full((len(self[w]),), torch.nan)) for w in writers])
+        known = [writer in self.activations for writer in writers]
+        rows = zip(at.tolist(), (best - starts[at]).tolist(), flat[best].tolist(), fired[best].tolist(), strict=True)
+        members = (
+            ScoredNeuron(writers[index].neuron(column), score, activation if known[index] else None)
+            for index, column, score, activation in rows
+        )
+        return NeuronSet(tuple(members), dict(record or {}))
 
 
 def _ordered(table: Mapping[Writer, Tensor]) -> list[Writer]:
