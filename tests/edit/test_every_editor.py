@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +18,7 @@ import families
 from edits import random_edit, weights
 from edits import same as same_weights
 from neuronwise.data.facts import Fact
-from neuronwise.edit import EDITORS, Edit
+from neuronwise.edit import EDITORS, Edit, load_edit
 from neuronwise.errors import NeuronwiseError
 from neuronwise.model.model import Model
 
@@ -107,6 +108,7 @@ def test_the_model_is_left_alone_and_the_edit_comes_out(
         assert not same_weights(before["weights"], model.module.state_dict())
         assert not torch.equal(model.module(**inputs).logits, logits)
     assert same(before, everything(model))
+    assert {delta.left.dtype for delta in edit.deltas} == {torch.float32}
     assert edit.record["method"] == name
     assert {"settings", "request", "model", "versions"} <= set(edit.record)
 
@@ -167,7 +169,7 @@ def test_several_facts_are_one_edit(name: str, tiny_tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])  # Conv1D and Linear
 @pytest.mark.parametrize("name", EDITORS)
-def test_adapter_and_merged_checkpoint_are_the_edit(
+def test_folder_adapter_and_merged_checkpoint_are_the_edit(
     name: str, family: str, tmp_path: Path, tiny_tokenizer: Any
 ) -> None:
     peft = pytest.importorskip("peft")
@@ -175,6 +177,8 @@ def test_adapter_and_merged_checkpoint_are_the_edit(
     edit = edited(name, model)
     with edit.applied(model):
         expected = model.module(**inputs).logits.detach()
+    edit.save(tmp_path / "edit")
+    assert load_edit(tmp_path / "edit").record == json.loads(json.dumps(edit.record))
     edit.merge(model, tmp_path / "merged")
     merged = type(model.module).from_pretrained(tmp_path / "merged").eval()
     assert torch.equal(merged(**inputs).logits, expected)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
-from neuronwise.edit.delta import Record
+from neuronwise.edit.delta import Record, Recorded
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
-from neuronwise.edit.ledger import Ledger, Recorded
+from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.memit import DEPTH
 from neuronwise.edit.memory.keys import critical_layers, fact_keys
 from neuronwise.edit.memory.passages import require_text
@@ -45,21 +45,15 @@ class AlphaEditSettings(ValueSettings):
 PRESETS: dict[str, Preset[AlphaEditSettings]] = {
     "default": Preset(AlphaEditSettings(), f"{OURS}: LLaMA's of MEMIT"),
     "small": Preset(AlphaEditSettings(), f"{OURS}: LLaMA's of MEMIT"),
-    "gpt2-xl": Preset(
-        AlphaEditSettings(layers=(13, 14, 15, 16, 17), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=0.75),
-        "AlphaEdit hparams/AlphaEdit/gpt2-xl.json",
-    ),
-    "gptj": Preset(
-        AlphaEditSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
-        "AlphaEdit hparams/AlphaEdit/EleutherAI_gpt-j-6B.json",
-    ),
-    "llama-3": Preset(
-        AlphaEditSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
-        "AlphaEdit hparams/AlphaEdit/Llama3-8B.json",
-    ),
+    "gpt2-xl": Preset(AlphaEditSettings(layers=(13, 14, 15, 16, 17), v_num_grad_steps=20, v_weight_decay=0.5,
+        clamp_norm_factor=0.75), "AlphaEdit hparams/AlphaEdit/gpt2-xl.json"),
+    "gptj": Preset(AlphaEditSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "AlphaEdit hparams/AlphaEdit/EleutherAI_gpt-j-6B.json"),
+    "llama-3": Preset(AlphaEditSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "AlphaEdit hparams/AlphaEdit/Llama3-8B.json"),
     "qwen2": Preset(AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0), "EasyEdit hparams/AlphaEdit/qwen2.5-7b.yaml"),
     "qwen3_5": Preset(AlphaEditSettings(layers=(4, 5, 6, 7, 8), L2=1.0), "EasyEdit hparams/AlphaEdit/qwen3.5-9b.yaml"),
-}
+}  # fmt: skip
 
 
 def alphaedit(

@@ -1,9 +1,12 @@
-"""What an edit changes: a difference of one writer's weights, in some columns or of low rank."""
+"""What an edit changes: differences of writers' weights, in some columns or of low rank, and their record."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -85,6 +88,36 @@ class Delta:
             return inputs[..., self.units.to(inputs.device)].float() @ left.T
         assert self.right is not None
         return (inputs.float() @ self.right.to(inputs.device).T) @ left.T
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """Deltas with the record of how they were made, and norms of some of the model's columns before them."""
+
+    deltas: tuple[Delta, ...]
+    record: Record = field(default_factory=dict)
+    norms: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        layers = sorted({delta.layer for delta in self.deltas})
+        return f"Edit({self.record.get('method', '?')}, layers {layers}, {self.parameters_changed} numbers)"
+
+    @property
+    def parameters_changed(self) -> int:
+        """How many numbers of the weights it changes."""
+        return sum(delta.numbers for delta in self.deltas)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for the same edit, however often it was loaded."""
+        asked = json.dumps(dict(self.record), sort_keys=True, default=str).encode()
+        whole = hashlib.sha256(asked)
+        for delta in self.deltas:
+            whole.update(repr((delta.key, tuple(delta.left.shape))).encode())
+            for factor in (delta.left, delta.units, delta.right):
+                if factor is not None:
+                    whole.update(factor.detach().cpu().contiguous().numpy().tobytes())
+        return whole.hexdigest()
 
 
 def columns(deltas: Sequence[Delta], width: int) -> Tensor:

@@ -7,16 +7,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neuronwise.edit.delta import Delta, Record
+from neuronwise.edit.delta import Delta, Recorded
 from neuronwise.edit.export import hub, merge, peft
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.presets import require_model
@@ -29,7 +28,7 @@ TENSORS, ABOUT = "deltas.safetensors", "edit.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Edit:
+class Edit(Recorded):
     """A set of weight deltas with the record of how it was made.
 
     ``record`` holds plain JSON values: method, hyper-parameters, request, model, versions, seed. ``norms`` are those
@@ -38,35 +37,6 @@ class Edit:
     On weights that hold numbers (in any memory, also offloaded by accelerate) an edit changes the weights; on
     quantized ones it is an adapter beside them, left · right · input in float32. Either way reverting is exact.
     """
-
-    deltas: tuple[Delta, ...]
-    record: Record = field(default_factory=dict)
-    norms: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        layers = sorted({delta.layer for delta in self.deltas})
-        return f"Edit({self.record.get('method', '?')}, layers {layers}, {self.parameters_changed} numbers)"
-
-    @property
-    def parameters_changed(self) -> int:
-        """How many numbers of the weights it changes."""
-        return sum(delta.numbers for delta in self.deltas)
-
-    @property
-    def fingerprint(self) -> str:
-        """The same for the same edit, however often it was loaded."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        asked = json.dumps(dict(self.record), sort_keys=True, default=str).encode()
-        whole = hashlib.sha256(asked)
-        for delta in self.deltas:
-            whole.update(repr((delta.key, tuple(delta.left.shape))).encode())
-            for factor in (delta.left, delta.units, delta.right):
-                if factor is not None:
-                    whole.update(factor.detach().cpu().contiguous().numpy().tobytes())
-        return whole.hexdigest()
 
     def __add__(self, other: object) -> Edit:
         """Both edits as one; where both change a neuron, the changes add up."""

@@ -53,8 +53,7 @@ class FineTuneSettings:
 PRESETS: dict[str, Preset[FineTuneSettings]] = {
     "default": Preset(FineTuneSettings(), f"{OURS}: the constraint published for Mistral"),
     "small": Preset(
-        FineTuneSettings(norm_constraint=0.0005),
-        f"{OURS}: the constraint of the smallest published family",
+        FineTuneSettings(norm_constraint=0.0005), f"{OURS}: the constraint of the smallest published family"
     ),
     "gpt2-medium": Preset(FineTuneSettings(layer=0, norm_constraint=0.002), "ROME hparams/FT/gpt2-medium_constr.json"),
     "gpt2-large": Preset(FineTuneSettings(layer=0, norm_constraint=0.001), "ROME hparams/FT/gpt2-large_constr.json"),
@@ -66,10 +65,9 @@ PRESETS: dict[str, Preset[FineTuneSettings]] = {
     "mistral": Preset(FineTuneSettings(layer=21), "EasyEdit hparams/FT/mistral-7b.yaml"),
     "qwen": Preset(FineTuneSettings(layer=31), "EasyEdit hparams/FT/qwen-7b.yaml"),
     "qwen2": Preset(
-        FineTuneSettings(layer=27, norm_constraint=None),
-        "EasyEdit hparams/FT/qwen2-7b.yaml, qwen2.5-7b.yaml",
+        FineTuneSettings(layer=27, norm_constraint=None), "EasyEdit hparams/FT/qwen2-7b.yaml, qwen2.5-7b.yaml"
     ),
-}
+}  # fmt: skip
 
 
 def fine_tune(

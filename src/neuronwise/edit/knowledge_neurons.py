@@ -62,7 +62,7 @@ PRESETS: dict[str, Preset[KnowledgeNeuronsSettings]] = {
     "default": Preset(KnowledgeNeuronsSettings(), "Dai et al. 2022, for BERT"),
     "gpt2-xl": Preset(KnowledgeNeuronsSettings(share=0.4), "ROME hparams/KN/gpt2-xl.json"),
     "gptj": Preset(KnowledgeNeuronsSettings(threshold=0.1, share=0.4), "EasyEdit hparams/KN/gpt-j-6B.yaml"),
-}
+}  # fmt: skip
 
 
 def knowledge_neurons(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from neuronwise.edit.delta import Delta, Record, columns, summed, writer_of
+from neuronwise.edit.delta import Delta, Recorded, columns, summed, writer_of
 from neuronwise.edit.storage import first_alike, stored
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.hooks import Args, Kwargs, Removable, first_tensor
@@ -18,30 +18,6 @@ from neuronwise.model.writers import Writer
 
 ATTRIBUTE = "_neuronwise_edits"
 LIKE = 0.03  # relative difference of column norms up to which two models count as the same (half precision allowed for)
-
-
-class Recorded(Protocol):
-    """An edit as the ledger sees it."""
-
-    @property
-    def deltas(self) -> tuple[Delta, ...]:
-        """What it changes."""
-        ...
-
-    @property
-    def record(self) -> Record:
-        """How it was made."""
-        ...
-
-    @property
-    def norms(self) -> Mapping[str, Tensor]:
-        """Norms of some of the model's columns before it, by writer."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """The same for the same edit, however often it was loaded."""
-        ...
 
 
 class Held(NamedTuple):

@@ -37,43 +37,21 @@ class MemitSettings(ValueSettings):
 PRESETS: dict[str, Preset[MemitSettings]] = {
     "default": Preset(MemitSettings(), f"{OURS}: as LLaMA's"),
     "small": Preset(MemitSettings(), f"{OURS}: as LLaMA's"),
-    "gpt2-xl": Preset(
-        MemitSettings(
-            layers=(13, 14, 15, 16, 17),
-            v_num_grad_steps=20,
-            v_weight_decay=0.5,
-            clamp_norm_factor=0.75,
-            mom2_update_weight=20000.0,
-        ),
-        "MEMIT hparams/MEMIT/gpt2-xl.json",
-    ),
-    "gptj": Preset(
-        MemitSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
-        "MEMIT hparams/MEMIT/EleutherAI_gpt-j-6B.json",
-    ),
-    "gpt_neox": Preset(
-        MemitSettings(
-            layers=(6, 7, 8, 9, 10),
-            v_num_grad_steps=20,
-            v_weight_decay=0.5,
-            clamp_norm_factor=0.8,
-            mom2_update_weight=6000.0,
-        ),
-        "PMET edit/hparams/MEMIT/EleutherAI_gpt-neox-20b.json",
-    ),
+    "gpt2-xl": Preset(MemitSettings(layers=(13, 14, 15, 16, 17), v_num_grad_steps=20, v_weight_decay=0.5,
+        clamp_norm_factor=0.75, mom2_update_weight=20000.0), "MEMIT hparams/MEMIT/gpt2-xl.json"),
+    "gptj": Preset(MemitSettings(layers=(3, 4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "MEMIT hparams/MEMIT/EleutherAI_gpt-j-6B.json"),
+    "gpt_neox": Preset(MemitSettings(layers=(6, 7, 8, 9, 10), v_num_grad_steps=20, v_weight_decay=0.5,
+        clamp_norm_factor=0.8, mom2_update_weight=6000.0), "PMET edit/hparams/MEMIT/EleutherAI_gpt-neox-20b.json"),
     "llama-2": Preset(MemitSettings(layers=(4, 5, 6, 7, 8)), "EasyEdit hparams/MEMIT/llama-7b.yaml"),
-    "llama-3": Preset(
-        MemitSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
-        "AlphaEdit hparams/MEMIT/Llama3-8B.json",
-    ),
+    "llama-3": Preset(MemitSettings(layers=(4, 5, 6, 7, 8), v_lr=0.1, v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "AlphaEdit hparams/MEMIT/Llama3-8B.json"),
     "llama-3.2-3b": Preset(MemitSettings(layers=(4, 5, 6, 7, 8)), "EasyEdit hparams/MEMIT/llama3.2-3b.yaml"),
     "mistral": Preset(MemitSettings(layers=(4, 5, 6, 7, 8)), "EasyEdit hparams/MEMIT/mistral-7b.yaml"),
     "qwen2": Preset(MemitSettings(layers=(4, 5, 6, 7, 8)), "EasyEdit hparams/MEMIT/qwen2-7b.yaml, qwen2.5-7b.yaml"),
-    "qwen": Preset(
-        MemitSettings(layers=(4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
-        "EasyEdit hparams/MEMIT/qwen-7b.yaml",
-    ),
-}
+    "qwen": Preset(MemitSettings(layers=(4, 5, 6, 7, 8), v_weight_decay=0.5, clamp_norm_factor=0.75),
+        "EasyEdit hparams/MEMIT/qwen-7b.yaml"),
+}  # fmt: skip
 
 
 def memit(

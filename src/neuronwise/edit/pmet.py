@@ -43,35 +43,13 @@ PRESETS: dict[str, Preset[PmetSettings]] = {
     "default": Preset(PmetSettings(), f"{OURS}: as GPT-J's"),
     "small": Preset(PmetSettings(), f"{OURS}: as GPT-J's"),
     "gptj": Preset(PmetSettings(layers=(3, 4, 5, 6, 7, 8)), "PMET edit/hparams/PMET/EleutherAI_gpt-j-6B.json"),
-    "gpt_neox": Preset(
-        PmetSettings(
-            layers=(6, 7, 8, 9, 10), v_lr=0.5, clamp_norm_factor=0.8, kl_factor=0.8, mom2_update_weight=15000.0
-        ),
-        "PMET edit/hparams/PMET/EleutherAI_gpt-neox-20b.json",
-    ),
-    "llama-2": Preset(
-        PmetSettings(
-            layers=(4, 5, 6, 7, 8),
-            v_num_grad_steps=20,
-            v_lr=0.5,
-            clamp_norm_factor=1.0,
-            kl_factor=0.0625,
-            mom2_update_weight=15000.0,
-        ),
-        "EasyEdit hparams/PMET/llama-7b.yaml",
-    ),
-    "llama-3.2-3b": Preset(
-        PmetSettings(
-            layers=(4, 5, 6, 7, 8),
-            v_num_grad_steps=25,
-            v_lr=0.5,
-            clamp_norm_factor=1.0,
-            kl_factor=0.0625,
-            mom2_update_weight=15000.0,
-        ),
-        "EasyEdit hparams/PMET/llama3.2-3b.yaml",
-    ),
-}
+    "gpt_neox": Preset(PmetSettings(layers=(6, 7, 8, 9, 10), v_lr=0.5, clamp_norm_factor=0.8, kl_factor=0.8,
+        mom2_update_weight=15000.0 ), "PMET edit/hparams/PMET/EleutherAI_gpt-neox-20b.json"),
+    "llama-2": Preset(PmetSettings(layers=(4, 5, 6, 7, 8), v_num_grad_steps=20, v_lr=0.5, clamp_norm_factor=1.0,
+        kl_factor=0.0625, mom2_update_weight=15000.0), "EasyEdit hparams/PMET/llama-7b.yaml"),
+    "llama-3.2-3b": Preset(PmetSettings(layers=(4, 5, 6, 7, 8), v_num_grad_steps=25, v_lr=0.5, clamp_norm_factor=1.0,
+        kl_factor=0.0625, mom2_update_weight=15000.0), "EasyEdit hparams/PMET/llama3.2-3b.yaml"),
+}  # fmt: skip
 
 
 def pmet(

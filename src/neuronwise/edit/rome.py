@@ -44,42 +44,32 @@ class RomeSettings(ValueSettings):
 
 PRESETS: dict[str, Preset[RomeSettings]] = {
     "default": Preset(RomeSettings(), f"{OURS}: as LLaMA's"),
-    "small": Preset(
-        RomeSettings(context_template_length_params=((10, 5),)),
-        f"{OURS}: as LLaMA's, with five prefixes in place of twenty",
-    ),
-    "gpt2-medium": Preset(
-        RomeSettings(layers=(8,), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=3.0),
-        "ROME hparams/ROME/gpt2-medium.json",
-    ),
+    "small": Preset(RomeSettings(context_template_length_params=((10, 5),)),
+        f"{OURS}: as LLaMA's, with five prefixes in place of twenty"),
+    "gpt2-medium": Preset(RomeSettings(layers=(8,), v_num_grad_steps=20, v_weight_decay=0.5, clamp_norm_factor=3.0),
+        "ROME hparams/ROME/gpt2-medium.json"),
     "gpt2-large": Preset(
-        RomeSettings(layers=(12,), v_num_grad_steps=20, v_weight_decay=0.5),
-        "ROME hparams/ROME/gpt2-large.json",
+        RomeSettings(layers=(12,), v_num_grad_steps=20, v_weight_decay=0.5), "ROME hparams/ROME/gpt2-large.json"
     ),
     "gpt2-xl": Preset(
-        RomeSettings(layers=(17,), v_num_grad_steps=20, v_weight_decay=0.5),
-        "ROME hparams/ROME/gpt2-xl.json",
+        RomeSettings(layers=(17,), v_num_grad_steps=20, v_weight_decay=0.5), "ROME hparams/ROME/gpt2-xl.json"
     ),
     "gptj": Preset(
-        RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5),
-        "ROME hparams/ROME/EleutherAI_gpt-j-6B.json",
+        RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5), "ROME hparams/ROME/EleutherAI_gpt-j-6B.json"
     ),
-    "gpt_neox": Preset(
-        RomeSettings(layers=(15,), v_num_grad_steps=20, v_weight_decay=0.5),
-        "MEMIT hparams/ROME/EleutherAI_gpt-neox-20b.json",
-    ),
+    "gpt_neox": Preset(RomeSettings(layers=(15,), v_num_grad_steps=20, v_weight_decay=0.5),
+        "MEMIT hparams/ROME/EleutherAI_gpt-neox-20b.json"),
     "llama-2": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/llama-7b.yaml"),
     "llama-3": Preset(RomeSettings(layers=(5,)), "AlphaEdit hparams/ROME/Llama3-8B.json"),
     "llama-3.2-3b": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/llama3.2-3b.yaml"),
     "mistral": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/mistral-7b.yaml"),
     "qwen": Preset(
-        RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5),
-        "EasyEdit hparams/ROME/qwen-7b.yaml",
+        RomeSettings(layers=(5,), v_num_grad_steps=20, v_weight_decay=0.5), "EasyEdit hparams/ROME/qwen-7b.yaml"
     ),
     "qwen2": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/qwen2-7b.yaml, qwen2.5-7b.yaml"),
     "qwen3_5": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/qwen3.5-9b.yaml"),
     "glm": Preset(RomeSettings(layers=(5,)), "EasyEdit hparams/ROME/chatglm4-9b.yaml"),
-}
+}  # fmt: skip
 
 
 def rome(

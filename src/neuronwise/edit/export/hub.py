@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from neuronwise._version import __version__
-from neuronwise.edit.ledger import Recorded
+from neuronwise.edit.delta import Recorded
 from neuronwise.errors import EditError
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")

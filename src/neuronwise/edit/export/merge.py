@@ -6,8 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from neuronwise.edit.delta import writer_of
-from neuronwise.edit.ledger import Ledger, Recorded
+from neuronwise.edit.delta import Recorded, writer_of
+from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.storage import stored
 from neuronwise.errors import EditError
 from neuronwise.files import write_folder

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from neuronwise.edit.delta import Delta, writer_of
-from neuronwise.edit.ledger import Recorded, require_same_model
+from neuronwise.edit.delta import Delta, Recorded, writer_of
+from neuronwise.edit.ledger import require_same_model
 from neuronwise.edit.storage import writes_alone
 from neuronwise.errors import EditError
 from neuronwise.files import write_folder

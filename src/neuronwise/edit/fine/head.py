@@ -100,7 +100,7 @@ def plain_head(model: Model, inputs: Inputs) -> PlainHead | None:
     weight = head.weight
     if type(weight) not in (nn.Parameter, Tensor) or type(weight.data) is not Tensor or not weight.is_floating_point():
         return None  # quantized or spread over devices
-    if head._forward_hooks or head._forward_pre_hooks or "forward" in head.__dict__:
+    if any(head.__dict__.get(name) for name in ("_forward_hooks", "_forward_pre_hooks", "forward")):
         return None
     scale = model.memo("head scale", lambda: _scale(model, head, inputs))
     return None if scale is None else PlainHead(head.weight, head.bias, scale)

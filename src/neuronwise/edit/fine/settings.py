@@ -52,4 +52,4 @@ PRESETS: dict[str, Preset[FineSettings]] = {
     "llama-3": Preset(FineSettings(rate=0.001), "FiNE hparams/FINE/llama3-8b.yaml"),
     "small": Preset(FineSettings(rate=0.005), f"{OURS}: the higher of the published rates"),
     "default": Preset(FineSettings(rate=0.001), f"{OURS}: the rate of the youngest published family"),
-}
+}  # fmt: skip

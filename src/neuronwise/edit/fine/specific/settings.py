@@ -57,4 +57,4 @@ class SpecificSettings:
 
 PRESETS: dict[str, Preset[SpecificSettings]] = {
     "default": Preset(SpecificSettings(), f"{OURS}, on the built-in text model alone"),
-}
+}  # fmt: skip
