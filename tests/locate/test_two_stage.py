@@ -226,11 +226,13 @@ def test_it_is_located_by_name(model: nw.Model, pairs: list[Pair]) -> None:
     one = nw.locate(model, run, "dog", method="two_stage", inpainted=inpainted)
     assert units(one) == EXACTLY
     assert (one.record["method"], one.record["target"], one.record["model"]) == ("two_stage", "dog", "wired llava")
-    many = nw.locate(model, [p[0] for p in pairs], "dog", method="two_stage", inpainted=[p[2] for p in pairs], top=2)
+    runs, without = [p[0] for p in pairs], [p[2] for p in pairs]
+    many = nw.locate(model, runs, "dog", method="two_stage", inpainted=without, top=2)
     assert len(many) == 2
     assert len(many.record["texts"]) == len(pairs)
-    stage = nw.locate(model, run, "dog", method="activation_difference", inpainted=inpainted, top=5)
-    assert units(stage) == EXACTLY | {(1, unit) for unit in DECOYS}
+    for which, photos in ((run, inpainted), (runs, without)):
+        stage = nw.locate(model, which, "dog", method="activation_difference", inpainted=photos, top=5)
+        assert units(stage) == EXACTLY | {(1, unit) for unit in DECOYS}
     wrong: list[tuple[dict[str, Any], str]] = [
         ({}, "inpainted=PHOTO"),
         ({"inpainted": [inpainted] * 2}, "2 inpainted photos for 1"),
