@@ -11,26 +11,14 @@ from neuronwise.images.masks import Mask
 RADIUS = 5  # pixels around a point that are looked at
 
 
-def _telea(_: str) -> Fill:
-    import cv2
-
-    return _filling(cv2.INPAINT_TELEA)
-
-
-def _ns(_: str) -> Fill:
-    import cv2
-
-    return _filling(cv2.INPAINT_NS)
-
-
-def _filling(method: int) -> Fill:
+def _opencv(flag: str) -> Fill:
     def fill(image: Image.Image, mask: Mask, name: str | None) -> Image.Image:
         import cv2
 
-        return Image.fromarray(cv2.inpaint(np.asarray(image), mask.astype(np.uint8), RADIUS, method))
+        return Image.fromarray(cv2.inpaint(np.asarray(image), mask.astype(np.uint8), RADIUS, getattr(cv2, flag)))
 
     return fill
 
 
-TELEA = Inpainting("telea", _telea)
-NS = Inpainting("ns", _ns)
+TELEA = Inpainting("telea", lambda where: _opencv("INPAINT_TELEA"))
+NS = Inpainting("ns", lambda where: _opencv("INPAINT_NS"))
