@@ -54,7 +54,7 @@ class Neuron:
             raise NeuronError(f"'{address}' is a neuron at one position; write '{neuron}' for the neuron itself.")
         return neuron
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, int | None]:
         """The neuron as plain JSON values: layer, unit, expert."""
         return {"layer": self.layer, "unit": self.unit, "expert": self.expert}
 
@@ -102,7 +102,7 @@ class ScoredNeuron:
         neuron, position = _parsed(address)
         return cls(neuron, 0.0, position=position)
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, int | float | None]:
         """The neuron as plain JSON values: layer, unit, expert, score, activation, and position where it has one."""
         row = {**self.neuron.to_row(), "score": self.score, "activation": self.activation}
         return row if self.position is None else {**row, "position": self.position}
