@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from neuronwise.answers.modalities import MODALITIES, asked, asked_jointly_and_alone
+from neuronwise.answers.modalities import MODALITIES, asked
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit import fine
@@ -84,5 +84,4 @@ def test_what_cannot_be_asked(photo: str) -> None:
     with pytest.raises(MethodError, match="joint, text, image"):
         asked(fact, "sound")
     pictured = Fact("the {} sits on", "cat", "mat", image=photo)
-    assert [f.image is None for f in asked_jointly_and_alone(pictured)] == [False, True, False]
-    assert len(asked_jointly_and_alone([pictured, pictured])) == 6
+    assert [asked(pictured, modality).image is None for modality in MODALITIES] == [False, True, False]

@@ -7,7 +7,6 @@ made and measured in each of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 from neuronwise.data.facts import Fact
@@ -22,11 +21,10 @@ def asked(fact: Fact, modality: str, unnamed: str = UNNAMED) -> Fact:
     """The fact as it is asked in one of ``MODALITIES``; any editor of facts takes the result, any measure asks it.
 
     "joint": photo and prompt. "text": the prompt without the photo. "image": the photo with the prompt whose subject
-    is replaced by ``unnamed`` (in place of its article too, with a capital where that opens the prompt), so that what
-    it is about is told by the photo alone (our choice: without any text there would be nothing that the target
-    answers). With a photo the model's chat template is applied, text alone stands as it is: see
-    ``edit.request.forced``. Raises ``PromptError`` for a fact without a photo and ``MethodError`` for another
-    modality.
+    is replaced by ``unnamed`` (in place of its article too, with a capital where that opens the prompt), so that only
+    the photo shows what it is about (our choice: without any text there would be nothing that the target answers).
+    With a photo the model's chat template is applied, text alone is read as it is: see ``answers.request.forced``.
+    Raises ``PromptError`` for a fact without a photo and ``MethodError`` for another modality.
     """
     if modality not in MODALITIES:
         raise MethodError(f"There is no modality {modality!r}; choose one of {', '.join(MODALITIES)}.")
@@ -42,9 +40,3 @@ def asked(fact: Fact, modality: str, unnamed: str = UNNAMED) -> Fact:
     before = _ARTICLE.sub("", before)
     subject = unnamed if before.strip() or not fact.text[:1].isupper() else unnamed[:1].upper() + unnamed[1:]
     return replace(fact, prompt=before + place + after, subject=subject)
-
-
-def asked_jointly_and_alone(facts: Fact | Sequence[Fact]) -> list[Fact]:
-    """Every fact in all three modalities, as one batch for an editor that takes several facts."""
-    listed = [facts] if isinstance(facts, Fact) else facts
-    return [asked(fact, modality) for fact in listed for modality in MODALITIES]

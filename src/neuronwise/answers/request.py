@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from neuronwise.data.facts import Fact
 from neuronwise.errors import EditError
+from neuronwise.images import ImageLike
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import exact_tokens
 from neuronwise.model.run import Run
@@ -14,14 +14,18 @@ from neuronwise.model.run import Run
 
 def listed(facts: Fact | Sequence[Fact]) -> list[Fact]:
     """One fact or several, as a list; raises ``EditError`` for none, and for anything else."""
-    given: Any = facts
-    found: list[Any] = [given] if isinstance(given, (Fact, str)) or not isinstance(given, Iterable) else list(given)
-    strange = next((one for one in found if not isinstance(one, Fact)), None)
-    if strange is not None or given is None:
-        raise EditError(f"An editor takes a Fact or a list of them, not {strange!r:.80}; a case's is case.fact.")
+    found: list[Fact] = []
+    for one in _several(facts):
+        if not isinstance(one, Fact):
+            raise EditError(f"An editor takes a Fact or a list of them, not {one!r:.80}; a case's is case.fact.")
+        found.append(one)
     if not found:
         raise EditError("There is no fact to edit.")
     return found
+
+
+def _several(given: object) -> list[object]:
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
 
 
 def target_ids(model: Model, target: str) -> list[int]:
@@ -30,11 +34,11 @@ def target_ids(model: Model, target: str) -> list[int]:
     return list(exact_tokens(model.tokenizer, model.vocabulary_size, text).token_ids)
 
 
-def forced(model: Model, fact: Fact, image: Any = None) -> Run:
+def forced(model: Model, fact: Fact, image: ImageLike | None = None) -> Run:
     """The run that reads the fact's prompt (with its photo) and says the new target; ``forced_inputs()`` holds both.
 
-    Text alone stands as it is, without a chat template; with an image the model's own template is used.
+    Text alone is read as it is, without a chat template; with an image the model's own template is used.
     """
     image = fact.image if image is None else image
     prompted, picture = model.prepare(image, fact.text, chat=None if image is not None else False)
-    return Run(model, prompted, target_ids(model, fact.target_new), [], picture)
+    return Run.of(model, prompted, target_ids(model, fact.target_new), picture)

@@ -1,4 +1,4 @@
-"""Which published hyper-parameters a model gets: the families that the editing papers used, told by their shapes.
+"""Which published hyper-parameters a model gets: the families that the editing papers used, known by their shapes.
 
 A preset belongs to the depth it was published for. A model of the same family with another number of layers gets its
 layers at the same relative depth; a family that an editor has no preset for gets "default", whose layers go by depth

@@ -88,7 +88,7 @@ def swap(
     predicted, averaged over all positions that say it: Σ_i o_i·⟨v_i + Δ_i, U_src − U_tgt⟩ + β‖Δ‖₂. This is linear along
     its own gradient and has no minimum, so it ends on success (at every position the target's logit is above the
     source's, and the texts generated anew say the target and no longer the source) or at the cap. Words of several
-    tokens are swapped at their first; the generation check takes the whole words. A source that stands in the plural
+    tokens are swapped at their first; the generation check takes the whole words. A source in the plural
     is swapped for the target's plural.
 
     ``neurons`` takes a set of your own instead of the located ones; ``beside`` names runs or photos that ``spare``

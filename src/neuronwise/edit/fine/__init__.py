@@ -24,6 +24,7 @@ from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import edited
 from neuronwise.edit.trial import lowest_layer
 from neuronwise.errors import MethodError
+from neuronwise.images import ImageLike
 from neuronwise.model.model import Model
 
 TOGETHER = 8  # requests that pass the model side by side
@@ -37,7 +38,7 @@ def fine(
     settings: FineSettings | SpecificSettings | None = None,
     *,
     recipe: str = "published",
-    image: object = None,
+    image: ImageLike | None = None,
     together: int = TOGETHER,
     statistics: Statistics | None = None,
     **changes: object,
@@ -80,7 +81,7 @@ def fine_each(
     facts: Sequence[Fact],
     settings: FineSettings | None = None,
     *,
-    image: object = None,
+    image: ImageLike | None = None,
     together: int = TOGETHER,
     **changes: object,
 ) -> list[Edit]:
@@ -90,7 +91,9 @@ def fine_each(
     return [_edit(model, change, settings) for change in _learned(model, facts, settings, image, together)]
 
 
-def _learned(model: Model, facts: Sequence[Fact], settings: FineSettings, image: object, together: int) -> list[Change]:
+def _learned(
+    model: Model, facts: Sequence[Fact], settings: FineSettings, image: ImageLike | None, together: int
+) -> list[Change]:
     requests = [Request.of(model, fact, image) for fact in facts]
     for group in side_by_side(requests, together):
         observe(Batch.of(model, [requests[number] for number in group]))

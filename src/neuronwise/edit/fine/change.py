@@ -75,7 +75,7 @@ class Shown:
         if not members:
             return None
         if writer.expert is not None:
-            assert len(self.of) == 1, "tokens of several sequences cannot be told apart within an expert"
+            assert len(self.of) == 1, "tokens of several sequences cannot be separated within an expert"
         inputs = inputs.reshape(len(self.of), -1, inputs.shape[-1])  # some blocks run the batch's rows in one
         written = output.reshape(len(self.of), -1, output.shape[-1])
         added = [self.of[number].added(writer, inputs[number], self.values[number]) for number in members]

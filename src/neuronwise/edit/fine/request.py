@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
+from neuronwise.images import ImageLike
 from neuronwise.model.batches import batch
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
@@ -30,7 +31,7 @@ class Request:
     said: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: Model, fact: Fact, image: object = None) -> Request:
+    def of(cls, model: Model, fact: Fact, image: ImageLike | None = None) -> Request:
         """The request of a fact; with ``image`` it is asked about that photo."""
         return cls(fact, forced(model, fact, image))
 

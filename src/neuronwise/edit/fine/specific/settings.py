@@ -50,7 +50,7 @@ class SpecificSettings:
         if not 0 <= self.names_weight <= 1 or not 0 <= self.depth <= 1:
             raise MethodError("names_weight and depth are between 0 and 1.")
         if any("{}" not in aside for aside in self.asides):
-            raise MethodError("An aside is a text with {} where the subject stands.")
+            raise MethodError("An aside is a text with {} in the place of the subject.")
         if min(self.ridge, self.damping, self.step_cap) <= 0:
             raise MethodError("ridge, damping and step_cap are above 0.")
 
