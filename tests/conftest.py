@@ -104,6 +104,23 @@ def tiny_model(tiny_folder: Path) -> Any:
     return nw.load(tiny_folder)
 
 
+@pytest.fixture
+def model(tiny_folder: Path) -> Any:
+    """The tiny LLaMA for one test alone, which may change it."""
+    import neuronwise as nw
+
+    return nw.load(tiny_folder)
+
+
+@pytest.fixture
+def make(tiny_tokenizer: Any) -> Any:
+    """``make("gpt2") -> Model``: a tiny random model of a family, with the tiny tokenizer."""
+    import families
+    import neuronwise as nw
+
+    return lambda name, dtype=torch.float32: nw.Model(families.tiny(name, dtype)[0], tiny_tokenizer, name=name)
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random CLIP."""

@@ -22,11 +22,6 @@ UNITS = [3, 17]
 NEURONS = [f"L1.U{u}" for u in UNITS]
 
 
-@pytest.fixture
-def model(tiny_folder: Any) -> Model:
-    return nw.load(tiny_folder)
-
-
 def ids(model: Model, batch: int = 1) -> dict[str, Tensor]:
     tokens = model.tokenizer("the cat sits on the mat", return_tensors="pt")["input_ids"]
     return {"input_ids": torch.cat([tokens.roll(k, 1) for k in range(batch)])}

@@ -21,11 +21,6 @@ from speakers import same, speaker, state
 FACT = Fact("the capital of {} is", "France", "dog house")
 
 
-@pytest.fixture
-def model(tiny_folder: Any) -> nw.Model:
-    return nw.load(tiny_folder)
-
-
 def literal(model: nw.Model, edit: nw.Edit, steps: int, rate: float) -> dict[tuple[int, str], torch.Tensor]:
     """The same neurons, optimized by whole passes with the loss written out again from the paper."""
     tokenizer = model.tokenizer

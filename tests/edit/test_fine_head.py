@@ -31,11 +31,6 @@ REQUEST = Request(FACT, RUN)
 
 
 @pytest.fixture
-def model(tiny_folder: Any) -> nw.Model:
-    return nw.load(tiny_folder)
-
-
-@pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of eleven tokens."""
     monkeypatch.setattr(head, "SLICE", 1)

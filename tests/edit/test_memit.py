@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 import neuronwise as nw
-from families import tiny
 from neuronwise.data.facts import Fact
 from neuronwise.edit.alphaedit import alphaedit
 from neuronwise.edit.delta import Delta
@@ -28,16 +26,6 @@ OTHER = Fact("the animal in {} is", "Paris", "red cat")
 PREFIXES = ("a dog runs on the mat . ", "cat . ")
 FAMILIES = ("llama", "gpt2", "gptj", "opt", "bloom")
 QUICK: dict[str, Any] = {"layers": (0, 1), "v_num_grad_steps": 4, "context_templates": PREFIXES}
-
-
-@pytest.fixture
-def make(tiny_tokenizer: Any) -> Callable[..., nw.Model]:
-    return lambda name, dtype=torch.float32: nw.Model(tiny(name, dtype)[0], tiny_tokenizer, name=name)
-
-
-@pytest.fixture
-def model(tiny_folder: Any) -> nw.Model:
-    return nw.load(tiny_folder)
 
 
 class Moments(Statistics):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 import neuronwise as nw
-from families import tiny
 from neuronwise.data.facts import Fact
 from neuronwise.edit.memory.contexts import contexts
 from neuronwise.edit.memory.keys import critical_layers, fact_keys, look, on_prompts
@@ -26,16 +24,6 @@ OTHER = Fact("the animal in {} is", "Paris", "red cat")
 PREFIXES = ("a dog runs on the mat . ", "cat . ")
 FAMILIES = ("llama", "gpt2", "gptj", "opt", "bloom", "gpt_neox", "gemma2", "qwen2", "falcon", "mistral")
 QUICK: dict[str, Any] = {"layers": (1,), "v_num_grad_steps": 4, "context_templates": PREFIXES}
-
-
-@pytest.fixture
-def make(tiny_tokenizer: Any) -> Callable[..., nw.Model]:
-    return lambda name, dtype=torch.float32: nw.Model(tiny(name, dtype)[0], tiny_tokenizer, name=name)
-
-
-@pytest.fixture
-def model(tiny_folder: Any) -> nw.Model:
-    return nw.load(tiny_folder)
 
 
 class Moments(Statistics):

@@ -25,11 +25,6 @@ FIRST = Fact("{} is the", "France", "red")
 QUICK: dict[str, Any] = {"texts": 8, "text_tokens": 12, "layer": 1, "n": 20}
 
 
-@pytest.fixture
-def model(tiny_folder: Any) -> nw.Model:
-    return nw.load(tiny_folder)
-
-
 def inputs_of_writer(model: nw.Model, layer: int, text: str | tuple[int, ...]) -> torch.Tensor:
     """(positions, f) by a plain forward hook."""
     ids = model.tokenizer(text)["input_ids"] if isinstance(text, str) else text

@@ -26,11 +26,6 @@ TEXTS = [
 FACT = Fact("the capital of {} is", "France", "dog house")
 
 
-@pytest.fixture
-def model(tiny_folder: Any) -> nw.Model:
-    return nw.load(tiny_folder)
-
-
 def by_hand(model: nw.Model, layer: int, texts: list[str], tokens: int | None = None) -> tuple[torch.Tensor, int]:
     """Σ k kᵀ / n over every position, one text at a time, in float64."""
     rows: list[torch.Tensor] = []

@@ -49,11 +49,6 @@ def cases(count: int = 6) -> list[FactCase]:
     ]
 
 
-@pytest.fixture
-def model(tiny_folder: Path) -> nw.Model:
-    return nw.load(tiny_folder)
-
-
 def weights(model: nw.Model) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.module.state_dict().items()}
 
