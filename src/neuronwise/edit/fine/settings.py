@@ -36,9 +36,9 @@ class FineSettings:
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.steps < 1 or self.freeze_last < 0:
-            raise MethodError("n and steps are 1 or more, freeze_last is 0 or more.")
+            raise MethodError("n and steps must be 1 or more, freeze_last 0 or more.")
         if self.rate <= 0:
-            raise MethodError("rate is above 0.")
+            raise MethodError("rate must be above 0.")
         if self.neurons not in CHOICES:
             raise MethodError(f"neurons={self.neurons!r} is unknown; choose {' or '.join(CHOICES)}.")
         if self.start not in STARTS:

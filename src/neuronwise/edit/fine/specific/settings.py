@@ -48,11 +48,11 @@ class SpecificSettings:
                 "n, steps, texts and prefix_tokens are 1 or more, text_tokens 2 or more, prefixes 0 or more."
             )
         if not 0 <= self.names_weight <= 1 or not 0 <= self.depth <= 1:
-            raise MethodError("names_weight and depth are between 0 and 1.")
+            raise MethodError("names_weight and depth must be between 0 and 1.")
         if any("{}" not in aside for aside in self.asides):
             raise MethodError("An aside is a text with {} in the place of the subject.")
         if min(self.ridge, self.damping, self.step_cap) <= 0:
-            raise MethodError("ridge, damping and step_cap are above 0.")
+            raise MethodError("ridge, damping and step_cap must be above 0.")
 
 
 PRESETS: dict[str, Preset[SpecificSettings]] = {
