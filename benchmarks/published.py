@@ -25,7 +25,6 @@ from neuronwise.model.concepts import Concept, concepts_in
 from neuronwise.model.gate import activation_function
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.prompt import Prompted
-from neuronwise.model.record import parent_of
 
 LISTED = 10_000  # the best neurons that the published code lists for each word
 MEANS = (1, 10, 50, 500, 1000)  # maps of the mean over so many neurons, besides that over ``top``
@@ -122,7 +121,7 @@ def generate(
 
     with Hooks() as hooks, torch.no_grad():
         for block in model.blocks:
-            function = activation_function(parent_of(block.module, block.dense[0].path))
+            function = activation_function(block.around(block.writers[0].path))
             hooks.after(function, lambda m, args, kwargs, output, n=block.layer: act[n].append(output.detach()))
         hooks.after(model.module, end_of_pass)
         inputs = model.placed(prompted.inputs)

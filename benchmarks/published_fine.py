@@ -24,7 +24,7 @@ import neuronwise as nw
 from neuronwise.edit import Delta, Edit, FineSettings
 from neuronwise.edit.fine.neurons import choose, observe
 from neuronwise.edit.fine.request import Batch, Request
-from neuronwise.model.stream import frozen_parameters
+from neuronwise.model.passes import frozen_parameters
 
 
 @dataclass

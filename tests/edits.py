@@ -26,11 +26,10 @@ def random_edit(model: Model, seed: int = 0, neurons: int = 3, low_rank: bool = 
             left = torch.randn(model.hidden_size, neurons, generator=generator)
             right = torch.randn(neurons, writer.width, generator=generator) if low_rank else None
             deltas.append(Delta(block.layer, writer.path, left, None if low_rank else units, right))
-        for expert in range(min(2, block.num_experts)):
-            routed, _ = block.expert(expert)
+        for writer in [writer for writer in block.writers if writer.expert is not None][:2]:
             left = torch.randn(model.hidden_size, neurons, generator=generator)
-            units = torch.randperm(routed.width, generator=generator)[:neurons]
-            deltas.append(Delta(block.layer, routed.path, left, units, expert=expert))
+            units = torch.randperm(writer.width, generator=generator)[:neurons]
+            deltas.append(Delta(block.layer, writer.path, left, units, expert=writer.expert))
     return Edit(tuple(deltas), {"method": "random", "model": model.name}, column_norms(model, tuple(deltas)))
 
 

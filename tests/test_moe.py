@@ -308,7 +308,7 @@ def test_fine_edits_experts(name: str, tiny_tokenizer: Any) -> None:
 def test_an_interrupted_pass_leaves_the_experts_as_they_were() -> None:
     model, inputs = made("mixtral")
     before = logits(model, inputs)
-    routed = model.blocks[1].routed[0]
+    routed = model.blocks[1].experts[0]
 
     def product(expert: int, read: Tensor, written: Tensor) -> Tensor:
         raise KeyError("on purpose")
@@ -322,7 +322,7 @@ def test_an_interrupted_pass_leaves_the_experts_as_they_were() -> None:
 
 def test_offloaded_experts_are_not_silently_left_alone() -> None:
     model, _ = made("mixtral")
-    routed: Any = model.blocks[1].routed[0]
+    routed: Any = model.blocks[1].experts[0]
     routed.module.down_proj = torch.nn.Parameter(routed.module.down_proj.data.to("meta"))
     with pytest.raises(ModelError, match="offloaded or quantized"), intervene.suppress(model, ["L1.E0.U2"]):
         pass

@@ -11,6 +11,7 @@ import families
 import neuronwise as nw
 from edits import random_edit, same, tiny, weights
 from neuronwise.edit import Delta, load_edit, suppress_neurons
+from neuronwise.edit.delta import writer_of
 from neuronwise.errors import EditError, MethodError, NonFiniteError
 from neuronwise.model.model import Model
 
@@ -41,8 +42,7 @@ def test_an_edit_adds_its_deltas(name: str) -> None:
     edit = random_edit(model)
     expected = weights(model)
     for delta in edit.deltas:
-        block = model.blocks[delta.layer]
-        view = block.value_vectors if delta.expert is None else block.expert_value_vectors(delta.expert)
+        view = writer_of(model, delta).vectors
         assert delta.units is not None
         with edit.applied(model):
             now = view.clone()

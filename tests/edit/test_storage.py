@@ -13,6 +13,7 @@ import neuronwise as nw
 from edits import random_edit, same, tiny, weights
 from neuronwise.data.facts import Fact
 from neuronwise.edit import Delta, Edit, fine_tune, ledger, load_edit
+from neuronwise.edit.delta import writer_of
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.model import Model
 
@@ -55,11 +56,8 @@ def test_offloaded_weights_are_reached(name: str, how: str, tmp_path: Path) -> N
         edit.apply(model)
         assert torch.equal(model.module(**inputs).logits, expected)
         for delta in edit.deltas:  # the value vectors that are read are the edited ones
-            view = model.blocks[delta.layer]
-            now = view.value_vectors if delta.expert is None else view.expert_value_vectors(delta.expert)
+            now, old = writer_of(model, delta).vectors, writer_of(plain, delta).vectors
             assert delta.units is not None
-            was = plain.blocks[delta.layer]
-            old = was.value_vectors if delta.expert is None else was.expert_value_vectors(delta.expert)
             assert torch.allclose(now[:, delta.units], old[:, delta.units] + delta.left, atol=1e-6)
         edit.revert(model)
         assert torch.equal(model.module(**inputs).logits, before)

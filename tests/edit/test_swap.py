@@ -13,6 +13,7 @@ from torch import Tensor
 from conftest import WORDS
 from neuronwise.answers.naming import names
 from neuronwise.edit import swap
+from neuronwise.edit.delta import writer_of
 from neuronwise.edit.swap import READINGS, Terms, activations_at, activations_in, narrowing
 from neuronwise.edit.words import positions_of
 from neuronwise.errors import EditError, MethodError, NonFiniteError, TargetError
@@ -37,8 +38,7 @@ def vectors_of(model: Model, edit: Any) -> tuple[list[tuple[Any, Tensor]], float
     """Each edited column with its Δ, and the norm of all value vectors that are edited."""
     rows, total = [], 0.0
     for delta in edit.deltas:
-        block = model.blocks[delta.layer]
-        view = block.value_vectors if delta.expert is None else block.expert_value_vectors(delta.expert)
+        view = writer_of(model, delta).vectors
         for column, unit in enumerate(delta.units.tolist()):
             rows.append(((delta.layer, unit, delta.expert), delta.left[:, column]))
             total += float(view[:, unit].float().norm()) ** 2

@@ -99,7 +99,7 @@ def described(anatomy: Anatomy) -> str:
     forms: Counter[str] = Counter()
     for parts in anatomy.layers:
         dense = [f"{writer.path}[{writer.width}]" for writer in parts.dense]
-        routed = [f"{'.'.join(filter(None, (r.path, r.parameter)))}[{r.experts}x{r.width}]" for r in parts.routed]
+        routed = [f"{'.'.join(filter(None, (r.path, r.parameter)))}[{r.count}x{r.width}]" for r in parts.experts]
         forms[" + ".join(dense + routed) or "none"] += 1
     stack = anatomy.layers[0].path.rpartition(".")[0]
     return f"{stack}: " + "; ".join(f"{form} x{count}" for form, count in forms.items())

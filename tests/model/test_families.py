@@ -17,10 +17,12 @@ from neuronwise.locate import score_all
 from neuronwise.locate.causal_effect import causal_effect
 from neuronwise.locate.shares import component_scale, direct_shares
 from neuronwise.model import Model, Run, Target
+from neuronwise.model.activations import Activations
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
-from neuronwise.model.interfere import LastPosition
+from neuronwise.model.last_position import LastPosition
 from neuronwise.model.prompt import Prompted
-from neuronwise.model.record import Recorder, routed_unit
+from neuronwise.model.record import Recorder
+from neuronwise.model.writers import Experts
 from neuronwise.neurons import Neuron, NeuronSet
 
 SPOKEN = [17, 33]  # what the model "said" after the prompt; the row after it predicts TARGET
@@ -68,14 +70,16 @@ def neurons_of(run: Run) -> list[Neuron]:
 
 def routed_column(run: Run, neuron: Neuron) -> Tensor:
     """The value vector's own numbers in the parameter, so that they can be changed in place."""
+    experts = run.model.writer(neuron).experts
+    assert experts is not None
     assert neuron.expert is not None
-    routed, index = run.model.blocks[neuron.layer].expert(neuron.expert)
-    if routed.parameter is None:
-        return routed.linears[index].weight.data[:, neuron.unit]  # type: ignore[union-attr, index]
-    owner, _, name = routed.parameter.rpartition(".")
-    parameter = getattr(routed.module.get_submodule(owner), name).data
-    expert = parameter.view(routed.experts, -1, parameter.shape[-1])[index]
-    return expert[neuron.unit] if routed.transposed else expert[:, neuron.unit]
+    index = neuron.expert - experts.first
+    if experts.parameter is None:
+        return experts.linears[index].weight.data[:, neuron.unit]  # type: ignore[union-attr, index]
+    owner, _, name = experts.parameter.rpartition(".")
+    parameter = getattr(experts.module.get_submodule(owner), name).data
+    expert = parameter.view(experts.count, -1, parameter.shape[-1])[index]
+    return expert[neuron.unit] if experts.transposed else expert[:, neuron.unit]
 
 
 def scaled_logits(run: Run, neuron: Neuron, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -84,7 +88,6 @@ def scaled_logits(run: Run, neuron: Neuron, change: Callable[[Tensor], Tensor]) 
     A dense neuron: at W_down's input. A routed one: the experts are computed again with its value vector changed in
     the weights, and the last row taken from there.
     """
-    block = run.model.blocks[neuron.layer]
     busy = [False]
     calls = [0]
 
@@ -113,15 +116,11 @@ def scaled_logits(run: Run, neuron: Neuron, change: Callable[[Tensor], Tensor]) 
         return joined if isinstance(output, Tensor) else (joined, *output[1:])
 
     with Hooks() as hooks:
-        if neuron.expert is None:
-            start = 0
-            for writer in block.dense:
-                if start <= neuron.unit < start + writer.width:
-                    hooks.before(writer.module, functools.partial(dense, unit=neuron.unit - start))
-                start += writer.width
+        writer = run.model.writer(neuron)
+        if writer.experts is None:
+            hooks.before(writer.module, functools.partial(dense, unit=neuron.unit - writer.first))
         else:
-            number = block.routed.index(block.expert(neuron.expert)[0])
-            hooks.after(routed_unit(block, number), routed)
+            hooks.after(writer.experts.unit, routed)
         return plain_logits(run)
 
 
@@ -148,14 +147,10 @@ def test_recorded_activations_reproduce_what_is_written(name: str) -> None:
     acts = run.activations(TARGET.position)
     assert any(block.num_neurons for block in run.model.blocks)
     for block in run.model.blocks:
-        start = 0
         for writer in block.dense:
-            a = acts.dense[block.layer][0, start : start + writer.width]
-            start += writer.width
-            expected = a @ own_weight(writer.module)
-            torch.testing.assert_close(
-                block.value_vectors[:, start - writer.width : start].T, own_weight(writer.module)
-            )
+            units = slice(writer.first, writer.first + writer.width)
+            expected = acts.dense[block.layer][0, units] @ own_weight(writer.module)
+            torch.testing.assert_close(block.value_vectors[:, units].T, own_weight(writer.module))
             bias = getattr(writer.module, "bias", None)
             expected = expected if bias is None else expected + bias.detach()
             torch.testing.assert_close(expected, written[id(writer.module)].pop(0), rtol=1e-4, atol=1e-5)
@@ -178,11 +173,9 @@ def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
                 continue
             bias = getattr(writer.module, "bias", None)
             total += 0.0 if bias is None else float(gradient @ bias.detach())
-        for number, routed in enumerate(block.routed):
-            unit = routed_unit(block, number)
-            path = next(n for n, m in block.module.named_modules() if m is unit)
-            gradient = others.pop((block.layer, path))
-            total += expert_biases(run, block, routed, acts, gradient)
+        for experts in block.experts:
+            path = next(n for n, m in block.module.named_modules() if m is experts.unit)
+            total += expert_biases(experts, acts, others.pop((block.layer, path)))
     total += sum(float(values.double().sum()) for values in scores.values())
     total += sum(shares[key] for key in others)
     real = float(uncapped(run, plain_logits(run))[TARGET.token_id])
@@ -192,17 +185,14 @@ def test_shares_of_all_components_add_up_to_the_logit(name: str) -> None:
         assert sum(float(v.abs().sum()) for v in scores.values()) > 0.01 * component_scale(written, 0)
 
 
-def expert_biases(run: Run, block: Any, routed: Any, acts: Any, gradient: Tensor) -> float:
-    first = block.first_expert(routed)
-    own = getattr(routed_unit(block, block.routed.index(routed)), "bias", None)
+def expert_biases(experts: Experts, acts: Activations, gradient: Tensor) -> float:
+    own = getattr(experts.unit, "bias", None)
     total = 0.0 if own is None else float(gradient @ own.detach())
-    for expert, record in acts.routed[block.layer][0].items():
-        if not first <= expert < first + routed.experts or routed.parameter is None:
-            continue
-        owner, _, name = routed.parameter.rpartition(".")
-        bias = getattr(routed.module.get_submodule(owner), f"{name}_bias", None)
-        if bias is not None:
-            total += record.weight * float(gradient @ bias.detach()[expert - first])
+    owner, _, name = (experts.parameter or "").rpartition(".")
+    biases = getattr(experts.module.get_submodule(owner), f"{name}_bias", None)
+    for expert, record in acts.routed[experts.layer][0].items():
+        if biases is not None and experts.first <= expert < experts.first + experts.count:
+            total += record.weight * float(gradient @ biases.detach()[expert - experts.first])
     return total
 
 

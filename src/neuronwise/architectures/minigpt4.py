@@ -62,7 +62,7 @@ class MiniGPT4PatchesModel(LlavaModel):
         self.language_model = AutoModel.from_config(decoder)
         self.post_init()
 
-    def get_image_features(
+    def get_image_features(  # type: ignore[override]
         self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """Pixels (B, 3, H, W) to ``pooler_output``: for each image its tokens (patches / ``JOINED``, d)."""

@@ -125,12 +125,12 @@ def _look(name: str, kind: str, model_class: str) -> Architecture:
 
 def _described(name: str, kind: str, model_class: str, anatomy: Anatomy) -> Architecture:
     counted: Counter[tuple[str, int, int | None]] = Counter()
-    for parts in anatomy.layers:
-        for dense in parts.dense:
-            counted[dense.path, dense.width, None] += 1
-        for routed in parts.routed:
-            path = f"{routed.path}.{routed.parameter}" if routed.parameter else routed.path
-            counted[path, routed.width, routed.experts] += 1
+    for block in anatomy.layers:
+        for writer in block.dense:
+            counted[writer.path, writer.width, None] += 1
+        for experts in block.experts:
+            path = f"{experts.path}.{experts.parameter}" if experts.parameter else experts.path
+            counted[path, experts.width, experts.count] += 1
     writers = tuple(Writers(path, width, layers, experts) for (path, width, experts), layers in counted.items())
     stack = anatomy.layers[0].path.rpartition(".")[0]
     size = (len(anatomy.layers), anatomy.hidden_size, anatomy.num_neurons)

@@ -14,6 +14,7 @@ from neuronwise.check.result import Deviation, Measured
 from neuronwise.check.subject import Subject
 from neuronwise.locate import score_all
 
+PARTS = ("_modules", "_parameters")  # where a module keeps its own
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -45,7 +46,8 @@ class State:
 
 def _hooks(module: nn.Module) -> tuple[int, ...]:
     """Hooks by their identity, but for those that transformers sets by itself in the first pass, and keeps."""
-    held = (*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *module._backward_hooks.values())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    held = (hook for kind in kinds for hook in module.__dict__[kind].values())
     return tuple(id(hook) for hook in held if not str(getattr(hook, "__module__", "")).startswith("transformers."))
 
 
@@ -101,17 +103,16 @@ def placement(subject: Subject, before: State) -> Measured:
 @contextlib.contextmanager
 def structure_kept(module: nn.Module) -> Iterator[None]:
     """Whatever the body puts in place of parts of a module is taken out again, and their flags are put back."""
-    parts = [(m, dict(m._modules), dict(m._parameters), dict(m.__dict__)) for m in module.modules()]
+    parts = [(m, dict(m.__dict__), {kind: dict(m.__dict__[kind]) for kind in PARTS}) for m in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     try:
         yield
     finally:
-        for m, modules, parameters, own in parts:
+        for m, own, held in parts:
             m.__dict__.clear()
             m.__dict__.update(own)
-            m._modules.clear()
-            m._modules.update(modules)
-            m._parameters.clear()
-            m._parameters.update(parameters)
+            for kind, content in held.items():
+                m.__dict__[kind].clear()
+                m.__dict__[kind].update(content)
         for parameter, wanted in flags:
             parameter.requires_grad_(wanted)

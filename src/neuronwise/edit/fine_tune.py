@@ -20,8 +20,8 @@ from neuronwise.edit.record import edited
 from neuronwise.edit.trial import changed, lowest_layer, recomputed_from
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.model.model import Model
+from neuronwise.model.passes import frozen_parameters
 from neuronwise.model.run import Run
-from neuronwise.model.stream import frozen_parameters
 from neuronwise.model.writers import Writer
 
 

@@ -14,10 +14,9 @@ from neuronwise.edit.delta import Delta, writer_of
 from neuronwise.edit.storage import writes_alone
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.model import Model
-from neuronwise.model.passes import Rows, stop_after
+from neuronwise.model.passes import Rows, frozen_parameters, stop_after
 from neuronwise.model.products import ChangedProducts, Product
 from neuronwise.model.prompt import Inputs
-from neuronwise.model.stream import frozen_parameters
 from neuronwise.model.writers import Experts, Writer
 
 # (writer, its activations (…, f), what it writes for them (…, d)) → what it shall write instead, None for the same

@@ -12,7 +12,7 @@ from neuronwise.images import ImageLike
 from neuronwise.locate.gradient import rows_of
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
-from neuronwise.model.record import Activations
+from neuronwise.model.activations import Activations
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Writer
 

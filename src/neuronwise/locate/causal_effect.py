@@ -11,7 +11,7 @@ from torch import Tensor
 from neuronwise.errors import MethodError
 from neuronwise.locate.method import Method
 from neuronwise.model.activations import Activations
-from neuronwise.model.interfere import LastPosition
+from neuronwise.model.last_position import LastPosition
 from neuronwise.model.passes import edit, edit_input
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Writer

@@ -14,10 +14,9 @@ from torch import Tensor
 from neuronwise.errors import MethodError
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
-from neuronwise.model.interfere import LastPosition
-from neuronwise.model.passes import edit
+from neuronwise.model.last_position import LastPosition
+from neuronwise.model.passes import edit, frozen_parameters
 from neuronwise.model.run import Run, Target
-from neuronwise.model.stream import frozen_parameters
 from neuronwise.model.writers import Site, Writer
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 

@@ -9,13 +9,13 @@ import torch
 
 from neuronwise.errors import MethodError
 from neuronwise.model.run import Run
-from neuronwise.model.stream import Written, written_gradients
+from neuronwise.model.stream import WriterGradients, written_gradients
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
 
 
-def direct_shares(model: Model, run: Run, readouts: Sequence[tuple[int, Mapping[int, float]]]) -> Written:
+def direct_shares(model: Model, run: Run, readouts: Sequence[tuple[int, Mapping[int, float]]]) -> WriterGradients:
     """Direct-path gradients of weighted sums of logits, pairs (position, token id → weight), in one pass.
 
     Raises ``MethodError`` where the components' shares do not add up to the value: an architecture whose stream
@@ -34,11 +34,11 @@ def direct_shares(model: Model, run: Run, readouts: Sequence[tuple[int, Mapping[
     return written
 
 
-def share_total(written: Written, index: int) -> float:
+def share_total(written: WriterGradients, index: int) -> float:
     """The sum of all components' shares of one readout: writers, attention, embeddings and biases."""
     return written.constants[index] + sum(written.shares[index].values())
 
 
-def component_scale(written: Written, index: int) -> float:
+def component_scale(written: WriterGradients, index: int) -> float:
     """The sum of the shares' sizes: what rounding errors are measured against."""
     return sum(map(abs, written.shares[index].values())) + abs(written.values[index])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError
-from neuronwise.model.hooks import Hooks
-from neuronwise.model.interfere import LastPosition, change_activations
+from neuronwise.model.last_position import LastPosition
+from neuronwise.model.passes import edit_input
 from neuronwise.neurons import Neuron, NeuronSet
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Ablation:
     ) -> None:
         if positions not in BATCH:
             raise MethodError(f"positions={positions!r} is unknown; choose {' or '.join(BATCH)}.")
-        if any(block.routed for block in model.blocks):
+        if any(writer.expert is not None for writer in model.writers):
             raise MethodError(f"{model.name} has routed experts; deletion and insertion curves are for dense neurons.")
         self.model, self.target, self.fill, self.positions = model, target, fill or {}, positions
         self._last = LastPosition(model, run.forced_inputs(target.position))
@@ -64,8 +65,8 @@ class Ablation:
         size = BATCH[self.positions]
         for start in range(0, len(listed), size):
             part = listed[start : start + size]
-            masks = self._masks(part, keep)
-            logits = self._last.evaluate(len(part), partial(self._set_hooks, masks=masks, count=len(part)))
+            with self._taken_away(self._masks(part, keep)):
+                logits = self._last.evaluate(len(part))
             found += logits.log_softmax(-1)[:, self.target.token_id].tolist()
         if not all(map(math.isfinite, found)):
             raise NonFiniteError("A log-probability is not finite; load the model with dtype=torch.float32.")
@@ -88,16 +89,25 @@ class Ablation:
                 masks[block.layer] = mask
         return masks
 
-    def _set_hooks(self, hooks: Hooks, masks: Mapping[int, Tensor], count: int) -> None:
-        for layer, mask in masks.items():
-            change = partial(self._replaced, mask=mask, fill=self.fill.get(layer, torch.zeros(())))
-            change_activations(hooks, self.model.blocks[layer], change, batch=count)
+    @contextlib.contextmanager
+    def _taken_away(self, masks: Mapping[int, Tensor]) -> Iterator[None]:
+        """Within the body the activations of each copy that its row of ``masks`` marks are replaced."""
+        with contextlib.ExitStack() as stack:
+            for layer, mask in masks.items():
+                fill, block = self.fill.get(layer), self.model.blocks[layer]
+                for writer in block.writers:
+                    units = slice(writer.first, writer.first + writer.width)
+                    put = torch.zeros(()) if fill is None else fill[units]
+                    change = partial(self._replaced, mask=mask[:, units], fill=put)
+                    stack.enter_context(edit_input(writer.module, change, within=block.module))
+            yield
 
-    def _replaced(self, activations: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
-        mask, fill = mask.to(activations.device)[:, None], fill.to(activations.device, activations.dtype)
+    def _replaced(self, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
+        activations = inputs.clone().reshape(len(mask), -1, inputs.shape[-1])
+        mask, fill = mask.to(inputs.device)[:, None], fill.to(inputs.device, inputs.dtype)
         rows = slice(-1, None) if self.positions == "predicting" else slice(None)
         activations[:, rows] = torch.where(mask, fill, activations[:, rows])
-        return activations
+        return activations.reshape(inputs.shape)
 
 
 def mean_fill(model: Model, runs: Iterable[tuple[Run, Target]]) -> dict[int, Tensor]:

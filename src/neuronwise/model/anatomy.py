@@ -31,11 +31,6 @@ _DOWN = re.compile(r"down|fc2|fc_out|c_proj|4h_to_h|^wo$|^w2$|lin2|output|linear
 _NOT_TEXT = re.compile(r"vision|visual|image|audio|speech|codec|vq|depth_decoder|vit|qformer|perceiver", re.IGNORECASE)
 
 
-# The old names, until nothing asks for them any more.
-Dense = Writer
-Routed = Experts
-
-
 @dataclass(frozen=True)
 class Anatomy:
     """The decoder of a language model: its layers with their writers, and the hidden size d."""
@@ -198,7 +193,8 @@ class _Linear(NamedTuple):
     outputs: int
 
 
-class _Routed(NamedTuple):
+@dataclass(frozen=True)
+class _Routed:
     """Experts before they are numbered."""
 
     path: str

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import NeuronError
-from neuronwise.model.weights import keep_readable, linear_bias, materialized, plain_weight
 from neuronwise.model.writers import Experts, Writer
 from neuronwise.neurons import Neuron
-
-__all__ = ["Block", "keep_readable", "materialized", "plain_weight"]
 
 
 class Block:
@@ -39,7 +36,6 @@ class Block:
         self.writers = tuple(writers)
         self.experts = tuple(experts)
         self.dense = tuple(writer for writer in writers if writer.expert is None)
-        self.routed = self.experts
         self.width = sum(writer.width for writer in self.dense)
         self.num_experts = len(self.writers) - len(self.dense)
         self.num_neurons = sum(writer.width for writer in self.writers)
@@ -52,13 +48,11 @@ class Block:
     def value_vectors(self) -> Tensor:
         """(d, f) value vectors of the dense neurons: a view of W_down where one writer holds them all."""
         if not self.dense:
-            raise NeuronError(f"Layer {self.layer} has no dense feed-forward neurons; see expert_value_vectors.")
+            raise NeuronError(
+                f"Layer {self.layer} has no dense feed-forward neurons; its writers have the experts' value vectors."
+            )
         views = [writer.vectors for writer in self.dense]
         return views[0] if len(views) == 1 else torch.cat(views, dim=1)
-
-    def expert_value_vectors(self, expert: int) -> Tensor:
-        """(d, f) value vectors of one routed expert: a view of its slice of the weights."""
-        return self._expert_writer(expert).vectors
 
     def value_vector(self, neuron: Neuron) -> Tensor:
         """(d,) the value vector of one neuron; raises ``NeuronError`` when the layer has no such neuron."""
@@ -94,41 +88,3 @@ class Block:
     def require(self, neuron: Neuron) -> None:
         """Raise ``NeuronError`` with the valid range when the layer has no such neuron."""
         self.writer(neuron)
-
-    # What follows goes once nothing asks for it any more: writers give all of it.
-
-    def expert(self, expert: int) -> tuple[Experts, int]:
-        writer = self._expert_writer(expert)
-        assert writer.experts is not None
-        return writer.experts, expert - writer.experts.first
-
-    def dense_from(self) -> list[tuple[Writer, int]]:
-        return [(writer, writer.first) for writer in self.dense]
-
-    def first_expert(self, routed: Experts) -> int:
-        return routed.first
-
-    def project(self, directions: Tensor) -> Tensor:
-        """⟨direction, value vector⟩ for every dense neuron: directions (T, d) float32 → (T, f) float32."""
-        return torch.cat([writer.project(directions) for writer in self.dense], dim=1)
-
-    def project_expert(self, expert: int, directions: Tensor) -> Tensor:
-        """The same for one routed expert: (T, d) → (T, f)."""
-        return self._expert_writer(expert).project(directions)
-
-
-def dense_weight(writer: Writer) -> Tensor:
-    return writer.vectors
-
-
-def expert_weight(routed: Experts, index: int) -> Tensor:
-    return routed.writer(routed.first + index).vectors
-
-
-def holds(routed: Experts, index: int, view: Tensor) -> bool:
-    """Whether ``view`` lies in one expert's own weights, so that writing into it changes them."""
-    return routed.writer(routed.first + index).editable
-
-
-def writer_bias(module: nn.Module) -> Tensor | None:
-    return linear_bias(module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Hashable, Sequence
@@ -200,8 +199,6 @@ class Model:
             raise PromptError("The prompt has the place of an image, but no image is given; give one, or leave it out.")
         return prompted, picture
 
-    read = prepare  # the old name
-
     def require_ids(self, ids: Sequence[int]) -> None:
         """Raise ``PromptError`` for a prompt that is too long, or that the tokenizer wrote for another model."""
         longest = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
@@ -223,7 +220,7 @@ class Model:
         weights = sum(p.numel() * p.element_size() for p in self.module.parameters())
         size = len(rows) * self.num_neurons * dtype.itemsize
         fits = 0 < size <= HEAT_SHARE * weights
-        return rows if fits and not self.is_encoder_decoder and not any(b.routed for b in self.blocks) else None
+        return rows if fits and not self.is_encoder_decoder and not any(b.experts for b in self.blocks) else None
 
     def _generate(self, inputs: Inputs, max_new_tokens: int, recorder: Recorder) -> list[int]:
         settings = self.greedy(max_new_tokens)
@@ -296,9 +293,6 @@ class Model:
         pixels = inspect.signature(self.module.forward).parameters.get("pixel_values")
         needed = pixels is not None and pixels.default is inspect.Parameter.empty
         return inner if needed and inner.get_output_embeddings() is self.head else self.module
-
-    def only_rows(self, rows: Rows | None) -> contextlib.AbstractContextManager[None]:
-        return only_rows(self, rows)
 
     def record(
         self,

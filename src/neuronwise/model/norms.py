@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuronwise.model.blocks import materialized
+from neuronwise.model.weights import materialized
 
 
 @dataclass(frozen=True)

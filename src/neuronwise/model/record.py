@@ -138,17 +138,6 @@ class _Routed:
             row.update({expert: record.cpu() for expert, record in call.row(index % call.tokens).items()})
 
 
-# The old names, until nothing asks for them any more.
-
-
-def parent_of(layer: nn.Module, path: str) -> nn.Module:
-    return layer.get_submodule(path.rpartition(".")[0])
-
-
-def routed_unit(block: Block, index: int) -> nn.Module:
-    return block.experts[index].unit
-
-
 def require_complete(passes: Sequence[Activations], blocks: Sequence[Block], steps: int) -> None:
     """Raise ``ModelError`` unless each layer was recorded once for each of ``steps`` passes."""
     for block in blocks:

@@ -106,7 +106,7 @@ class _Inside:
 def _linear_norm(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> object:
     """The linear map that the norm is at this moment, with the same numbers."""
     inputs = first_tensor(args, kwargs)
-    if not isinstance(output, Tensor) or not isinstance(inputs, Tensor) or output.shape != inputs.shape:
+    if not isinstance(output, Tensor) or output.shape != inputs.shape:
         return None
     frozen = freeze(module, inputs, output)
     if frozen is None:
@@ -120,7 +120,7 @@ def _linear_norm(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, 
 
 def _ratio_module(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> object:
     inputs = first_tensor(args, kwargs)
-    if not isinstance(output, Tensor) or not isinstance(inputs, Tensor) or output.shape != inputs.shape:
+    if not isinstance(output, Tensor) or output.shape != inputs.shape:
         return None
     at_zero = module.forward(inputs.new_zeros(1))
     return ratio(inputs, output) if float(at_zero.abs().max()) == 0 else output.detach()

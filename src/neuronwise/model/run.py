@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from neuronwise.errors import MethodError, PromptError, TargetError
+from neuronwise.model.activations import Activations
 from neuronwise.model.concepts import Concept, concept_of, concepts_in
 from neuronwise.model.prompt import Inputs, Prompted, target_tokens
-from neuronwise.model.record import Activations
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model

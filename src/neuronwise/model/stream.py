@@ -137,11 +137,3 @@ def _rows(values: Tensor) -> Tensor:
 
 def _product(left: Tensor, right: Tensor) -> float:
     return float((left.detach().float() * right.detach().float()).sum())
-
-
-# The old names, until nothing asks for them any more.
-Written = WriterGradients
-
-
-def unit_path(block: Block, number: int) -> str:
-    return block.experts[number].unit_path

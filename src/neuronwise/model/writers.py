@@ -38,10 +38,6 @@ class Experts:
     transposed: bool = False  # the parameter is (E, f, d) instead of (E, d, f)
     linears: tuple[nn.Module, ...] = field(default=(), repr=False, compare=False)
 
-    @property
-    def experts(self) -> int:  # the old name of count
-        return self.count
-
     def writer(self, expert: int) -> Writer:
         """The writer of the expert that is addressed as number ``expert`` of the layer."""
         module = self.linears[expert - self.first] if self.linears else self.module

@@ -15,6 +15,7 @@ import torch
 from neuronwise.architectures.convert.plan import Plan, state_names, taken
 from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.architectures.mplug_owl2 import MPLUGOwl2Config, MPLUGOwl2ForConditionalGeneration, MPLUGOwl2Processor
+from neuronwise.architectures.mplug_owl2.language import PUBLISHED_CONSTANTS
 from neuronwise.architectures.mplug_owl2.variants import variant_of_names
 from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.model.source import relative_of_type
@@ -41,7 +42,7 @@ def plan(parts: Sequence[Path]) -> Plan:
         [weights],
         lambda out: _companions(folder, processor, config, out),
         weights[EMBEDDING].dtype if EMBEDDING in weights else torch.float32,
-        {weights: list(MPLUGOwl2ForConditionalGeneration._keys_to_ignore_on_load_unexpected or ())},
+        {weights: PUBLISHED_CONSTANTS},
     )  # fmt: skip
 
 

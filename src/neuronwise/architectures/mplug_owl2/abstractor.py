@@ -47,9 +47,8 @@ class MPLUGOwl2CrossAttention(nn.Module):
             states.view(batch, -1, self.num_heads, self.head_dim).transpose(1, 2)
             for states in (self.query(queries + query_place), self.key(around + places), self.value(around))
         )
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation or "eager", eager_attention_forward
-        )
+        kind: str | None = getattr(self.config, "_attn_implementation", None)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(kind or "eager", eager_attention_forward)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         seen, weights = attend(self, query, key, value, None, scaling=self.scaling, dropout=dropout)
         return seen.reshape(batch, count, width), weights

@@ -19,8 +19,8 @@ class MPLUGOwl2VisionConfig(CLIPVisionConfig):
     intermediate_size: int = 4096
     num_hidden_layers: int = 24
     num_attention_heads: int = 16
-    image_size: int = 448
-    patch_size: int = 14
+    image_size: int = 448  # type: ignore[assignment]
+    patch_size: int = 14  # type: ignore[assignment]
     layer_norm_eps: float = 1e-6
     use_cls_token: bool = True
     use_post_layernorm: bool = True

@@ -65,9 +65,8 @@ class MPLUGOwl2Attention(LlamaAttention):
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation or "eager", eager_attention_forward
-        )
+        kind: str | None = getattr(self.config, "_attn_implementation", None)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(kind or "eager", eager_attention_forward)
         dropout = self.attention_dropout if self.training else 0.0
         seen, weights = attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
         return self.o_proj(seen.reshape(*shape, -1).contiguous()), weights

@@ -28,7 +28,7 @@ class MPLUGOwl2ImageProcessor(CLIPImageProcessorPil):
     def as_published(cls, other: Any) -> MPLUGOwl2ImageProcessor:
         """With the values of the `CLIPImageProcessor` that the published folder names."""
         size = dict(other.size)
-        edge = size.get("height") or size.get("shortest_edge")
+        edge = int(size.get("height") or size["shortest_edge"])
         return cls(
             size={"height": edge, "width": edge},
             resample=other.resample,

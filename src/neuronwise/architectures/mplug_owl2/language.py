@@ -24,17 +24,19 @@ from neuronwise.architectures.mplug_owl2.variants import variant_of_names
 from neuronwise.architectures.mplug_owl2.vision import MPLUGOwl2VisionEmbeddings, MPLUGOwl2VisionModel
 from neuronwise.errors import PromptError
 
+# Patterns of constants that published folders keep: rotary frequencies, and sine waves of the abstractor.
+PUBLISHED_CONSTANTS = [r"rotary_emb\.inv_freq$", r"crossattention\.(attention\.)?[qk]_pos_embed$"]
+
 
 class MPLUGOwl2PreTrainedModel(LlamaPreTrainedModel):
-    config: MPLUGOwl2Config
+    config: MPLUGOwl2Config  # type: ignore[assignment]
     config_class = MPLUGOwl2Config
     input_modalities = ["image", "text"]
     _no_split_modules = [
         "MPLUGOwl2DecoderLayer", "MPLUGOwl2VisionEmbeddings", "MPLUGOwl2VisionLayer", "MPLUGOwl2VisualAbstractor",
     ]  # fmt: skip
     _can_record_outputs = {"hidden_states": MPLUGOwl2DecoderLayer, "attentions": MPLUGOwl2Attention}
-    # Constants that published folders keep: rotary frequencies, and sine waves of the abstractor.
-    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$", r"crossattention\.(attention\.)?[qk]_pos_embed$"]
+    _keys_to_ignore_on_load_unexpected = PUBLISHED_CONSTANTS
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -47,12 +49,13 @@ class MPLUGOwl2PreTrainedModel(LlamaPreTrainedModel):
                 init.normal_(parameter, mean=0.0, std=self.config.initializer_range)
 
 
-class MPLUGOwl2Model(MPLUGOwl2PreTrainedModel, LlamaModel):
+class MPLUGOwl2Model(MPLUGOwl2PreTrainedModel, LlamaModel):  # type: ignore[misc]
     """`LlamaModel` with modality-adaptive layers, a ViT and an abstractor in front of them."""
 
     def __init__(self, config: MPLUGOwl2Config):
         super(LlamaModel, self).__init__(config)  # not LlamaModel's own layers
-        config._attn_implementation = config._attn_implementation  # its setter also tells the parts' configurations
+        kind = getattr(config, "_attn_implementation")  # noqa: B009
+        setattr(config, "_attn_implementation", kind)  # noqa: B010  (its setter reaches the parts' configurations)
         self.padding_idx, self.vocab_size = config.pad_token_id, config.vocab_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
         self.layers = nn.ModuleList([MPLUGOwl2DecoderLayer(config, i) for i in range(config.num_hidden_layers)])
@@ -92,7 +95,7 @@ class MPLUGOwl2Model(MPLUGOwl2PreTrainedModel, LlamaModel):
                 inputs_embeds = embeds.masked_scatter(is_image[..., None], features)
         elif pixel_values is not None:
             raise PromptError("An image needs input_ids, which say where its tokens go; inputs_embeds do not.")
-        return super().forward(inputs_embeds=inputs_embeds, is_image=is_image, **kwargs)
+        return super().forward(inputs_embeds=inputs_embeds, is_image=is_image, **kwargs)  # type: ignore[call-arg]
 
     def _require_match(self, places: int, pixel_values: Tensor | None) -> None:
         images, each = 0 if pixel_values is None else len(pixel_values), self.config.image_tokens
@@ -103,7 +106,7 @@ class MPLUGOwl2Model(MPLUGOwl2PreTrainedModel, LlamaModel):
             )
 
 
-class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, LlamaForCausalLM):
+class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, LlamaForCausalLM):  # type: ignore[misc]
     """mPLUG-Owl2 with its output head; reads and writes the published checkpoint's names."""
 
     def __init__(self, config: MPLUGOwl2Config):
@@ -136,7 +139,7 @@ class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, LlamaForCausal
     ) -> CausalLMOutputWithPast:
         """As `LlamaForCausalLM`, with `pixel_values` (images, 3, H, W) in the order of their places in the prompts."""
         return super().forward(
-            input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask, position_ids=position_ids,
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
             past_key_values=past_key_values, inputs_embeds=inputs_embeds, labels=labels, use_cache=use_cache,
-            logits_to_keep=logits_to_keep, **kwargs,
+            logits_to_keep=logits_to_keep, **{**kwargs, "pixel_values": pixel_values},
         )  # fmt: skip

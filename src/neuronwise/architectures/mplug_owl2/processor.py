@@ -62,7 +62,9 @@ class MPLUGOwl2Processor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> Any:
         """Reads a published folder or one of ours.
 
         Raises `ModelError` when tokenizer or image settings are not there, or are another model's.
@@ -78,7 +80,7 @@ class MPLUGOwl2Processor(ProcessorMixin):
             )
         return processor
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,

@@ -56,9 +56,8 @@ class MPLUGOwl2VisionAttention(nn.Module):
         batch, length, width = hidden_states.shape
         mixed = self.query_key_value(hidden_states).view(batch, length, self.num_heads, 3, self.head_dim)
         query, key, value = mixed.permute(3, 0, 2, 1, 4)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation or "eager", eager_attention_forward
-        )
+        kind: str | None = getattr(self.config, "_attn_implementation", None)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(kind or "eager", eager_attention_forward)
         dropout = self.config.attention_dropout if self.training else 0.0
         seen, weights = attend(self, query, key, value, None, scaling=self.scaling, dropout=dropout)
         return self.dense(seen.reshape(batch, length, width)), weights

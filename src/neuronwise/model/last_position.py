@@ -1,16 +1,13 @@
-"""Primitives that change what happens inside a pass; interventions and causal scores are made of them."""
+"""The last position of a sequence under many changes at once; causal scores are made of it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neuronwise.model.blocks import Block
-from neuronwise.model.hooks import Args, Hooks, Kwargs, first_output, first_tensor, replace_first, replace_output
 from neuronwise.model.passes import only_rows
 from neuronwise.model.prompt import Inputs
 from neuronwise.model.weights import dtype_of
@@ -19,50 +16,12 @@ if TYPE_CHECKING:
     from neuronwise.model.model import Model
 
 
-def change_activations(
-    hooks: Hooks, block: Block, change: Callable[[Tensor], Tensor], batch: int | Callable[[], int] = 1
-) -> None:
-    """Pass the dense activations of a layer, (batch, positions, f), through ``change`` in every forward pass.
-
-    ``batch`` may be a function that tells the batch of the pass under way.
-    """
-    start = 0
-    active = hooks.inside(block.module)
-    for writer in block.dense:
-        span = slice(start, start + writer.width)
-        start += writer.width
-
-        def before(module: nn.Module, args: Args, kwargs: Kwargs, span: slice = span) -> tuple[Args, Kwargs] | None:
-            if not active():
-                return None
-            inputs = first_tensor(args, kwargs)
-            copies = batch if isinstance(batch, int) else batch()
-            whole = inputs.new_zeros(copies, inputs.numel() // (copies * inputs.shape[-1]), block.width)
-            whole[..., span] = inputs.reshape(copies, -1, inputs.shape[-1])
-            return replace_first(args, kwargs, change(whole)[..., span].reshape(inputs.shape))
-
-        hooks.before(writer.module, before)
-
-
-def change_output(
-    hooks: Hooks, module: nn.Module, change: Callable[[Tensor], Tensor], block: Block | None = None
-) -> None:
-    """Pass what a module returns (its first tensor) through ``change`` in every forward pass.
-
-    ``block``: only within that layer, for a module that serves several.
-    """
-    active = hooks.inside(block.module) if block is not None else lambda: True
-
-    def after(module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> object:
-        if not active():
-            return None
-        return replace_output(output, change(first_output(output)))
-
-    hooks.after(module, after)
-
-
 class LastPosition:
     """The last position of a sequence, evaluated many times side by side.
+
+    >>> last = LastPosition(model, run.forced_inputs())
+    >>> with edit_input(writer.module, change, within=block.module):  # change (count, positions, width)
+    ...     logits = last.evaluate(count)
 
     What is done at the last position of a causal model leaves the earlier ones as they are, so these are computed
     once and kept as key-value cache; each evaluation is then one token for each of ``count`` copies. Where a model
@@ -103,12 +62,9 @@ class LastPosition:
             return None
         return cache if hasattr(cache, "batch_repeat_interleave") else None
 
-    def evaluate(self, count: int, hooks: Callable[[Hooks], None] | None = None, grad: bool = False) -> Tensor:
-        """Logits (count, V) float32 at the last position of ``count`` copies, with ``hooks`` set for the pass."""
-        context = torch.enable_grad() if grad else torch.no_grad()
-        with Hooks() as active, context, only_rows(self.model, [-1]):
-            if hooks is not None:
-                hooks(active)
+    def evaluate(self, count: int, grad: bool = False) -> Tensor:
+        """Logits (count, V) float32 at the last position of ``count`` copies, under whatever edits are set around."""
+        with torch.enable_grad() if grad else torch.no_grad(), only_rows(self.model, [-1]):
             if self.cache is None:
                 return self._whole(count)
             cache = copy.deepcopy(self.cache)
