@@ -138,8 +138,9 @@ class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, LlamaForCausal
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """As `LlamaForCausalLM`, with `pixel_values` (images, 3, H, W) in the order of their places in the prompts."""
+        more: dict[str, Any] = {**kwargs, "pixel_values": pixel_values}
         return super().forward(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
             past_key_values=past_key_values, inputs_embeds=inputs_embeds, labels=labels, use_cache=use_cache,
-            logits_to_keep=logits_to_keep, **{**kwargs, "pixel_values": pixel_values},
+            logits_to_keep=logits_to_keep, **more,
         )  # fmt: skip
