@@ -86,8 +86,13 @@ def wrong_shares(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = contribution_module._unembedded
-    monkeypatch.setattr(contribution_module, "_unembedded", lambda *args: 1.01 * own(*args))
+    own = contribution_module._by_unembedding
+
+    def more(model: Model, weights: Any) -> Any:
+        directions = own(model, weights)
+        return lambda writer: 1.01 * directions(writer)
+
+    monkeypatch.setattr(contribution_module, "_by_unembedding", more)
 
 
 def wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
