@@ -21,7 +21,7 @@ LONG_FUNCTIONS = {
     "model/load.py:load",
 }
 UNDOCUMENTED = 110
-ANY_IN_1000_LINES = 15.0
+ANY_IN_1000_LINES = 12.0
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

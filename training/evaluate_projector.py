@@ -14,6 +14,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ class Seeing:
 
     def __init__(self, sight: Sight, projector: pathlib.Path, precision: torch.dtype):
         self.sight, self.precision = sight, precision
-        self.tower = sight.read(fetch(sight.encoder)).to(precision)
+        tower: Any = sight.read(fetch(sight.encoder))
+        self.tower = tower.to(precision)
         self.weights = {name: value.float() for name, value in load_file(projector).items()}
 
     @torch.inference_mode()
@@ -67,7 +69,7 @@ class Seeing:
 def resampled(number: int, score: Callable[[Sequence[int]], float], rounds: int = 2000) -> list[float]:
     """Return the bootstrap 95 % interval of a score of `number` photos, resampled by photo."""
     generator = np.random.default_rng(0)
-    found = sorted(score(generator.integers(0, number, number)) for _ in range(rounds))
+    found = sorted(score(generator.integers(0, number, number).tolist()) for _ in range(rounds))
     return [found[int(0.025 * rounds)], found[int(0.975 * rounds) - 1]]
 
 

@@ -13,6 +13,7 @@ import math
 import pathlib
 import random
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,7 +173,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     options.run.mkdir(parents=True, exist_ok=True)
     folder = builtin_folder("builtin-text")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     material, store = Material(options), Store(options.store)
     captioned = material.photos("flickr") + [photo for photo in material.photos("coco") if photo.captions]
     words = collect(captioned, material.photos("classes"), tokenizer, model.get_input_embeddings().weight.detach())

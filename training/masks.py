@@ -54,9 +54,11 @@ class Masks:
             known += 1
         else:
             known[words["person"]] = 1
-        edges = tuple(side * FINE for side in view.box)
+        left, top, right, bottom = (side * FINE for side in view.box)
         for category, fine in self.cover[name].items():
-            cells = Image.fromarray(fine, mode="F").resize((GRID, GRID), Image.Resampling.BOX, box=edges)
+            cells = Image.fromarray(fine, mode="F").resize(
+                (GRID, GRID), Image.Resampling.BOX, box=(left, top, right, bottom)
+            )
             grid = np.asarray(cells)[:, ::-1] if view.flip else np.asarray(cells)
             coverage[:, words[category]] = torch.from_numpy(grid.copy()).flatten()
         return coverage * known, known

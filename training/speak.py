@@ -220,13 +220,18 @@ def main() -> None:
         if training.step % 10 == 0 or training.step == options.steps:
             training.save()
         if training.step % options.validate == 0 or training.step == options.steps:
-            result = {"step": training.step} | validate(training.averaged, training.head, speaker, cases)
+            result: dict = {"step": training.step} | validate(training.averaged, training.head, speaker, cases)
             exported = {name: tensor.contiguous() for name, tensor in training.averaged.exported().items()}
             save_file(exported, options.run / f"step-{training.step}.safetensors")
             with (options.run / "validation.jsonl").open("a") as file:
                 file.write(json.dumps(result) + "\n")
             figures = {key: round(value, 3) for key, value in result.items() if not isinstance(value, list)}
-            print(json.dumps(figures), json.dumps(result["captions"][:8]), f"{time.time() - began:.0f} s", flush=True)
+            print(
+                json.dumps(figures),
+                json.dumps(result["captions"][:8]),
+                f"{time.time() - began:.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

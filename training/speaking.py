@@ -1,6 +1,7 @@
 """The frozen language model at work: image tokens to a loss or to captions."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,8 @@ class Speaker:
     def __init__(self, precision: torch.dtype = torch.bfloat16):
         # The cached folder opens in a second, the published file in half a minute.
         folder = builtin_folder("builtin-text")
-        self.model, self.tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
         self.image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.model = self.model.to(precision).requires_grad_(False)

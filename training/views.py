@@ -14,6 +14,7 @@ import json
 import pathlib
 import random
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +130,8 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     material = Material(options)
-    encoder, store = read_dinov2(fetch(DINOV2)).to(torch.bfloat16), Store(options.store)
+    encoder: Any = read_dinov2(fetch(DINOV2))
+    encoder, store = encoder.to(torch.bfloat16), Store(options.store)
 
     @torch.inference_mode()
     def encode(views: list[Image.Image]) -> np.ndarray:

@@ -14,7 +14,13 @@ from neuronwise.architectures.dinov2_grid import (
     read_published_weights,
 )
 
-TINY = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 28, "patch_size": 14}
+TINY: dict[str, object] = {
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 
 def tiny_tower() -> Dinov2GridModel:

@@ -130,7 +130,7 @@ def literal(model: nw.Model, steps: int, rate: float, decay: float, kl: float, c
         finally:
             handle.remove()
 
-    optimizer, before = torch.optim.Adam([delta], lr=rate), None
+    optimizer, before, loss = torch.optim.Adam([delta], lr=rate), None, torch.zeros(())
     for step in range(steps):
         losses = []
         for ids, row in zip(texts, rows, strict=True):

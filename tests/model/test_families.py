@@ -288,7 +288,8 @@ def test_memory_is_let_go(name: str) -> None:
         return sum(1 for thing in gc.get_objects() if issubclass(type(thing), Tensor))
 
     before = tensors()
-    for method, options in (("contribution", {"normalize": True}), ("gradient", {}), ("integrated_gradients", {})):
+    tried: dict[str, dict[str, Any]] = {"contribution": {"normalize": True}, "gradient": {}, "integrated_gradients": {}}
+    for method, options in tried.items():
         score_all(run.model, run, [TARGET], method, **options)
     causal_effect(run.model, run, TARGET, NeuronSet.of(neurons_of(run)))
     assert tensors() <= before

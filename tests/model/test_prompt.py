@@ -35,7 +35,7 @@ class FakeProcessor:
 
 
 def image_prompt(tokenizer: Any, kind: str, prompt: str | None, template: str | None, chat: bool | None = None) -> Any:
-    processor = FakeProcessor(tokenizer, template)
+    processor: Any = FakeProcessor(tokenizer, template)
     prompted = lay_out(processor, tokenizer, kind, prompt, Image.new("RGB", (2, 2)), chat)
     return prompted, processor.asked[0][0]
 
@@ -81,8 +81,9 @@ class Closing:
 
 
 def test_a_decoder_is_not_asked_to_go_on_after_the_end() -> None:
-    decoder = lay_out(Closing(), Closing(), "any", "the", None, False)
-    encoder = lay_out(Closing(), Closing(), "any", "the", None, False, reads_end=True)
+    closing: Any = Closing()
+    decoder = lay_out(closing, closing, "any", "the", None, False)
+    encoder = lay_out(closing, closing, "any", "the", None, False, reads_end=True)
     assert decoder.input_ids == [4, 5]
     assert decoder.inputs["attention_mask"].shape == (1, 2)
     assert encoder.input_ids == [4, 5, 9]
@@ -90,10 +91,11 @@ def test_a_decoder_is_not_asked_to_go_on_after_the_end() -> None:
 
 def test_what_cannot_be_asked(tiny_tokenizer: Any) -> None:
     photo = Image.new("RGB", (2, 2))
+    processor: Any = FakeProcessor(tiny_tokenizer)
     with pytest.raises(PromptError, match="empty"):
-        lay_out(FakeProcessor(tiny_tokenizer), tiny_tokenizer, "any", " ", photo, None)
+        lay_out(processor, tiny_tokenizer, "any", " ", photo, None)
     with pytest.raises(PromptError, match="no chat template"):
-        lay_out(FakeProcessor(tiny_tokenizer), tiny_tokenizer, "any", "what", photo, True)
+        lay_out(processor, tiny_tokenizer, "any", "what", photo, True)
     with pytest.raises(PromptError, match="no image processor"):
         lay_out(tiny_tokenizer, tiny_tokenizer, "any", "what", photo, None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,9 @@ def relevance(model: Model, inputs: dict[str, Tensor], token: int) -> tuple[Tens
     """The last row's logits, the embeddings that enter the decoder, ∂̃ logit / ∂ embeddings, and shares of biases."""
     kept: list[Tensor] = []
 
-    def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+    def enter(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
         kept.append(first_tensor(args, kwargs).detach().requires_grad_(True))
         return replace_first(args, kwargs, kept[0])
 
@@ -78,15 +82,15 @@ def test_a_mixer_without_a_rule_is_refused_by_name(name: str) -> None:
         raise AssertionError("not reached")
 
 
-def written_out(module: nn.Module, ids: Tensor, embeddings: Tensor) -> tuple[Tensor, list[Tensor]]:
+def written_out(module: Any, ids: Tensor, embeddings: Tensor) -> tuple[Tensor, list[Tensor]]:
     """A LLaMA's last logits and the inputs of its W_down, its pass written with the published rules as detach calls."""
-    config, core = module.config, module.model  # type: ignore[attr-defined]
+    config, core = module.config, module.model
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     size = config.hidden_size // heads
 
-    def norm(part: nn.Module, x: Tensor) -> Tensor:
+    def norm(part: Any, x: Tensor) -> Tensor:
         scale = (x.pow(2).mean(-1, keepdim=True) + part.variance_epsilon).rsqrt().detach()
-        return part.weight * x * scale  # type: ignore[operator]
+        return part.weight * x * scale
 
     def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.chunk(2, -1)
@@ -137,7 +141,8 @@ def test_relp_is_activation_times_the_gradient_under_the_rules(positions: str) -
     (scores,) = relp(run.model, run, [target], positions=positions)
     ids = run.forced_inputs()["input_ids"][:, : run.row(1)]
     ids = torch.cat([ids, run.forced_inputs()["input_ids"][:, run.row(1) : run.row(1) + 1]], dim=1)
-    embeddings = module.model.embed_tokens(ids).detach().requires_grad_(True)
+    table: Any = module.get_input_embeddings()
+    embeddings = table(ids).detach().requires_grad_(True)
     logits, activations = written_out(module, ids, embeddings)
     gradients = torch.autograd.grad(logits[9] - logits.mean(), activations)
     for layer, (a, gradient) in enumerate(zip(activations, gradients, strict=True)):

@@ -126,7 +126,8 @@ class ByteTokenizer:
 
 def test_characters_of_several_tokens() -> None:
     ids = list("Ein Bär läuft".encode())
-    text, spans = token_spans(ByteTokenizer(), ids)
+    tokenizer: Any = ByteTokenizer()
+    text, spans = token_spans(tokenizer, ids)
     assert text == "Ein Bär läuft"
     assert len(spans) == len(ids)
     assert [text[s:e] for s, e in spans if e > s] == list(text)

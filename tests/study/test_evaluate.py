@@ -333,7 +333,7 @@ def test_several_editors_are_one_study(model: nw.Model, tmp_path: Path) -> None:
         *(f"fine freeze_last=0 steps=2/{name}" for name in SUBJECTS[:3]), *(f"R/{name}" for name in SUBJECTS[:3]),
     ]  # fmt: skip
     found = read_evaluations(tmp_path / "out")
-    alone = {name: evaluate(model, cases(3), editor, others=2, **given) for name, editor, given in (
+    alone = {name: evaluate(model, cases(3), editor, others=2, changes=given) for name, editor, given in (
         ("fine freeze_last=0 steps=2", "fine", {"freeze_last": 0, "steps": 2}),
         ("R", "rome", {"layers": [0], "v_num_grad_steps": 1}))}  # fmt: skip
     for name, one in alone.items():

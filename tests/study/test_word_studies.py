@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -117,7 +117,7 @@ def test_facts_that_the_model_does_not_know_are_left_out(localized: Study) -> No
 
 def test_rows_equal_what_is_measured_by_itself(model: nw.Model, photos: Photos, localized: Study) -> None:
     row = next(row for row in localized.rows if row["method"] == "contribution" and row["fill"] == "zero")
-    workspace = Workspace(model, make_recipe(LOCALIZATION), photos)
+    workspace = Workspace(model, cast(Any, make_recipe(LOCALIZATION)), photos)
     run = workspace.run(workspace.by_id[row["photo"]])
     target = run.target(row["word"])
     ranked = nw.locate(model, run, row["word"], top=40)
@@ -194,7 +194,7 @@ def test_meaning_is_the_best_neurons_score(model: nw.Model, photos: Photos, tiny
     found = run_study(model, make_recipe(content), photos)
     row = next(row for row in found.rows if row["method"] == "random")
     embedder = Embedder(tiny_bert)
-    references = Workspace(model, make_recipe(content), photos).by_id[row["photo"]].captions
+    references = Workspace(model, cast(Any, make_recipe(content)), photos).by_id[row["photo"]].captions
     texts = [token_text(tokens) for tokens in decode_all(model, row["neurons"], 2)]
     scores = [bert_score(embedder, text, references) for text in texts]
     assert row["bertscore"] == pytest.approx(max(scores), abs=1e-6)
