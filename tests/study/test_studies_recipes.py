@@ -83,7 +83,10 @@ def test_all_problems_are_said_at_once() -> None:
         ({"methods": ["contribution"], "K": ["found"]}, 'K: K "found" needs two_stage'),
         ({"methods": ["contribution", "contribution"]}, "methods: the list names something twice"),
         ({"methods": ["random_same_layers"]}, "name one more method"),
-        ({"methods": [{"method": "random_same_layers", "like": "x"}, "random"]}, "like='x' names none"),
+        (
+            {"methods": [{"method": "random_same_layers", "like": "x"}, "random"]},
+            "like='x' must name one of the methods",
+        ),
         ({"methods": [{"method": "two_stage", "sweep": {"vote": [0.5, 2]}}]}, "methods.0.sweep: vote=2"),
         ({"methods": []}, "methods: the list is empty"),
         ({"methods": ["random"], "metric_models": {"bleurt": "x"}}, "metric_models.bleurt: there is no such key"),

@@ -79,7 +79,7 @@ def long_texts(model: Model, beginnings: Sequence[Question]) -> tuple[str, ...]:
 
 
 def _inputs(model: Model, questions: Sequence[Question]) -> list[Inputs]:
-    """Text as it stands; a photo's question in the model's own template, as the editors ask it."""
+    """Text without a chat template; a photo's question in the model's own template, as the editors ask it."""
     known: dict[tuple[str, str | None], Inputs] = {}
     for question in questions:
         key = question.prompt, question.image

@@ -45,7 +45,7 @@ def continued(model: Model, prompts: Sequence[Inputs], lengths: Sequence[int], l
 def continued_alike(model: Model, prompts: Sequence[Inputs], length: int) -> list[list[int]]:
     """Greedy continuations of prompts that are read as tensors of the same shapes, photos included; nothing is padded.
 
-    One after another where shapes differ, or where the rows of a batch cannot be told from the tensors.
+    One after another where shapes differ, or where the rows of a batch cannot be recognized in the tensors.
     """
     if len(prompts) > 1 and _alike(prompts):
         batch = {name: torch.cat([one[name] for one in prompts]) for name in prompts[0]}

@@ -18,7 +18,7 @@ class Question:
     """``part`` says what the answer is measured for, such as "success" or "locality_neighborhood".
 
     ``answers`` are those that count; ``new`` and ``old``, where they matter, are the fact's targets. ``image`` is a
-    photo's path; without one the prompt is read as it stands, without a chat template.
+    photo's path; without one the prompt is read without a chat template.
     """
 
     part: str

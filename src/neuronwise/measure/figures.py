@@ -60,7 +60,7 @@ def _kept(pairs: Sequence[tuple[Answered, Answered]]) -> dict[str, float | None]
 def _counterfact(after: Sequence[Answered]) -> dict[str, float | None]:
     """CounterFact's success and magnitude; probabilities are geometric means over a target's tokens, as published.
 
-    On the request and its paraphrases the new target shall be the more probable one, on the neighborhood the true one.
+    On the request and its paraphrases the new target should be more probable, on the neighborhood the true one.
     """
     found: dict[str, float | None] = {}
     for name, part, sign in (

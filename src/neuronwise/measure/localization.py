@@ -129,7 +129,7 @@ class Curves:
     """log p (nats) of a word over ``counts``: ``deletion`` without its top K neurons, ``insertion`` with only them.
 
     ``before``: with everything there; ``none``: with every feed-forward neuron taken away. ``found`` is the number of
-    neurons that were ranked: of a set with fewer than K all are taken, so its curve goes on level from there.
+    neurons that were ranked: of a set with fewer than K all are taken, so its curve is level from there.
     """
 
     counts: tuple[int, ...]

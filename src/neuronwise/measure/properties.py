@@ -1,14 +1,15 @@
-"""Properties of a concept's neurons ([MMN] §4, [NAM]): what they mean, what moves them, what hangs on them, where."""
+"""Properties of a concept's neurons ([MMN] §4, [NAM]): what they mean, what moves them, what depends on them, where."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from neuronwise.errors import ImageError, MethodError
 from neuronwise.intervene import perturb
@@ -18,6 +19,7 @@ from neuronwise.read.heatmap import Heatmap
 if TYPE_CHECKING:
     from neuronwise.images.masks import Mask
     from neuronwise.model import Model, Run
+    from neuronwise.model.prompt import Inputs
     from neuronwise.model.run import Target
 
 KAPPAS = tuple(percent / 100 for percent in range(10, 50, 5))  # [MMN]: 10 % to 45 %
@@ -158,7 +160,7 @@ def value_scale(model: Model) -> float:
 
 @dataclass(frozen=True)
 class HeatFit:
-    """How a heatmap's hottest part lies on an object.
+    """How well a heatmap's hottest part covers an object.
 
     ``iou``: intersection over union of the two masks; ``chance``: what as many pixels scattered blindly would reach;
     ``pointing``: whether the hottest pixel is on the object; ``object_share``: of the part that the model saw.
@@ -174,7 +176,7 @@ def heat_fit(heat: Heatmap, mask: Mask, percentile: float = 95.0) -> HeatFit:
     """The heat's mask, values over its percentile ([MMN] §4.2, [SCH]), against the object's mask (H, W).
 
     Only the part of the photo that the model saw counts. Chance is a·b / (a + b − a·b) for masks that take the shares
-    a and b of it. Raises ``ImageError`` for a mask of another size or one that lies outside of that part.
+    a and b of it. Raises ``ImageError`` for a mask of another size or one outside of that part.
     """
     values = heat.image()
     if mask.shape != values.shape:
@@ -183,7 +185,7 @@ def heat_fit(heat: Heatmap, mask: Mask, percentile: float = 95.0) -> HeatFit:
     seen = ~np.isnan(values)
     hot, there = heat.mask(percentile)[seen], mask[seen]
     if not there.any():
-        raise ImageError("The object lies outside of the part of the photo that the model sees.")
+        raise ImageError("The object is outside of the part of the photo that the model sees.")
     a, b = float(hot.mean()), float(there.mean())
     hottest = np.unravel_index(int(np.nanargmax(values)), values.shape)
     return HeatFit(_iou(hot, there), a * b / (a + b - a * b), bool(mask[hottest]), b)
@@ -193,11 +195,11 @@ def _readable(word: str) -> bool:
     return bool(word) and word.isprintable() and "\ufffd" not in word
 
 
-def _iou(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
+def _iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return float((first & second).sum() / (first | second).sum())
 
 
-def _log_probabilities(model: Model, inputs: dict[str, Any]) -> torch.Tensor:
+def _log_probabilities(model: Model, inputs: Inputs) -> torch.Tensor:
     return model.forward(inputs, rows=[-1])[0, -1].float().log_softmax(-1).cpu()
 
 

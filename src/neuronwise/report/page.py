@@ -7,15 +7,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from neuronwise.errors import NonFiniteError
 from neuronwise.report.filled import filled, photo_element, write_index
 
 SCRIPTS = ("tokens.js", "heat.js", "layers.js", "neurons.js", "page.js")  # one scope, joined in this order
+
+
+Content: TypeAlias = Mapping[str, Any]  # what `find --json` prints
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class ConceptHeat:
 
 def write_page(
     directory: str | os.PathLike[str],
-    finding: Mapping[str, Any],
+    finding: Content,
     photo: Image.Image | None = None,
     heat: Sequence[ConceptHeat | None] | None = None,
 ) -> Path:
@@ -61,13 +65,13 @@ def write_page(
     return write_index(directory, page)
 
 
-def _title(finding: Mapping[str, Any]) -> str:
+def _title(finding: Content) -> str:
     said = " ".join(str(finding.get("text") or finding.get("prompt") or "").split())
     said = said if len(said) <= 70 else said[:69] + "…"
     return f"{said} · neuronwise" if said else "neuronwise"
 
 
-def _packed(heat: ConceptHeat, size: tuple[int, int]) -> dict[str, Any]:
+def _packed(heat: ConceptHeat, size: tuple[int, int]) -> dict[str, object]:
     """The heat as the page reads it: the box in shares of the photo, each grid in one byte per cell."""
     if len(heat.mean) == 0:
         return {"note": heat.note, "mean": None}
@@ -88,7 +92,7 @@ def _packed(heat: ConceptHeat, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _cells(grid: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _cells(grid: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     cells = np.asarray(grid, dtype=np.float64)
     if cells.ndim != 2 or cells.size == 0:
         raise ValueError(f"A heat grid is (h, w), not {cells.shape}.")
@@ -97,7 +101,7 @@ def _cells(grid: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     return cells
 
 
-def _bytes(cells: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
+def _bytes(cells: NDArray[np.float64]) -> dict[str, object]:
     """256 steps from the lowest to the highest cell: finer than eyes see, and a tenth of the digits."""
     low, high = float(cells.min()), float(cells.max())
     scaled = (cells - low) / ((high - low) or 1.0) * 255

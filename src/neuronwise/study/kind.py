@@ -93,7 +93,7 @@ class Study:
 
 
 class Job(Protocol):
-    """One study that is about to run. ``schema`` and ``plan`` (plain JSON values) tell whether a folder is its own.
+    """One study that is about to run. ``schema`` and ``plan`` (plain JSON values) show whether a folder is its own.
 
     ``source``: where the data came from, noted beside the plan.
     """

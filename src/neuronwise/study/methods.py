@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
@@ -23,6 +23,8 @@ from neuronwise.study.workspace import Workspace
 
 FOUND = "found"  # in place of a number: as many as a filter found
 Count = Positive | Literal["found"]
+Options: TypeAlias = dict[str, Any]
+Sweep: TypeAlias = dict[str, list[Any]]
 
 
 class Method(BaseModel):
@@ -35,8 +37,8 @@ class Method(BaseModel):
     model_config = STRICT
     method: Text
     name: Text | None = None
-    options: dict[str, Any] = {}
-    sweep: dict[str, list[Any]] = {}
+    options: Options = {}
+    sweep: Sweep = {}
     agree: Literal["mean", "vote"] = "mean"
     like: Text | None = None
     K: list[Count] | None = None
@@ -47,7 +49,7 @@ class Method(BaseModel):
         return method.needs != "among" or method.control
 
     @classmethod
-    def require(cls, method: str, options: dict[str, Any]) -> None:
+    def require(cls, method: str, options: Options) -> None:
         """Raise ``ValueError`` for options that the method does not have, and for settings that are impossible."""
         try:
             METHODS[method].check(options)
@@ -64,21 +66,21 @@ class Method(BaseModel):
 
     @field_validator("options")
     @classmethod
-    def _fitting(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _fitting(cls, options: Options, info: ValidationInfo) -> Options:
         if "method" in info.data:
             cls.require(info.data["method"], options)
         return options
 
     @field_validator("sweep")
     @classmethod
-    def _all_fitting(cls, sweep: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
+    def _all_fitting(cls, sweep: Sweep, info: ValidationInfo) -> Sweep:
         for chosen in combinations(sweep) if "method" in info.data else ():
             cls.require(info.data["method"], chosen)
         return sweep
 
     @field_validator("K")
     @classmethod
-    def _each_once(cls, counts: list[Any] | None) -> list[Any] | None:
+    def _each_once(cls, counts: list[Count] | None) -> list[Count] | None:
         return None if counts is None else once(counts)
 
     @property
@@ -112,7 +114,7 @@ class Method(BaseModel):
 M = TypeVar("M", bound=Method)
 
 
-def combinations(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def combinations(sweep: Sweep) -> list[Options]:
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 
@@ -128,7 +130,7 @@ def each(methods: Sequence[M]) -> list[M]:
     return found
 
 
-def as_methods(listed: Any) -> Any:
+def as_methods(listed: object) -> object:
     """Names in place of whole entries, as a recipe may write them."""
     return [{"method": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else listed
 
@@ -138,7 +140,7 @@ def checked(methods: list[Method]) -> list[Method]:
     called = once([method.called for method in each(methods)])
     for method in methods:
         if method.like is not None and (not method.chooses or method.like not in called):
-            raise ValueError(f"like={method.like!r} names none of the methods, or stands at one that is not random")
+            raise ValueError(f"like={method.like!r} must name one of the methods, and only random_same_layers takes it")
     if methods and all(method.chooses for method in methods):
         raise ValueError(f"{methods[0].method} takes the layers of another method's neurons; name one more method")
     return methods
@@ -199,7 +201,7 @@ def null_pairs(workspace: Workspace, concept: str, like: Pair, count: int) -> li
     return found
 
 
-def controls(workspace: Workspace, shown: ConceptPhotos, like: NeuronSet, options: dict[str, Any]) -> NeuronSet:
+def controls(workspace: Workspace, shown: ConceptPhotos, like: NeuronSet, options: Options) -> NeuronSet:
     """As many random neurons of the same layers."""
     return random_same_layers(workspace.model, like, seed=options.get("seed", seed_of(workspace, shown.name)))
 

@@ -88,7 +88,7 @@ class PhotoJob(Generic[P]):
         rows: Sequence[Row] = []
         failed = None
         try:
-            # Whatever is drawn outside of a seed of its own is the same in a study that was resumed.
+            # What is drawn without its own seed is the same after a resumption.
             with torch.random.fork_rng():
                 torch.manual_seed(self._workspace.recipe.seed)
                 rows = self._measure_case(self._workspace, case)

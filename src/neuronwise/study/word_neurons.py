@@ -6,7 +6,6 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
@@ -14,7 +13,7 @@ from neuronwise.locate import METHODS, locate
 from neuronwise.locate.method import Method as Locating
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
-from neuronwise.study.methods import Method, each
+from neuronwise.study.methods import Method, Options, each
 from neuronwise.study.recipe_fields import once
 
 AMONG = 200  # neurons that causal_effect ranks anew: each costs a pass
@@ -32,7 +31,7 @@ class WordMethod(Method):
         return True
 
     @classmethod
-    def require(cls, method: str, options: dict[str, Any]) -> None:
+    def require(cls, method: str, options: Options) -> None:
         """As ``Method.require``, and for what needs several photos."""
         locating = METHODS[method]
         ranks = locating.needs == "among" and not locating.control
@@ -61,7 +60,7 @@ def checked_words(methods: list[WordMethod]) -> list[WordMethod]:
             raise ValueError("K and agree of one method are for neurons that several photos share")
         if method.like is not None and (not method.chooses or method.like not in direct):
             raise ValueError(
-                f"like={method.like!r} names none of the methods that score all neurons, or stands at one of them"
+                f"like={method.like!r} must name a method that scores all neurons, and only those that choose take it"
             )
         if method.chooses and all(one.locating.control for one in direct.values()):
             raise ValueError(f"{method.method} chooses by another method's neurons; name one more method")
@@ -93,7 +92,7 @@ def word_neurons(
     where the run has none, those that compare also without ``inpainted``. ``seed`` draws the random ones.
     """
     run.activations(target.position)  # as a run that was recorded while it generated has them
-    where: dict[str, Any] = {"target": target.token_id, "position": target.position}
+    where: Options = {"target": target.token_id, "position": target.position}
     if concept is not None:
         where = {"concept": concept}
     found: dict[str, TimedNeurons] = {}
@@ -123,7 +122,7 @@ def word_neurons(
 
 
 def _located(
-    run: Run, where: dict[str, Any], method: WordMethod, top: int, among: NeuronSet | None, options: dict[str, Any]
+    run: Run, where: Options, method: WordMethod, top: int, among: NeuronSet | None, options: Options
 ) -> NeuronSet:
     """A control of fewer neurons where a layer has too few others for all."""
     if among is not None and not len(among):
@@ -137,6 +136,6 @@ def _located(
             among = among[: len(among) // 2]
 
 
-def seed_for(seed: int, *key: Any) -> int:
+def seed_for(seed: int, *key: object) -> int:
     """A seed for one case, the same on every machine."""
     return seed + zlib.crc32("/".join(map(str, key)).encode())

@@ -1,4 +1,4 @@
-"""What the cases of a study work with: the model, the photos, and what is said of them before anything is changed."""
+"""What the cases of a study work with: the model, the photos, and the captions before anything is changed."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Workspace(Generic[P]):
         return run
 
     def say(self, photo: Captioned) -> str:
-        """What the model says of a photo now, with whatever intervention is in force."""
+        """The caption of a photo now, under the intervention in force."""
         return self.say_all([photo])[0]
 
     def say_all(self, photos: Sequence[Captioned]) -> list[str]:

@@ -82,7 +82,7 @@ class EditBatch:
         """One edit of these cases, applied; each bears its share of the seconds, and a failure is theirs alone."""
         edit: Edit | None = None
         try:
-            # Whatever an editor draws outside of its own seed is the same in a run that was resumed.
+            # What an editor draws without its own seed is the same after a resumption.
             with torch.random.fork_rng(), costs(self._model) as cost:
                 torch.manual_seed(self._choices.seed)
                 edit = self._maker.make(self._model, [case.fact for case in cases])

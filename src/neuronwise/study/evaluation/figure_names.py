@@ -34,15 +34,15 @@ def described(name: str) -> tuple[str, str]:
     what, _, protocol = name.rpartition("_")
     if name in LABELS or protocol not in PROTOCOLS:
         return LABELS.get(name, name), "100 tokens, greedy" if name == "fluency" else ""
-    told = PROTOCOLS[protocol]
+    how = PROTOCOLS[protocol]
     if what == "neighborhood":
-        told = told.replace("p(new) > p(true)", "p(true) > p(new)").replace("p(new) − p(true)", "p(true) − p(new)")
+        how = how.replace("p(new) > p(true)", "p(true) > p(new)").replace("p(new) − p(true)", "p(true) − p(new)")
     if what in ("efficacy", "paraphrase", "neighborhood"):
-        return f"{LABELS[what]} {protocol}", told
+        return f"{LABELS[what]} {protocol}", how
     if what not in LABELS:
         group, _, kind = what.partition("_")
-        return f"{group.capitalize()}: {kind.replace('_', ' ')}", told
-    return LABELS[what], told
+        return f"{group.capitalize()}: {kind.replace('_', ' ')}", how
+    return LABELS[what], how
 
 
 def ordered(names: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ EDITORS_OWN = ("kind", "editors", "editor", "settings", "changes", "statistics",
 def plan_of(model: Model, cases: Sequence[FactCase], makers: Mapping[str, Maker], choices: Mapping[str, object]) -> Row:
     """Model, data, editors and choices as plain JSON values.
 
-    The keys of a single editor lie beside the others, those of several under ``editors``, by their names.
+    The keys of a single editor are beside the others, those of several under ``editors``, by their names.
     """
     content = json.dumps([_plain(case) for case in cases], ensure_ascii=False, sort_keys=True)
     dtypes = dict.fromkeys(str(p.dtype) for p in model.module.parameters())

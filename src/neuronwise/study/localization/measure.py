@@ -1,4 +1,4 @@
-"""How well each method finds what a word hangs on: deletion and insertion curves of words of captions and of facts.
+"""How well each method finds what a word depends on: deletion and insertion curves of words of captions and of facts.
 
 A case is one word: of a caption, the word that names a concept; of a text, the first token of a known fact's answer
 (facts that the model itself does not answer are left out). One row a method and ``fill``, with the columns
@@ -165,7 +165,7 @@ def _known(workspace: Space, wanted: int) -> list[list[str]]:
 
 
 def _asked(workspace: Space, prompt: str, answer: str) -> tuple[Run, Target]:
-    """A fact's prompt as it stands, and the first token of its answer."""
+    """A fact's prompt without a template, and the first token of its answer."""
     model = workspace.model
     prompted, _ = model.prepare(None, prompt, chat=False)
     run = Run.of(model, prompted)

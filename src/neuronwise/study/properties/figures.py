@@ -137,7 +137,7 @@ def _draw_noise(rows: Sequence[Row]) -> Drawing:
 
 
 def _heat(rows: Sequence[Row], study: Study) -> list[Figure]:
-    """Photos of different words, where the data still lies where the study read it."""
+    """Photos of different words, if the data are still where the study read them."""
     shown: dict[str, tuple[Image.Image, dict[str, Row]]] = {}
     for row in rows:
         if row["grid"] and row["heat_iou"] is not None and len(shown) < PHOTOS and not _has_word(shown, row["word"]):

@@ -1,10 +1,10 @@
-"""What the neurons of a word are like ([MMN] §4, [NAM]): their meaning, what they hang on, what hangs on them, where.
+"""What the neurons of a word are like ([MMN] §4, [NAM]): their meaning, what moves them, what depends on them, where.
 
 A case is one photo of one concept that the caption names. Two kinds of rows, told apart by ``part``, with the columns
 
 - ``concept``, ``photo`` (its id), ``file`` (its path below the folder of the data), ``word`` (as the caption says it)
 - ``part`` "neurons": one row a method
-  - ``method``; ``neurons``: the first ``K``, best first, as "L23.U8083"; ``layers``: how many of them lie in each layer
+  - ``method``; ``neurons``: the first ``K``, best first, as "L23.U8083"; ``layers``: how many of them are in each layer
   - ``shuffled_overlap``: the share of them that is found again when the image's tokens are shuffled and the same
     output is forced (region invariance; mean over ``shuffles``; null where the prompt holds no image tokens)
   - ``says_word``: of the first ``decoded_neurons``, the share that has the word, or its first token, among its top
@@ -87,7 +87,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
 
 
 def _file(workspace: Space, photo: Captioned) -> str:
-    """Below the folder of the data, so that a study may be read where the photos lie elsewhere."""
+    """Below the folder of the data, so that a study may be read where the photos are elsewhere."""
     parents = [str(parent) for parent in photo.path.parents]
     root = workspace.photos.source if workspace.photos.source in parents else parents[0]
     return os.path.relpath(photo.path, root)

@@ -98,7 +98,7 @@ def _invariance(rows: Sequence[Row], recipe: Row) -> Table:
         f"Shares of the first {recipe['K']} neurons. Shuffled: the image's tokens in another order, interval over "
         f"photos. Common: to {images} photos whose captions say the same word; pairs: to two of these; mean over "
         f"choices of photos, interval over the {words} words that enough captions say. Random neurons are drawn anew "
-        "each time: they tell chance.",
+        "each time: they show chance.",
     )
 
 

@@ -41,7 +41,7 @@ def _draw(rows: Rows, swept: Sequence[str]) -> Drawing:
     points = _points(rows)
     with plotting() as pyplot:
         figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.6), sharey=True)
-        told: set[str] = set()
+        labeled: set[str] = set()
         for name, label in labels.items():
             own = [point for point in points if point[0] == name]
             look = looks[label]
@@ -58,8 +58,8 @@ def _draw(rows: Rows, swept: Sequence[str]) -> Drawing:
                         point[at], point[4], s=size, color=look["color"], marker=look["marker"] or "o", zorder=3,
                         edgecolors=INK if point[1] is None else "none", linewidths=0.9,
                     )  # fmt: skip
-            if label not in told:
-                told.add(label)
+            if label not in labeled:
+                labeled.add(label)
                 line = "" if label in swept else look["linestyle"]
                 panels[0].plot([], [], label=label, **{**look, "marker": look["marker"] or "o", "linestyle": line})
         axes = ("other nouns still named (share)", "captions unchanged without the concept (share)")

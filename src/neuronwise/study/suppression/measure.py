@@ -18,7 +18,7 @@ tested on those, on held-out photos of it, and on photos without it. One row a p
   ``to_references_before.METRIC``: ``before`` against the references (null without references); METRIC one of
   ``measure.captions.METRICS``, or "bertscore" and "mover_score"; ``clipscore``, ``clipscore_before`` (the last four
   where the recipe names their models)
-- ``length``: words of ``after``; ``repeated``: the share of its word pairs that it said before (broken speech)
+- ``length``: words of ``after``; ``repeated``: the share of its word pairs that occurred before in it (broken speech)
 
 Kept beside them (``Study.notes``): "found", by "concept/method", {"neurons": [[layer, unit] or [layer, unit, expert],
 best first], "funnel": of two_stage, as in its record, else null}; "split", by concept, {"found_on", "held_out",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
 
@@ -59,7 +59,7 @@ class SuppressionRecipe(PhotoRecipe):
 
     @field_validator("K")
     @classmethod
-    def _counts(cls, counts: list[Any], info: ValidationInfo) -> list[Any]:
+    def _counts(cls, counts: list[Count], info: ValidationInfo) -> list[Count]:
         methods = info.data.get("methods")
         if FOUND in counts and methods is not None and not any(method.filters for method in methods):
             raise ValueError(f'K "{FOUND}" needs two_stage among the methods')

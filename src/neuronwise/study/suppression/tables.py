@@ -92,9 +92,9 @@ def _main(rows: Rows, intervention: str, role: str) -> Table:
         ("method", "K", "neurons", "suppression", "retention", "score", "repeated pairs"),
         body,
         "Suppression: share of captions that named the concept and no longer do. Retention: share of the other nouns "
-        "still named. Score: their harmonic mean. Repeated pairs: share of a caption's word pairs said before, which "
-        "tells broken speech. Means over photos with 95 % bootstrap intervals; photos count alike, so concepts with "
-        "more photos weigh more.",
+        "still named. Score: their harmonic mean. Repeated pairs: share of a caption's word pairs that it had "
+        "before, which shows broken speech. Means over photos with 95 % bootstrap intervals; photos count alike, so "
+        "concepts with more photos weigh more.",
     )
 
 
