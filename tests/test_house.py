@@ -17,10 +17,8 @@ FILES = {path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8") f
 LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 60, 400
 
 # What is not yet as it should be. These only shrink.
-LONG_FUNCTIONS = {
-    "model/load.py:load",
-}
-UNDOCUMENTED = 110
+LONG_FUNCTIONS: set[str] = set()
+UNDOCUMENTED = 64
 ANY_IN_1000_LINES = 12.0
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -69,11 +67,12 @@ def test_what_is_public_is_documented() -> None:
 
 
 def public(holder: ast.Module | ast.ClassDef) -> Iterator[Function | ast.ClassDef]:
-    """Public functions, classes and methods; torch's ``forward`` and overloads speak for themselves."""
+    """Public functions, classes and methods; torch's ``forward`` and mere declarations speak for themselves."""
     for node in holder.body:
         if not isinstance(node, Function | ast.ClassDef) or node.name.startswith("_") or node.name == "forward":
             continue
-        if not any(ast.unparse(one).endswith("overload") for one in node.decorator_list):
+        declared = ast.unparse(node.body[-1]) == "..."  # a protocol's method or an overload
+        if not declared:
             yield node
         if isinstance(node, ast.ClassDef):
             yield from public(node)
