@@ -22,7 +22,7 @@ from neuronwise.check import (
 # What need not apply, and why it says so.
 EXPLAINED = {
     "span": ("without a photo", "read by cross-attention"),
-    "heat": ("without a photo", "only the model's own processor can tell"),
+    "heat": ("without a photo", "only the model's own processor knows"),
     "adapter": ("peft does not address",),
     "generation": ("generates nothing",),
 }

@@ -167,7 +167,7 @@ def test_tokens_that_reach_into_the_next_row_have_no_place(monkeypatch: pytest.M
 
 
 def test_without_a_processor_tiles_have_no_place() -> None:
-    with pytest.raises(PromptError, match="only the model's own processor can tell"):
+    with pytest.raises(PromptError, match="only the model's own processor knows"):
         image_grid(run_of("mllama"))
 
 

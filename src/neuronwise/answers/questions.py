@@ -36,7 +36,7 @@ class Question:
 
 
 def questions_of(case: FactCase) -> tuple[Question, ...]:
-    """All questions of a case: the request, its paraphrases, what follows from it and what shall stay.
+    """All questions of a case: the request, its paraphrases, what follows from it and what should stay.
 
     A request with a photo is also asked by its text alone and by its photo alone ("success_text", "success_image").
     Of a locality probe the first answer is forced, or the model's own where it has none.
@@ -67,7 +67,7 @@ def beginnings_of(case: FactCase) -> tuple[Question, ...]:
 
 
 def others_of(facts: Iterable[Fact]) -> tuple[Question, ...]:
-    """Questions about facts that an edit of another shall leave alone."""
+    """Questions about facts that an edit of another must leave alone."""
     return tuple(
         Question(OTHERS, fact.text, (fact.target_true,) if fact.target_true else (), image=fact.image) for fact in facts
     )

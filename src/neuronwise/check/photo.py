@@ -29,9 +29,7 @@ def span(subject: Subject) -> Measured:
     ids = run.prompted.input_ids
     wanted = [index for index, token in enumerate(ids) if token == subject.model.image_token_id]
     if wanted and positions != wanted:  # Kosmos-2 has no such token: there, what changes with the photo decides
-        raise Deviation(
-            f"{len(positions)} positions, the image token stands at {len(wanted)}", positions=len(positions)
-        )
+        raise Deviation(f"{len(positions)} positions, the image token is at {len(wanted)}", positions=len(positions))
     changed = _changed_rows(subject)
     if not changed:
         raise NotApplicable("the photo is read by cross-attention: no row of the prompt changes with it")

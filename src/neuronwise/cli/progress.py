@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-EVERY = 30.0  # seconds between lines of progress where standard error is no terminal
+EVERY = 30.0  # seconds between lines of progress where standard error is not a terminal
 
 Tell = Callable[[str, int, int], None]
 

@@ -92,9 +92,9 @@ def swap(
     is swapped for the target's plural.
 
     ``neurons`` takes a set of your own instead of the located ones; ``beside`` names runs or photos that ``spare``
-    shall leave alone. The record holds texts before and after, success,
-    steps and ‖Δ‖₂ as a share of the value vectors' norm. A target that is said already gives an edit that changes
-    nothing, with a note. Raises ``TargetError`` that lists the nouns for a source that a text does not name.
+    must leave alone. The record holds texts before and after, success, steps and ‖Δ‖₂ as a share of the value vectors'
+    norm. A target that the text already names gives an edit that changes nothing, with a note. Raises ``TargetError``
+    that lists the nouns for a source that a text does not name.
     """
     settings = resolved(model, settings, PRESETS, changes)
     request = Request(tuple(runs_of(model, seen)), source, target)
@@ -123,7 +123,7 @@ def swap(
 
 @dataclass(frozen=True)
 class Request:
-    """The runs in which the target shall be said instead of the source."""
+    """The runs in which the target should replace the source."""
 
     runs: tuple[Run, ...]
     source: str

@@ -19,7 +19,7 @@ from neuronwise.model.products import ChangedProducts, Product
 from neuronwise.model.prompt import Inputs
 from neuronwise.model.writers import Experts, Writer
 
-# (writer, its activations (…, f), what it writes for them (…, d)) → what it shall write instead, None for the same
+# (writer, its activations (…, f), what it writes for them (…, d)) → what it should write instead, None for the same
 Change = Callable[[Writer, Tensor, Tensor], Tensor | None]
 
 

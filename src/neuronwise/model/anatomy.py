@@ -155,7 +155,7 @@ def _layer_stack(decoder: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def _hidden_size(*owners: nn.Module) -> int:
-    """Read from the configuration of the first of ``owners`` that tells it."""
+    """Read from the configuration of the first of ``owners`` that has it."""
     for owner in owners:
         config = getattr(owner, "config", None)
         if config is not None and hasattr(config, "get_text_config"):
@@ -321,7 +321,7 @@ def _dense_writers(linears: list[_Linear], hidden_size: int) -> Iterator[_Linear
 
 
 def _fused_experts(path: str, module: nn.Module, hidden_size: int) -> _Routed | None:
-    """Experts whose weights are one parameter: (E, d, f), (E, f, d), or (E·f, d) with ``ffn_hidden_size`` told."""
+    """Experts whose weights are one parameter: (E, d, f), (E, f, d), or (E·f, d) with ``ffn_hidden_size`` given."""
     if _packed(module):  # its scales have an expert's dimensions, but are no weights
         return None
     own = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() == 3 and min(p.shape[1:]) > 1}

@@ -70,7 +70,7 @@ def batching(model: Model) -> Batching:
 
 
 def text_inputs(model: Model, prompt: str) -> Inputs:
-    """Inputs of a text as it stands, without a chat template; raises ``PromptError`` for one that cannot be read."""
+    """Inputs of a text as it is, without a chat template; raises ``PromptError`` for one that cannot be read."""
     return model.prepare(None, prompt, chat=False)[0].inputs
 
 

@@ -41,7 +41,7 @@ def require_shards(folder: Path) -> None:
 def require_tensors(name: str, module: object, info: Mapping[str, Iterable[Any]]) -> None:
     """Raise ``ModelError`` that lists every tensor that is missing or has another shape, and every unexpected one.
 
-    ``info`` is what ``from_pretrained(output_loading_info=True)`` tells; tied weights and what the architecture says
+    ``info`` is what ``from_pretrained(output_loading_info=True)`` returns; tied weights and what the architecture says
     may lack or be too many are no longer in it. Unexpected tensors alone are a warning, for checkpoints may hold parts
     of other tasks, but an error for this project's own architectures, whose checkpoints are known.
     """
@@ -66,7 +66,7 @@ def require_tensors(name: str, module: object, info: Mapping[str, Iterable[Any]]
         return
     looks_like = getattr(module, "looks_like", lambda names: None)(unexpected)
     looks = f" It looks like {looks_like}." if looks_like else ""
-    raise ModelError(f"'{name}' is no complete checkpoint of a {kind}: {'; '.join(complaints)}.{looks}")
+    raise ModelError(f"'{name}' is not a complete checkpoint of a {kind}: {'; '.join(complaints)}.{looks}")
 
 
 def _ours(module: object) -> bool:

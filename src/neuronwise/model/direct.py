@@ -79,7 +79,7 @@ class DirectPath:
             if not active() or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
                 return None
             tensor = joined = tensor.detach()
-            if tensor.shape[-1] == block.hidden_size:  # anything else (a gate's number) is no part of the stream
+            if tensor.shape[-1] == block.hidden_size:  # anything else (a gate's number) is not part of the stream
                 for writer in inner:
                     part = beside[id(writer.module)].reshape(tensor.shape)
                     tensor = tensor - part

@@ -46,7 +46,7 @@ class Hooks:
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def inside(self, module: nn.Module) -> Callable[[], bool]:
-        """Tells whether ``module`` is being called: a part that serves several layers is told apart by it."""
+        """Returns a function that says whether ``module`` is being called, for parts that serve several layers."""
         active = [False]
         self.before(module, lambda *_: active.__setitem__(0, True))
         self.after(module, lambda *_: active.__setitem__(0, False))

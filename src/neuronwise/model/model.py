@@ -205,7 +205,7 @@ class Model:
         if isinstance(longest, int) and 0 < longest < len(ids):
             raise PromptError(f"The prompt has {len(ids)} tokens; {self.name} reads at most {longest}.")
         known = self.module.get_input_embeddings().weight.shape[0]
-        # An image token may lie outside of the vocabulary: the image's features take its place.
+        # An image token may be outside the vocabulary: the image's features take its place.
         largest = max((token for token in ids if token != self.image_token_id), default=0)
         if largest >= known:
             raise PromptError(

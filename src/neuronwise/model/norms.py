@@ -43,7 +43,7 @@ def looks_like_norm(name: str, module: nn.Module) -> bool:
 
 
 def freeze(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm | None:
-    """Find the form under which ``module`` gave ``y`` for ``x``; None when it is no such norm."""
+    """Find the form under which ``module`` gave ``y`` for ``x``; None when it is not such a norm."""
     with materialized(module):
         weight = getattr(module, "weight", None)
         bias = getattr(module, "bias", None)

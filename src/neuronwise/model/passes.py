@@ -46,7 +46,7 @@ class _Stopped(Exception):
 def stop_after(module: nn.Module) -> Iterator[None]:
     """The pass in the body ends once ``module`` has returned; the body is left at that point.
 
-    Hooks that shall see the module's output must be set before.
+    Hooks that should see the module's output must be set before.
 
     >>> with outputs_of(block.module) as seen, stop_after(block.module):
     ...     model.forward(inputs)

@@ -18,7 +18,7 @@ from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.passes import configured
 from neuronwise.model.writers import Experts
 
-# (index of an expert in the parameter, its activations (n, f), what it writes for them (n, d)) → what shall be written
+# (index of an expert in the parameter, its activations (n, f), what it writes for them (n, d)) → what is written
 # instead, None for the same
 Product = Callable[[int, Tensor, Tensor], Tensor | None]
 
@@ -26,7 +26,7 @@ _watching: list[Experts] = []
 
 
 def watching() -> bool:
-    """Whether modules are being called again to watch the experts: no hook shall count that call."""
+    """Whether modules are being called again to watch the experts: no hook may count that call."""
     return bool(_watching)
 
 

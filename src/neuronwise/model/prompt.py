@@ -84,7 +84,7 @@ def lay_out(
     if prompt is None:
         prompt = default_prompt(model_type, has_template, image is not None)
     if not prompt.strip() and not (image is not None and HABITS.get(model_type) == ""):
-        raise PromptError("The prompt is empty; write what the model shall continue or answer.")
+        raise PromptError("The prompt is empty; write what the model should continue or answer.")
     if chat and not has_template:
         raise PromptError("This model has no chat template; leave chat out or set it to False.")
     chat = has_template if chat is None else chat
@@ -145,7 +145,7 @@ def image_format(model_type: str, tokenizer: Tokenizer) -> str:
 
 
 def _reads_marks(processor: object) -> bool:
-    """Whether the image stands where the prompt says, in an architecture whose own processor puts it first.
+    """Whether the image is where the prompt says, in an architecture whose own processor puts it first.
 
     MiniGPT-4 is BLIP-2 with LLaVA's processor.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Function = Callable[..., object]
 
-# Mixers of positions for which there is no rule: what they carry from one position to another is no fixed pattern.
+# Mixers of positions for which there is no rule: what they carry from one position to another is not a fixed pattern.
 _WITHOUT_RULE = re.compile(
     r"mamba|lstm|rnn|rwkv|recurrent|rglru|shortconv|deltanet|retention|hyena|linearattention|lightningattention",
     re.IGNORECASE,

@@ -31,7 +31,7 @@ def linear_weight(module: nn.Module) -> Tensor:
     """(d, f) of a linear module: a view of an nn.Linear's or a Conv1D's weight, else a copy.
 
     Quantized weights are dequantized. A LoRA adapter counts as it acts: base + scaling · B · A. Raises ``ModelError``
-    for an adapter whose effect is no matrix that can be read.
+    for an adapter whose effect is not a readable matrix.
     """
     base = under_adapter(module)
     weight = plain_weight(base)

@@ -24,7 +24,7 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 def plan(parts: Sequence[Path]) -> Plan:
-    """Lay out the conversion of one published folder; raises ``ModelError`` for what is no mPLUG-Owl2."""
+    """Lay out the conversion of one published folder; raises ``ModelError`` for what is not an mPLUG-Owl2 model."""
     if len(parts) != 1 or not parts[0].is_dir():
         named = ", ".join(f"'{part}'" for part in parts) or "nothing"
         raise ModelError(f"mPLUG-Owl2 is converted from the one folder of its published checkpoint, not from {named}.")
@@ -51,12 +51,12 @@ def _config(folder: Path) -> MPLUGOwl2Config:
         published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model_type = published["model_type"]
     except OSError as error:
-        raise ModelError(f"'{folder}' is no checkpoint: it has no config.json.") from error
+        raise ModelError(f"'{folder}' is not a checkpoint: it has no config.json.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The config.json in '{folder}' is damaged: {error}.") from error
     if model_type != MPLUGOwl2Config.model_type:
         what = relative_of_type(model_type) or f"a model of type '{model_type}'"
-        raise ModelError(f"'{folder}' is no mPLUG-Owl2: it looks like {what}.")
+        raise ModelError(f"'{folder}' is not an mPLUG-Owl2 model: it looks like {what}.")
     return MPLUGOwl2Config.from_pretrained(folder)
 
 

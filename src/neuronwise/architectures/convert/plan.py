@@ -72,7 +72,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Output:
-    """A tensor as it will lie in the new checkpoint."""
+    """A tensor as it will be in the new checkpoint."""
 
     name: str
     shape: tuple[int, ...]

@@ -93,7 +93,7 @@ def open_weights(path: str | os.PathLike[str]) -> Weights:
 
 
 def _shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
-    """The weight files of a folder and, where it has one, the index that says what lies where."""
+    """The weight files of a folder and, where it has one, the index that says which file holds what."""
     for suffix in ("safetensors", "bin"):
         for index in sorted(folder.glob(f"*.{suffix}.index.json")):
             try:
@@ -136,7 +136,7 @@ def _tensors_of(file: Path) -> dict[str, Stored]:
         return _safetensors(file)
     if file.suffix in _PICKLES:
         return _pickled(file)
-    raise ModelError(f"'{file}' is no file of weights: it ends in none of .safetensors, {', '.join(_PICKLES)}.")
+    raise ModelError(f"'{file}' is not a file of weights: it ends in none of .safetensors, {', '.join(_PICKLES)}.")
 
 
 def _safetensors(file: Path) -> dict[str, Stored]:

@@ -1,8 +1,8 @@
 """Writing a planned checkpoint as an ordinary Hugging Face folder: shard by shard, resumable, verified, whole or not.
 
-Finished shards wait in a hidden folder beside the one to be made, with a ledger of their SHA-256; a conversion that was
-cut off goes on after the last of them, when parts and settings are the same. The ledger is not in the folder that is
-moved into place, so that there is no moment at which a kill would lose it.
+Finished shards wait in a hidden folder beside the one to be made, with a ledger of their SHA-256; an interrupted
+conversion resumes after the last of them, when parts and settings are the same. The ledger is not in the folder that
+is moved into place, so that there is no moment at which a kill would lose it.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class _Ledger:
 
 
 def _fingerprint(plan: Plan, shards: dict[str, list[Output]]) -> str:
-    """Of the parts as they lie on the disk and of what is made of them."""
+    """Of the parts on the disk and of what is made of them."""
     state = hashlib.sha256(__version__.encode())
     for weights in plan.sources:
         for file in weights.files:

@@ -1,7 +1,7 @@
 """The visual abstractor: learned queries look at the patches, and at each other, and sum up the photo.
 
 Each layer's keys and values are the queries followed by the patches (the class token first). Fixed sine waves tell
-places: along the queries, and over the grid of patches, where the first half of the channels tells the column and the
+places: along the queries, and over the grid of patches, where the first half of the channels encodes the column and the
 second half the row.
 """
 

@@ -46,7 +46,7 @@ class MPLUGOwl2AbstractorConfig(PreTrainedConfig):
 class MPLUGOwl2Config(LlamaConfig):
     """A LLaMA's configuration with `visual_config`: {"visual_model": …, "visual_abstractor": …}, as published.
 
-    `vision_config` and `abstractor_config` are made from it. `image_token_index` stands in the input ids where an
+    `vision_config` and `abstractor_config` are made from it. `image_token_index` is in the input ids where an
     image's features go; the published vocabulary has no such token, so it is the first id after the vocabulary and has
     no embedding. `image_tokens` is how many of them an image takes: the abstractor's queries and an end token.
     Raises `ModelError` for the encoder of mPLUG-Owl2.1, which is another model.

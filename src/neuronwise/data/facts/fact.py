@@ -14,7 +14,7 @@ LOCALITY = ("relation_specificity", "forgetfulness", "neighborhood", "attribute"
 
 @dataclass(frozen=True)
 class Fact:
-    """One request: ``prompt`` with "{}" in place of the subject, and the answer that it shall get.
+    """One request: ``prompt`` with "{}" in place of the subject, and the answer that it should get.
 
     ``text`` is the prompt with the subject filled in; ``image`` is the path of a photo that the prompt asks about.
     Raises ``PromptError`` for a prompt without a place for its subject (or the subject itself) and ``TargetError`` for
@@ -62,9 +62,9 @@ class Probe:
 class FactCase:
     """A fact and the questions that measure an edit of it.
 
-    ``paraphrases`` shall get the new target. ``portability`` holds questions whose answer follows from the edit, by
+    ``paraphrases`` should get the new target. ``portability`` holds questions whose answer follows from the edit, by
     the kinds of ``PORTABILITY`` (``image_generality``: the same question about another photo of the same thing).
-    ``locality`` holds questions whose answer shall stay, by the kinds of ``LOCALITY``: the same subject in another
+    ``locality`` holds questions whose answer should stay, by the kinds of ``LOCALITY``: the same subject in another
     relation, further answers of a relation with several, other subjects in the same relation, other subjects whose
     true answer is the new target, something unrelated, and an unrelated question about another photo. ``generation``
     are openings for the model to continue, to measure fluency.

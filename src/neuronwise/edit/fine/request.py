@@ -57,7 +57,7 @@ class Request:
 
     @property
     def held_rows(self) -> slice:
-        """The rows of the prompt whose predictions shall stay: all but its last."""
+        """The rows of the prompt whose predictions must stay: all but its last."""
         return slice(0, self.prompt_length - 1)
 
     @property

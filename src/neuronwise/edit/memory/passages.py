@@ -71,7 +71,7 @@ def fact_passage(model: Model, fact: Fact, prefix: str = "", ending: Sequence[in
 
 
 def essence_passage(model: Model, fact: Fact) -> Passage:
-    """The passage "{subject} is a": what the subject is shall stay."""
+    """The passage "{subject} is a": what the subject is must stay."""
     return _passage(model, f"{fact.subject} is a", len(fact.subject.rstrip()))
 
 

@@ -21,7 +21,7 @@ Adjust = Callable[[int, Tensor], Tensor]  # layer, keys (f, n) → (f, n), both 
 
 @dataclass(frozen=True)
 class Targets:
-    """What ``layer`` shall hold at the subjects of ``facts``: ``values`` (n, d), and how each search for one ended.
+    """What ``layer`` should hold at the subjects of ``facts``: ``values`` (n, d), and how each search for one ended.
 
     ``at`` says where: "stream", the layer's output, or "written", that of its W_down.
     """

@@ -80,7 +80,7 @@ class Value:
 
     @property
     def target(self) -> Tensor:
-        """(d,): what shall be at the subject."""
+        """(d,): what should be at the subject."""
         return self.initial + self.delta
 
 

@@ -1,7 +1,7 @@
-"""Where the image's tokens lie: their positions as a grid, and the part of the photo that the grid covers.
+"""Where the image's tokens are: their positions as a grid, and the part of the photo that the grid covers.
 
 One small file for each way of placing: ``views`` (one grid, tiles, merged patches), ``packed`` (LLaVA-NeXT's rows),
-``queries`` (through a Q-Former or resampler), ``cross`` (through cross-attention). Where in the photo a view lies is
+``queries`` (through a Q-Former or resampler), ``cross`` (through cross-attention). Where in the photo a view is, is
 asked of the model's own processor (``traced``).
 """
 

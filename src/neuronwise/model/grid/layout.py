@@ -49,7 +49,7 @@ class ImageGrid:
 
 
 def within(grid: ImageGrid, width: int, height: int) -> ImageGrid:
-    """The grid without the rows and columns of cells that lie wholly beside the photo, on what the model padded."""
+    """The grid without the rows and columns of cells that are wholly beside the photo, on what the model padded."""
     left, top, _, _ = grid.box
     across, down = grid.cell
     first, last = _on_photo(left, across, grid.width, width)
@@ -90,8 +90,8 @@ class View:
 def joined(views: Sequence[View], whole: bool = False) -> tuple[View, str | None] | None:
     """The tiles laid side by side as one view, with a note; ``None`` where they form no rectangle.
 
-    Where a view of the whole photo stands beside the tiles it is left out, or taken alone with ``whole=True``: a
-    tile's tokens lie closer than the overview's, and its box says which is which.
+    An overview beside the tiles is left out, or taken alone with ``whole=True``: a
+    tile's tokens are denser than the overview's, and its box says which is which.
     """
     if len(views) == 1:
         return views[0], None
@@ -144,7 +144,7 @@ class Shape:
 
 
 def shape_of(tokens: int, height: int, width: int) -> Shape | None:
-    """How so many tokens lie over a view of ``height`` × ``width`` pixels, ``None`` where they cannot.
+    """How so many tokens cover a view of ``height`` × ``width`` pixels, ``None`` where they cannot.
 
     A token's cell is square in all families that are known (one whose cells are not offers its ``token_grid``). A
     class token may come first, or a token end each row.

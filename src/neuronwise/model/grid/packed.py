@@ -24,7 +24,7 @@ def packer(run: Run) -> Any:
 
 
 def unpacked(run: Run, positions: Tensor, trace: Traced | None, whole: bool) -> ImageGrid | None:
-    """Places instead of features go through the model's own packing: what comes out says where each token lies."""
+    """Places instead of features go through the model's own packing: the output says where each token is."""
     pixels = pixels_of(run.prompted.inputs)
     assert run.image is not None
     assert pixels is not None

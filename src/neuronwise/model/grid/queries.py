@@ -59,7 +59,7 @@ def through_queries(
     laid_out = views_of(run, torch.arange(views * cells), trace, shape, patch_size(run))
     laid = joined(laid_out, whole) if laid_out else None
     if laid is None:
-        raise PromptError(f"The photo's views that the {called} of this model reads lie in no known order.")
+        raise PromptError(f"The photo's views that the {called} of this model reads are in no known order.")
     view, note = laid
     used = sorted(set((view.index // cells).tolist()))
     each = len(positions) // views

@@ -71,7 +71,7 @@ def trace(run: Run) -> Traced | None:
 
 
 def _ramp(length: int) -> NDArray[np.uint8]:
-    """Gray that says how far along a pixel's center lies."""
+    """Gray that says how far along a pixel's center is."""
     return np.rint(255 * (np.arange(length) + 0.5) / length).astype(np.uint8)
 
 

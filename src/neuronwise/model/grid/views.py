@@ -75,14 +75,14 @@ def patch_size(run: Run) -> int | None:
 
 
 def _boxes(run: Run, pixels: Tensor, trace: Traced | None) -> list[Box]:
-    """Where each view lies; views that hold no photo (the batch's padding) are left out."""
+    """Where each view is; views that hold no photo (the batch's padding) are left out."""
     if trace is not None:
         return [box for box in trace.tiles() if box is not None]
     assert run.image is not None
     views = pixels.reshape(-1, *pixels.shape[-3:]).shape[0]
     if views > 1:
         raise PromptError(
-            f"Nothing says where the {views} views of the photo lie: only the model's own processor can tell, so wrap "
+            f"Nothing shows where the {views} views of the photo are: only the model's own processor knows, so wrap "
             "both as Model(module, processor)."
         )
     return [(0.0, 0.0, float(run.image.width), float(run.image.height))]

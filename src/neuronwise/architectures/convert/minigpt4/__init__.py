@@ -1,7 +1,7 @@
 """MiniGPT-4 from its published parts: image encoder, Q-Former, projector and language model.
 
 The parts are read as the published code loads them (github.com/Vision-CAIR/MiniGPT-4): EVA ViT-g first, the Q-Former's
-file over it, MiniGPT-4's own .pth over both. What stands in a later file replaces what an earlier one says.
+file over it, MiniGPT-4's own .pth over both. A later file replaces what an earlier one says.
 
 On Vicuna it becomes transformers' own ``Blip2ForConditionalGeneration``; on Llama-2, which has no Q-Former, and for
 MiniGPT-v2, ``neuronwise.architectures.minigpt4``.

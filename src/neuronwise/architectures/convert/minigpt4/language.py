@@ -67,7 +67,7 @@ def open_language(folder: Path) -> Language:
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(f"The folder '{folder}' is no language model: it has no config.json.") from error
+        raise ModelError(f"The folder '{folder}' is not a language model: it has no config.json.") from error
     except ValueError as error:
         raise ModelError(f"The config.json in '{folder}' is damaged: {error}.") from error
     if said.get("model_type") != "llama":
@@ -78,7 +78,7 @@ def open_language(folder: Path) -> Language:
     weights = open_weights(folder)
     config = LlamaConfig.from_pretrained(folder)
     if "lm_head.weight" not in weights or "model.norm.weight" not in weights:
-        raise ModelError(f"'{folder}' is no LLaMA with a head: it lacks lm_head.weight or model.norm.weight.")
+        raise ModelError(f"'{folder}' is not a LLaMA with a head: it lacks lm_head.weight or model.norm.weight.")
     if float(weights["model.norm.weight"].read().float().abs().mean()) < DELTA:
         raise ModelError(
             f"'{folder}' looks like delta weights: add them to LLaMA's first (python -m fastchat.model.apply_delta)."

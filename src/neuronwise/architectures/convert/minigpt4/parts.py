@@ -72,7 +72,7 @@ class Parts:
         return Recipe(parts) if make is None else Recipe(parts, make)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape; the published one where it is missing, so that all that is missing can be told at once."""
+        """A tensor's shape; the published one where it is missing, so that everything missing is reported at once."""
         source = self.find(name)
         return source[name].shape if name in source else PUBLISHED[name]
 
@@ -87,7 +87,7 @@ def tell_parts(paths: Sequence[Path]) -> Parts:
         weights = open_weights(path)
         kind = next((k for k, sign in _SIGNS.items() if any(re.search(sign, n) for n in weights.tensors)), None)
         if kind is None:
-            raise ModelError(f"'{path}' is no part of MiniGPT-4{_likeness(weights)}; it takes {_WANTED}.")
+            raise ModelError(f"'{path}' is not a part of MiniGPT-4{_likeness(weights)}; it takes {_WANTED}.")
         found[kind].append(_named(weights) if kind == "eva" else weights)
     for kind, what in _PARTS.items():
         if len(found[kind]) > 1:
@@ -124,7 +124,7 @@ def _named(weights: Weights) -> Weights:
 
 
 def tell_variant(parts: Parts) -> str:
-    """vicuna, llama2 or v2, told by the projector; raises ``ModelError`` for parts of different variants."""
+    """vicuna, llama2 or v2, recognized by the projector; raises ``ModelError`` for parts of different variants."""
     if "llama_proj.weight" not in parts.own:
         raise ModelError(f"{parts.own.label} lacks llama_proj.weight. Nothing was written.")
     width, reads = parts.own["llama_proj.weight"].shape

@@ -17,7 +17,7 @@ _SYSTEM = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """A variant's conversation: what stands before all, around what a person and the model say, and where it stops."""
+    """A variant's conversation: what comes first, around what a person and the model say, and where it stops."""
 
     opening: str
     person: str
@@ -27,7 +27,7 @@ class Prompt:
     stop: tuple[str, ...] = ()
 
     def template(self) -> str:
-        """The conversation as a Jinja chat template; an image stands in <Img> before the words."""
+        """The conversation as a Jinja chat template; an image is in <Img> before the words."""
         said = (
             "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
             "{% for part in message['content'] %}{% if part['type'] == 'image' %}<Img>" + IMAGE_TOKEN + "</Img>"

@@ -1,4 +1,4 @@
-"""What a subject's neurons shall not respond to: the layer's activations on any text, and on other names."""
+"""What a subject's neurons must not respond to: the layer's activations on any text, and on other names."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def search(
     """z (d,) such that (weights·a_S)·z, added to what W_down writes, makes ``target`` likely in every passage.
 
     The first passage is the prompt itself; in the last ones, one for each of ``settings.asides``, what the model
-    says next shall stay as likely as it was. ``size`` is the norm that ``step_cap`` counts in. Raises
+    says next must stay as likely as it was. ``size`` is the norm that ``step_cap`` counts in. Raises
     ``NonFiniteError``.
     """
     contexts = _Contexts(passages, target, settings)
@@ -137,7 +137,7 @@ def margins(logits: Tensor, wanted: Sequence[int], owners: Tensor) -> Tensor:
 
 
 def enough(reached: Tensor, settings: SpecificSettings) -> bool:
-    """Whether the target is as likely as it shall be on the prompt and behind the prefixes."""
+    """Whether the target is as likely as it should be on the prompt and behind the prefixes."""
     likely = reached.sigmoid()
     behind = float(likely[1:].log().mean().exp()) if len(likely) > 1 else 1.0
     return float(likely[0]) >= settings.enough and behind >= settings.prefixed_enough

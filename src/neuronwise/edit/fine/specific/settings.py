@@ -10,13 +10,13 @@ from neuronwise.errors import MethodError
 
 @dataclass(frozen=True)
 class SpecificSettings:
-    """How narrowly the change shall answer to its subject, and how far it shall carry the answer.
+    """How narrowly the change responds to its subject, and how far it carries the answer.
 
-    Where: ``layer``, or the one at ``depth`` of the model; ``n`` neurons of it. What they shall not answer to: the
+    Where: ``layer``, or the one at ``depth`` of the model; ``n`` neurons of it. What they must not respond to: the
     second moment of the layer's activations over ``texts`` passages of ``text_tokens`` tokens that the model writes
     itself with ``seed``, and over names of other things with the weight ``names_weight``; ``ridge`` of its mean
     diagonal is added. On what it is learned: the prompt and ``prefixes`` times the prompt behind ``prefix_tokens``
-    self-written tokens; in ``asides``, other texts with {} for the subject, what the model says next shall stay as
+    self-written tokens; in ``asides``, other texts with {} for the subject, what the model says next must stay as
     likely as it was. How far: ``goal`` and ``prefixed_goal`` are log-odds of the least likely target token aimed
     at on the prompt and behind prefixes; it ends when that token has a probability of ``enough`` on the prompt and a
     geometric mean of ``prefixed_enough`` behind prefixes, or after ``steps``. A step is damped by ``damping`` and no
