@@ -18,7 +18,7 @@ LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 60, 400
 
 # What is not yet as it should be. These only shrink.
 LONG_FUNCTIONS: set[str] = set()
-UNDOCUMENTED = 64
+UNDOCUMENTED = 0
 ANY_IN_1000_LINES = 12.0
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

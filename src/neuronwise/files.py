@@ -176,6 +176,7 @@ class Lines:
         self.rows.append(dict(row))
 
     def close(self) -> None:
+        """Close the file and let go of its lock."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -46,6 +46,7 @@ class Part:
 
     @property
     def file_name(self) -> str:
+        """The name of the file inside its package."""
         return pathlib.PurePosixPath(self.member).name
 
 

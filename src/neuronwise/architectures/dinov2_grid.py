@@ -62,6 +62,7 @@ class Dinov2GridModel(PreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """The patch embeddings."""
         return self.encoder.get_input_embeddings()
 
     def forward(self, pixel_values: torch.Tensor, **_: object) -> BaseModelOutputWithPooling:

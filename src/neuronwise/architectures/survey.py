@@ -60,9 +60,11 @@ class Architecture:
 
     @property
     def addressable(self) -> bool:
+        """Whether its neurons can be addressed."""
         return self.status == ADDRESSABLE
 
     def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON values."""
         return asdict(self)
 
 

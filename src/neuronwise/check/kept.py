@@ -31,6 +31,7 @@ class State:
 
     @classmethod
     def of(cls, module: nn.Module) -> State:
+        """The state of a module now."""
         tensors = [*module.named_parameters(), *module.named_buffers()]
         parts = list(module.named_modules())
         config: Any = getattr(module, "config", None)

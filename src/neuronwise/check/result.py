@@ -58,6 +58,7 @@ class Report:
         return not any(result.outcome == FAILED for result in self.results)
 
     def count(self, outcome: str) -> int:
+        """The number of checks with an outcome."""
         return sum(result.outcome == outcome for result in self.results)
 
     def __getitem__(self, name: str) -> Result:

@@ -14,13 +14,20 @@ class Interval(Protocol):
     """A mean over ``n`` cases with the ends of its interval."""
 
     @property
-    def mean(self) -> float: ...
+    def mean(self) -> float:
+        """The estimate."""
+
     @property
-    def low(self) -> float: ...
+    def low(self) -> float:
+        """The lower end."""
+
     @property
-    def high(self) -> float: ...
+    def high(self) -> float:
+        """The upper end."""
+
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """The number of cases."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Estimate:
 
     @classmethod
     def of(cls, found: Interval | None, digits: int = 2) -> Estimate | None:
+        """The estimate of an interval, None for None."""
         return None if found is None else cls(found.mean, found.low, found.high, found.n, digits)
 
     def __str__(self) -> str:
@@ -60,6 +68,7 @@ class Table:
 
 
 def markdown(table: Table) -> str:
+    """A table as Markdown."""
     lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1)]
     head = ["| " + " | ".join(escaped(cell) for cell in lines[0]) + " |", "| " + " | ".join(lines[1]) + " |"]
     body = ["| " + " | ".join(escaped(_text(cell)) for cell in row) + " |" for row in table.rows]

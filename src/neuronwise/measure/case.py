@@ -25,10 +25,12 @@ class CaseAnswers:
     long: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
+        """The answers as plain JSON values."""
         return {"answers": [answered.to_dict() for answered in self.answers], "long": list(self.long)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CaseAnswers:
+        """Read what ``to_dict`` gave."""
         return cls(tuple(Answered.from_dict(row) for row in content["answers"]), tuple(content["long"]))
 
 

@@ -20,6 +20,7 @@ class ExpertActivation:
         return self.weight * self.activation.float()
 
     def cpu(self) -> ExpertActivation:
+        """The same on the CPU."""
         return ExpertActivation(self.activation.cpu(), self.weight)
 
 

@@ -41,6 +41,7 @@ class Anatomy:
 
     @property
     def num_neurons(self) -> int:
+        """The number of feed-forward neurons over all layers."""
         return sum(writer.width for parts in self.layers for writer in parts.writers)
 
 

@@ -36,10 +36,12 @@ class Concept:
 
     @property
     def token_ids(self) -> tuple[int, ...]:
+        """The tokens of the first occurrence."""
         return self.occurrences[0].token_ids
 
     @property
     def positions(self) -> tuple[int, ...]:
+        """The positions of the first occurrence, counted over generated tokens from 0."""
         return self.occurrences[0].positions
 
 

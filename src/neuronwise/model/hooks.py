@@ -16,7 +16,8 @@ After = Callable[[nn.Module, Args, Kwargs, Any], object]  # (module, args, kwarg
 class Removable(Protocol):
     """Anything that is undone by ``remove()``."""
 
-    def remove(self) -> object: ...
+    def remove(self) -> object:
+        """Take the hook off."""
 
 
 class Hooks:
@@ -40,9 +41,11 @@ class Hooks:
             self._handles.pop().remove()
 
     def before(self, module: nn.Module, hook: Before) -> None:
+        """Call ``hook`` before each call of ``module``."""
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def after(self, module: nn.Module, hook: After) -> None:
+        """Call ``hook`` after each call of ``module``."""
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def inside(self, module: nn.Module) -> Callable[[], bool]:

@@ -68,18 +68,22 @@ class Model:
 
     @property
     def num_layers(self) -> int:
+        """The number of decoder layers."""
         return len(self.blocks)
 
     @property
     def num_neurons(self) -> int:
+        """The number of feed-forward neurons over all decoder layers."""
         return self.anatomy.num_neurons
 
     @property
     def hidden_size(self) -> int:
+        """d, the width of the residual stream."""
         return self.anatomy.hidden_size
 
     @property
     def vocabulary_size(self) -> int:
+        """V, the number of rows of the unembedding."""
         return self.unembedding.shape[0]
 
     @property
@@ -89,6 +93,7 @@ class Model:
 
     @property
     def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads the prompt and the decoder has tokens of its own."""
         inner = getattr(self.module, "language_model", None)
         configs = (self.config, getattr(inner, "config", None))
         return any(bool(getattr(config, "is_encoder_decoder", False)) for config in configs)
@@ -103,6 +108,7 @@ class Model:
 
     @property
     def image_token_id(self) -> int | None:
+        """The token that marks an image's positions in the prompt; None without one."""
         for owner in (self.config, self.processor):
             for name in ("image_token_id", "image_token_index"):
                 if isinstance(getattr(owner, name, None), int):
@@ -139,6 +145,7 @@ class Model:
         return self._memos[key]  # type: ignore[return-value]
 
     def decode_ids(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, without special ones."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def run(

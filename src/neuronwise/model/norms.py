@@ -61,4 +61,5 @@ def freeze(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm | None:
 
 
 def module_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of a module's parameters, float32 without any."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

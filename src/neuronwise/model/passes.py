@@ -32,7 +32,8 @@ class HasHead(Protocol):
     """A model, as far as its output head goes."""
 
     @property
-    def head(self) -> nn.Module: ...
+    def head(self) -> nn.Module:
+        """The module that turns hidden states into logits."""
 
 
 class _Stopped(Exception):

@@ -139,6 +139,7 @@ class ChangedProducts:
         self.module.__dict__["forward"] = changed
 
     def remove(self) -> None:
+        """Give the module its own forward back."""
         self.module.__dict__.pop("forward", None)
         if self.own is not None:
             self.module.__dict__["forward"] = self.own

@@ -54,6 +54,7 @@ class Prompted:
 
     @property
     def input_ids(self) -> list[int]:
+        """The tokens of the prompt."""
         return self.inputs["input_ids"][0].tolist()
 
 
@@ -187,10 +188,12 @@ class TargetTokens:
 
     @property
     def token_id(self) -> int:
+        """The first token, which is scored."""
         return self.token_ids[0]
 
     @property
     def note(self) -> str | None:
+        """What a reader must know of a target of several tokens; None for one token."""
         if len(self.token_ids) == 1:
             return None
         return f"The target {self.text!r} is {len(self.token_ids)} tokens; scored is the first."

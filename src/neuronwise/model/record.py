@@ -77,6 +77,7 @@ class Recorder:
                 record_routed(self._hooks, experts, block.writers, self.tokens, _Routed(self))
 
     def tokens(self) -> int:
+        """The number of tokens of the pass under way."""
         return self._tokens
 
     def _count_tokens(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
@@ -84,6 +85,7 @@ class Recorder:
         self._tokens = hidden.shape[0] * hidden.shape[1]
 
     def activations(self, call: int) -> Activations:
+        """The activations of pass number ``call``."""
         while len(self.passes) <= call:
             self.passes.append(Activations())
         return self.passes[call]

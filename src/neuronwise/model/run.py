@@ -72,6 +72,7 @@ class Run:
 
     @property
     def prompt(self) -> str:
+        """The prompt that was given."""
         return self.prompted.prompt
 
     @property
@@ -81,6 +82,7 @@ class Run:
 
     @cached_property
     def text(self) -> str:
+        """The generated text."""
         return self.model.decode_ids(self.output_ids).strip()
 
     @cached_property

@@ -40,6 +40,7 @@ class StoppingTexts:
 
     @classmethod
     def of(cls, module: nn.Module, tokenizer: Tokenizer) -> StoppingTexts:
+        """The texts at which a model's generation settings end an answer."""
         texts = getattr(getattr(module, "generation_config", None), "stop_strings", None) or ()
         return cls(tokenizer, (texts,) if isinstance(texts, str) else tuple(texts))
 

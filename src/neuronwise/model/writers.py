@@ -45,10 +45,12 @@ class Experts:
 
     @property
     def site(self) -> Site:
+        """Where the module's output carries what the experts write."""
         return self.layer, self.unit_path
 
     @property
     def writers(self) -> list[Writer]:
+        """One writer for each expert."""
         return [self.writer(expert) for expert in range(self.first, self.first + self.count)]
 
     def beside(self, writers: Iterable[Writer]) -> list[Writer]:

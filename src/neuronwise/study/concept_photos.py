@@ -31,6 +31,7 @@ class ConceptPhotos:
 
     @property
     def ids(self) -> list[str]:
+        """The ids of the photos."""
         return [photo.id for photo in self.photos]
 
 

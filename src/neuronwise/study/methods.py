@@ -115,6 +115,7 @@ M = TypeVar("M", bound=Method)
 
 
 def combinations(sweep: Sweep) -> list[Options]:
+    """Every combination of swept values, as options."""
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 

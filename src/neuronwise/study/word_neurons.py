@@ -28,6 +28,7 @@ class WordMethod(Method):
 
     @classmethod
     def able(cls, method: Locating) -> bool:
+        """Whether the study can use a method."""
         return True
 
     @classmethod

@@ -31,6 +31,7 @@ class Recipe:
 
     @property
     def missing(self) -> list[tuple[Weights, str]]:
+        """The tensors that no part has."""
         return [(weights, name) for weights, name in self.parts if name not in weights]
 
     def shape(self) -> tuple[int, ...]:
@@ -81,6 +82,7 @@ class Output:
 
     @property
     def bytes(self) -> int:
+        """Its size in bytes."""
         return torch.empty(self.shape, device="meta").numel() * self.dtype.itemsize
 
 

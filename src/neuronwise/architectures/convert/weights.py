@@ -45,6 +45,7 @@ class Weights:
 
     @property
     def label(self) -> str:
+        """What messages call it: the file's name."""
         return self.path.name
 
     def __contains__(self, name: object) -> bool:

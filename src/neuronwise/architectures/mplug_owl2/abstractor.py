@@ -70,6 +70,8 @@ class MPLUGOwl2AbstractorMLP(nn.Module):
 
 
 class MPLUGOwl2AbstractorOutput(nn.Module):
+    """The projection behind an attention, with its norm."""
+
     def __init__(self, config: MPLUGOwl2AbstractorConfig):
         super().__init__()
         self.out_proj = nn.Linear(config.encoder_hidden_size, config.encoder_hidden_size)
@@ -97,6 +99,8 @@ class MPLUGOwl2AbstractorBlock(nn.Module):
 
 
 class MPLUGOwl2AbstractorLayer(GradientCheckpointingLayer):
+    """Queries attend to patches and to each other, then a feed-forward block."""
+
     def __init__(self, config: MPLUGOwl2AbstractorConfig):
         super().__init__()
         self.crossattention = MPLUGOwl2AbstractorBlock(config)
@@ -106,6 +110,8 @@ class MPLUGOwl2AbstractorLayer(GradientCheckpointingLayer):
 
 
 class MPLUGOwl2AbstractorEncoder(nn.Module):
+    """The layers of the abstractor."""
+
     def __init__(self, config: MPLUGOwl2AbstractorConfig):
         super().__init__()
         self.layers = nn.ModuleList([MPLUGOwl2AbstractorLayer(config) for _ in range(config.num_hidden_layers)])
@@ -140,6 +146,7 @@ def waves(positions: Tensor, width: int) -> Tensor:
 
 
 def query_places(config: MPLUGOwl2AbstractorConfig) -> Tensor:
+    """(queries, d) sine and cosine waves along the queries."""
     return waves(torch.arange(config.num_learnable_queries, dtype=torch.float32), config.hidden_size)
 
 

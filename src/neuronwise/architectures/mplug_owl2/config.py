@@ -80,6 +80,7 @@ class MPLUGOwl2Config(LlamaConfig):
 
     @property
     def image_tokens(self) -> int:
+        """The number of tokens that one image takes: the queries and an end token."""
         return self.abstractor_config.num_learnable_queries + 1
 
     def to_dict(self) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class Multiway(nn.Module):
 
 
 class MPLUGOwl2Attention(LlamaAttention):
+    """LLaMA's attention with keys and values of their own for images."""
+
     def __init__(self, config: MPLUGOwl2Config, layer_idx: int):
         super().__init__(config, layer_idx)
         width, out, bias = config.hidden_size, (config.num_key_value_heads or 0) * self.head_dim, config.attention_bias
@@ -73,6 +75,8 @@ class MPLUGOwl2Attention(LlamaAttention):
 
 
 class MPLUGOwl2DecoderLayer(LlamaDecoderLayer):
+    """LLaMA's layer with norms of their own for images."""
+
     def __init__(self, config: MPLUGOwl2Config, layer_idx: int):
         super().__init__(config, layer_idx)
         self.self_attn = MPLUGOwl2Attention(config, layer_idx)

@@ -29,6 +29,8 @@ PUBLISHED_CONSTANTS = [r"rotary_emb\.inv_freq$", r"crossattention\.(attention\.)
 
 
 class MPLUGOwl2PreTrainedModel(LlamaPreTrainedModel):
+    """What all mPLUG-Owl2 models share."""
+
     config: MPLUGOwl2Config  # type: ignore[assignment]
     config_class = MPLUGOwl2Config
     input_modalities = ["image", "text"]
@@ -117,6 +119,7 @@ class MPLUGOwl2ForConditionalGeneration(MPLUGOwl2PreTrainedModel, LlamaForCausal
         self.post_init()
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """(images, tokens, d): what the abstractor makes of images (images, 3, h, w)."""
         return self.model.get_image_features(pixel_values)
 
     @staticmethod

@@ -125,6 +125,7 @@ class MPLUGOwl2Processor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
+        """The names of what the model reads."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
 

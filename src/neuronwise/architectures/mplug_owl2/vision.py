@@ -42,6 +42,8 @@ class MPLUGOwl2VisionEmbeddings(nn.Module):
 
 
 class MPLUGOwl2VisionAttention(nn.Module):
+    """Self-attention of the image encoder, queries, keys and values in one product."""
+
     def __init__(self, config: MPLUGOwl2VisionConfig):
         super().__init__()
         self.config = config
@@ -64,6 +66,8 @@ class MPLUGOwl2VisionAttention(nn.Module):
 
 
 class MPLUGOwl2VisionLayer(GradientCheckpointingLayer):
+    """One layer of the image encoder."""
+
     def __init__(self, config: MPLUGOwl2VisionConfig):
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -77,6 +81,8 @@ class MPLUGOwl2VisionLayer(GradientCheckpointingLayer):
 
 
 class MPLUGOwl2VisionEncoder(nn.Module):
+    """The layers of the image encoder."""
+
     def __init__(self, config: MPLUGOwl2VisionConfig):
         super().__init__()
         self.layers = nn.ModuleList([MPLUGOwl2VisionLayer(config) for _ in range(config.num_hidden_layers)])

@@ -83,6 +83,7 @@ class View:
 
     @property
     def area(self) -> float:
+        """Its area in photo pixels."""
         left, top, right, bottom = self.box
         return (right - left) * (bottom - top)
 

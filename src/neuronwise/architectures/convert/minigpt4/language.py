@@ -31,10 +31,12 @@ class Language:
 
     @property
     def label(self) -> str:
+        """What messages call it: the folder's name."""
         return self.path.name
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of its weights."""
         return self.weights["lm_head.weight"].dtype
 
     @property

@@ -68,6 +68,7 @@ class Parts:
         return self.own if name.startswith("llama_") or self.qformer is None else self.qformer
 
     def take(self, *names: str, make: Callable[..., Tensor] | None = None) -> Recipe:
+        """A recipe from tensors of these names, whichever part holds them."""
         parts = tuple((self.find(name), name) for name in names)
         return Recipe(parts) if make is None else Recipe(parts, make)
 
