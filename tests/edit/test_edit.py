@@ -55,7 +55,9 @@ def test_a_sum_is_both(tmp_path: Path) -> None:
     model, inputs = tiny("llama")
     first, second = random_edit(model, 1), random_edit(model, 2)
     with first.applied(model), second.applied(model):
+        assert model.edits == (first, second)
         both = model.module(**inputs).logits.detach()
+    assert model.edits == ()
     with (first + second).applied(model):
         assert torch.allclose(model.module(**inputs).logits, both, atol=1e-5)
 

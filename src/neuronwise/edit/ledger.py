@@ -16,7 +16,6 @@ from neuronwise.model.hooks import Args, Kwargs, Removable, first_tensor
 from neuronwise.model.model import Model
 from neuronwise.model.writers import Writer
 
-ATTRIBUTE = "_neuronwise_edits"
 LIKE = 0.03  # relative difference of column norms up to which two models count as the same (half precision allowed for)
 
 
@@ -43,7 +42,7 @@ class Ledger:
     @classmethod
     def of(cls, model: Model) -> Ledger:
         """The ledger of a model, an empty one where it carries no edit."""
-        return model.module.__dict__.get(ATTRIBUTE) or cls()
+        return model.module.__dict__.get(EDITS) or cls()
 
     def holds(self, edit: Recorded) -> bool:
         """Whether an edit is among them, or the same one, loaded from its folder."""
@@ -100,9 +99,9 @@ class Ledger:
             if writer not in held:
                 before.release()
         self.edits, self.held = tuple(edits), held
-        model.module.__dict__.pop(ATTRIBUTE, None)
+        model.module.__dict__.pop(EDITS, None)
         if edits:
-            model.module.__dict__[ATTRIBUTE] = self
+            model.module.__dict__[EDITS] = self
 
     def _bring(self, writer: Writer, deltas: list[Delta], undo: list[Callable[[], object]]) -> Held | None:
         """Bring one writer to the sum of ``deltas``; what takes it back is appended to ``undo`` first."""

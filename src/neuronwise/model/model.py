@@ -33,6 +33,9 @@ T = TypeVar("T")
 HEAT_SHARE = 0.04  # of the weights' memory: the most that ``run(heat=True)`` keeps
 
 
+EDITS = "_neuronwise_edits"  # where a module keeps the ledger of its edits, whichever Model wraps it
+
+
 class Model:
     """Wraps a loaded transformers model and its processor or tokenizer; nothing in the model is changed.
 
@@ -85,6 +88,12 @@ class Model:
     def vocabulary_size(self) -> int:
         """V, the number of rows of the unembedding."""
         return self.unembedding.shape[0]
+
+    @property
+    def edits(self) -> tuple[object, ...]:
+        """The edits that are applied now, in the order in which they were."""
+        ledger = self.module.__dict__.get(EDITS)
+        return () if ledger is None else ledger.edits
 
     @property
     def unembedding(self) -> Tensor:
