@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neuronwise.errors import MethodError, PromptError
 from neuronwise.locate.firing import firing
+from neuronwise.locate.method import require_own
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.passes import edit, edit_input, inputs_of
 from neuronwise.model.writers import Writer
@@ -125,6 +126,7 @@ def patch(model: Model, neurons: Neurons, source: Run, positions: Mapping[int, i
     """
     pairs = dict(positions) if isinstance(positions, Mapping) else {p: p for p in positions}
     chosen = _dense_by_writer(model, neurons, "patch")
+    require_own(model, [source])
     length = source.length
     wrong = [p for p in pairs.values() if not 0 <= p < length]
     if wrong:

@@ -60,4 +60,4 @@ def circuit(
     content = {**found.to_dict(), "command": command_line()}
     rows = [[edge.source, edge.target, f"{edge.weight:.3f}"] for edge in found.edges[:LISTED]]
     title = f"{len(found.nodes)} nodes, {len(found.edges)} edges; the strongest:"
-    return Output(content, lambda: print_table(title, ["from", "to", "share of the logit"], rows))
+    return Output(content, lambda: print_table(title, ["from", "to", "logits"], rows))

@@ -140,6 +140,8 @@ class Scoring:
             known = ", ".join(name for name, method in METHODS.items() if method.scores_all)
             raise NeuronwiseError(f"--method {self.chosen} needs more than one run; use one of {known}.")
         options = self.options()
+        if "seed" in options:
+            raise NeuronwiseError("Use --seed for the random seed, not --set seed=…")
         METHODS[self.chosen].check(options)
         return options
 

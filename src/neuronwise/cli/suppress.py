@@ -9,6 +9,7 @@ from neuronwise.cli.app import Output, app, argument, command, option
 from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, require_photos
 from neuronwise.cli.output import print_table
 from neuronwise.cli.progress import status
+from neuronwise.locate.methods import METHODS
 
 
 @command(app)
@@ -30,6 +31,8 @@ def suppress(
 
     loaded = placement.load(model)
     run = ask.photo(loaded, image)
+    if "seed" in METHODS[scoring.chosen].options:
+        options["seed"] = scoring.seed
     found = locate(loaded, run, concept, method=scoring.chosen, top=top, **options)
     sets = {
         "suppressed": found,

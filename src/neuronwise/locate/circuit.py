@@ -1,8 +1,8 @@
 """A circuit: the neurons, each at its position, through which an answer came about, and what passes between them.
 
 Nodes are the (neuron, position) pairs of largest |relevance|; leaves are the positions of the prompt (patches of an
-image, tokens of a text); the root is the target's logit. An edge m → n is what of n's relevance comes directly from
-m: m · ∂̃a_n/∂m · relevance(n) / a_n, one backward pass from a_n under the rules of relevance propagation, cut at every
+image, tokens of a text); the root is the target's logit. An edge m → n is the part of n's relevance that comes
+directly from m: m · ∂̃a_n/∂m · relevance(n) / a_n, one backward pass from a_n under the rules of relevance propagation, cut at every
 selected node below it ([RelP], [TRL]). What comes from elsewhere, neurons that are not selected and biases, is a
 node's rest, so that its incoming edges and its rest add up to its relevance.
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.locate.graph import ROOT, Circuit, Edge, Leaf
 from neuronwise.locate.locating import describe
+from neuronwise.locate.method import require_own
 from neuronwise.locate.relp import readout_weights
 from neuronwise.model.direct import logit_scale
 from neuronwise.model.passes import edit_input, frozen_parameters, outputs_of
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from neuronwise.model import Model
 
 CHUNK = 16  # backward passes done side by side
+MOST = 5000  # nodes
 
 
 def circuit(
@@ -42,7 +44,7 @@ def circuit(
     target: str | int | None = None,
     position: int | None = None,
     occurrence: int = 0,
-    nodes: int = 200,
+    nodes: int = 100,
     contrast: Sequence[str | int] | int | None = None,
 ) -> Circuit:
     """The circuit of ``nodes`` (neuron, position) pairs behind a word of the run's text, or behind any target token.
@@ -51,8 +53,9 @@ def circuit(
     mixer of positions that has no rule, and for one whose neurons all lie in routed experts; neurons of routed experts
     beside dense ones are no nodes, and what passes through them counts to the edges that it belongs to.
     """
-    if nodes < 1:
-        raise MethodError(f"nodes is {nodes}; ask for 1 node or more.")
+    if not isinstance(nodes, int) or not 1 <= nodes <= MOST:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise MethodError(f"nodes is {nodes}; ask for 1 to {MOST} nodes, each of which takes a backward pass.")
+    require_own(model, [run])
     wanted = run.target(concept, target, position, occurrence)
     weights = readout_weights(model, run, wanted, contrast)
     chosen = _strongest(model, run, wanted, weights, nodes)

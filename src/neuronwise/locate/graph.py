@@ -32,7 +32,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Edge:
-    """What ``target`` has of its relevance directly from ``source``.
+    """The part of ``target``'s relevance that comes directly from ``source``, in logits.
 
     Both are places of the circuit: "L23.U8083@14" a node, "@5" the leaf at position 5, "target" the root.
     """
@@ -46,9 +46,9 @@ class Edge:
 class Circuit:
     """Nodes with their relevance as score, leaves, and edges, strongest first.
 
-    ``rest`` is, for each place that edges lead to, what of its relevance no edge carries. ``value`` is the root's: the
-    target's logit less that of its alternatives. ``record`` says how the circuit was made; ``run``, which is not saved,
-    is what it was found in.
+    ``rest`` is, for each place that edges lead to, the part of its relevance that no edge carries. ``value`` is the
+    root's: the target's logit less that of its alternatives. ``record`` says how the circuit was made; ``run``, which
+    is not saved, is what it was found in.
     """
 
     nodes: NeuronSet

@@ -77,6 +77,7 @@ class Method:
         if unknown:
             takes = ", ".join(self.options) or "none"
             raise MethodError(f"{self.name} has no option {', '.join(unknown)}; it takes {takes}.")
+        _require_kinds(self.function, options)
         if self.settings is not None:
             try:
                 self.settings(**options)
@@ -111,6 +112,23 @@ class Method:
     def misused(self) -> MethodError:
         """The error that says how the method is called."""
         return MethodError(f"{self.name} cannot be called like this: {_CALLS[self.needs]}.")
+
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (type(None),),
+}  # fmt: skip
+
+
+def _require_kinds(function: Callable[..., object], options: Mapping[str, object]) -> None:
+    """Raise ``MethodError`` for an option of another kind than its annotation, where that is a plain one."""
+    parameters = inspect.signature(function).parameters
+    for name, value in options.items():
+        parts = str(parameters[name].annotation).split(" | ") if name in parameters else [""]
+        if not set(parts) <= set(KINDS):
+            continue  # tokens, runs, photos: the method looks at them itself
+        fits = any(isinstance(value, KINDS[part]) for part in parts) and (isinstance(value, bool) <= ("bool" in parts))
+        if not fits:
+            raise MethodError(f"{name}={value!r} does not fit; it takes {' or '.join(parts)}.")
 
 
 def require_own(model: Model, runs: Sequence[Run]) -> None:

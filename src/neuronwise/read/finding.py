@@ -62,8 +62,8 @@ class Finding:
 def find(
     model: Model,
     run: Run,
-    concepts: Sequence[str] | None = None,
-    targets: Sequence[str | int] = (),
+    concepts: str | Sequence[str] | None = None,
+    targets: str | int | Sequence[str | int] = (),
     *,
     method: str = "contribution",
     top: int = 100,
@@ -77,6 +77,8 @@ def find(
     ``targets`` are tokens to score as well, generated or not, at ``position`` if it is given. All words share their
     passes. Raises ``TargetError`` when there is nothing to score.
     """
+    concepts = [concepts] if isinstance(concepts, str) else concepts
+    targets = [targets] if isinstance(targets, str | int) else targets
     words = [run.concept(word) for word in concepts] if concepts is not None else ([] if targets else run.concepts)
     wanted = [run.target(concept) for concept in words] + [
         run.target(target=target, position=position) for target in targets

@@ -15,6 +15,7 @@ from PIL import Image
 
 from neuronwise.errors import MethodError, NeuronwiseError
 from neuronwise.locate.firing import chosen, firing, units_of
+from neuronwise.locate.method import require_own
 from neuronwise.model.activations import Activations
 from neuronwise.model.grid import Box, ImageGrid, image_grid
 from neuronwise.model.run import Run
@@ -95,6 +96,7 @@ def heatmaps(model: Model, run: Run, sets: Sequence[Neurons], *, whole: bool = F
     listed = [as_neurons(one) for one in sets]
     if not all(listed):
         raise MethodError("A heatmap needs one neuron or more.")
+    require_own(model, [run])
     grid = image_grid(run, whole=whole)
     each = _on_the_grid(model, run, grid, list(dict.fromkeys(n for one in listed for n in one)))
     assert run.image is not None
