@@ -2,9 +2,9 @@
 
 Nodes are the (neuron, position) pairs of largest |relevance|; leaves are the positions of the prompt (patches of an
 image, tokens of a text); the root is the target's logit. An edge m → n is the part of n's relevance that comes
-directly from m: m · ∂̃a_n/∂m · relevance(n) / a_n, one backward pass from a_n under the rules of relevance propagation, cut at every
-selected node below it ([RelP], [TRL]). What comes from elsewhere, neurons that are not selected and biases, is a
-node's rest, so that its incoming edges and its rest add up to its relevance.
+directly from m: m · ∂̃a_n/∂m · relevance(n) / a_n, one backward pass from a_n under the rules of relevance propagation,
+cut at every selected node below it ([RelP], [TRL]). What comes from elsewhere, neurons that are not selected and
+biases, is a node's rest, so that its incoming edges and its rest add up to its relevance.
 """
 
 from __future__ import annotations
