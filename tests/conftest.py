@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from vocabulary import WORDS
+
 DATA = Path(os.environ.get("NEURONWISE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-WORDS = "the a cat dog sits on mat runs Paris France capital of is in red blue teddy bear animal house".split()
 
 
 torch.set_num_threads(1)  # most models are tiny, and threads only slow them down

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import WORDS
 from neuronwise.answers.naming import names
 from neuronwise.edit import swap
 from neuronwise.edit.delta import writer_of
@@ -21,6 +20,7 @@ from neuronwise.locate import locate
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron, NeuronSet
 from speakers import PHOTO, SPEAKERS, given, same, speaker, spoken, state
+from vocabulary import WORDS
 
 
 def another(model: Model, run: Any, word: str) -> Any:

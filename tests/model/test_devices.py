@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from neuronwise import edit as editing
 from neuronwise import read
 from neuronwise.data.facts import Fact
 from neuronwise.edit import EDITORS
-from neuronwise.measure.cost import costs
 from wired import red_square, wired_llava
 
 HERE = Path(__file__).resolve().parent
@@ -33,10 +30,11 @@ QUICK: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def test_nothing_mixes_two_devices() -> None:
-    """``on_two_devices.py`` in a process of its own, since its devices stay with a process."""
+# Devices stay with a process, and what a heap has held before decides how much it grows.
+@pytest.mark.parametrize("file", ["on_two_devices.py", "memory_of_edits.py"])
+def test_in_a_process_of_its_own(file: str) -> None:
     pytest.importorskip("torch.utils.backend_registration")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(HERE / "on_two_devices.py")]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(HERE / file)]
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=HERE.parents[1], env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
@@ -155,40 +153,3 @@ def test_quantized_weights_from_finding_to_reverting(how: str, tmp_path: Path, t
         said = model.run(prompt=FACT.text, max_new_tokens=1, chat=False).text
     assert said.strip() == "house"
     assert torch.equal(model.module(**run.prompted.inputs).logits, before)
-
-
-@pytest.fixture(scope="module")
-def wide(tiny_tokenizer: Any) -> nw.Model:
-    """200 MB of weights in half precision, beside which a short prompt takes nothing."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        hidden_size=256, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=64, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-    )  # fmt: skip
-    module = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
-    return nw.Model(module, tiny_tokenizer, name="wide")
-
-
-WORK: dict[str, Callable[[nw.Model, nw.Run], Any]] = {
-    "find": lambda model, run: nw.locate(model, run, target=TARGET, top=10),
-    "gradients": lambda model, run: nw.locate(model, run, target=TARGET, top=10, method="gradient_activation"),
-    "fine": lambda model, run: nw.fine(model, FACT, steps=3),
-    "rome": lambda model, run: editing.rome(model, FACT, layers=(3,), **SEARCHED),
-}
-
-
-@pytest.mark.parametrize("name", WORK)
-def test_nothing_keeps_a_second_copy_of_the_weights(name: str, wide: nw.Model) -> None:
-    weights = sum(p.numel() * p.element_size() for p in wide.module.parameters())
-    run = wide.run(prompt=PROMPT, max_new_tokens=0, chat=False)
-    WORK[name](wide, run)  # what is loaded and kept once is no part of it
-    gc.collect()
-    with costs(wide) as cost:
-        made = WORK[name](wide, run)
-        if isinstance(made, nw.Edit):
-            with made.applied(wide):
-                wide.forward(run.prompted.inputs, rows=[-1])
-    if cost.peak_memory is None:
-        pytest.skip("this system does not tell how much memory a process has taken")
-    assert cost.peak_memory < 0.3 * weights

@@ -154,7 +154,7 @@ def test_pixels_that_fill_no_patch_are_not_covered() -> None:
 def test_a_processor_that_does_not_repeat_itself_gives_no_places() -> None:
     run = placed("internvl")
     run.model.processor = SimpleNamespace(image_processor=lambda picture, **kwargs: {"pixel_values": torch.ones(1)})
-    with pytest.raises(PromptError, match="where the 4 views of the photo lie"):
+    with pytest.raises(PromptError, match="where the 4 views of the photo are"):
         image_grid(run)
 
 

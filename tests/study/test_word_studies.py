@@ -271,7 +271,7 @@ def test_recipes_that_are_refused(change: dict[str, Any], words: str) -> None:
 
 
 def test_properties_recipes_that_are_refused() -> None:
-    with pytest.raises(StudyError, match="'best' must name a method"):
+    with pytest.raises(StudyError, match="'best' names none of the methods"):
         make_recipe({**PROPERTIES, "noisy": ["best"]})
     with pytest.raises(StudyError, match="sigmas"):
         make_recipe({**PROPERTIES, "sigmas": [-1.0]})

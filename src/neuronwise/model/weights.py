@@ -106,16 +106,21 @@ def plain_weight(module: nn.Module) -> Tensor:
             from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
             return dequantize_bnb_weight(weight, getattr(module, "state", None))  # type: ignore[arg-type]
-        if not weight.is_floating_point() or (type(weight.data) is not Tensor and hasattr(weight, "dequantize")):
+        if not weight.is_floating_point() or (not _numbers(weight) and hasattr(weight, "dequantize")):
             return weight.dequantize()
         return weight.detach()
 
 
 def is_plain(weight: object) -> bool:
     """Whether a weight holds the numbers themselves in memory, neither quantized nor offloaded."""
-    if not isinstance(weight, Tensor) or weight.is_meta or type(weight.data) is not Tensor:
+    if not isinstance(weight, Tensor) or weight.is_meta or not _numbers(weight):
         return False
     return weight.is_floating_point() and weight.element_size() > 1 and not hasattr(weight, "quant_state")
+
+
+def _numbers(weight: Tensor) -> bool:
+    """Whether a tensor is of a plain kind: quantized forms are classes with names of their own."""
+    return type(weight.data).__name__ == "Tensor"
 
 
 def keep_readable(module: nn.Module) -> None:
