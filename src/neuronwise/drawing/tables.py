@@ -16,18 +16,22 @@ class Interval(Protocol):
     @property
     def mean(self) -> float:
         """The estimate."""
+        ...
 
     @property
     def low(self) -> float:
         """The lower end."""
+        ...
 
     @property
     def high(self) -> float:
         """The upper end."""
+        ...
 
     @property
     def n(self) -> int:
         """The number of cases."""
+        ...
 
 
 @dataclass(frozen=True)

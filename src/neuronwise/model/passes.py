@@ -34,6 +34,7 @@ class HasHead(Protocol):
     @property
     def head(self) -> nn.Module:
         """The module that turns hidden states into logits."""
+        ...
 
 
 class _Stopped(Exception):
