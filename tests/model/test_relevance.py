@@ -141,8 +141,8 @@ def test_relp_is_activation_times_the_gradient_under_the_rules(positions: str) -
     (scores,) = relp(run.model, run, [target], positions=positions)
     ids = run.forced_inputs()["input_ids"][:, : run.row(1)]
     ids = torch.cat([ids, run.forced_inputs()["input_ids"][:, run.row(1) : run.row(1) + 1]], dim=1)
-    table: Any = module.get_input_embeddings()
-    embeddings = table(ids).detach().requires_grad_(True)
+    llama: Any = module
+    embeddings = llama.get_input_embeddings()(ids).detach().requires_grad_(True)
     logits, activations = written_out(module, ids, embeddings)
     gradients = torch.autograd.grad(logits[9] - logits.mean(), activations)
     for layer, (a, gradient) in enumerate(zip(activations, gradients, strict=True)):
