@@ -56,6 +56,8 @@ def test_a_sum_is_both(tmp_path: Path) -> None:
     first, second = random_edit(model, 1), random_edit(model, 2)
     with first.applied(model), second.applied(model):
         assert model.edits == (first, second)
+        assert repr(first).startswith("Edit(")
+        assert len(repr(first)) < 100  # no numbers of its deltas
         both = model.module(**inputs).logits.detach()
     assert model.edits == ()
     with (first + second).applied(model):

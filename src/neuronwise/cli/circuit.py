@@ -59,5 +59,5 @@ def circuit(
         found.page(out)
     content = {**found.to_dict(), "command": command_line()}
     rows = [[edge.source, edge.target, f"{edge.weight:.3f}"] for edge in found.edges[:LISTED]]
-    title = f"{len(found.nodes)} nodes, {len(found.edges)} edges; the strongest:"
+    title = f"{len(found.nodes)} nodes, {len(found.edges)} edges"
     return Output(content, lambda: print_table(title, ["from", "to", "logits"], rows))

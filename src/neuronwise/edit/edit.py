@@ -27,7 +27,7 @@ SCHEMA = "neuronwise.edit/1"
 TENSORS, ABOUT = "deltas.safetensors", "edit.json"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edit(Recorded):
     """A set of weight deltas with the record of how it was made.
 
