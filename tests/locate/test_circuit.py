@@ -79,6 +79,13 @@ def test_without_biases_the_leaves_have_it_all() -> None:
     assert [leaf.position for leaf in found.leaves] == list(range(run.length + 1 + run.row(0)))
 
 
+def test_the_leaves_of_an_encoder_decoder_are_the_decoders_tokens() -> None:
+    run = run_of("t5")
+    found = circuit(run.model, run, target=9, position=2, nodes=5)
+    ids = run.forced_inputs()["decoder_input_ids"][0].tolist()
+    assert [leaf.label for leaf in found.leaves] == [Letters().decode([token]) for token in ids]
+
+
 def test_an_edge_passes_no_selected_node() -> None:
     """With every neuron of a layer a node, nothing below it reaches what is above but along the residual stream."""
     run = run_of("llama")
