@@ -80,8 +80,8 @@ def test_a_target_that_was_not_said_is_noted(tiny_folder: Path) -> None:
     done = shell(*arguments)
     (concept,) = json.loads(done.stdout)["concepts"]
     assert concept["position"] == 0
-    assert "was not said" in concept["note"]
-    assert "was not said" in done.stderr
+    assert "was not generated" in concept["note"]
+    assert "was not generated" in done.stderr
     (concept,) = json.loads(shell(*arguments, "--position", 2).stdout)["concepts"]
     assert concept["position"] == 2
 

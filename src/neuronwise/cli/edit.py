@@ -210,6 +210,9 @@ class Trial:
         """Ask again with the edit applied, and write it where it is wanted."""
         with edit.applied(self.model):
             after = self.texts()
+        if folders and not edit.deltas:
+            note("the edit changes nothing, so it was not written")
+            folders = {}
         _write(edit, self.model, folders)
         if edit.record.get("note"):
             note(edit.record["note"])

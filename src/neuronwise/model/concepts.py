@@ -93,7 +93,7 @@ def concept_of(tokenizer: Tokenizer, token_ids: Sequence[int], word: str, known:
     there = ", ".join(concept.word for concept in known) or "none"
     raise TargetError(
         f"The text {text.strip()!r} does not name {word!r}; its nouns are: {there}. "
-        "For a word that was not said, ask for a target instead of a concept."
+        "For a word that the model did not generate, name a target instead of a concept."
     )
 
 

@@ -124,7 +124,7 @@ class Run:
         if position is None:
             position = self.output_ids.index(tokens.token_id) if tokens.token_id in self.output_ids else 0
             if self.output_ids and tokens.token_id not in self.output_ids:
-                unsaid = f"{tokens.text!r} was not said; it is scored where the first word was (position 0)."
+                unsaid = f"{tokens.text!r} was not generated; it is scored at the first generated position (0)."
                 note = f"{note} {unsaid}" if note else unsaid
         if not 0 <= position <= len(self.output_ids):
             raise TargetError(
