@@ -170,7 +170,7 @@ def texts_without(model: Model, run: Run, sets: Mapping[str, NeuronSet]) -> dict
     texts = {}
     for name, neurons in sets.items():
         with suppress(model, neurons):
-            texts[name] = model.run(run.image, run.prompt, max_new_tokens=run.max_new_tokens, chat=run.chat).text
+            texts[name] = run.again()
     return texts
 
 
@@ -270,10 +270,7 @@ def _changed_vectors(
 
 
 def _by_writer(model: Model, neurons: Neurons) -> Chosen:
-    chosen: Chosen = {}
-    for neuron in dict.fromkeys(as_neurons(neurons)):
-        chosen.setdefault(model.writer(neuron), []).append(neuron)
-    return chosen
+    return model.by_writer(dict.fromkeys(as_neurons(neurons)))
 
 
 def _dense_by_writer(model: Model, neurons: Neurons, what: str) -> Chosen:

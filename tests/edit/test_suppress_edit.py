@@ -31,7 +31,7 @@ def test_it_is_the_intervention_made_lasting(name: str, tiny_tokenizer: Any) -> 
     assert edit.record["neurons"] == [str(neuron) for neuron in found.neurons]
     with nw.suppress(model, found):
         expected = model.forward(run.forced_inputs())
-        text = model.run(run.image, run.prompt, max_new_tokens=run.max_new_tokens, chat=run.chat).text
+        text = run.again()
     with edit.applied(model):
         assert torch.allclose(model.forward(run.forced_inputs()), expected, atol=1e-4)
     assert edit.record["texts"] == [text]

@@ -124,7 +124,7 @@ def test_it_stops_at_the_first_success_and_the_text_says_the_target(name: str, t
     assert record["success"], record["texts"]
     assert record["texts_before"] == [run.text]
     with edit.applied(model):
-        after = model.run(run.image, run.prompt, max_new_tokens=run.max_new_tokens, chat=run.chat).text
+        after = run.again()
     assert record["texts"] == [after]
     assert names(after, "dog")
     assert not names(after, word)

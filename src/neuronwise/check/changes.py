@@ -15,7 +15,7 @@ from neuronwise.check.kept import structure_kept
 from neuronwise.check.result import Deviation, Measured, NotApplicable, difference, within
 from neuronwise.check.subject import Subject, allowed
 from neuronwise.edit import Delta, Edit, load_edit
-from neuronwise.edit.delta import by_writer, writer_of
+from neuronwise.edit.delta import writer_of
 from neuronwise.edit.ledger import column_norms
 from neuronwise.edit.storage import first_alike
 from neuronwise.errors import EditError, MethodError
@@ -49,7 +49,7 @@ def suppression(subject: Subject) -> Measured:
 def alike(model: Model, neurons: Sequence[Neuron]) -> list[Neuron]:
     """The neurons, and those of other layers that share their value vectors (one block that serves several layers)."""
     found = dict.fromkeys(neurons)
-    for writer, members in by_writer(model, neurons).items():
+    for writer, members in model.by_writer(neurons).items():
         own, columns = first_alike(model, writer), writer.columns(members).tolist()
         for other in model.writers if writer.expert is None else ():
             if other.expert is None and first_alike(model, other) == own:
@@ -66,7 +66,7 @@ def _zeroed(model: Model, neurons: Sequence[Neuron]) -> Iterator[None]:
     saved: list[tuple[Tensor, Tensor]] = []
     with Hooks() as hooks, torch.no_grad():
         try:
-            for writer, members in by_writer(model, neurons).items():
+            for writer, members in model.by_writer(neurons).items():
                 units = writer.columns(members)
                 if writer.editable:
                     for unit in units.tolist():
@@ -101,7 +101,7 @@ def made_edit(subject: Subject) -> Edit:
     model = subject.model
     generator = torch.Generator().manual_seed(subject.seed)
     deltas = []
-    for writer, members in by_writer(model, subject.neurons).items():
+    for writer, members in model.by_writer(subject.neurons).items():
         units = writer.columns(members)
         norms = writer.vectors[:, units].float().norm(dim=0).cpu()
         left = torch.randn(model.hidden_size, len(units), generator=generator)

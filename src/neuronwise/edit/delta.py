@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -171,14 +171,6 @@ def writer_of(model: Model, delta: Delta) -> Writer:
     return writer
 
 
-def by_writer(model: Model, neurons: Iterable[Neuron]) -> dict[Writer, list[Neuron]]:
-    """Neurons by the writer whose columns they are; raises ``NeuronError`` for one that the model lacks."""
-    groups: dict[Writer, list[Neuron]] = {}
-    for neuron in neurons:
-        groups.setdefault(model.writer(neuron), []).append(neuron)
-    return groups
-
-
 def deltas_of(model: Model, changes: Mapping[Neuron, Tensor]) -> tuple[Delta, ...]:
     """Deltas that add a vector (d,) to the value vector of each neuron."""
     return tuple(
@@ -186,7 +178,7 @@ def deltas_of(model: Model, changes: Mapping[Neuron, Tensor]) -> tuple[Delta, ..
             writer.layer, writer.path, torch.stack([changes[neuron] for neuron in members], dim=1),
             units=writer.columns(members), expert=writer.expert,
         )
-        for writer, members in by_writer(model, changes).items()
+        for writer, members in model.by_writer(changes).items()
     )  # fmt: skip
 
 
@@ -194,7 +186,7 @@ def value_vectors(model: Model, neurons: Sequence[Neuron]) -> Tensor:
     """(k, d) float32, on the CPU: the value vectors of some neurons, each writer's weights being read once."""
     found = torch.empty(len(neurons), model.hidden_size)
     order = {neuron: row for row, neuron in enumerate(neurons)}
-    for writer, members in by_writer(model, neurons).items():
+    for writer, members in model.by_writer(neurons).items():
         vectors = writer.vectors.detach()
         columns = vectors[:, writer.columns(members).to(vectors.device)]
         found[[order[neuron] for neuron in members]] = columns.T.float().cpu()

@@ -17,8 +17,8 @@ from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
-from neuronwise.edit.trial import changed, lowest_layer, recomputed_from
-from neuronwise.errors import MethodError, NonFiniteError
+from neuronwise.edit.trial import changed, lowest_layer, recomputed_from, require_finite
+from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 from neuronwise.model.passes import frozen_parameters
 from neuronwise.model.run import Run
@@ -151,10 +151,7 @@ def _optimize(
             losses = []
             for run, forward in zip(runs, forwards, strict=True):
                 loss = _loss(run, forward, settings.mode)
-                if not torch.isfinite(loss):
-                    raise NonFiniteError(
-                        "The loss of this edit is not finite; load the model with dtype=torch.float32."
-                    )
+                require_finite(loss, "The loss of this edit is")
                 losses.append(float(loss.detach()))
                 (loss / len(runs)).backward()
             if sum(losses) / len(losses) < settings.enough:

@@ -15,7 +15,7 @@ from neuronwise.edit.edit import Edit
 from neuronwise.edit.ledger import column_norms
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
-from neuronwise.edit.words import Seen, again, runs_of
+from neuronwise.edit.words import Seen, runs_of
 from neuronwise.errors import MethodError
 from neuronwise.locate import locate
 from neuronwise.locate.contribution import SHARP
@@ -76,7 +76,7 @@ def suppress(
     outcome: dict[str, object] = {"texts_before": [run.text for run in runs]}
     if settings.generate:
         with edit.applied(model):
-            texts = [again(model, run) for run in runs]
+            texts = [run.again() for run in runs]
         outcome |= {"texts": texts, "success": not any(names(text, word) for text in texts)}
     outcome["neurons"] = [str(neuron) for neuron in neurons.neurons]
     note = next((target.note for target in targets if target.note), None)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from neuronwise.answers.naming import swapped
-from neuronwise.edit.delta import Delta, by_writer, deltas_of, value_vectors
+from neuronwise.edit.delta import Delta, deltas_of, value_vectors
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
-from neuronwise.edit.words import Seen, TokenPosition, again, any_runs_of, positions_of, runs_of
+from neuronwise.edit.words import Seen, TokenPosition, any_runs_of, positions_of, runs_of
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
 from neuronwise.locate import locate
 from neuronwise.locate.contribution import SHARP
@@ -107,7 +107,7 @@ def swap(
             model, request.runs, source, method=settings.method, top=settings.top, agree=settings.agree,
             **settings.options,
         )  # fmt: skip
-    chosen = [neuron for members in by_writer(model, neurons.neurons).values() for neuron in members]
+    chosen = [neuron for members in model.by_writer(neurons.neurons).values() for neuron in members]
     spared = (*request.runs, *any_runs_of(model, beside))
     terms = Terms(
         fired=torch.stack([activations_at(model, one.run, one.position, chosen) for one in positions]),
@@ -211,7 +211,7 @@ def activations_in(model: Model, run: Run, neurons: Sequence[Neuron]) -> Tensor:
 def _fired(model: Model, activations: Activations, rows: int, neurons: Sequence[Neuron]) -> Tensor:
     found = torch.zeros(rows, len(neurons))
     order = {neuron: column for column, neuron in enumerate(neurons)}
-    for writer, members in by_writer(model, neurons).items():
+    for writer, members in model.by_writer(neurons).items():
         fired, columns = writer.fired_rows(activations), writer.columns(members)
         for row, values in zip(fired.rows, fired.values, strict=True):
             found[row, [order[neuron] for neuron in members]] = values[columns]
@@ -287,7 +287,7 @@ def _descend(
         with Edit(deltas).applied(model):
             above = ranked(model, positions)
             generate = settings.generate and (all(above) or capped)
-            texts = [again(model, run) for run in request.runs] if generate else None
+            texts = [run.again() for run in request.runs] if generate else None
         said = [request.met(text) for text in texts or ()]
         success = all(above) and all(said)
         outcome = {

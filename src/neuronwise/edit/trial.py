@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuronwise.edit.delta import Delta, writer_of
 from neuronwise.edit.storage import writes_alone
+from neuronwise.errors import NonFiniteError
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.model import Model
 from neuronwise.model.passes import Rows, frozen_parameters, stop_after
@@ -65,6 +66,12 @@ def acting(model: Model, deltas: Iterable[Delta]) -> Iterator[None]:
 
     with changed(by_writer, add):
         yield
+
+
+def require_finite(values: Tensor, which: str) -> None:
+    """Raise ``NonFiniteError`` for NaN or infinity in ``values``; ``which`` begins the sentence: "The loss is"."""
+    if not bool(torch.isfinite(values).all()):
+        raise NonFiniteError(f"{which} not finite; load the model with dtype=torch.float32.")
 
 
 def lowest_layer(model: Model, writers: Iterable[Writer]) -> int:

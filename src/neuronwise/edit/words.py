@@ -36,11 +36,6 @@ def any_runs_of(model: Model, seen: Seen | None) -> list[Run]:
     return [item if isinstance(item, Run) else model.run(image=item) for item in listed]
 
 
-def again(model: Model, run: Run) -> str:
-    """What the model says now to the prompt and photo of a run."""
-    return model.run(run.image, run.prompt, max_new_tokens=run.max_new_tokens, chat=run.chat).text
-
-
 @dataclass(frozen=True)
 class TokenPosition:
     """One position where a run says the source: ``position`` counts generated tokens and is that of its first one.

@@ -30,7 +30,7 @@ def units_of(model: Model, neurons: Sequence[Neuron]) -> dict[int, Tensor]:
     """Layer → its dense units among ``neurons``, ascending; layers of which only experts are asked for have none."""
     units: dict[int, set[int]] = {}
     for neuron in neurons:
-        model.require(neuron)
+        model.writer(neuron)  # raises for one that the model lacks
         units.setdefault(neuron.layer, set()).update([neuron.unit] if neuron.expert is None else [])
     return {layer: torch.tensor(sorted(own), dtype=torch.long) for layer, own in units.items()}
 

@@ -10,6 +10,7 @@ import torch
 from neuronwise.errors import MethodError
 from neuronwise.model.run import Run
 from neuronwise.model.stream import WriterGradients, written_gradients
+from neuronwise.model.weights import dtype_of
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -23,7 +24,7 @@ def direct_shares(model: Model, run: Run, readouts: Sequence[tuple[int, Mapping[
     """
     rows = [(run.row(position), weights) for position, weights in readouts]
     written = written_gradients(model, run.forced_inputs(), rows, direct=True)
-    exact = next(p.dtype for p in model.module.parameters() if p.is_floating_point()) == torch.float32
+    exact = dtype_of(model.module) == torch.float32
     for index, value in enumerate(written.values):
         total = share_total(written, index)
         if abs(total - value) > (1e-4 if exact else 5e-2) * component_scale(written, index):

@@ -77,7 +77,7 @@ class Ablation:
         places: dict[int, tuple[list[int], list[int]]] = {}
         for row, neurons in enumerate(sets):
             for neuron in neurons:
-                self.model.require(neuron)
+                self.model.writer(neuron)
                 rows, units = places.setdefault(neuron.layer, ([], []))
                 rows.append(row)
                 units.append(neuron.unit)

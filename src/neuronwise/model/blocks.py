@@ -84,7 +84,3 @@ class Block:
     def around(self, path: str) -> nn.Module:
         """The module of the layer around the one at ``path``."""
         return self.module.get_submodule(path.rpartition(".")[0])
-
-    def require(self, neuron: Neuron) -> None:
-        """Raise ``NeuronError`` with the valid range when the layer has no such neuron."""
-        self.writer(neuron)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from neuronwise.model.prompt import Inputs, Prompted, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
 from neuronwise.model.stop import StoppingTexts
-from neuronwise.model.weights import keep_readable, plain_weight
+from neuronwise.model.weights import dtype_of, keep_readable, plain_weight
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 
@@ -140,9 +140,12 @@ class Model:
         """The texts at which an answer ends, by the generation settings as they are now."""
         return StoppingTexts.of(self.module, self.tokenizer)
 
-    def require(self, neuron: Neuron) -> None:
-        """Raise ``NeuronError`` with the valid range when the model has no such neuron."""
-        self.writer(neuron)
+    def by_writer(self, neurons: Iterable[Neuron]) -> dict[Writer, list[Neuron]]:
+        """Neurons by the writer whose columns they are; raises ``NeuronError`` for one that the model lacks."""
+        groups: dict[Writer, list[Neuron]] = {}
+        for neuron in neurons:
+            groups.setdefault(self.writer(neuron), []).append(neuron)
+        return groups
 
     def memo(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` gave the first time it was asked for under ``key``, as long as this wrapper lives.
@@ -232,9 +235,8 @@ class Model:
     def _image_rows(self, inputs: Inputs) -> Tensor | None:
         """Rows of the image's tokens when all their activations are small beside the weights, else None."""
         rows = torch.nonzero(inputs["input_ids"][0] == (self.image_token_id or -1)).flatten()
-        dtype = next(p.dtype for p in self.module.parameters() if p.is_floating_point())
         weights = sum(p.numel() * p.element_size() for p in self.module.parameters())
-        size = len(rows) * self.num_neurons * dtype.itemsize
+        size = len(rows) * self.num_neurons * dtype_of(self.module).itemsize
         fits = 0 < size <= HEAT_SHARE * weights
         return rows if fits and not self.is_encoder_decoder and not any(b.experts for b in self.blocks) else None
 
@@ -329,11 +331,9 @@ class Model:
 
     def placed(self, inputs: Inputs) -> Inputs:
         """Inputs on the model's device, pixels in its dtype."""
-        dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        dtype = dtype_of(self.module)
         return {
-            name: value.to(self.device, dtype)
-            if value.is_floating_point() and "pixel" in name
-            else value.to(self.device)
+            name: value.to(self.device, dtype if value.is_floating_point() and "pixel" in name else value.dtype)
             for name, value in inputs.items()
         }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuronwise.model.weights import materialized
+from neuronwise.model.weights import dtype_of, materialized
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def freeze(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm | None:
     gains = [None] if not isinstance(weight, Tensor) else [weight.detach().float(), 1 + weight.detach().float(), None]
     biases = [bias.detach().float()] if isinstance(bias, Tensor) else [None]
     x, y = x.detach().float(), y.detach().float()
-    tolerance = 1e-4 if module_dtype(module) == torch.float32 else 3e-2
+    tolerance = 1e-4 if dtype_of(module) == torch.float32 else 3e-2
     for centered, gain, shift in itertools.product((False, True), gains, biases):
         unit = FrozenNorm(torch.ones((), device=x.device), gain, None, centered).linear(x)
         target = y if shift is None else y - shift
@@ -58,8 +58,3 @@ def freeze(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm | None:
         if (scale * unit - target).norm() <= tolerance * target.norm() + 1e-12:
             return FrozenNorm(scale, gain, shift, centered)
     return None
-
-
-def module_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype of a module's parameters, float32 without any."""
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

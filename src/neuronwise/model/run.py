@@ -143,6 +143,10 @@ class Run:
         note = f"{found.word!r} is {1 + len(others)} tokens; scored is the first, {first!r}." if others else None
         return Target(place.token_ids[0], place.positions[0], found.word, note)
 
+    def again(self) -> str:
+        """What the model, as it is now, says to the same prompt and photo."""
+        return self.model.run(self.image, self.prompt, max_new_tokens=self.max_new_tokens, chat=self.chat).text
+
     def activations(self, position: int, kind: str = "ffn") -> Activations:
         """Activations at the position that predicts generated token ``position``.
 

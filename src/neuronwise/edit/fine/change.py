@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from neuronwise.edit.delta import Delta, by_writer
+from neuronwise.edit.delta import Delta
 from neuronwise.edit.fine.request import Request
 from neuronwise.edit.trial import changed
 from neuronwise.model.model import Model
@@ -28,7 +28,7 @@ class Change:
         self.columns: dict[Writer, Tensor] = {}
         self.rows: dict[Writer, slice] = {}
         start = 0
-        for writer, members in by_writer(model, neurons).items():
+        for writer, members in model.by_writer(neurons).items():
             self.columns[writer] = writer.columns(members)
             self.rows[writer] = slice(start, start + len(members))
             start += len(members)

@@ -12,8 +12,7 @@ from neuronwise.edit.fine.head import plain_head
 from neuronwise.edit.fine.loss import Before, Reading, loss, read
 from neuronwise.edit.fine.request import Batch
 from neuronwise.edit.fine.settings import FineSettings
-from neuronwise.edit.trial import Forward, lowest_layer, recomputed_from
-from neuronwise.errors import NonFiniteError
+from neuronwise.edit.trial import Forward, lowest_layer, recomputed_from, require_finite
 from neuronwise.model.passes import inputs_of, only_rows, stop_before
 
 # The search for a start (ours), in Adam's steps: tried at first, later, and how often before Adam takes over.
@@ -129,6 +128,5 @@ class Passes:
         found = loss(change.request, reading, self.before[change], self.settings)
         if self.settings.gamma:
             found = found + self.settings.gamma * values.norm().to(found.device)
-        if not torch.isfinite(found):
-            raise NonFiniteError("The loss of this edit is not finite; load the model with dtype=torch.float32.")
+        require_finite(found, "The loss of this edit is")
         return found

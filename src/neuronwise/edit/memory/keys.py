@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.memory.passages import Passages, fact_passage, side_by_side
+from neuronwise.edit.memory.passages import Passage, Passages, fact_passage, side_by_side
 from neuronwise.edit.trial import acting
 from neuronwise.errors import MethodError
 from neuronwise.model import passes
@@ -81,6 +81,15 @@ def look(model: Model, passages: Passages, layers: Iterable[int], deltas: Iterab
     return seen
 
 
+def look_at(model: Model, passages: Sequence[Passage], layer: int, deltas: Iterable[Delta] = ()) -> Seen:
+    """``look`` at one layer for any number of passages, ``ITEMS`` in a pass."""
+    deltas = tuple(deltas)
+    groups = [passages[start : start + ITEMS] for start in range(0, len(passages), ITEMS)]
+    parts = [look(model, side_by_side(model, group), [layer], deltas) for group in groups]
+    rows = [torch.cat([getattr(part, name)[layer] for part in parts]) for name in ("keys", "written", "stream")]
+    return Seen(*({layer: values} for values in rows))
+
+
 def fact_keys(
     model: Model,
     facts: Sequence[Fact],
@@ -95,12 +104,7 @@ def fact_keys(
     ``halves``: the mean of the first prefix's key and the mean of the others' ([MEMIT]'s code weighs them so).
     """
     passages = [fact_passage(model, fact, prefix) for fact in facts for prefix in prefixes]
-    deltas = tuple(deltas)
-    parts = [
-        look(model, side_by_side(model, passages[start : start + ITEMS]), [layer], deltas).keys[layer]
-        for start in range(0, len(passages), ITEMS)
-    ]
-    keys = torch.cat(parts).reshape(len(facts), len(prefixes), -1)
+    keys = look_at(model, passages, layer, deltas).keys[layer].reshape(len(facts), len(prefixes), -1)
     if halves and len(prefixes) > 1:
         return (keys[:, 0] + keys[:, 1:].mean(1)) / 2
     return keys.mean(1)
@@ -108,13 +112,4 @@ def fact_keys(
 
 def on_prompts(model: Model, facts: Sequence[Fact], layer: int, deltas: Iterable[Delta] = ()) -> Seen:
     """What ``layer`` holds at the subjects of the bare prompts."""
-    passages, deltas = [fact_passage(model, fact) for fact in facts], tuple(deltas)
-    parts = [
-        look(model, side_by_side(model, passages[start : start + ITEMS]), [layer], deltas)
-        for start in range(0, len(passages), ITEMS)
-    ]
-    return Seen(
-        {layer: torch.cat([part.keys[layer] for part in parts])},
-        {layer: torch.cat([part.written[layer] for part in parts])},
-        {layer: torch.cat([part.stream[layer] for part in parts])},
-    )
+    return look_at(model, [fact_passage(model, fact) for fact in facts], layer, deltas)

@@ -16,8 +16,8 @@ from neuronwise.edit.delta import Delta
 from neuronwise.edit.memory.contexts import contexts
 from neuronwise.edit.memory.passages import Passages, essence_passage, fact_passage
 from neuronwise.edit.memory.tails import from_subject
-from neuronwise.edit.trial import acting, recomputed_from
-from neuronwise.errors import MethodError, NonFiniteError
+from neuronwise.edit.trial import acting, recomputed_from, require_finite
+from neuronwise.errors import MethodError
 from neuronwise.model import passes
 from neuronwise.model.model import Model
 
@@ -124,8 +124,7 @@ def search(
             for vector in added:
                 vector.clamp(settings.clamp_norm_factor)
     values = [Value(vector.start.cpu(), vector.delta.detach().cpu()) for vector in added]
-    if not all(bool(torch.isfinite(value.target).all()) for value in values):
-        raise NonFiniteError("The value found for this edit is not finite; load the model with dtype=torch.float32.")
+    require_finite(torch.stack([value.target for value in values]), "The value found for this edit is")
     return values, objective.ending
 
 
@@ -183,8 +182,7 @@ class Objective:
         held = settings.kl_factor * (self.before.exp() * (self.before - logs[-1])).sum()
         decay = torch.stack([vector.decay for vector in added]).sum()
         loss = self.weight * -reached.mean() + held + settings.v_weight_decay * decay
-        if not torch.isfinite(loss):
-            raise NonFiniteError("The loss of this edit is not finite; load the model with dtype=torch.float32.")
+        require_finite(loss, "The loss of this edit is")
         likeliest = bool((likely.argmax(-1) == target).all())
         steps, probability = self.ending["steps"] + 1, float(reached[0].detach().mean().exp())
         self.ending = {"steps": steps, "loss": float(loss.detach()), "probability": probability}

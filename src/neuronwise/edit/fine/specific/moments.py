@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.fine.specific.settings import SpecificSettings
-from neuronwise.edit.memory.keys import look, writer_in
+from neuronwise.edit.memory.keys import look_at, writer_in
 from neuronwise.edit.memory.passages import Passage, fact_passage, side_by_side
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.errors import ModelError, NonFiniteError
@@ -119,11 +119,7 @@ def over_text(model: Model, layer: int, passages: Sequence[Passage]) -> Tensor:
 def over_names(model: Model, layer: int) -> Tensor:
     """Mean of a aᵀ at the last token of ``NAMES`` in neutral phrases."""
     passages = [fact_passage(model, Fact(phrase, name, name)) for phrase in PHRASES for name in NAMES]
-    parts = [
-        look(model, side_by_side(model, passages[start : start + ITEMS]), [layer]).keys[layer]
-        for start in range(0, len(passages), ITEMS)
-    ]
-    rows = torch.cat(parts)
+    rows = look_at(model, passages, layer).keys[layer]
     return rows.T @ rows / len(rows)
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from neuronwise.edit.fine.specific.settings import SpecificSettings
 from neuronwise.edit.memory.passages import Passages
-from neuronwise.edit.trial import changed, lowest_layer, recomputed_from
-from neuronwise.errors import NonFiniteError
+from neuronwise.edit.trial import changed, lowest_layer, recomputed_from, require_finite
 from neuronwise.model.model import Model
 from neuronwise.model.writers import Writer
 
@@ -59,8 +58,7 @@ def search(
             gate.values = value.to(model.device).expand(len(passages), -1).clone().requires_grad_()
             odds = contexts.margins(forward(contexts.rows)[0].float())
             now = odds.detach().cpu()
-            if not bool(torch.isfinite(now).all()):
-                raise NonFiniteError("The log-odds of this edit are not finite; load the model in dtype=torch.float32.")
+            require_finite(now, "The log-odds of this edit are")
             if enough(now[: contexts.asked], settings):
                 return Found(value, step, now, contexts.said)
             missing = (contexts.goals - now).clamp(min=0)
