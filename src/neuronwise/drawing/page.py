@@ -40,23 +40,41 @@ def page(
     versions: Mapping[str, str],
 ) -> str:
     """The whole page. ``about``: what a reader must know before any number; ``recipe``: how it was made."""
-    style = _file("page.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     listed = "".join(
         f'<li><a href="#{html.escape(one.name)}">{html.escape(one.heading)}</a></li>' for one in sections if one.name
     )
     parts = {
-        "policy": f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'",
         "title": html.escape(title),
-        "style": style,
         "about": "".join(f"<p>{html.escape(line)}</p>" for line in about),
         "contents": listed,
         "sections": "".join(map(_section, sections)),
         "recipe": html.escape(_plain(recipe)),
         "versions": html.escape(", ".join(f"{name} {version}" for name, version in versions.items())),
     }
-    # One pass: a placeholder's name inside a caption is never filled in.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html"))
+    return shell(f"{title} · neuronwise", filled(_file("page.html"), parts), _file("page.css"))
+
+
+def shell(title: str, body: str, style: str, script: str = "") -> str:
+    """A page around ``body``, HTML that is escaped already.
+
+    Only this very script and style run; nothing is loaded but the images inside the file, nothing is sent.
+    """
+    code, look = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style))
+    scripts = f"script-src 'sha256-{code}'; " if script else ""
+    parts = {
+        "policy": f"default-src 'none'; {scripts}style-src 'sha256-{look}'; img-src data:; base-uri 'none'; "
+        "form-action 'none'",
+        "title": html.escape(title),
+        "style": style,
+        "body": body,
+        "script": f'<script type="module">{script}</script>\n' if script else "",
+    }
+    return filled(_file("shell.html"), parts)
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """``parts`` in their {{places}}, in one pass: a placeholder's name inside a caption is never filled in."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def figure_section(one: Drawn) -> Section:

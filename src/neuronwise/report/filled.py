@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import io
 import json
 import os
-import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from PIL import Image
 
+from neuronwise.drawing import page
 from neuronwise.errors import NonFiniteError
 from neuronwise.files import make_folder, write_bytes
 
@@ -26,37 +25,19 @@ def filled(name: str, scripts: Sequence[str], *, title: str, photo: str = "", **
 
     ``photo`` is HTML, everything else is escaped. Raises ``NonFiniteError`` for NaN or infinity among the numbers.
     """
-    script, style = "".join(_file(one) for one in scripts), _file(f"{name}.css")
-    parts = {
-        "policy": _policy(script, style),
-        "title": html.escape(title),
-        "style": style,
-        "photo": photo,
-        "script": script,
-        **{key: _json(value) for key, value in data.items()},
-    }
-    # One pass: a placeholder's name inside a prompt or a caption is never filled in.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file(f"{name}.html"))
+    body = page.filled(_file(f"{name}.html"), {"photo": photo, **{key: _json(value) for key, value in data.items()}})
+    return page.shell(title, body, _file(f"{name}.css"), "".join(map(_file, scripts)))
 
 
-def write_index(directory: str | os.PathLike[str], page: str) -> Path:
+def write_index(directory: str | os.PathLike[str], content: str) -> Path:
     """Write ``index.html`` into a folder, made if need be; returns its path."""
     path = make_folder(Path(directory)) / "index.html"
-    write_bytes(path, page.encode("utf-8", errors="replace"))
+    write_bytes(path, content.encode("utf-8", errors="replace"))
     return path
 
 
 def _file(name: str) -> str:
     return resources.files("neuronwise.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(script: str, style: str) -> str:
-    """Only this very script and style run; nothing is loaded but the images inside the file, nothing is sent."""
-    code, look = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style))
-    return (
-        f"default-src 'none'; script-src 'sha256-{code}'; style-src 'sha256-{look}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _json(value: object) -> str:

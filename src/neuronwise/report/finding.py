@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuronwise.errors import NeuronwiseError
 from neuronwise.files import write_json
 from neuronwise.read.finding import Finding, FoundConcept
 from neuronwise.report.page import ConceptHeat, write_page
@@ -21,14 +20,9 @@ def write_finding(
     ``content`` is ``finding.to_dict()``, with whatever the caller adds to it.
     """
     content = finding.to_dict() if content is None else content
-    folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NeuronwiseError(f"The folder '{folder}' cannot be made: {error.strerror}.") from error
     heat = [_heat(concept) for concept in finding.concepts]
-    page = write_page(folder, content, finding.run.image, heat)
-    write_json(folder / "finding.json", content)
+    page = write_page(directory, content, finding.run.image, heat)
+    write_json(page.with_name("finding.json"), content)
     return page
 
 
