@@ -13,6 +13,7 @@ from neuronwise.edit import rome as rome
 from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError
 from neuronwise.intervene import suppress as suppress
+from neuronwise.locate import Baseline as Baseline
 from neuronwise.locate import Circuit as Circuit
 from neuronwise.locate import circuit as circuit
 from neuronwise.locate import locate as locate

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import MethodError, PromptError
+from neuronwise.locate.baseline import Baseline, resolved
 from neuronwise.locate.firing import firing
 from neuronwise.locate.method import require_own
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
@@ -56,28 +57,43 @@ def scale(model: Model, neurons: Neurons, factor: float, positions: Sequence[int
 
 @contextlib.contextmanager
 def mean_ablate(
-    model: Model, neurons: Neurons, means: Mapping[Neuron, float], positions: Sequence[int] | None = None
+    model: Model,
+    neurons: Neurons,
+    means: Mapping[Neuron, float] | Baseline | str = "self",
+    positions: Sequence[int] | None = None,
 ) -> Iterator[None]:
-    """Within the body the neurons' activations are their means over a dataset (a ← mean), see ``mean_activations``.
+    """Within the body the neurons' activations are what they usually are (a ← ā).
 
-    For dense neurons: a routed expert's has no activation where the router chose other experts.
+    ``means``: a ``Baseline``, the folder of one, "self" (see ``Baseline.gather``), or a mean for each neuron, see
+    ``mean_activations``. For a routed expert's neuron ā counts with the router's weight, and is written at every token,
+    whichever experts the router chose; such neurons are set at all positions only.
     """
-    chosen = _dense_by_writer(model, neurons, "mean_ablate")
+    chosen = _by_writer(model, neurons)
+    if not isinstance(means, Mapping):
+        usual = resolved(model, means)
+        assert usual is not None
+        means = {neuron: usual.of(model, neuron) for own in chosen.values() for neuron in own}
     missing = [str(neuron) for own in chosen.values() for neuron in own if neuron not in means]
     if missing:
         raise MethodError(f"There is no mean for {', '.join(missing[:5])}; gather it with mean_activations.")
+    values = {writer: torch.tensor([means[neuron] for neuron in own]) for writer, own in chosen.items()}
 
     def change(own: list[Neuron]) -> Change:
-        values = torch.tensor([means[neuron] for neuron in own])
-        return lambda a, at: values.to(a).expand_as(a)
+        return lambda a, at: values[model.writer(own[0])].to(a).expand_as(a)
 
-    with _changed(model, chosen, positions, change):
+    with contextlib.ExitStack() as stack:
+        for writer, own in chosen.items():
+            if writer.expert is not None:
+                stack.enter_context(_always(model, writer, own, values[writer]))
+        # What they write by the router's choice goes; by then the constant that takes its place is computed.
+        stack.enter_context(_changed_vectors(chosen, positions, lambda vectors, own: vectors * 0))
+        stack.enter_context(_changed(model, chosen, positions, change))
         yield
 
 
 def mean_activations(model: Model, neurons: Neurons, runs: Iterable[Run]) -> dict[Neuron, float]:
-    """Mean activation of dense neurons over all positions of some runs."""
-    listed = [neuron for own in _dense_by_writer(model, neurons, "mean_activations").values() for neuron in own]
+    """Mean activation over all positions of some runs; a routed expert's with its router weight, 0 elsewhere."""
+    listed = [neuron for own in _by_writer(model, neurons).values() for neuron in own]
     sums, rows = torch.zeros(len(listed), dtype=torch.float64), 0
     for run in runs:
         fired = firing(model, run.forced_inputs(), listed)
@@ -243,6 +259,16 @@ def _noisy(writer: Writer, layer: nn.Module, columns: Tensor, noise: Tensor, row
 
         with edit(writer.module, add, layer):
             yield
+
+
+def _always(
+    model: Model, writer: Writer, own: Sequence[Neuron], values: Tensor
+) -> contextlib.AbstractContextManager[None]:
+    """A routed expert's neurons write ``values`` (k,) · their value vectors at every token."""
+    vectors = writer.vectors
+    written = vectors[:, writer.columns(own)].float() @ values.to(vectors.device)
+    layer = model.blocks[writer.layer].module
+    return edit(layer.get_submodule(writer.site[1]), lambda out: out + written.to(out), within=layer)
 
 
 @contextlib.contextmanager

@@ -79,14 +79,16 @@ def _parsed(address: str) -> tuple[Neuron, int | None]:
 class ScoredNeuron:
     """A neuron with its score and, where the method knows it, its activation at the position that was scored.
 
-    ``position`` is the row of the sequence that the score belongs to, ``None`` where scores are reduced over
-    positions. With one it prints as ``L23.U8083@14``, without as the neuron does; ``ScoredNeuron.parse`` reads both.
+    ``baseline`` is what the activation was measured against, ``None`` where that is 0. ``position`` is the row of the
+    sequence that the score belongs to, ``None`` where scores are reduced over positions. With one it prints as
+    ``L23.U8083@14``, without as the neuron does; ``ScoredNeuron.parse`` reads both.
     """
 
     neuron: Neuron
     score: float
     activation: float | None = None
     position: int | None = None
+    baseline: float | None = None
 
     def __str__(self) -> str:
         return str(self.neuron) if self.position is None else f"{self.neuron}@{self.position}"
@@ -102,15 +104,21 @@ class ScoredNeuron:
         neuron, position = _parsed(address)
         return cls(neuron, 0.0, position=position)
 
+    @property
+    def sign(self) -> int:
+        """−1 where it writes its value vector turned around here: an activation below its baseline; else 1."""
+        return -1 if (self.activation or 0.0) < (self.baseline or 0.0) else 1
+
     def to_row(self) -> dict[str, int | float | None]:
-        """The neuron as plain JSON values: layer, unit, expert, score, activation, and position where it has one."""
+        """The neuron as plain JSON values: layer, unit, expert, score, activation; position and baseline if any."""
         row = {**self.neuron.to_row(), "score": self.score, "activation": self.activation}
-        return row if self.position is None else {**row, "position": self.position}
+        more = {"position": self.position, "baseline": self.baseline}
+        return row | {name: value for name, value in more.items() if value is not None}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ScoredNeuron:
         """Read what ``to_row`` gave, whatever else the row holds."""
-        return cls(Neuron.from_row(row), row["score"], row["activation"], row.get("position"))
+        return cls(Neuron.from_row(row), row["score"], row["activation"], row.get("position"), row.get("baseline"))
 
 
 @dataclass(frozen=True)
@@ -189,10 +197,14 @@ class NeuronSet:
         return [held[layer] for layer in range(count)]
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with columns layer, expert, unit, score, activation, position; one row per member, in order."""
+        """A data frame of one row per member, in order.
+
+        Its columns: layer, expert, unit, score, activation, position, and baseline where any was measured against one.
+        """
         import pandas as pd
 
         columns = ["layer", "expert", "unit", "score", "activation", "position"]
+        columns += ["baseline"] * any(member.baseline is not None for member in self.members)
         frame = pd.DataFrame([member.to_row() for member in self.members], columns=columns)
         return frame.astype(
             {"layer": "int64", "expert": "Int64", "unit": "int64", "score": "float64", "position": "Int64"}

@@ -73,3 +73,8 @@ def _of_row(row: object, field: str, where: str) -> str:
     if not isinstance(text, str):
         raise DataError(f"There is no text in {where}: it needs the field {field!r}, a string.")
     return text
+
+
+def openings() -> tuple[str, ...]:
+    """64 short, neutral beginnings of English texts (this project's own list)."""
+    return tuple((Path(__file__).parent / "openings.txt").read_text(encoding="utf-8").splitlines())

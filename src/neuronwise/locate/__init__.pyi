@@ -1,3 +1,4 @@
+from neuronwise.locate.baseline import Baseline as Baseline
 from neuronwise.locate.circuit import circuit as circuit
 from neuronwise.locate.graph import Circuit as Circuit
 from neuronwise.locate.integrated_gradients import refine as refine

@@ -42,7 +42,7 @@ def causal_effect(model: Model, run: Run, target: Target, among: NeuronSet, *, b
             logits = last.evaluate(len(part))
         drops = before - logits.log_softmax(-1)[:, target.token_id].cpu()
         members += [
-            ScoredNeuron(member.neuron, float(drop), member.activation)
+            ScoredNeuron(member.neuron, float(drop), member.activation, baseline=member.baseline)
             for member, drop in zip(part, drops, strict=True)
         ]
     members.sort(key=lambda member: (-member.score, member.neuron))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate.baseline import SELF, Baseline, resolved
 from neuronwise.locate.contrast import contrasted
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
-from neuronwise.locate.shares import direct_shares
+from neuronwise.locate.shares import direct_shares, share_total
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Site, Writer
 
@@ -28,6 +29,7 @@ def contribution(
     activation: str = "ffn",
     normalize: bool = False,
     contrast: Sequence[str | int] | int | None = None,
+    baseline: Baseline | str | None = None,
 ) -> list[Scores]:
     """a[l,i,p] · ⟨U_t, v[l,i]⟩ for every neuron, p the position that predicts t ([MMN] eq. 4, [FiNE] eq. 3).
 
@@ -36,23 +38,36 @@ def contribution(
     are exact shares of the logit before any soft cap (ours). ``contrast``: tokens whose mean score is subtracted, or
     a number k for the model's own top-k alternatives to the target at p (ours). A routed expert's neuron counts with
     its router weight; a gate behind a shared expert counts with ``normalize`` alone.
+
+    ``baseline``: a − ā in place of a, ā the neuron's usual activation (ours): a ``Baseline``, the folder of one, or
+    "self" (see ``Baseline.gather``). Then experts that the token was not routed to have scores too, of a = 0, and with
+    ``normalize`` everything that is no neuron's surplus is ``Scores.usual``, so that scores still add up to the logit.
     """
     if normalize and activation != "ffn":
         raise MethodError("normalize gives shares of the logit, and only activation='ffn' adds up to it.")
+    usual = resolved(model, baseline)
+    if usual is not None and activation != "ffn":
+        raise MethodError("A baseline holds means of activation='ffn'; leave it out for another activation.")
     weights = [contrasted(model, run, target, contrast) for target in targets]
+    shares = None
     if normalize:
         readouts = [(target.position, weight) for target, weight in zip(targets, weights, strict=True)]
-        directions = _along_the_direct_path(direct_shares(model, run, readouts).gradients)
-    else:
-        directions = _by_unembedding(model, weights)
+        shares = direct_shares(model, run, readouts)
+    directions = _by_unembedding(model, weights) if shares is None else _along_the_direct_path(shares.gradients)
     acts = [run.activations(target.position, activation) for target in targets]
     scores = [Scores() for _ in targets]
     for writer in model.writers:
         fired = [writer.fired(one) for one in acts]
+        mean = None if usual is None else usual.mean(writer)
+        if mean is not None:
+            fired = [torch.zeros(writer.width) if a is None else a for a in fired]
         if any(a is not None for a in fired):
             for own, a, read in zip(scores, fired, writer.project(directions(writer)), strict=True):
                 if a is not None:
-                    own.put(writer, a * read, a)
+                    own.put(writer, (a if mean is None else a - mean) * read, a, mean)
+    if usual is not None and shares is not None:
+        for index, own in enumerate(scores):
+            own.usual = share_total(shares, index) - sum(float(values.sum()) for values in own.values())
     return scores
 
 
@@ -80,3 +95,5 @@ METHOD = Method(
 )
 # Exact shares of the logit, over the model's other candidates: options for the neurons of one word.
 SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
+# The same over what each neuron usually does: what ``find`` asks for unless a method is named.
+SURPLUS: dict[str, Any] = {**SHARP, "baseline": SELF}

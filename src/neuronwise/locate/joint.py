@@ -21,12 +21,16 @@ def joined(scored: Sequence[Scores], agree: str, top: int | None) -> NeuronSet:
     ``agree`` is one of ``AGREE``.
     """
     mean = Scores(_mean(scored), _mean([scores.activations for scores in scored]))
+    for scores in scored:
+        mean.baselines |= scores.baselines  # the same for all runs
+    usual = [scores.usual for scores in scored if scores.usual is not None]
+    mean.usual = sum(usual) / len(usual) if usual else None
     record = {"agree": agree, "top": top}
     if agree == "mean":
         return mean.top(top, record)
     votes = Counter(neuron for scores in scored for neuron in scores.top(top).neurons)
     ranked = sorted(votes, key=lambda neuron: (-votes[neuron], -mean.of(neuron), neuron))[:top]
-    members = (ScoredNeuron(n, votes[n] / len(scored), mean.activation(n)) for n in ranked)
+    members = (ScoredNeuron(n, votes[n] / len(scored), mean.activation(n), baseline=mean.baseline(n)) for n in ranked)
     return NeuronSet(tuple(members), record)
 
 

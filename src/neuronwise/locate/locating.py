@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from neuronwise.errors import MethodError
 from neuronwise.files import versions
 from neuronwise.images import ImageLike
+from neuronwise.locate.baseline import Baseline
 from neuronwise.locate.joint import AGREE, joined
 from neuronwise.locate.method import keywords, require_own
 from neuronwise.locate.methods import METHODS
@@ -116,7 +117,7 @@ def describe(model: Model, run: Run, target: Target, method: str, options: Mappi
     """The record that a result carries: enough to make it again."""
     record: dict[str, Any] = {
         "method": method,
-        "options": dict(options),
+        "options": {name: plain(value) for name, value in options.items()},
         "activation": options.get("activation", "ffn"),
         "target": target.text,
         "token_id": target.token_id,
@@ -130,6 +131,11 @@ def describe(model: Model, run: Run, target: Target, method: str, options: Mappi
     if target.note:
         record["note"] = target.note
     return record
+
+
+def plain(option: object) -> object:
+    """An option of a method as a plain JSON value."""
+    return dict(option.record) if isinstance(option, Baseline) else option
 
 
 def _require(runs: Sequence[Run], agree: str | None) -> None:

@@ -19,8 +19,10 @@ Pair = tuple[Run, Target, ImageLike]  # a run, the word scored in it, and its ph
 class Scores(dict[Writer, Tensor]):
     """Scores of every neuron for one target: (width,) float32 for each writer.
 
-    ``activations`` holds what was scored, in the same form, where the method has it. Experts that the token was not
-    routed to have no entry: they wrote nothing.
+    ``activations`` holds what was scored, in the same form, where the method has it, and ``baselines`` what that was
+    measured against. Experts that the token was not routed to have no entry without a baseline: they wrote nothing.
+    ``usual`` is the part of an exactly shared logit that is no neuron's surplus over its baseline: with it the scores
+    add up to the logit.
     """
 
     def __init__(
@@ -28,11 +30,15 @@ class Scores(dict[Writer, Tensor]):
     ) -> None:
         super().__init__(values or {})
         self.activations: dict[Writer, Tensor] = dict(activations or {})
+        self.baselines: dict[Writer, Tensor] = {}
+        self.usual: float | None = None
 
-    def put(self, writer: Writer, values: Tensor, activations: Tensor) -> None:
-        """Set a writer's scores and activations, both (width,)."""
+    def put(self, writer: Writer, values: Tensor, activations: Tensor, baselines: Tensor | None = None) -> None:
+        """Set a writer's scores, activations and baselines, all (width,)."""
         self[writer] = values
         self.activations[writer] = activations
+        if baselines is not None:
+            self.baselines[writer] = baselines
 
     def of(self, neuron: Neuron) -> float:
         """One neuron's score, 0 where it has none."""
@@ -41,6 +47,10 @@ class Scores(dict[Writer, Tensor]):
     def activation(self, neuron: Neuron) -> float | None:
         """The activation that was scored; None where the method does not keep it."""
         return _value(self.activations, neuron)
+
+    def baseline(self, neuron: Neuron) -> float | None:
+        """What the activation was measured against; None where that is 0."""
+        return _value(self.baselines, neuron)
 
     def layer(self, layer: int, expert: int | None = None) -> Tensor:
         """(f,) scores of a layer's dense neurons, or of one of its experts, by unit; empty where there are none."""
@@ -65,14 +75,18 @@ class Scores(dict[Writer, Tensor]):
         best = torch.sort(flat, descending=True, stable=True).indices[:count]
         starts = torch.tensor([0] + [len(self[writer]) for writer in writers]).cumsum(0)
         at = torch.searchsorted(starts, best, right=True) - 1
-        fired = torch.cat([self.activations.get(w, torch.full((len(self[w]),), torch.nan)) for w in writers])
-        known = [writer in self.activations for writer in writers]
-        rows = zip(at.tolist(), (best - starts[at]).tolist(), flat[best].tolist(), fired[best].tolist(), strict=True)
+        columns = (best - starts[at]).tolist()
         members = (
-            ScoredNeuron(writers[index].neuron(column), score, activation if known[index] else None)
-            for index, column, score, activation in rows
+            ScoredNeuron(
+                writers[index].neuron(column),
+                score,
+                _at(self.activations, writers[index], column),
+                baseline=_at(self.baselines, writers[index], column),
+            )
+            for index, column, score in zip(at.tolist(), columns, flat[best].tolist(), strict=True)
         )
-        return NeuronSet(tuple(members), dict(record or {}))
+        usual = {} if self.usual is None else {"usual": self.usual}
+        return NeuronSet(tuple(members), {**(record or {}), **usual})
 
 
 def _ordered(table: Mapping[Writer, Tensor]) -> list[Writer]:
@@ -81,4 +95,8 @@ def _ordered(table: Mapping[Writer, Tensor]) -> list[Writer]:
 
 def _value(table: Mapping[Writer, Tensor], neuron: Neuron) -> float | None:
     writer = next((writer for writer in table if neuron in writer), None)
-    return None if writer is None else float(table[writer][neuron.unit - writer.first])
+    return None if writer is None else _at(table, writer, neuron.unit - writer.first)
+
+
+def _at(table: Mapping[Writer, Tensor], writer: Writer, column: int) -> float | None:
+    return float(table[writer][column]) if writer in table else None

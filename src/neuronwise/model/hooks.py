@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from torch import Tensor, nn
 
@@ -32,20 +33,25 @@ class Hooks:
 
     def __init__(self) -> None:
         self._handles: list[Removable] = []
+        self.modules: set[nn.Module] = set()
+        _OPEN.add(self)
 
     def __enter__(self) -> Hooks:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.modules.clear()
         while self._handles:
             self._handles.pop().remove()
 
     def before(self, module: nn.Module, hook: Before) -> None:
         """Call ``hook`` before each call of ``module``."""
+        self.modules.add(module)
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def after(self, module: nn.Module, hook: After) -> None:
         """Call ``hook`` after each call of ``module``."""
+        self.modules.add(module)
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def inside(self, module: nn.Module) -> Callable[[], bool]:
@@ -58,6 +64,15 @@ class Hooks:
     def hold(self, handle: Removable) -> None:
         """Keep anything with a ``remove`` of its own, which is called on exit."""
         self._handles.append(handle)
+
+
+_OPEN: WeakSet[Hooks] = WeakSet()
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether a hook of this package is set on the module or on a part of it now."""
+    parts = set(module.modules())
+    return any(not parts.isdisjoint(hooks.modules) for hooks in _OPEN)
 
 
 def first_tensor(args: Args, kwargs: Kwargs) -> Tensor:

@@ -20,11 +20,12 @@ from torch import Tensor
 from neuronwise.data.texts import read_texts
 from neuronwise.edit.memory.keys import critical_layers, writer_in
 from neuronwise.edit.memory.passages import Passage, require_text, side_by_side
-from neuronwise.edit.memory.statistics import ABOUT, SCHEMA, SUMS, Statistics, fingerprint
+from neuronwise.edit.memory.statistics import ABOUT, SCHEMA, SUMS, Statistics
 from neuronwise.errors import EditError, NeuronwiseError, NonFiniteError
 from neuronwise.files import make_folder, versions, whole_file, write_json
 from neuronwise.model import passes
 from neuronwise.model.model import Model
+from neuronwise.model.state import likeness
 
 Progress = Callable[[int, int], None]  # tokens so far, tokens wanted
 Windows = list[tuple[int, ...]]  # token ids of the passages of one pass
@@ -107,7 +108,7 @@ class _State:
 
     @classmethod
     def resumed(cls, model: Model, folder: Path, settings: Settings) -> _State:
-        now = fingerprint(model)
+        now = likeness(model)
         if (folder / ABOUT).exists():
             raise EditError(f"'{folder}' holds finished key statistics already; name a new folder.")
         if not (folder / SUMS).exists():

@@ -14,12 +14,11 @@ from torch import Tensor
 from neuronwise.edit.delta import Record
 from neuronwise.errors import EditError, MethodError, NonFiniteError
 from neuronwise.model.model import Model
-from neuronwise.model.weights import plain_weight
+from neuronwise.model.state import alike, likeness
 
 SCHEMA = "neuronwise.statistics/1"
 SUMS = "moments.safetensors"
 ABOUT = "statistics.json"
-LIKE = 0.03  # relative difference of embedding norms up to which two models count as the same
 RIDGE = 1e-5  # of the mean eigenvalue: added where too few tokens leave a second moment without an inverse
 
 
@@ -98,8 +97,7 @@ class Statistics:
             raise EditError(
                 f"The statistics in '{self.folder}' are of layers {list(self.layers)}, not of {missing[0]}."
             )
-        now = fingerprint(model)
-        if now.shape != self._fingerprint.shape or not torch.allclose(now, self._fingerprint, rtol=LIKE, atol=1e-6):
+        if not alike(likeness(model), self._fingerprint):
             raise EditError(
                 f"The statistics in '{self.folder}' were gathered for {self.about['model']}, not for {model.name}."
             )
@@ -118,12 +116,6 @@ class Statistics:
                 return file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise EditError(f"The key statistics in '{self.folder}' are damaged.") from error
-
-
-def fingerprint(model: Model) -> Tensor:
-    """(≤ 64 + 1,) norms of the first input embeddings, and f: what edits of W_down leave as it is."""
-    rows = plain_weight(model.module.get_input_embeddings())[:64].float().norm(dim=1).cpu()
-    return torch.cat([rows, torch.tensor([float(max(block.width for block in model.blocks))])])
 
 
 def require_statistics(statistics: object, model: Model, layers: list[int]) -> dict[str, object]:

@@ -1,0 +1,48 @@
+"""Texts that a model draws from its own distribution, and what its neurons do while it writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from neuronwise.errors import ModelError
+from neuronwise.model.activations import Activations
+from neuronwise.model.batches import batching, grouped, padded, stackable
+from neuronwise.model.model import Model
+from neuronwise.model.record import Recorder
+
+TOKENS = 640  # of one padded batch, at most: all activations of its generated tokens are held
+
+
+@torch.no_grad()
+def drawn(model: Model, prompts: Sequence[str], length: int, seed: int) -> Iterator[Activations]:
+    """Activations where the model predicts ``length`` tokens after each prompt, one row for each prompt of a batch.
+
+    Without a chat template; drawn at temperature 1 from the whole vocabulary, the end token left out; in batches where
+    a batch gives what single prompts give. Raises ``ModelError`` for a model that does not generate.
+    """
+    if getattr(model.module, "generation_config", None) is None:
+        raise ModelError(f"{model.name} does not generate, so it writes no texts of its own.")
+    settings = model.greedy(length)
+    settings.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, min_new_tokens=length, min_length=None)
+    inputs = [model.prepare(None, prompt, chat=False)[0].inputs for prompt in prompts]
+    together = stackable(inputs) and batching(model).left
+    sizes = [one["input_ids"].shape[1] + length for one in inputs]
+    for group in grouped(sizes, TOKENS) if together else [[index] for index in range(len(inputs))]:
+        rows = [inputs[index] for index in group]
+        batch = padded(rows, "left", settings.pad_token_id or 0) if together else rows[0]
+        with Recorder(model.blocks, rows=None) as recorder, torch.random.fork_rng():
+            torch.manual_seed(seed + group[0])
+            model.reader(batch).generate(**model.placed(batch), generation_config=settings)
+        yield from (_last(step, len(group)) for step in recorder.passes)
+
+
+def _last(step: Activations, count: int) -> Activations:
+    """The last row of each of ``count`` sequences."""
+
+    def chosen(rows: int) -> slice:
+        return slice(rows // count - 1, None, rows // count)
+
+    dense = {layer: rows[chosen(len(rows))] for layer, rows in step.dense.items()}
+    return Activations(dense, {layer: rows[chosen(len(rows))] for layer, rows in step.routed.items()})
