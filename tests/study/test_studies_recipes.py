@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from neuronwise.errors import StudyError
+from neuronwise.study.entries import each
 from neuronwise.study.kinds import KINDS, shipped
-from neuronwise.study.methods import each
 from neuronwise.study.recipe_file import changed, make_recipe, parse_recipe, read_recipe
 from neuronwise.study.suppression.recipe import SuppressionRecipe
 
@@ -56,7 +56,7 @@ def test_all_problems_are_said_at_once() -> None:
         parse_recipe(WRONG, "mine.yaml")
     message = str(caught.value)
     for words in (
-        "'mine.yaml' has 17 problems",
+        "'mine.yaml' has 16 problems",
         "model: input should be a valid string (it is ['a'])",
         "spam: there is no such key (the keys are kind, title, model",
         "data.half: there is no such key",
@@ -67,8 +67,8 @@ def test_all_problems_are_said_at_once() -> None:
         "held_out: input should be less than 1 (it is 1.0)",
         "K.0: input should be greater than or equal to 1",
         "K.1: input should be a valid integer",
-        "interventions.0.scale: ",
-        "interventions.1: ",
+        "interventions.0: factor is -1; it must be 0 or more",
+        "interventions.1: there is no intervention 'zap'; the interventions are suppress, mean_ablate, scale, swap",
         "metrics: there is no metric 'bleu-9'",
         "methods.0.method: there is no method 'nothing'; there are contribution",
         "methods.1.options: contribution has no option bar; it takes activation, normalize, contrast",
@@ -77,10 +77,15 @@ def test_all_problems_are_said_at_once() -> None:
         assert words in message
 
 
+def interventions(*listed: Any) -> dict[str, Any]:
+    return {"methods": ["random"], "interventions": list(listed)}
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"methods": ["contribution"], "K": ["found"]}, 'K: K "found" needs two_stage'),
+        ({"methods": ["contribution"], "K": ["found"]}, 'K: K "found" needs a method that filters'),
+        ({"methods": [{"method": "random", "K": ["found"]}]}, 'methods: K "found" needs a method that filters'),
         ({"methods": ["contribution", "contribution"]}, "methods: the list names something twice"),
         ({"methods": ["random_same_layers"]}, "name one more method"),
         (
@@ -91,6 +96,13 @@ def test_all_problems_are_said_at_once() -> None:
         ({"methods": []}, "methods: the list is empty"),
         ({"methods": ["random"], "metric_models": {"bleurt": "x"}}, "metric_models.bleurt: there is no such key"),
         ({"methods": [{"method": "random", "K": []}]}, "methods.0.K: the list is empty"),
+        (interventions("suppress", {"intervention": "suppress", "K": [3]}), "the list names something twice"),
+        (interventions({"intervention": "suppress", "K": ["found"]}), 'K "found" needs a method that filters'),
+        (interventions({"intervention": "suppress", "methods": ["x"]}), "'x' names none of the methods (random)"),
+        (interventions("scale"), "interventions.0: scale cannot take these settings"),
+        (interventions({"intervention": "swap", "options": {"top": 3}}), "leave top out"),
+        (interventions({"intervention": "swap", "sweep": {"step": [0.1, -1.0]}}), "step and cap must be above 0"),
+        (interventions({"intervention": "swap", "options": {"stride": 3}}), "there is no setting 'stride'"),
     ],
 )
 def test_impossible_values(keys: dict[str, Any], words: str) -> None:
@@ -123,6 +135,17 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name in (tmp_path, tmp_path / "none.yaml", tmp_path / "binary.yaml"):
         with pytest.raises(StudyError, match="cannot be read"):
             read_recipe(name)
+
+
+def test_interventions_are_written_as_short_as_they_can_be() -> None:
+    swapping = {"intervention": "swap", "sweep": {"spare": [0.1, None]}, "K": [5]}
+    recipe = make_recipe({"kind": "suppression", **interventions("suppress", {"scale": 0.5}, "swap", swapping)})
+    assert isinstance(recipe, SuppressionRecipe)
+    called = [one.called for one in each(recipe.interventions)]
+    assert called == ["suppress", "scale 0.5", "swap", "swap spare=0.1", "swap spare=None"]
+    written = recipe.model_dump(mode="json")["interventions"]
+    assert written[:3] == ["suppress", {"scale": 0.5}, "swap"]
+    assert make_recipe(recipe.model_dump(mode="json")) == recipe
 
 
 def test_single_keys_are_changed_and_checked() -> None:

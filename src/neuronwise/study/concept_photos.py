@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neuronwise.answers.naming import mentions, names
 from neuronwise.data.photos import Captioned
@@ -28,6 +28,13 @@ class ConceptPhotos:
     def word(self, photo: Captioned) -> str:
         """How the caption of one of ``photos`` names the concept."""
         return self.words[self.photos.index(photo)]
+
+    def only(self, name: str) -> ConceptPhotos:
+        """The same concept with one of its photos, by the photo's id."""
+        photo = self.photos[self.ids.index(name)]
+        return replace(
+            self, photos=(photo,), words=(self.word(photo),), masked=(photo,) if photo in self.masked else ()
+        )
 
     @property
     def ids(self) -> list[str]:

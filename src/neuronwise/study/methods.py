@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
-import zlib
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ValidationInfo, field_validator
 
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import ImageError, MethodError
 from neuronwise.locate import METHODS, locate
 from neuronwise.locate.activation_difference import on_another_photo
-from neuronwise.locate.controls import random_same_layers
 from neuronwise.locate.method import Method as Locating
 from neuronwise.locate.scores import Pair
 from neuronwise.neurons import NeuronSet
 from neuronwise.study.concept_photos import ConceptPhotos
-from neuronwise.study.recipe_fields import STRICT, Positive, Text, once
+from neuronwise.study.entries import Count, Options, Sweep, combinations, each, name_of, named
+from neuronwise.study.recipe_fields import STRICT, Text, once
 from neuronwise.study.workspace import Workspace
-
-FOUND = "found"  # in place of a number: as many as a filter found
-Count = Positive | Literal["found"]
-Options: TypeAlias = dict[str, Any]
-Sweep: TypeAlias = dict[str, list[Any]]
 
 
 class Method(BaseModel):
     """One method with its options. ``name``: how the tables call it; ``agree``: as of ``locate``.
 
-    ``like``: the name of the method whose layers ``random_same_layers`` takes. ``K``: other numbers of neurons than the
-    recipe's. ``sweep``: options with several values each; every combination is a method of its own.
+    ``like``: the name of the method whose neurons ``random_same_layers`` stands beside. ``K``: other numbers of neurons
+    than the recipe's. ``sweep``: options with several values each; every combination is a method of its own.
     """
 
     model_config = STRICT
+    key: ClassVar[str] = "method"
     method: Text
     name: Text | None = None
     options: Options = {}
@@ -85,10 +79,8 @@ class Method(BaseModel):
 
     @property
     def called(self) -> str:
-        """Its name in tables: the given one, or the method's with what is not default."""
-        if self.name:
-            return self.name
-        return " ".join([self.method, *(f"{name}={value}" for name, value in self.options.items())])
+        """Its name in tables."""
+        return name_of(self)
 
     @property
     def locating(self) -> Locating:
@@ -114,37 +106,23 @@ class Method(BaseModel):
 M = TypeVar("M", bound=Method)
 
 
-def combinations(sweep: Sweep) -> list[Options]:
-    """Every combination of swept values, as options."""
-    return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
-
-
-def each(methods: Sequence[M]) -> list[M]:
-    """The methods with every sweep written out."""
-    found = []
-    for method in methods:
-        for chosen in combinations(method.sweep):
-            name = method.name
-            if name and chosen:
-                name = " ".join([name, *(f"{key}={value}" for key, value in chosen.items())])
-            found.append(method.model_copy(update={"options": {**method.options, **chosen}, "sweep": {}, "name": name}))
-    return found
-
-
-def as_methods(listed: object) -> object:
-    """Names in place of whole entries, as a recipe may write them."""
-    return [{"method": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else listed
-
-
-def checked(methods: list[Method]) -> list[Method]:
+def checked(methods: list[M]) -> list[M]:
     """The list itself; raises ``ValueError`` for names that are there twice and for a ``like`` that is not there."""
-    called = once([method.called for method in each(methods)])
+    listed = each(methods)
+    once([method.called for method in listed])
+    direct = {method.called: method for method in listed if not method.chooses}
     for method in methods:
-        if method.like is not None and (not method.chooses or method.like not in called):
-            raise ValueError(f"like={method.like!r} must name one of the methods, and only random_same_layers takes it")
-    if methods and all(method.chooses for method in methods):
-        raise ValueError(f"{methods[0].method} takes the layers of another method's neurons; name one more method")
+        if method.like is not None and (not method.chooses or method.like not in direct):
+            raise ValueError(
+                f"like={method.like!r} must name one of the methods that find neurons by themselves, and only a method "
+                "that chooses by another's takes it"
+            )
+        if method.chooses and all(one.locating.control for one in direct.values()):
+            raise ValueError(f"{method.method} chooses by another method's neurons; name one more method")
     return methods
+
+
+Methods: TypeAlias = Annotated[list[Method], named(Method.key), AfterValidator(checked)]
 
 
 def concept_neurons(
@@ -163,23 +141,16 @@ def concept_neurons(
     words = [shown.word(photo) for photo in found_on]
     options = dict(method.options)
     if "seed" in method.locating.options:
-        options.setdefault("seed", seed_of(workspace, shown.name))
+        options.setdefault("seed", workspace.seed(shown.name))
     inpainted = [workspace.inpainted(photo, shown.name) for photo in found_on] if method.compares else None
     null: list[Pair] = []
     if method.filters and inpainted and "null" in options.values():
         null = null_pairs(workspace, shown.name, (runs[0], runs[0].target(words[0]), inpainted[0]), nothing)
     agree = None if method.filters else method.agree
     return locate(
-        workspace.model,
-        runs,
-        words,
-        method=method.method,
-        top=top,
-        agree=agree,
-        inpainted=inpainted,
-        null=null,
+        workspace.model, runs, words, method=method.method, top=top, agree=agree, inpainted=inpainted, null=null,
         **options,
-    )
+    )  # fmt: skip
 
 
 def null_pairs(workspace: Workspace, concept: str, like: Pair, count: int) -> list[Pair]:
@@ -200,13 +171,3 @@ def null_pairs(workspace: Workspace, concept: str, like: Pair, count: int) -> li
         if len(found) == count:
             break
     return found
-
-
-def controls(workspace: Workspace, shown: ConceptPhotos, like: NeuronSet, options: Options) -> NeuronSet:
-    """As many random neurons of the same layers."""
-    return random_same_layers(workspace.model, like, seed=options.get("seed", seed_of(workspace, shown.name)))
-
-
-def seed_of(workspace: Workspace, concept: str) -> int:
-    """A seed for a concept's random neurons, the same on every machine."""
-    return workspace.recipe.seed + zlib.crc32(concept.encode())

@@ -31,8 +31,8 @@ def read_recipe(source: str | os.PathLike[str]) -> Recipe:
     return parse_recipe(text, name)
 
 
-def parse_recipe(text: str, name: str = "recipe") -> Recipe:
-    """A recipe from the text of a YAML file; raises as ``read_recipe`` does."""
+def parse_recipe(text: str, name: str = "") -> Recipe:
+    """A recipe from the text of a YAML file, with its ``name`` for errors; raises as ``read_recipe`` does."""
     try:
         import yaml
     except ImportError as error:
@@ -43,13 +43,13 @@ def parse_recipe(text: str, name: str = "recipe") -> Recipe:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" in line {mark.line + 1}"
         problem = getattr(error, "problem", None) or "it cannot be read"
-        raise StudyError(f"The recipe '{name}' is not YAML{where}: {problem}.") from error
+        raise StudyError(f"{_the_recipe(name)} is not YAML{where}: {problem}.") from error
     if not isinstance(content, dict):
-        raise StudyError(f"The recipe '{name}' holds no keys; it begins with kind:, see docs/studies.md.")
+        raise StudyError(f"{_the_recipe(name)} holds no keys; it begins with kind:, see docs/studies.md.")
     return make_recipe(content, name)
 
 
-def make_recipe(content: Row, name: str = "recipe") -> Recipe:
+def make_recipe(content: Row, name: str = "") -> Recipe:
     """A recipe from plain values; raises as ``read_recipe`` does."""
     from pydantic import ValidationError
 
@@ -68,8 +68,12 @@ def make_recipe(content: Row, name: str = "recipe") -> Recipe:
         problems.insert(0, f"kind: {said}; the kinds are {', '.join(KINDS)}")
     if found is None or problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise StudyError(f"The recipe '{name}' has {count}: {'; '.join(problems)}.")
+        raise StudyError(f"{_the_recipe(name)} has {count}: {'; '.join(problems)}.")
     return found
+
+
+def _the_recipe(name: str) -> str:
+    return f"The recipe '{name}'" if name else "The recipe"
 
 
 def changed(recipe: Recipe, **keys: object) -> Recipe:
@@ -107,7 +111,7 @@ def _branch(part: object) -> bool:
     return isinstance(part, str) and (part.startswith(("literal[", "list[", "constrained-")) or part in _BRANCHES)
 
 
-_BRANCHES = ("int", "str", "float", "Scaled")
+_BRANCHES = ("int", "str", "float")
 
 
 def _short(value: object) -> str:

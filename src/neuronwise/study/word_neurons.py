@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator, field_validator
 
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
@@ -13,8 +15,8 @@ from neuronwise.locate import METHODS, locate
 from neuronwise.locate.method import Method as Locating
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
-from neuronwise.study.methods import Method, Options, each
-from neuronwise.study.recipe_fields import once
+from neuronwise.study.entries import Count, Options, named
+from neuronwise.study.methods import Method, checked
 
 AMONG = 200  # neurons that causal_effect ranks anew: each costs a pass
 
@@ -40,6 +42,13 @@ class WordMethod(Method):
         if locating.needs == "photos" and "null" in options.values():
             raise ValueError('thresholds "null" need photos without the concept; here each word is looked at by itself')
 
+    @field_validator("K", "agree")
+    @classmethod
+    def _for_several(cls, given: list[Count] | str | None) -> list[Count] | str | None:
+        if given not in (None, "mean"):
+            raise ValueError("it is for neurons that several photos share; here each word is looked at by itself")
+        return given
+
     @property
     def ranks(self) -> bool:
         """Whether it ranks another method's neurons anew."""
@@ -51,21 +60,7 @@ class WordMethod(Method):
         return self.compares or self.options.get("positions") == "image"
 
 
-def checked_words(methods: list[WordMethod]) -> list[WordMethod]:
-    """The list itself; raises ``ValueError`` for names that are there twice and for a ``like`` that is not there."""
-    listed = each(methods)
-    once([method.called for method in listed])
-    direct = {method.called: method for method in listed if not method.chooses}
-    for method in methods:
-        if method.K is not None or method.agree != "mean":
-            raise ValueError("K and agree of one method are for neurons that several photos share")
-        if method.like is not None and (not method.chooses or method.like not in direct):
-            raise ValueError(
-                f"like={method.like!r} must name a method that scores all neurons, and only those that choose take it"
-            )
-        if method.chooses and all(one.locating.control for one in direct.values()):
-            raise ValueError(f"{method.method} chooses by another method's neurons; name one more method")
-    return methods
+WordMethods: TypeAlias = Annotated[list[WordMethod], named(WordMethod.key), AfterValidator(checked)]
 
 
 @dataclass(frozen=True)
@@ -135,8 +130,3 @@ def _located(
             if not method.locating.control or among is None or len(among) < 2:
                 raise
             among = among[: len(among) // 2]
-
-
-def seed_for(seed: int, *key: object) -> int:
-    """A seed for one case, the same on every machine."""
-    return seed + zlib.crc32("/".join(map(str, key)).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -82,6 +83,10 @@ class Workspace(Generic[P]):
         """A generator that depends on the recipe's seed and this key alone."""
         return random.Random("/".join(map(str, (self.recipe.seed, *key))))
 
+    def seed(self, *key: object) -> int:
+        """A seed that depends on the recipe's and this key alone, the same on every machine."""
+        return self.recipe.seed + zlib.crc32("/".join(map(str, key)).encode())
+
     @cached_property
     def captions(self) -> dict[str, str]:
         """What the model says of every photo, by the photo's id, before anything is changed; asked once, first.
@@ -142,6 +147,15 @@ class Workspace(Generic[P]):
             ids = continued_alike(self.model, [one.inputs for one in read], self.recipe.max_new_tokens)
             found += [self.model.decode_ids(row).strip() for row in ids]
         return found
+
+    def answer(self, photo: Captioned, prompt: str) -> str:
+        """What the model says now to another prompt about a photo.
+
+        A prompt with {} is asked without the photo, with the photo's caption before any change in that place.
+        """
+        image = None if "{}" in prompt else photo.path
+        text = prompt.replace("{}", self.captions[photo.id])
+        return self.model.run(image, text, max_new_tokens=self.recipe.max_new_tokens).text
 
     def recent(self, key: object, say: Callable[[], list[str]]) -> list[str]:
         """What ``say()`` gave for the same key a few calls ago, or gives now: two cases may change the same neurons."""

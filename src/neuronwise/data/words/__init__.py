@@ -9,9 +9,11 @@ from typing import TypedDict
 
 
 class CocoWords(TypedDict):
-    """``coco.json``: the words of each category, and phrases that contain such a word and mean something else."""
+    """``coco.json``: the words of each category, the categories of each of COCO's supercategories, and phrases that
+    contain such a word and mean something else."""
 
     categories: dict[str, list[str]]
+    kinds: dict[str, list[str]]
     others: list[str]
 
 
@@ -27,6 +29,9 @@ COCO_SYNONYMS: dict[str, tuple[str, ...]] = {name: (name, *words) for name, word
 
 COCO_CATEGORIES: tuple[str, ...] = tuple(COCO_SYNONYMS)
 """The 80 category names in COCO's order."""
+
+COCO_KINDS: dict[str, str] = {name: kind for kind, names in _COCO["kinds"].items() for name in names}
+"""What each COCO category is a kind of: its supercategory, such as "animal" for dog."""
 
 PERSON = "person"
 

@@ -32,11 +32,11 @@ from neuronwise.model.prompt import target_tokens
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.study.concept_photos import ConceptPhotos
+from neuronwise.study.entries import each
 from neuronwise.study.kind import Case
 from neuronwise.study.localization.recipe import LocalizationRecipe
-from neuronwise.study.methods import each
 from neuronwise.study.store import Row
-from neuronwise.study.word_neurons import seed_for, word_neurons
+from neuronwise.study.word_neurons import word_neurons
 from neuronwise.study.workspace import Workspace
 
 Space = Workspace[LocalizationRecipe]
@@ -70,7 +70,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
             inpainted = workspace.inpainted(photo, case.inputs["concept"])
     else:
         run, target = _asked(workspace, case.inputs["prompt"], case.inputs["answer"])
-    seed = seed_for(recipe.seed, case.id)
+    seed = workspace.seed(case.id)
     top = min(recipe.counts[-1], workspace.model.num_neurons)
     found = word_neurons(run, target, methods, top, concept=concept, inpainted=inpainted, seed=seed)
     rows: list[Row] = []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import field_validator
 
 from neuronwise.data.photos import Photos
 from neuronwise.measure.localization import COUNTS
-from neuronwise.study.methods import as_methods
 from neuronwise.study.recipe_fields import NotNegative, PhotoRecipe, Positive, Text, once
-from neuronwise.study.word_neurons import WordMethod, checked_words
+from neuronwise.study.word_neurons import WordMethods
 
 
 class LocalizationRecipe(PhotoRecipe):
@@ -22,7 +21,7 @@ class LocalizationRecipe(PhotoRecipe):
     everywhere. ``mean_over``: the number of words (or facts) that means are taken over.
     """
 
-    methods: Annotated[list[WordMethod], BeforeValidator(as_methods)]
+    methods: WordMethods
     counts: list[Positive] = list(COUNTS)
     words: NotNegative = 60
     facts: NotNegative = 60
@@ -32,7 +31,6 @@ class LocalizationRecipe(PhotoRecipe):
     mean_over: Positive = 32
     others: Positive | None = None
 
-    _methods = field_validator("methods")(checked_words)
     _fills = field_validator("fills")(once)
 
     def at(self, data: str) -> Self:

@@ -34,7 +34,6 @@ from neuronwise.study.kind import Case
 from neuronwise.study.properties.parts import Word, heats, meaning, noise, overlaps
 from neuronwise.study.properties.recipe import PropertiesRecipe
 from neuronwise.study.store import Row
-from neuronwise.study.word_neurons import seed_for
 from neuronwise.study.workspace import Workspace
 
 Space = Workspace[PropertiesRecipe]
@@ -62,7 +61,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
     photo, concept, named = workspace.by_id[case.inputs["photo"]], case.inputs["concept"], case.inputs["word"]
     run = workspace.run(photo)
     inpainted = workspace.inpainted(photo, concept) if any(method.compares for method in recipe.methods) else None
-    seed = seed_for(recipe.seed, case.id)
+    seed = workspace.seed(case.id)
     word = Word(workspace, photo, concept, named, run, run.target(named), inpainted, seed)
     found = word.neurons(run, seed)
     kept, heat = overlaps(word, found), heats(word, found)

@@ -22,7 +22,7 @@ from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
 from neuronwise.read.heatmap import heatmaps
-from neuronwise.study.methods import each
+from neuronwise.study.entries import each
 from neuronwise.study.properties.recipe import PropertiesRecipe
 from neuronwise.study.store import Row
 from neuronwise.study.word_neurons import TimedNeurons, word_neurons

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from neuronwise.measure.properties import KAPPAS
-from neuronwise.study.methods import as_methods, each
+from neuronwise.study.entries import each
 from neuronwise.study.recipe_fields import (
     MetricModels,
     NonNegative,
@@ -17,7 +17,7 @@ from neuronwise.study.recipe_fields import (
     Share,
     once,
 )
-from neuronwise.study.word_neurons import WordMethod, checked_words
+from neuronwise.study.word_neurons import WordMethods
 
 
 class PropertiesRecipe(PhotoRecipe):
@@ -28,7 +28,7 @@ class PropertiesRecipe(PhotoRecipe):
     ``noise_K``. ``images``, ``kappas``: for the report's cross-image invariance and specificity.
     """
 
-    methods: Annotated[list[WordMethod], BeforeValidator(as_methods)]
+    methods: WordMethods
     K: Positive = 100
     photos: Positive = 60
     shuffles: NotNegative = 1
@@ -46,7 +46,6 @@ class PropertiesRecipe(PhotoRecipe):
     kappas: list[Share] = list(KAPPAS)
     metric_models: MetricModels = MetricModels()
 
-    _methods = field_validator("methods")(checked_words)
     _once = field_validator("sigmas", "counts", "kappas")(once)
 
     @field_validator("noisy")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from neuronwise.drawing.style import INK, Figure, legend_beside, plotting, styles
 from neuronwise.study.kind import Study
-from neuronwise.study.suppression.tables import Rows, by, cells, label_of, mean, slug
+from neuronwise.study.rows import Rows, by, mean, where
+from neuronwise.study.suppression.tables import ROLES, cells, label_of, slug, tested
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -17,19 +18,20 @@ if TYPE_CHECKING:
 def figures(study: Study) -> list[Figure]:
     """Suppression against retention, one figure for each intervention."""
     swept = [one["name"] or one["method"] for one in study.recipe["methods"] if one.get("sweep")]
-    return [_figure(rows, intervention, swept) for intervention, rows in by(study, "intervention")]
+    return [_figure(rows, intervention, swept) for intervention, rows in by(study.rows, "intervention").items()]
 
 
 def _figure(rows: Rows, intervention: str, swept: Sequence[str]) -> Figure:
-    count = len({(row["concept"], row["photo"]) for row in rows if row["role"] == "held_out"})
+    photos = ROLES[tested(rows)]
+    count = len(by(where(rows, role=tested(rows)), "concept", "photo"))
     return Figure(
         f"suppression-{slug(intervention)}",
         f"Suppression against retention ({intervention})",
         f"Scatter of suppression over retention, one line of points a method with K growing along it, for {count} "
-        "held-out photos, and beside it captions of photos without the concept that stay as they were. The numbers are "
+        f"{photos}, and beside it captions of photos without the concept that stay as they were. The numbers are "
         "in the tables.",
         partial(_draw, rows, swept),
-        f"Held-out photos ({count}); small to large points: few to many neurons, ringed: as many as the filter "
+        f"{photos.capitalize()} ({count}); small to large points: few to many neurons, ringed: as many as the filter "
         "found. The upper right corner is best. Gray and broken: random neurons.",
     )
 
@@ -65,7 +67,7 @@ def _draw(rows: Rows, swept: Sequence[str]) -> Drawing:
         axes = ("other nouns still named (share)", "captions unchanged without the concept (share)")
         for panel, label in zip(panels, axes, strict=True):
             panel.set(xlabel=label, xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
-        panels[0].set(ylabel="concept no longer named (share)", title="held-out photos of the concept")
+        panels[0].set(ylabel="concept no longer named (share)", title=ROLES[tested(rows)])
         panels[1].set(title="against side effects on other photos")
         legend_beside(figure, panels[0])
     return figure
@@ -73,10 +75,9 @@ def _draw(rows: Rows, swept: Sequence[str]) -> Drawing:
 
 def _points(rows: Rows) -> list[tuple[str, int | None, float, float, float]]:
     """(method, K, retention, unchanged without the concept, suppression), means over photos."""
-    found = []
+    found, role = [], tested(rows)
     for (method, count), cell in cells(rows).items():
-        held = [row for row in cell if row["role"] == "held_out"]
-        without = [row for row in cell if row["role"] == "without"]
+        held, without = where(cell, role=role), where(cell, role="without")
         gone, kept, same = mean(held, "suppressed"), mean(held, "retained"), mean(without, "unchanged")
         if gone and kept:
             found.append((method, count, kept.mean, same.mean if same else float("nan"), gone.mean))

@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from neuronwise.drawing.tables import Cell, Estimate, Table
-from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.score import suppression_score
 from neuronwise.study.kind import Study
-from neuronwise.study.store import Row
+from neuronwise.study.rows import Rows, average, by, mean, where
+from neuronwise.study.suppression.swaps import swap_tables
 
-Rows = Sequence[Row]
 ROLES = {"held_out": "held-out photos", "found_on": "photos the neurons were found on"}
 RESAMPLES = 2000
 
 
 def tables(study: Study) -> list[Table]:
-    """Suppression, side effects, captions, thresholds, concepts and what two_stage lets through."""
-    found = [_main(rows, intervention, role) for intervention, rows in by(study, "intervention") for role in ROLES]
-    found += [_side(rows, intervention) for intervention, rows in by(study, "intervention")]
-    found += [table for intervention, rows in by(study, "intervention") if (table := _captions(rows, intervention))]
-    found += [_hallucinated(rows, intervention) for intervention, rows in by(study, "intervention")]
-    found += [_thresholds(study), _concepts(study), _funnel(study)]
+    """Suppression, side effects, captions, swaps, thresholds, concepts and what two_stage lets through."""
+    interventions = by(study.rows, "intervention").items()
+    found = [_main(rows, intervention, role) for intervention, rows in interventions for role in ROLES]
+    found += [_side(rows, intervention) for intervention, rows in interventions]
+    found += [table for intervention, rows in interventions if (table := _captions(rows, intervention))]
+    found += [_hallucinated(rows, intervention) for intervention, rows in interventions]
+    found += [*swap_tables(study), _thresholds(study), _concepts(study), _funnel(study)]
     return [table for table in found if table.rows]
-
-
-def by(study: Study, column: str) -> list[tuple[str, Rows]]:
-    """Rows by the values of a column, in order."""
-    names = dict.fromkeys(row[column] for row in study.rows)
-    return [(name, [row for row in study.rows if row[column] == name]) for name in names]
 
 
 def cells(rows: Rows) -> dict[tuple[str, int | None], Rows]:
     """Rows by method and K ("found" is None), as the recipe has them."""
-    found: dict[tuple[str, int | None], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row["method"], row["K"]), []).append(row)
-    methods = list(dict.fromkeys(method for method, _ in found))
+    found = by(rows, "method", "K")
+    methods = list(by(rows, "method"))
     order = sorted(found, key=lambda key: (methods.index(key[0]), key[1] is None, key[1] or 0))
     return {key: found[key] for key in order}
 
 
-def mean(rows: Iterable[Row], column: str) -> Estimate | None:
-    """The mean of a column with its interval."""
-    return Estimate.of(mean_interval(_value(row.get(column)) for row in rows))
-
-
-def _value(value: float | None) -> float | None:
-    return None if value is None else float(value)
+def tested(rows: Rows) -> str:
+    """The role of the photos that count: held-out ones, or in a study of single photos those themselves."""
+    return next((role for role in ROLES if any(row["role"] == role for row in rows)), "held_out")
 
 
 def score(rows: Rows) -> float | None:
@@ -64,7 +52,7 @@ def score_interval(rows: Rows, seed: int = 0) -> Estimate | None:
     total = score(rows)
     if total is None:
         return None
-    pairs = np.array([[_value(row[name]) for name in ("suppressed", "retained")] for row in rows], dtype=np.float64)
+    pairs = np.array([[row["suppressed"], row["retained"]] for row in rows], dtype=np.float64)
     picks = np.random.default_rng(seed).integers(0, len(pairs), (RESAMPLES, len(pairs)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is nan
@@ -78,11 +66,11 @@ def score_interval(rows: Rows, seed: int = 0) -> Estimate | None:
 def _main(rows: Rows, intervention: str, role: str) -> Table:
     body = []
     for (method, count), cell in cells(rows).items():
-        own = [row for row in cell if row["role"] == role]
+        own = where(cell, role=role)
         if own:
             body.append(
                 [
-                    method, _count(count), _neurons(own), mean(own, "suppressed"), mean(own, "retained"),
+                    method, count_text(count), _neurons(own), mean(own, "suppressed"), mean(own, "retained"),
                     score_interval(own), mean(own, "repeated"),
                 ]
             )  # fmt: skip
@@ -101,9 +89,9 @@ def _main(rows: Rows, intervention: str, role: str) -> Table:
 def _side(rows: Rows, intervention: str) -> Table:
     body = []
     for (method, count), cell in cells(rows).items():
-        own = [row for row in cell if row["role"] == "without"]
+        own = where(cell, role="without")
         if own:
-            body.append([method, _count(count), mean(own, "unchanged"), mean(own, "retained"), mean(own, "named")])
+            body.append([method, count_text(count), mean(own, "unchanged"), mean(own, "retained"), mean(own, "named")])
     return Table(
         f"side-effects-{slug(intervention)}",
         f"Photos without the concept ({intervention})",
@@ -117,12 +105,11 @@ def _hallucinated(rows: Rows, intervention: str) -> Table:
     """What becomes of an unsupported noun, and of the same noun where it is true."""
     body: list[list[Cell]] = []
     for (method, count), cell in cells(rows).items():
-        wrong = [row for row in cell if row["role"] == "held_out"]
-        right = [row for row in cell if row["role"] == "supported"]
+        wrong, right = where(cell, role="held_out"), where(cell, role="supported")
         if right:
             about = [mean(wrong, column) for column in ("suppressed", "unsupported_before", "unsupported", "repeated")]
             about += [mean([*wrong, *right], "retained"), mean(right, "named"), mean(right, "unchanged")]
-            body.append([method, _count(count), *about])
+            body.append([method, count_text(count), *about])
     return Table(
         f"hallucinated-{slug(intervention)}",
         f"Unsupported nouns ({intervention})",
@@ -141,15 +128,15 @@ def _captions(rows: Rows, intervention: str) -> Table | None:
     own = [name for name in names if not name.startswith(("to_references_before.", "clipscore_before"))]
     if not own:
         return None
-    body = []
+    body, role = [], tested(rows)
     for (method, count), cell in cells(rows).items():
-        held = [row for row in cell if row["role"] == "held_out"]
+        held = where(cell, role=role)
         if held:
-            body.append([method, _count(count), *(mean(held, name) for name in own), *_chair(held)])
+            body.append([method, count_text(count), *(mean(held, name) for name in own), *_chair(held)])
     columns = [name.replace("to_before.", "").replace("to_references.", "refs: ") for name in own]
     return Table(
         f"captions-{slug(intervention)}",
-        f"Captions of held-out photos ({intervention})",
+        f"Captions of {ROLES[role]} ({intervention})",
         ("method", "K", *columns, "CHAIR-i before", "CHAIR-i after"),
         body,
         "The caption after against the one before; refs: against the reference captions. CHAIR-i: share of objects "
@@ -168,8 +155,8 @@ def _chair(rows: Rows) -> list[Estimate | None]:
 
 def _concepts(study: Study) -> Table:
     """The best K of each method by score on held-out photos, concept by concept."""
-    held = [row for row in study.rows if row["role"] == "held_out"]
-    concepts = list(dict.fromkeys(row["concept"] for row in held))
+    held = where(study.rows, role="held_out")
+    concepts = list(by(held, "concept"))
     best: dict[str, tuple[float, Rows, int | None]] = {}
     for (method, count), cell in cells(held).items():
         total = score(cell)
@@ -177,8 +164,8 @@ def _concepts(study: Study) -> Table:
             best[method] = (total, cell, count)
     body = []
     for method, (_, cell, count) in best.items():
-        scores = [score([row for row in cell if row["concept"] == concept]) for concept in concepts]
-        body.append([method, _count(count), *(None if one is None else Estimate(one) for one in scores)])
+        scores = [score(where(cell, concept=concept)) for concept in concepts]
+        body.append([method, count_text(count), *(None if one is None else Estimate(one) for one in scores)])
     return Table(
         "concepts",
         "Score of each concept on held-out photos, at each method's best K",
@@ -198,9 +185,8 @@ def _thresholds(study: Study) -> Table:
         if not one.get("sweep") and one.get("options", {}).get("stages", "both") == "both"
     ]
     body: list[list[Cell]] = []
-    for intervention, rows in by(study, "intervention"):
-        held = [row for row in rows if row["role"] == "held_out" and row["K"] is None]
-        named = {name: [row for row in held if row["method"] == name] for name in {row["method"] for row in held}}
+    for intervention, rows in by(study.rows, "intervention").items():
+        named = by(where(rows, role="held_out", K=None), "method")
         byhand = [name for name in named if label_of(name, swept) != name and score(named[name]) is not None]
         if not byhand:
             continue
@@ -244,12 +230,13 @@ def label_of(method: str, swept: Sequence[str]) -> str:
     return next((name for name in swept if method.startswith(f"{name} ")), method)
 
 
-def _count(count: int | None) -> str:
+def count_text(count: int | None) -> str:
+    """K as tables show it."""
     return "found" if count is None else str(count)
 
 
 def _neurons(rows: Rows) -> Estimate:
-    return Estimate(sum(row["neurons"] for row in rows) / len(rows), digits=0)
+    return average(rows, "neurons", digits=0)
 
 
 def slug(text: str) -> str:
