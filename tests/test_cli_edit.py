@@ -52,11 +52,11 @@ def test_people_see_a_table(tiny_folder: Path, tmp_path: Path) -> None:
     assert "and 38 more (1536 numbers)" in done.stdout
 
 
-def test_a_target_that_is_said_already_is_noted(tiny_folder: Path, tiny_model: Any) -> None:
+def test_a_target_that_is_said_already_is_not_edited(tiny_folder: Path, tiny_model: Any, tmp_path: Path) -> None:
     said = tiny_model.run(prompt="the capital of France is", max_new_tokens=1, chat=False).text.strip()
-    done = shell(*FACT[:-1], said, *QUICK, "-m", tiny_folder, "--json")
-    assert "already" in done.stderr
-    assert json.loads(done.stdout)["texts"]
+    told = refused(*FACT[:-1], said, *QUICK, "-m", tiny_folder, "--out", tmp_path / "out")
+    assert f"already answers {said!r}; there is nothing to edit" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_are_read_as_json() -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 from typer.models import ArgumentInfo, OptionInfo
 
 from neuronwise._version import __version__
 from neuronwise.cli.output import print_json, stdout_kept
+from neuronwise.errors import NeuronwiseError
+
+_TYPED: ContextVar[Mapping[str, str] | None] = ContextVar("_TYPED", default=None)  # parameter → option as typed
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +53,32 @@ class Output:
     status: int = 0
 
 
+class _Command(TyperCommand):
+    """A command that knows what was typed, and takes an option of one value once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As click does; raises ``NeuronwiseError`` for an option of one value that is typed twice."""
+        order = [one for one in self.make_parser(ctx).parse_args(args=list(args))[2] if one.param_type_name == "option"]
+        _TYPED.set({str(one.name): one.opts[0] for one in order})
+        single = [one.opts[0] for one in order if not (one.multiple or getattr(one, "is_flag", False))]
+        twice = next((name for name, count in Counter(single).items() if count > 1), None)
+        if twice is not None:
+            raise NeuronwiseError(f"{twice} is given twice; give it once.")
+        return super().parse_args(ctx, args)
+
+
+def refuse(why: str, *parameters: str) -> None:
+    """Raise ``NeuronwiseError`` for an option that was typed though nothing reads it here.
+
+    >>> refuse("without --data", "photos")  # --photos has no effect without --data; leave it out.
+    """
+    typed = _TYPED.get() or {}
+    idle = [typed[name] for name in parameters if name in typed]
+    if idle:
+        have, them = ("has", "it") if len(idle) == 1 else ("have", "them")
+        raise NeuronwiseError(f"{' and '.join(idle)} {have} no effect {why}; leave {them} out.")
+
+
 def command(group: typer.Typer) -> Callable[[Callable[..., Output]], Callable[..., Output]]:
     """Register a function as a command of a group.
 
@@ -72,7 +104,7 @@ def command(group: typer.Typer) -> Callable[[Callable[..., Output]], Callable[..
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
         run.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
-        group.command()(run)
+        group.command(cls=_Command)(run)
         return function
 
     return register

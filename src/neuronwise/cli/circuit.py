@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from neuronwise.cli.app import Output, app, command
-from neuronwise.cli.options import Ask, ModelOption, Placement, parse_contrast, require_folder, require_photos
-from neuronwise.cli.output import command_line, print_table
+from neuronwise.cli.options import Ask, ModelOption, Placement, parse_contrast, require_folder
+from neuronwise.cli.output import command_line, note, print_table
 from neuronwise.cli.progress import status
 from neuronwise.errors import NeuronwiseError
 
-CONTINUED = 20  # tokens after a text in which a word is looked for
 LISTED = 10
 
 
@@ -36,14 +35,12 @@ def circuit(
     placement: Placement,
 ) -> Output:
     """Draw the circuit behind a word: neurons at their positions, and what of the answer passes between them."""
-    if (image is None) == (text is None):
-        raise NeuronwiseError("Give either a photo or --text.")
+    ask.require_one(image, text)
     if concept is not None and target is not None:
         raise NeuronwiseError("Give either --concept or --target.")
     if image is not None and concept is None and target is None:
         raise NeuronwiseError("Name a word of the caption: --concept WORD, or any token: --target TOKEN.")
     require_folder(out)
-    require_photos([image])
     alternatives = parse_contrast(contrast) if contrast else None
     from neuronwise.locate import circuit as find_circuit
 
@@ -51,12 +48,14 @@ def circuit(
     if image is not None:
         run = ask.photo(loaded, image)
     else:
-        run = ask.text(loaded, text or "", CONTINUED if concept else 0)
+        run = ask.text(loaded, text or "", look=bool(concept))
     token = run.answer if concept is None and target is None else target
     with status("tracing the circuit"):
         found = find_circuit(loaded, run, concept, target=token, nodes=nodes, contrast=alternatives)
     if out is not None:
         found.page(out)
+    if "note" in found.record:
+        note(found.record["note"])
     content = {**found.to_dict(), "command": command_line()}
     rows = [[edge.source, edge.target, f"{edge.weight:.3f}"] for edge in found.edges[:LISTED]]
     title = f"{len(found.nodes)} nodes, {len(found.edges)} edges"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,7 @@ from neuronwise.cli.options import (
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import EditError, NeuronwiseError
 
 if TYPE_CHECKING:
     from neuronwise.edit import Edit, SuppressSettings, SwapSettings
@@ -88,6 +88,7 @@ def fact(
     """Make a model complete a prompt with a new answer."""
     folders = exports.named(out)
     require_photos([image])
+    from neuronwise.answers.free import begins_with
     from neuronwise.data.facts import Fact
 
     request = Fact(prompt, subject, target, image=None if image is None else str(image))
@@ -97,8 +98,8 @@ def fact(
     loaded = placement.load(model, "builtin" if image is not None else "builtin-text")
     trial = Trial(loaded, [(request.text, image), *((text, image) for text in ask or ())], max_new_tokens)
     before = trial.texts()
-    if before[0].strip().startswith(target.strip()):
-        note(f"the model already answers {target.strip()!r}")
+    if begins_with(before[0], target):
+        raise EditError(f"The model already answers {target.strip()!r}; there is nothing to edit.")
     edit, seconds = _timed(lambda: EDITORS[choice.editor].function(loaded, request, **changes))
     return trial.output(edit, before, folders, seconds)
 
@@ -177,9 +178,10 @@ def _edit_captions(
     """Caption the photos, edit, and caption them again."""
     folders = exports.named(options.out)
     require_photos(images)
-    from neuronwise.edit.settings import checked
+    from neuronwise.edit.settings import checked, require_range
 
     changes = checked(settings, parse_settings(options.settings))
+    require_range(replace(settings(), **changes))
     trial = Trial(placement.load(options.model), [(None, image) for image in images], options.max_new_tokens)
     runs = trial.runs()
     edit, seconds = _timed(lambda: make(trial.model, runs, changes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.cli.app import Output, app, argument, command, option
+from neuronwise.cli.app import Output, app, argument, command, option, refuse
 from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, Settings, Words, require_folder, require_photos
 from neuronwise.cli.output import command_line, note, print_finding
 from neuronwise.cli.photos import PhotoSource, find_over_photos
@@ -14,8 +14,6 @@ from neuronwise.locate.methods import METHODS
 
 if TYPE_CHECKING:
     from neuronwise.model import Run
-
-CONTINUED = 20  # tokens after a text in which a word is looked for
 
 
 @command(app)
@@ -33,21 +31,33 @@ def find(
 ) -> Output:
     """Find the neurons behind the words that a model writes about photos, or behind its answer to a text."""
     require_folder(out)
-    require_photos([image])
     if source.given or (scoring.method is not None and METHODS[scoring.method].compares):
-        if text is not None or words.targets or not words.concepts:
-            raise NeuronwiseError("Over photos, find takes words of captions: --concept WORD, no --text, no --target.")
+        require_photos([image])
+        refuse("over photos, where find takes words of captions", "text", "target", "position", "chat")
+        if not words.concepts:
+            raise NeuronwiseError("Over photos, find takes words of captions: name one with --concept WORD.")
+        source.require_used(scoring.method)
         content = find_over_photos(source, image, lambda: placement.load(model), words, scoring, ask, out)
-        return Output(content, lambda: print_finding(content, out))
-    if (image is None) == (text is None):
-        raise NeuronwiseError("Give either a photo or --text.")
+        return _output(content, out)
+    ask.require_one(image, text)
+    refuse("without --data, --mask or --box", "photos", "inpainting", "dilation")
+    if not words.targets and (words.concepts or image is not None):
+        refuse("without --target", "position")
     options = scoring.checked()
     loaded = placement.load(model, "builtin" if text is None else "builtin-text")
     if image is not None:
         run = ask.photo(loaded, image, heat=out is not None)
     else:
-        run = ask.text(loaded, text or "", CONTINUED if words.concepts else 0)
+        run = ask.text(loaded, text or "", look=bool(words.concepts))
     content = _find_in_run(run, words, scoring, options, out)
+    return _output(content, out)
+
+
+def _output(content: dict[str, Any], out: Path | None) -> Output:
+    """What is printed; notes are printed now."""
+    for concept in content["concepts"]:
+        if concept.get("note"):
+            note(concept["note"])
     return Output(content, lambda: print_finding(content, out))
 
 
@@ -59,7 +69,6 @@ def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, ou
     targets: list[str | int] = [*words.targets]
     if run.image is None and not words.concepts and not targets:
         targets = [run.answer]
-    _note_contrast(run, options)
     found = find_neurons(
         model, run, words.concepts or None, targets,
         method=scoring.chosen, top=words.top, seed=scoring.seed, position=words.position, heat=out is not None,
@@ -70,18 +79,4 @@ def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, ou
         from neuronwise.report import write_finding
 
         write_finding(out, found, content)
-    for concept in content["concepts"]:
-        if concept.get("note"):
-            note(concept["note"])
     return content
-
-
-def _note_contrast(run: Run, options: Settings) -> None:
-    """Say so where only the first token of a contrasted word counts."""
-    from neuronwise.model.prompt import exact_tokens
-
-    words = options.get("contrast")
-    for word in words if isinstance(words, list) else ():
-        tokens = exact_tokens(run.model.tokenizer, run.model.vocabulary_size, word) if word.strip() else None
-        if tokens is not None and tokens.note:
-            note(tokens.note.replace("The target", "The contrast"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.cli.app import argument, option
+from neuronwise.cli.app import argument, option, refuse
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import NeuronwiseError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from neuronwise.edit import Statistics
     from neuronwise.model import Model, Run
 
+CONTINUED = 20  # tokens after a text in which a word is looked for
+MOST = 10_000  # neurons of a word, each of which is read
 Settings = dict[str, Any]  # by name, of whatever kind a method or an editor takes
 
 MODELS = f"Hub id, folder, .gguf file, or one of {', '.join(SOURCES)}."
@@ -61,7 +63,8 @@ class Ask:
         None
     )
     max_new_tokens: Annotated[
-        int | None, option("Tokens to generate.", min=0, show_default="50 for a photo, 0 for a text")
+        int | None,
+        option("Tokens to generate.", min=0, show_default="50 for a photo; 0 for a text, or 20 with --concept"),
     ] = None
     chat: Annotated[
         bool | None,
@@ -78,11 +81,19 @@ class Ask:
         with status("captioning the photo"):
             return model.run(image=image, prompt=self.prompt, max_new_tokens=self.length, chat=self.chat, heat=heat)
 
-    def text(self, model: Model, text: str, length: int) -> Run:
-        """Continue a text by ``length`` tokens, unless the user says how many."""
-        if self.prompt is not None:
-            raise NeuronwiseError("--text is the whole prompt; --prompt goes with a photo.")
-        length = length if self.max_new_tokens is None else self.max_new_tokens
+    def require_one(self, image: Path | None, text: str | None) -> None:
+        """Refuse anything but a photo that opens or a text, before a model is loaded."""
+        if (image is None) == (text is None):
+            raise NeuronwiseError("Give either a photo or --text.")
+        if text is not None and not text.strip():
+            raise NeuronwiseError("--text is empty; write what the model should continue.")
+        if text is not None:
+            refuse("with --text, which is the whole prompt", "prompt")
+        require_photos([image])
+
+    def text(self, model: Model, text: str, *, look: bool) -> Run:
+        """Continue a text, unless the user says otherwise by nothing, or far enough to ``look`` for a word."""
+        length = (CONTINUED if look else 0) if self.max_new_tokens is None else self.max_new_tokens
         with status("reading the text"):
             return model.run(prompt=text, max_new_tokens=length, chat=bool(self.chat))
 
@@ -100,7 +111,7 @@ class Words:
     position: Annotated[
         int | None, option("The generated token, counted from 0, at which targets are scored.", min=0)
     ] = None
-    top: Annotated[int, option("Neurons for each word.", min=1)] = 100
+    top: Annotated[int, option("Neurons for each word.", min=1, max=MOST)] = 100
 
     @property
     def concepts(self) -> list[str]:
@@ -193,10 +204,13 @@ def parse_settings(given: Sequence[str] | None) -> Settings:
         name, equals, value = one.partition("=")
         if not equals or not name.strip().isidentifier():
             raise NeuronwiseError(f"--set takes name=value, such as n=10; not '{one}'.")
+        name = name.strip()
+        if name in found:
+            raise NeuronwiseError(f"--set {name} is given twice; give it once.")
         try:
-            found[name.strip()] = None if value.strip().lower() == "none" else json.loads(value)
+            found[name] = None if value.strip().lower() == "none" else json.loads(value)
         except ValueError:
-            found[name.strip()] = value
+            found[name] = value
     return found
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.cli.app import option
+from neuronwise.cli.app import option, refuse
 from neuronwise.cli.options import Ask, Scoring, Words, parse_box, require_studies
 from neuronwise.cli.output import command_line, note
 from neuronwise.cli.progress import progress_bar
 from neuronwise.data.photos.load import FORMS
 from neuronwise.errors import NeuronwiseError
 from neuronwise.images.inpaint.table import INPAINTERS, parsed
+from neuronwise.locate.methods import METHODS
 
 if TYPE_CHECKING:
     from neuronwise.data.photos import Photos
@@ -48,6 +49,15 @@ class PhotoSource:
     def given(self) -> bool:
         """Whether the user named a folder, a mask or a box."""
         return self.data is not None or self.mask is not None or self.box is not None
+
+    def require_used(self, method: str | None) -> None:
+        """Refuse options of this group that nothing reads with this method; raises ``NeuronwiseError``."""
+        if self.data is None:
+            refuse("with one photo", "photos")
+        if not METHODS[method or "two_stage"].compares:
+            refuse(f"with --method {method}, which removes nothing", "mask", "box", "inpainting", "dilation")
+        elif parsed(self.inpainting)[0].ready:
+            refuse(f"with --inpainting {self.inpainting}, whose photos are finished", "dilation", "mask", "box")
 
     def read(self, image: Path | None) -> tuple[Photos, dict[str, Mask]]:
         """The photos, and the masks that are not annotated, by the photo's id."""

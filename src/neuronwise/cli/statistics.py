@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from neuronwise.cli.app import Output, app, argument, command, option
+from neuronwise.cli.app import Output, app, argument, command, option, refuse
 from neuronwise.cli.options import ModelOption, Placement, parse_layers
 from neuronwise.cli.output import counted, note
 from neuronwise.cli.progress import progress_bar
+from neuronwise.data.texts import KINDS, text_files
 from neuronwise.errors import NeuronwiseError
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ def statistics(
 def _source(text: str, split: str) -> Path | IterableDataset:
     """A path as it is, or a dataset by name (``name`` or ``name:configuration``), streamed."""
     path = Path(text)
-    if path.exists():
+    if path.exists() or path.suffix in KINDS:
+        refuse("without a dataset of the datasets library", "split")
+        if all(file.suffix != ".jsonl" for file in text_files(path)):
+            refuse("without a .jsonl file or a dataset", "field")
         return path
-    if path.suffix in (".txt", ".jsonl", ".md"):
-        raise NeuronwiseError(f"There is no file or folder of text '{text}'.")
     try:
         from datasets import load_dataset
     except ImportError as error:

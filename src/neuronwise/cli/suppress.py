@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from neuronwise.cli.app import Output, app, argument, command, option
-from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, require_photos
+from neuronwise.cli.options import MOST, Ask, ModelOption, Placement, Scoring, require_photos
 from neuronwise.cli.output import print_table
 from neuronwise.cli.progress import status
 from neuronwise.locate.methods import METHODS
@@ -19,7 +19,7 @@ def suppress(
     concept: Annotated[str, option("A word of the caption, whose neurons are suppressed.")],
     model: ModelOption = None,
     scoring: Scoring,
-    top: Annotated[int, option("Neurons to suppress.", min=1)] = 50,
+    top: Annotated[int, option("Neurons to suppress.", min=1, max=MOST)] = 50,
     ask: Ask,
     placement: Placement,
 ) -> Output:

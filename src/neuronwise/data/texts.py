@@ -20,22 +20,28 @@ def read_texts(source: str | os.PathLike[str] | Iterable[object], field: str = "
     as a dataset of the datasets library. Raises ``DataError`` naming the file and line that cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
-        found = _of_path(Path(source), field)
+        found = (text for file in text_files(source) for text in _of_file(file, field))
     else:
         found = (_of_row(row, field, f"row {number}") for number, row in enumerate(source))
     return (text for text in found if text.strip())
 
 
-def _of_path(path: Path, field: str) -> Iterator[str]:
+def text_files(source: str | os.PathLike[str]) -> list[Path]:
+    """The file that a path names, or all of a folder in order; raises ``DataError`` for what is no text by its name."""
+    path = Path(source)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in KINDS and file.is_file())
         if not files:
             raise DataError(f"The folder '{path}' has no text: no file ends in {', '.join(KINDS)}.")
-        for file in files:
-            yield from _of_path(file, field)
-        return
+        return files
     if not path.exists():
         raise DataError(f"There is no file or folder of text '{path}'.")
+    if path.suffix not in KINDS:
+        raise DataError(f"'{path}' is not a text by its name; name a file that ends in {', '.join(KINDS)}.")
+    return [path]
+
+
+def _of_file(path: Path, field: str) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8") as lines:
             yield from _rows(path, lines, field) if path.suffix == ".jsonl" else _paragraphs(lines)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.presets import DEPTHS, Preset, layers_of
-from neuronwise.edit.settings import checked, require_settings
+from neuronwise.edit.settings import checked, require_range, require_settings
 from neuronwise.errors import MethodError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Editor(Generic[S]):
             raise MethodError(f"The editor {self.name!r} uses no key statistics; leave them out.")
         found = checked(self.settings, changes)
         require_settings(self.settings, settings)
-        replace(settings if isinstance(settings, self.settings) else self.settings(), **found)
+        require_range(replace(settings if isinstance(settings, self.settings) else self.settings(), **found))
         seeded = seed is not None and settings is None and any(field.name == "seed" for field in fields(self.settings))
         return {"seed": seed, **found} if seeded else found
 

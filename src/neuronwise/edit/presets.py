@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from neuronwise.edit.settings import checked, require_settings
+from neuronwise.edit.settings import checked, require_range, require_settings
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
@@ -132,7 +132,9 @@ def resolved(model: Model, settings: S | None, presets: Mapping[str, Preset[S]],
     require_model(model)
     kind = type(presets["default"].settings)
     require_settings(kind, settings)
-    return replace(chosen(model, presets).settings if settings is None else settings, **checked(kind, changes))
+    found = replace(chosen(model, presets).settings if settings is None else settings, **checked(kind, changes))
+    require_range(found)
+    return found
 
 
 def require_model(model: object) -> None:

@@ -18,6 +18,8 @@ KINDS: dict[object, str] = {
     types.NoneType: "none",
 }  # fmt: skip
 
+SIGNED = {"signed": True}  # metadata of a setting that may be negative
+
 
 def checked(kind: type[DataclassInstance], changes: Mapping[str, object]) -> dict[str, object]:
     """Single settings of a settings class, lists as tuples.
@@ -36,6 +38,17 @@ def checked(kind: type[DataclassInstance], changes: Mapping[str, object]) -> dic
             raise MethodError(f"{name}={value!r} does not fit: it is {kinds} (by default {defaults[name]!r}).")
         found[name] = value
     return found
+
+
+def require_range(settings: DataclassInstance) -> None:
+    """Raise ``MethodError`` for a number that is negative or not finite, wherever a setting does not mean it so.
+
+    A setting that may be negative says so: ``field(default=…, metadata=SIGNED)``.
+    """
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if isinstance(value, (int, float)) and not (0 <= value < math.inf or one.metadata.get("signed")):
+            raise MethodError(f"{one.name} is {value}; give a number from 0.")
 
 
 def require_settings(kind: type[DataclassInstance], settings: object) -> None:

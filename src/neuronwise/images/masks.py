@@ -45,10 +45,13 @@ def merged(masks: Sequence[Mask]) -> Mask:
 
 
 def box_mask(box: Sequence[float], width: int, height: int) -> Mask:
-    """The mask of a box (x, y, width, height) in pixels, cut at the photo's edges."""
+    """The mask of a box (x, y, width, height) in pixels; raises ``ImageError`` for one beyond the photo's edges."""
     if len(box) != 4 or not all(np.isfinite(box)):
         raise ImageError(f"{box!r} is not a box; give x, y, width, height in pixels.")
     x, y, across, down = box
+    if min(x, y) <= -1 or x + across >= width + 1 or y + down >= height + 1:  # a pixel is left to rounding
+        given = ", ".join(f"{one:g}" for one in box)
+        raise ImageError(f"The box {given} reaches outside the photo, which is {width} × {height}.")
     mask = np.zeros((height, width), bool)
     left, top = max(0, round(x)), max(0, round(y))
     mask[top : max(0, round(y + down)), left : max(0, round(x + across))] = True

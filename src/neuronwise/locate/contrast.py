@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from neuronwise.errors import MethodError
-from neuronwise.model.prompt import target_tokens
+from neuronwise.model.prompt import exact_tokens, target_tokens
 from neuronwise.model.run import Run, Target
 
 if TYPE_CHECKING:
@@ -45,4 +45,11 @@ def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Sequence[
     listed = [contrast] if isinstance(contrast, str) else contrast
     if not listed or any(isinstance(token, str) and not token.strip() for token in listed):
         raise MethodError("contrast names no token, or an empty one; name tokens, or a number of alternatives.")
-    return [target_tokens(model.tokenizer, model.vocabulary_size, token).token_id for token in listed]
+    return [target_tokens(model.tokenizer, model.vocabulary_size, token, "contrast").token_id for token in listed]
+
+
+def contrast_notes(model: Model, contrast: object) -> list[str]:
+    """What a reader must know of contrasted words: those of several tokens count by their first."""
+    words = [contrast] if isinstance(contrast, str) else contrast if isinstance(contrast, list | tuple) else []
+    tokens = (exact_tokens(model.tokenizer, model.vocabulary_size, word, "contrast") for word in words)
+    return [one.note for one in tokens if one.note]

@@ -9,6 +9,7 @@ from neuronwise.errors import MethodError
 from neuronwise.files import versions
 from neuronwise.images import ImageLike
 from neuronwise.locate.baseline import Baseline
+from neuronwise.locate.contrast import contrast_notes
 from neuronwise.locate.joint import AGREE, joined
 from neuronwise.locate.method import keywords, require_own
 from neuronwise.locate.methods import METHODS
@@ -128,8 +129,9 @@ def describe(model: Model, run: Run, target: Target, method: str, options: Mappi
         "text": run.text,
         "versions": versions(),
     }
-    if target.note:
-        record["note"] = target.note
+    notes = [*([target.note] if target.note else []), *contrast_notes(model, options.get("contrast"))]
+    if notes:
+        record["note"] = " ".join(notes)
     return record
 
 

@@ -181,10 +181,14 @@ def _is_numeric(value: object) -> bool:
 
 @dataclass(frozen=True)
 class TargetTokens:
-    """A target's tokens; the first is scored. ``note`` says so where there are several."""
+    """A target's tokens, or those of what it is contrasted with (``role``); the first is scored.
+
+    ``note`` says so where there are several.
+    """
 
     text: str
     token_ids: tuple[int, ...]
+    role: str = "target"
 
     @property
     def token_id(self) -> int:
@@ -196,21 +200,25 @@ class TargetTokens:
         """What a reader must know of a target of several tokens; None for one token."""
         if len(self.token_ids) == 1:
             return None
-        return f"The target {self.text!r} is {len(self.token_ids)} tokens; scored is the first."
+        return f"The {self.role} {self.text!r} is {len(self.token_ids)} tokens; scored is the first."
 
 
-def exact_tokens(tokenizer: Tokenizer, vocabulary: int, target: str | int) -> TargetTokens:
+def exact_tokens(tokenizer: Tokenizer | None, vocabulary: int, target: str | int, role: str = "target") -> TargetTokens:
     """Tokens of a target: a token id as it is, or a string exactly as written (" Paris" is not "Paris").
 
     SentencePiece tokenizers write the leading space of a word themselves; there, one leading space of the target is
-    taken as that space. Raises ``TargetError`` for an empty target, or one outside of the vocabulary.
+    taken as that space. ``role`` is what messages call it. Raises ``TargetError`` for an empty target, one outside of
+    the vocabulary, and for a text where there is no tokenizer.
     """
     if isinstance(target, int):
         if not 0 <= target < vocabulary:
             raise TargetError(f"There is no token {target}: the vocabulary has ids 0 to {vocabulary - 1}.")
-        return TargetTokens(_decode(tokenizer, [target]), (target,))
+        text = f"token {target}" if tokenizer is None else _decode(tokenizer, [target])
+        return TargetTokens(text, (target,), role)
+    if tokenizer is None:
+        raise TargetError(f"This model has no tokenizer; name the {role} by its token id.")
     if not target.strip():
-        raise TargetError("The target is empty; name a word such as ' Paris'.")
+        raise TargetError(f"The {role} is empty; name a word such as ' Paris'.")
     ids = tokenizer(target, add_special_tokens=False)["input_ids"]
     if len(ids) > 1 and not _decode(tokenizer, ids[:1]).strip():
         # A space of its own may be real (byte-level tokenizers split numbers off); SentencePiece has written one more.
@@ -219,13 +227,15 @@ def exact_tokens(tokenizer: Tokenizer, vocabulary: int, target: str | int) -> Ta
             ids = without
     unknown = getattr(tokenizer, "unk_token_id", None)
     if not ids or ids[0] >= vocabulary or (unknown is not None and ids[0] == unknown):
-        raise TargetError(f"The target {target!r} is not in this model's vocabulary.")
-    return TargetTokens(target, tuple(ids))
+        raise TargetError(f"The {role} {target!r} is not in this model's vocabulary.")
+    return TargetTokens(target, tuple(ids), role)
 
 
-def target_tokens(tokenizer: Tokenizer, vocabulary: int, target: str | int) -> TargetTokens:
+def target_tokens(
+    tokenizer: Tokenizer | None, vocabulary: int, target: str | int, role: str = "target"
+) -> TargetTokens:
     """``exact_tokens`` of what is to be scored; warns when there are several, since the first alone is scored."""
-    found = exact_tokens(tokenizer, vocabulary, target)
+    found = exact_tokens(tokenizer, vocabulary, target, role)
     if found.note:
         warnings.warn(found.note, stacklevel=3)
     return found

@@ -52,8 +52,8 @@ class Finding:
     def _row(self, concept: FoundConcept) -> dict[str, Any]:
         target = concept.target
         more: dict[str, object] = {"occurrences": [list(span) for span in concept.spans]}
-        if target.note:
-            more["note"] = target.note
+        if "note" in concept.neurons.record:
+            more["note"] = concept.neurons.record["note"]
         position = target.position if self.run.output_ids else None
         model = self.run.model
         return concept_row(model, concept.word, target.token_id, position, concept.neurons, concept.tokens, **more)

@@ -55,6 +55,7 @@ class ConceptFinding:
         """The finding as plain JSON values, in the form ``neuronwise.find/1`` with ``photos`` in place of one text."""
         record, shown = self.neurons.record, self.workspace.concepts[self.concept]
         model = self.workspace.model
+        more = {} if self.neurons else {"note": f"No neuron passes {record['method']} for {self.concept!r}."}
         return {
             **finding_head(model, record, self.workspace.recipe.seed, len(self.neurons)),
             "text": None,
@@ -65,7 +66,9 @@ class ConceptFinding:
             ],
             "left_out": dict(self.left_out),
             "funnel": record.get("funnel"),
-            "concepts": [concept_row(model, self.concept, record["token_id"], None, self.neurons, self.tokens)],
+            "concepts": [
+                concept_row(model, self.concept, record["token_id"], None, self.neurons, self.tokens, **more)
+            ],
         }  # fmt: skip
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from neuronwise.edit.presets import OURS, Preset
+from neuronwise.edit.settings import SIGNED
 from neuronwise.errors import MethodError
 
 
@@ -33,8 +34,8 @@ class SpecificSettings:
     prefixes: int = 2
     prefix_tokens: int = 6
     asides: tuple[str, ...] = ()
-    goal: float = 5.0
-    prefixed_goal: float = 4.0
+    goal: float = field(default=5.0, metadata=SIGNED)
+    prefixed_goal: float = field(default=4.0, metadata=SIGNED)
     enough: float = 0.97
     prefixed_enough: float = 0.93
     damping: float = 0.05
