@@ -79,7 +79,7 @@ def test_a_folder_downloaded_in_part_says_what_is_absent(copy: Path) -> None:
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
     assert nw.load(copy).num_layers == 3
     (copy / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"in part: of the 2 files .* 1 is not there \(model-00002-of-00002"):
+    with pytest.raises(ModelError, match=r"in part: 1 of its 2 files .* is not there \(model-00002-of-00002"):
         nw.load(copy)
     index.write_text("[]")
     with pytest.raises(ModelError, match="is damaged"):

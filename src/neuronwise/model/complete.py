@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,27 @@ def require_shards(folder: Path) -> None:
     for single, index in _SINGLE_OR_INDEX:
         if (folder / single).is_file():
             return
-        if not (folder / index).is_file():
-            continue
-        try:
-            named = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"The {index} in '{folder}' is damaged: {error}.") from error
-        absent = sorted(name for name in named if not (folder / name).is_file())
-        if absent:
-            raise ModelError(
-                f"The folder '{folder}' is downloaded in part: of the {len(named)} files of weights that its index "
-                f"names {len(absent)} {'is' if len(absent) == 1 else 'are'} not there ({listed(absent)})."
-            )
-        return
+        if (folder / index).is_file():
+            require_files(folder, set(weight_map(folder / index).values()))
+            return
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Which file of weights holds which tensor, from an index of shards; raises ``ModelError`` for a damaged one."""
+    try:
+        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ModelError(f"The {index.name} in '{index.parent}' is damaged: {error}.") from error
+
+
+def require_files(folder: Path, names: Collection[str]) -> None:
+    """Raise ``ModelError`` that lists those of the files of weights that are not in a folder."""
+    absent = sorted(name for name in names if not (folder / name).is_file())
+    if absent:
+        raise ModelError(
+            f"'{folder}' is downloaded in part: {len(absent)} of its {len(names)} files of weights "
+            f"{'is' if len(absent) == 1 else 'are'} not there ({', '.join(absent)})."
+        )
 
 
 def require_tensors(name: str, module: object, info: Mapping[str, Iterable[Any]]) -> None:
@@ -54,8 +62,8 @@ def require_tensors(name: str, module: object, info: Mapping[str, Iterable[Any]]
     if misshapen:
         shapes: dict[str, list[str]] = {}
         for key, there, wanted in misshapen:
-            shapes.setdefault(f"{_sizes(there)} instead of {_sizes(wanted)}", []).append(key)
-        complaints += [f"of {sizes} is {listed(keys)}" for sizes, keys in shapes.items()]
+            shapes.setdefault(f"{sizes(there)} instead of {sizes(wanted)}", []).append(key)
+        complaints += [f"of {what} is {listed(keys)}" for what, keys in shapes.items()]
     if unexpected:
         complaints.append(f"unexpected are {listed(unexpected)}")
     if not complaints:
@@ -73,7 +81,8 @@ def _ours(module: object) -> bool:
     return type(module).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _sizes(shape: Iterable[int]) -> str:
+def sizes(shape: Iterable[int]) -> str:
+    """A shape as messages write it."""
     return "×".join(map(str, shape)) or "a number"
 
 

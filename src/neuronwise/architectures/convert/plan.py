@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neuronwise.architectures.convert.weights import Weights
 from neuronwise.errors import ModelError
+from neuronwise.model.complete import sizes
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ def outputs(plan: Plan, dtype: torch.dtype | None = None) -> list[Output]:
             misshapen.append((recipe, f"its parts do not fit together: {str(error).splitlines()[0]}"))
             continue
         if shape != tuple(wanted.shape):
-            misshapen.append((recipe, f"{_sizes(shape)} instead of {_sizes(tuple(wanted.shape))}"))
+            misshapen.append((recipe, f"{sizes(shape)} instead of {sizes(wanted.shape)}"))
             continue
         kind = wanted.dtype
         if kind.is_floating_point:
@@ -162,7 +163,3 @@ def _raise_all(
             complaints.append(f"in {weights.label} {weights.listed(names)} is {what}")
     if complaints:
         raise ModelError(f"These parts make no {plan.variant}: {'; '.join(complaints)}. Nothing was written.")
-
-
-def _sizes(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "a single number"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from neuronwise.architectures.convert.plan import Output, Plan
 from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.errors import ModelError
-from neuronwise.model.complete import listed
+from neuronwise.model.complete import listed, require_tensors
 
 
 def verify(plan: Plan, folder: Path, planned: list[Output]) -> None:
@@ -28,9 +27,7 @@ def verify(plan: Plan, folder: Path, planned: list[Output]) -> None:
     config = transformers.AutoConfig.from_pretrained(folder)
     if type(config) is not type(plan.config):
         raise ModelError(f"What was written opens as {type(config).__name__}, not {type(plan.config).__name__}.")
-    said: Any
-    _, said = plan.model_class.from_pretrained(folder, config=config, device_map="meta", output_loading_info=True)
-    odd = {kind: sorted(map(str, said.get(kind) or ())) for kind in ("missing_keys", "unexpected_keys")}
-    odd["mismatched_keys"] = sorted(str(key[0]) for key in said.get("mismatched_keys") or ())
-    if any(odd.values()):
-        raise ModelError(f"What was written does not open as it should: {odd}.")
+    require_tensors(
+        "What was written",
+        *plan.model_class.from_pretrained(folder, config=config, device_map="meta", output_loading_info=True),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import ModelError
-from neuronwise.model.complete import listed
+from neuronwise.model.complete import listed, require_files, weight_map
 
 WRAPPERS = ("model", "state_dict", "module")  # under which training scripts save the weights
 _PICKLES = (".bin", ".pth", ".pt")
@@ -97,30 +96,18 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
     """The weight files of a folder and, where it has one, the index that says which file holds what."""
     for suffix in ("safetensors", "bin"):
         for index in sorted(folder.glob(f"*.{suffix}.index.json")):
-            try:
-                where: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-                names = sorted(set(where.values()))
-            except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-                raise ModelError(f"'{index}' is damaged: {error}.") from error
-            _require_files(folder, names)
+            where = weight_map(index)
+            names = sorted(set(where.values()))
+            require_files(folder, names)
             return [folder / name for name in names], where
         files = sorted(folder.glob(f"*.{suffix}"))
         files = [file for file in files if file.name != "training_args.bin"]
         if files:
             pieces = [found for file in files if (found := _SHARD.fullmatch(file.name))]
             wanted = {f"{p[1]}-{n:05d}-of-{p[3]}{p[4]}" for p in pieces for n in range(1, int(p[3]) + 1)}
-            _require_files(folder, sorted(wanted))
+            require_files(folder, wanted)
             return files, None
     raise ModelError(f"The folder '{folder}' holds no weights (*.safetensors or *.bin).")
-
-
-def _require_files(folder: Path, names: list[str]) -> None:
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise ModelError(
-            f"'{folder}' is downloaded in part: {len(absent)} of its {len(names)} files of weights "
-            f"{'is' if len(absent) == 1 else 'are'} not there ({', '.join(absent)})."
-        )
 
 
 def _tensors_of(file: Path) -> dict[str, Stored]:

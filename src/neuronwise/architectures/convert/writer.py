@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 
 from neuronwise._version import __version__
 from neuronwise.architectures.convert.plan import Output, Plan, outputs
@@ -94,17 +95,10 @@ def write(
 
 def _shards(planned: list[Output], shard_bytes: int) -> dict[str, list[Output]]:
     """Outputs by the file they go to, in order; a tensor larger than ``shard_bytes`` has a file of its own."""
-    groups: list[list[Output]] = []
-    size = 0
-    for output in planned:
-        if not groups or size + output.bytes > shard_bytes:
-            groups.append([])
-            size = 0
-        groups[-1].append(output)
-        size += output.bytes
-    if len(groups) == 1:
-        return {"model.safetensors": groups[0]}
-    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, 1)}
+    shapes = {output.name: torch.empty(output.shape, dtype=output.dtype, device="meta") for output in planned}
+    split = split_torch_state_dict_into_shards(shapes, max_shard_size=shard_bytes)
+    by_name = {output.name: output for output in planned}
+    return {file: [by_name[name] for name in names] for file, names in split.filename_to_tensors.items()}
 
 
 def _write_shard(partial: Path, name: str, content: list[Output]) -> str:
