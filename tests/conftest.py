@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,26 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (libraries draw from it)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """``room_for(25)``: from now on 25 more bytes can be written, then the disk is full."""
+    write = os.write
+
+    def limit(room: int) -> None:
+        left = [room]
+
+        def written(file: int, data: bytes) -> int:
+            if left[0] <= 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            count = write(file, data[: left[0]])
+            left[0] -= count
+            return count
+
+        monkeypatch.setattr(os, "write", written)
+
+    return limit
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Edits made by chance, and the weights before and after them: what tests of edits share."""
+"""Edits made by chance, the weights before and after them, statistics made by hand: what tests of edits share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 import families
 from neuronwise.edit import Delta, Edit, column_norms
+from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.model.model import Model
 
 
@@ -39,3 +40,26 @@ def weights(model: Model) -> dict[str, Tensor]:
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+class Moments(Statistics):
+    """Statistics made by hand: second moments of ``rank`` directions, the same in every layer."""
+
+    def __init__(self, width: int, rank: int, least: float = 0.5) -> None:
+        generator = torch.Generator().manual_seed(3)
+        square = torch.randn(width, width, generator=generator, dtype=torch.float64)
+        self.vectors = torch.linalg.qr(square).Q
+        eigenvalues = torch.zeros(width, dtype=torch.float64)
+        eigenvalues[:rank] = torch.linspace(least, 2, rank, dtype=torch.float64)
+        self.preserved = self.vectors[:, :rank]
+        self.moment = self.vectors @ eigenvalues.diag() @ self.vectors.T
+        self._factors, self._spectra = {}, {}
+
+    def second_moment(self, layer: int) -> Tensor:
+        return self.moment.clone()
+
+    def require(self, model: Model, layers: list[int]) -> None:
+        pass
+
+    def record(self) -> dict[str, Any]:
+        return {"text": "by hand"}

@@ -5,36 +5,22 @@ python plugged.py OUT.json FOLDER: FOLDER holds a tiny model, facts and photos; 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from neuronwise import cli
-
-
-def shell(*arguments: object) -> str:
-    out, err = io.StringIO(), io.StringIO()
-    sys.argv = ["neuronwise", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    except SystemExit as leaving:
-        if leaving.code:
-            raise AssertionError(f"{arguments}: {err.getvalue()}") from leaving
-    return out.getvalue()
+from shell import shell
 
 
 def printed(*arguments: object) -> Any:
-    return json.loads(shell(*arguments, "--json"))
+    return json.loads(shell(*arguments, "--json").stdout)
 
 
 def main(out: Path, folder: Path) -> None:
     model, seen = ("-m", folder / "model"), {}
     helps = (["find"], ["edit", "fact"], ["evaluate"], ["study", "run"])
-    seen["help"] = {" ".join(command): " ".join(shell(*command, "--help").split()) for command in helps}
+    seen["help"] = {" ".join(command): " ".join(shell(*command, "--help").stdout.split()) for command in helps}
 
     import numpy as np
     from PIL import Image

@@ -61,11 +61,3 @@ def given(name: str, tokenizer: Any, dtype: torch.dtype = torch.float32) -> tupl
     model = speaker(name, tokenizer, dtype, seed)
     run = spoken(model, photo=name == "llava")
     return model, run, word if names(run.text, word) else run.text.split()[0]  # half precision may say another
-
-
-def state(model: Model) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.module.state_dict().items()}
-
-
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, right[name]) for name, value in left.items())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,19 +104,12 @@ def test_damage_in_the_middle_is_refused_and_left_as_it_is(tmp_path: Path) -> No
     assert path.read_bytes() == damaged
 
 
-def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_whole_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_for: Callable[[int], None]
+) -> None:
     path = tmp_path / "rows.jsonl"
-    write, room = os.write, [25]
-
-    def full(file: int, data: bytes) -> int:
-        if room[0] <= 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        count = write(file, data[: room[0]])
-        room[0] -= count
-        return count
-
     with Lines(path) as lines:
-        monkeypatch.setattr(os, "write", full)
+        room_for(25)
         lines.append({"id": "a"})
         with pytest.raises(StudyError, match="No space left on device"):
             lines.append({"id": "b", "text": "long" * 20})

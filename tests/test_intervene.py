@@ -12,6 +12,7 @@ from torch import Tensor
 
 import families
 import neuronwise as nw
+from edits import same, weights
 from neuronwise import intervene
 from neuronwise.errors import MethodError
 from neuronwise.model import Model, Run
@@ -124,14 +125,14 @@ def test_positions_hold_through_generation_with_the_cache(model: Model) -> None:
 def test_they_nest_and_leave_nothing_behind_also_when_the_body_raises(model: Model) -> None:
     inputs = ids(model)
     before = model.module(**inputs).logits.detach()
-    state = {name: value.clone() for name, value in model.module.state_dict().items()}
+    state = weights(model)
     with pytest.raises(RuntimeError, match="inside"):
         with intervene.suppress(model, NEURONS), intervene.scale(model, ["L0.U1"], 3.0):
             with intervene.perturb(model, ["L2.U5"], 1.0):
                 assert not torch.allclose(model.module(**inputs).logits, before, atol=1e-4)
                 raise RuntimeError("inside")
     assert torch.equal(model.module(**inputs).logits, before)
-    assert all(torch.equal(value, state[name]) for name, value in model.module.state_dict().items())
+    assert same(state, weights(model))
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss"])

@@ -23,7 +23,7 @@ from neuronwise.check import (
     scores,
 )
 from neuronwise.check.subject import Subject
-from neuronwise.edit import Delta, Edit, load_edit
+from neuronwise.edit import Delta, Edit
 from neuronwise.edit.ledger import Ledger
 from neuronwise.model import Model, Run
 from neuronwise.model.activations import ExpertActivation
@@ -51,48 +51,31 @@ def within(monkeypatch: pytest.MonkeyPatch, name: str, enter: Callable[[], Any])
     monkeypatch.setitem(CHECKS, name, (title, checked))
 
 
+def changed(owner: Any, name: str, change: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    """What ``owner.name`` returns passes through ``change``, which gets its arguments too."""
+
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        own = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **more: change(own(*given, **more), *given, **more))
+
+    return plant
+
+
 def other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     own = model_module.only_rows
     patch = mock.patch.object(model_module, "only_rows", lambda model, rows: own(model, None if rows is None else [-2]))
     within(monkeypatch, "logits", lambda: patch)
 
 
-def wrong_value_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Writer.written
-    monkeypatch.setattr(Writer, "written", lambda *args: 1.01 * own(*args))
+def wrong_recording(run: Run, *_: Any, **__: Any) -> Run:
+    run.steps[0].dense[1] = run.steps[0].dense[1] + 0.1
+    return run
 
 
-def wrong_recording(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Model.run_prompted
-
-    def run(self: Model, *args: Any, **options: Any) -> Run:
-        found = own(self, *args, **options)
-        found.steps[0].dense[1] = found.steps[0].dense[1] + 0.1
-        return found
-
-    monkeypatch.setattr(Model, "run_prompted", run)
-
-
-def wrong_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = scores.score_all
-
-    def score_all(*args: Any, **options: Any) -> Any:
-        found = own(*args, **options)
-        if options.get("normalize"):
-            found[0].update({writer: 1.05 * values for writer, values in found[0].items()})
-        return found
-
-    monkeypatch.setattr(scores, "score_all", score_all)
-
-
-def wrong_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = contribution_module._by_unembedding
-
-    def more(model: Model, weights: Any) -> Any:
-        directions = own(model, weights)
-        return lambda writer: 1.01 * directions(writer)
-
-    monkeypatch.setattr(contribution_module, "_by_unembedding", more)
+def wrong_shares(found: Any, *_: Any, normalize: bool = False, **__: Any) -> Any:
+    if normalize:
+        found[0].update({writer: 1.05 * values for writer, values in found[0].items()})
+    return found
 
 
 def wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,15 +132,6 @@ def edit_that_does_not_come_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Edit, "revert", revert)
 
 
-def damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "load_edit", lambda folder: _scaled(load_edit(folder), 1.0001))
-
-
-def wrong_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Delta.factors
-    monkeypatch.setattr(Delta, "factors", lambda self, width: tuple(1.05 * one for one in own(self, width)))
-
-
 def wrong_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     own = extremes._top_tokens
     monkeypatch.setattr(extremes, "_top_tokens", lambda vectors, *rest: own(-vectors, *rest))
@@ -183,33 +157,13 @@ def wrong_image_token(monkeypatch: pytest.MonkeyPatch) -> None:
     within(monkeypatch, "span", enter)
 
 
-def wrong_heat(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Heatmap.image
-    monkeypatch.setattr(Heatmap, "image", lambda self: own(self)[:-1])
-
-
-def heat_beside_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Heatmap.image
-
-    def image(self: Heatmap) -> Any:
-        found = own(self)
-        found[:, : found.shape[1] // 2] = np.nan
-        return found
-
-    monkeypatch.setattr(Heatmap, "image", image)
+def heat_beside_the_photo(found: Any, *_: Any) -> Any:
+    found[:, : found.shape[1] // 2] = np.nan
+    return found
 
 
 def after_reading(change: Callable[[Model], Any]) -> Callable[[pytest.MonkeyPatch], None]:
-    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        own = reading.decode_all
-
-        def decode_all(model: Model, *args: Any, **options: Any) -> Any:
-            change(model)
-            return own(model, *args, **options)
-
-        monkeypatch.setattr(reading, "decode_all", decode_all)
-
-    return plant
+    return changed(reading, "decode_all", lambda found, model, *_, **__: (change(model), found)[1])
 
 
 def one_bit(model: Model) -> None:
@@ -230,22 +184,25 @@ def wrong_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "rows that were not asked for": ("logits", other_rows),
-    "wrong value vectors": ("activations", wrong_value_vectors),
-    "another activation recorded": ("generation", wrong_recording),
-    "shares that are too large": ("shares", wrong_shares),
-    "a wrong unembedding": ("contribution", wrong_reading),
+    "wrong value vectors": ("activations", changed(Writer, "written", lambda found, *_: 1.01 * found)),
+    "another activation recorded": ("generation", changed(Model, "run_prompted", wrong_recording)),
+    "shares that are too large": ("shares", changed(scores, "score_all", wrong_shares)),
+    "a wrong unembedding": (
+        "contribution",
+        changed(contribution_module, "_by_unembedding", lambda found, *_: lambda writer: 1.01 * found(writer)),
+    ),
     "a wrong gradient": ("gradient", wrong_gradient),
     "suppression that does nothing": ("suppression", idle_suppression),
     "suppression by half": ("suppression", half_suppression),
     "an edit that adds too little": ("edit", edit_that_adds_less),
     "an edit that leaves a bit": ("edit", edit_that_does_not_come_out),
-    "another edit in the folder": ("saved", damaged_file),
-    "a wrong adapter": ("adapter", wrong_adapter),
+    "another edit in the folder": ("saved", changed(changes, "load_edit", lambda edit, *_: _scaled(edit, 1.0001))),
+    "a wrong adapter": ("adapter", changed(Delta, "factors", lambda pair, *_: tuple(1.05 * one for one in pair))),
     "tokens from the wrong end": ("decoding", wrong_tokens),
     "a span beside the photo": ("span", wrong_span),
     "a word taken for the photo": ("span", wrong_image_token),
-    "heat of another shape": ("heat", wrong_heat),
-    "heat on half of the photo": ("heat", heat_beside_the_photo),
+    "heat of another shape": ("heat", changed(Heatmap, "image", lambda found, *_: found[:-1])),
+    "heat on half of the photo": ("heat", changed(Heatmap, "image", heat_beside_the_photo)),
     "a hook that is left": ("untouched", after_reading(lambda m: m.head.register_forward_hook(lambda *call: None))),
     "a flag that is changed": ("untouched", after_reading(lambda m: m.head.weight.requires_grad_(False))),
     "a bit of the embeddings": ("untouched", after_reading(one_bit)),

@@ -11,44 +11,17 @@ import families
 import neuronwise as nw
 from edits import random_edit, same, tiny, weights
 from neuronwise.edit import Delta, load_edit, suppress_neurons
-from neuronwise.edit.delta import writer_of
 from neuronwise.errors import EditError, MethodError, NonFiniteError
 from neuronwise.model.model import Model
 
-FAMILIES = [
-    "gpt2", "gptj", "gpt_neox", "opt", "bloom", "llama", "qwen3", "gemma2", "phi", "falcon", "olmo2", "cohere",
-    "mixtral", "llava",
-]  # fmt: skip
 
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_reverting_gives_back_every_bit(name: str, dtype: torch.dtype) -> None:
-    model, _ = tiny(name, dtype)
+def test_a_body_that_raises_leaves_no_edit() -> None:
+    model, _ = tiny("llama")
     before = weights(model)
-    edit = random_edit(model)
-    edit.apply(model)
-    assert not same(before, weights(model))
-    edit.revert(model)
-    assert same(before, weights(model))
-    with pytest.raises(RuntimeError, match="inside"), edit.applied(model):
+    with pytest.raises(RuntimeError, match="inside"), random_edit(model).applied(model):
+        assert not same(before, weights(model))
         raise RuntimeError("inside")
     assert same(before, weights(model))
-
-
-@pytest.mark.parametrize("name", ["gpt2", "llama", "mixtral"])
-def test_an_edit_adds_its_deltas(name: str) -> None:
-    model, inputs = tiny(name)
-    edit = random_edit(model)
-    expected = weights(model)
-    for delta in edit.deltas:
-        view = writer_of(model, delta).vectors
-        assert delta.units is not None
-        with edit.applied(model):
-            now = view.clone()
-        assert torch.allclose(now[:, delta.units], view[:, delta.units] + delta.left, atol=1e-6)
-    assert same(expected, weights(model))
-    assert inputs
 
 
 def test_a_sum_is_both(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import neuronwise as nw
+from edits import same, weights
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit.fine import PRESETS, FineSettings, fine_each
@@ -16,7 +17,7 @@ from neuronwise.edit.fine.neurons import choose, observe
 from neuronwise.edit.fine.optimize import LENGTHS, ROUNDS
 from neuronwise.edit.fine.request import Batch, Request
 from neuronwise.errors import MethodError, PromptError, TargetError
-from speakers import same, speaker, state
+from speakers import speaker
 
 FACT = Fact("the capital of {} is", "France", "dog house")
 
@@ -238,8 +239,8 @@ FAMILIES = ["gpt2", "gptj", "opt", "bloom", "gpt_neox", "qwen2", "llama_shared"]
 @pytest.mark.parametrize("name", FAMILIES)
 def test_side_by_side_in_many_families(name: str, tiny_folder: Any) -> None:
     model = speaker(name, nw.load(tiny_folder).tokenizer)
-    before = state(model)
+    before = weights(model)
     settings: dict[str, Any] = {"n": 3, "freeze_last": 0, "steps": 3, "enough": 2.0}
     for fact, edit in zip(SEVERAL, fine_each(model, SEVERAL, **settings), strict=True):
         assert gap(nw.fine(model, fact, **settings), edit) < 5e-4
-    assert same(before, state(model))
+    assert same(before, weights(model))

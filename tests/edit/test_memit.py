@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import neuronwise as nw
+from edits import Moments
 from neuronwise.data.facts import Fact
 from neuronwise.edit.alphaedit import alphaedit
 from neuronwise.edit.delta import Delta
@@ -16,7 +17,6 @@ from neuronwise.edit.memit import PRESETS, MemitSettings, memit
 from neuronwise.edit.memory.keys import fact_keys, look, on_prompts
 from neuronwise.edit.memory.passages import fact_passage, side_by_side
 from neuronwise.edit.memory.spread import least_squares, search_targets
-from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.value import search
 from neuronwise.edit.pmet import PmetSettings, attention_of, pmet
 from neuronwise.errors import MethodError
@@ -26,29 +26,6 @@ OTHER = Fact("the animal in {} is", "Paris", "red cat")
 PREFIXES = ("a dog runs on the mat . ", "cat . ")
 FAMILIES = ("llama", "gpt2", "gptj", "opt", "bloom")
 QUICK: dict[str, Any] = {"layers": (0, 1), "v_num_grad_steps": 4, "context_templates": PREFIXES}
-
-
-class Moments(Statistics):
-    """Statistics made by hand: second moments of ``rank`` directions, the same in every layer."""
-
-    def __init__(self, width: int, rank: int, least: float = 0.5) -> None:
-        generator = torch.Generator().manual_seed(3)
-        square = torch.randn(width, width, generator=generator, dtype=torch.float64)
-        self.vectors = torch.linalg.qr(square).Q
-        eigenvalues = torch.zeros(width, dtype=torch.float64)
-        eigenvalues[:rank] = torch.linspace(least, 2, rank, dtype=torch.float64)
-        self.preserved = self.vectors[:, :rank]
-        self.moment = self.vectors @ eigenvalues.diag() @ self.vectors.T
-        self._factors, self._spectra = {}, {}
-
-    def second_moment(self, layer: int) -> torch.Tensor:
-        return self.moment.clone()
-
-    def require(self, model: nw.Model, layers: list[int]) -> None:
-        pass
-
-    def record(self) -> dict[str, Any]:
-        return {"text": "by hand"}
 
 
 def dense(delta: Delta) -> torch.Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import neuronwise as nw
+from edits import Moments
 from neuronwise.data.facts import Fact
 from neuronwise.edit.memory.contexts import contexts
 from neuronwise.edit.memory.keys import critical_layers, fact_keys, look, on_prompts
 from neuronwise.edit.memory.passages import Passage, fact_passage, side_by_side, token_of
-from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.memory.value import search
 from neuronwise.edit.rome import PRESETS, RomeSettings, rome
@@ -24,36 +24,6 @@ OTHER = Fact("the animal in {} is", "Paris", "red cat")
 PREFIXES = ("a dog runs on the mat . ", "cat . ")
 FAMILIES = ("llama", "gpt2", "gptj", "opt", "bloom", "gpt_neox", "gemma2", "qwen2", "falcon", "mistral")
 QUICK: dict[str, Any] = {"layers": (1,), "v_num_grad_steps": 4, "context_templates": PREFIXES}
-
-
-class Moments(Statistics):
-    """Statistics made by hand."""
-
-    def __init__(self, moments: dict[int, torch.Tensor]) -> None:
-        self.moments = moments
-        self._factors, self._spectra = {}, {}
-
-    def second_moment(self, layer: int) -> torch.Tensor:
-        return self.moments[layer].clone()
-
-    def require(self, model: nw.Model, layers: list[int]) -> None:
-        pass
-
-    def record(self) -> dict[str, Any]:
-        return {"text": "by hand"}
-
-
-def moments(width: int, *layers: int, seed: int = 0) -> Moments:
-    generator = torch.Generator().manual_seed(seed)
-    rows = {layer: torch.randn(3 * width, width, generator=generator, dtype=torch.float64) for layer in layers}
-    return Moments({layer: r.T @ r / len(r) * torch.linspace(0.1, 2, width).diag() for layer, r in rows.items()})
-
-
-def by_hand(width: int, *layers: int) -> Moments:
-    found = moments(width, *layers)
-    for layer, moment in found.moments.items():
-        found.moments[layer] = moment @ moment.T + 0.05 * torch.eye(width, dtype=torch.float64)
-    return found
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -72,7 +42,7 @@ def test_the_bare_prompts_key_is_mapped_to_the_value_exactly(make: Any, name: st
 def test_with_statistics_it_is_the_least_change_under_c(model: nw.Model) -> None:
     """The paper's constrained least squares, solved as one linear system of its KKT conditions in float64."""
     width = model.blocks[1].width
-    statistics = by_hand(width, 1)
+    statistics = Moments(width, width)
     edit = rome(model, FACT, statistics=statistics, exact_for="mean", **QUICK)
     assert edit.record["covariance"] == {"text": "by hand"}
     key = fact_keys(model, [FACT], 1, ("", *PREFIXES))[0].double()

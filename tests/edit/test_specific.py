@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import neuronwise as nw
+from edits import same, weights
 from neuronwise.data.facts import Fact
 from neuronwise.edit import SpecificSettings, fine_specific
 from neuronwise.edit.delta import Delta
@@ -18,7 +19,7 @@ from neuronwise.edit.memory.gather import gather_statistics
 from neuronwise.edit.memory.passages import fact_passage, side_by_side
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.errors import EditError, MethodError
-from speakers import same, speaker, state
+from speakers import speaker
 
 FACT = Fact("the capital of {} is", "France", "dog house")
 FIRST = Fact("{} is the", "France", "red")
@@ -129,15 +130,15 @@ def test_the_delta_is_weights_times_value_and_the_gate_is_one(model: nw.Model, f
 
 @pytest.mark.parametrize("fact", [FACT, FIRST])
 def test_applied_it_says_what_was_predicted(model: nw.Model, fact: Fact) -> None:
-    before = state(model)
+    before = weights(model)
     edit = fine_specific(model, fact, **QUICK, steps=20)
-    assert same(before, state(model))
+    assert same(before, weights(model))
     assert all(parameter.requires_grad for parameter in model.module.parameters())
     with edit.applied(model):
         after = said(model, fact.text, f" {fact.target_new}")
     assert after.sigmoid().tolist() == pytest.approx(edit.record["probabilities"], abs=1e-4)
     assert float(after.min()) > float(said(model, fact.text, f" {fact.target_new}").min()) + 1
-    assert same(before, state(model))
+    assert same(before, weights(model))
 
 
 def test_a_step_is_the_least_squares_step_of_finite_differences(model: nw.Model) -> None:
@@ -259,9 +260,9 @@ def test_what_it_refuses(model: nw.Model) -> None:
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gptj", "opt", "llama_shared", "gemma2", "llava", "granite"])
 def test_it_works_in_many_families(name: str, tiny_folder: Any) -> None:
     model = speaker(name, nw.load(tiny_folder).tokenizer)
-    before = state(model)
+    before = weights(model)
     edit = fine_specific(model, FACT, **{**QUICK, "layer": 0}, steps=12)
-    assert same(before, state(model))
+    assert same(before, weights(model))
     start = said(model, FACT.text, " dog house").min()
     with edit.applied(model):
         after = said(model, FACT.text, " dog house")

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import neuronwise as nw
+from edits import same, weights
 from neuronwise.answers.naming import names
 from neuronwise.edit import load_edit, suppress, suppress_neurons
 from neuronwise.errors import MethodError, TargetError
 from neuronwise.locate import locate
-from speakers import PHOTO, SPEAKERS, given, same, state
+from speakers import PHOTO, SPEAKERS, given
 
 
 def test_the_editor_and_the_intervention_keep_their_names() -> None:
@@ -24,9 +25,9 @@ def test_the_editor_and_the_intervention_keep_their_names() -> None:
 @pytest.mark.parametrize("name", SPEAKERS)
 def test_it_is_the_intervention_made_lasting(name: str, tiny_tokenizer: Any) -> None:
     model, run, word = given(name, tiny_tokenizer)
-    before = state(model)
+    before = weights(model)
     edit = suppress(model, run, word, top=9, options={})
-    assert same(before, state(model))
+    assert same(before, weights(model))
     found = locate(model, run, word, top=9)
     assert edit.record["neurons"] == [str(neuron) for neuron in found.neurons]
     with nw.suppress(model, found):
@@ -37,13 +38,13 @@ def test_it_is_the_intervention_made_lasting(name: str, tiny_tokenizer: Any) -> 
     assert edit.record["texts"] == [text]
     assert edit.record["texts_before"] == [run.text]
     assert edit.record["success"] is not names(text, word)
-    assert same(before, state(model))
+    assert same(before, weights(model))
 
 
 @pytest.mark.parametrize("name", SPEAKERS)
 def test_in_half_precision_it_comes_out_to_the_bit(name: str, tiny_tokenizer: Any, tmp_path: Path) -> None:
     model, run, word = given(name, tiny_tokenizer, torch.bfloat16)
-    before = state(model)
+    before = weights(model)
     edit = suppress(model, run, word, top=5, generate=False)
     edit.save(tmp_path / "edit")
     edit = load_edit(tmp_path / "edit")
@@ -51,7 +52,7 @@ def test_in_half_precision_it_comes_out_to_the_bit(name: str, tiny_tokenizer: An
         for address in edit.record["neurons"]:
             neuron = nw.Neuron.parse(address)
             assert not model.blocks[neuron.layer].value_vector(neuron).any()
-    assert same(before, state(model))
+    assert same(before, weights(model))
 
 
 def test_along_the_word_alone(tiny_tokenizer: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edits import same, weights
 from neuronwise.answers.naming import names
 from neuronwise.edit import swap
 from neuronwise.edit.delta import writer_of
@@ -19,7 +20,7 @@ from neuronwise.errors import EditError, MethodError, NonFiniteError, TargetErro
 from neuronwise.locate import locate
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron, NeuronSet
-from speakers import PHOTO, SPEAKERS, given, same, speaker, spoken, state
+from speakers import PHOTO, SPEAKERS, given, speaker, spoken
 from vocabulary import WORDS
 
 
@@ -139,22 +140,22 @@ def test_the_model_is_left_as_it_is(
     name: str, dtype: torch.dtype, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, run, word = given(name, tiny_tokenizer, dtype)
-    before, hooked = state(model), hooks(model)
+    before, hooked = weights(model), hooks(model)
     edit = swap(model, run, word, "dog" if word != "dog" else "bear", top=4, steps=2)
-    assert same(before, state(model))
+    assert same(before, weights(model))
     edit.apply(model)
-    assert not same(before, state(model))
+    assert not same(before, weights(model))
     edit.revert(model)
-    assert same(before, state(model))
+    assert same(before, weights(model))
 
     def interrupted(*_: Any) -> Any:
-        assert not same(before, state(model)), "interrupted while the edit is in"
+        assert not same(before, weights(model)), "interrupted while the edit is in"
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules[swap.__module__], "ranked", interrupted)
     with pytest.raises(KeyboardInterrupt):
         swap(model, run, word, "dog" if word != "dog" else "bear", top=4, steps=2)
-    assert same(before, state(model))
+    assert same(before, weights(model))
     assert all(parameter.requires_grad for parameter in model.module.parameters())
     assert hooks(model) == hooked
 
@@ -237,7 +238,7 @@ def test_reading_directions_are_gradients_of_the_logits_difference(read: str, ti
 
 def test_what_cannot_be_swapped_is_said(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
-    before = state(model)
+    before = weights(model)
     with pytest.raises(TargetError, match="nouns are: France, cat"):
         swap(model, run, "mouse", "dog")
     with pytest.raises(TargetError, match="empty"):
@@ -252,17 +253,17 @@ def test_what_cannot_be_swapped_is_said(tiny_tokenizer: Any) -> None:
         swap(model, run, word, "dog", stepp=1)
     with pytest.raises(MethodError, match="beta="):
         swap(model, run, word, "dog", beta=1e9)
-    assert same(before, state(model))
+    assert same(before, weights(model))
 
 
 def test_a_target_that_is_said_already_is_no_error(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
-    before = state(model)
+    before = weights(model)
     for source, target in ((word, word), ("dog", word)):
         edit = swap(model, run, source, target, top=3)
         assert "nothing is changed" in edit.record["note"]
         with edit.applied(model):
-            assert same(before, state(model))
+            assert same(before, weights(model))
 
 
 def test_words_of_several_tokens_are_swapped_at_the_first(tiny_tokenizer: Any) -> None:
@@ -342,11 +343,11 @@ def test_how_it_is_narrowed(tiny_tokenizer: Any) -> None:
 def test_the_cat_becomes_a_dog(builtin: Any, chelsea: Path) -> None:
     run = builtin.run(image=chelsea, max_new_tokens=12)
     assert names(run.text, "cat")
-    before = state(builtin)
+    before = weights(builtin)
     edit = swap(builtin, run, "cat", "dog")
     assert edit.record["success"]
     assert names(edit.record["texts"][0], "dog")
-    assert same(before, state(builtin))
+    assert same(before, weights(builtin))
     assert edit.parameters_changed == 300 * builtin.hidden_size
     control = locate(builtin, run, "cat", method="random", top=50)
     assert not swap(builtin, run, "cat", "dog", neurons=control, cap=edit.record["norm"]).record["success"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -314,25 +312,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-@pytest.mark.browser
-def test_the_page_fits_a_phone_and_fetches_nothing(tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here: install it or name it in the environment variable CHROMIUM")
+def test_the_page_fits_a_phone_and_fetches_nothing(tmp_path: Path, open_page: Any) -> None:
     page = write_report(folder_of("localization", tmp_path / "study"))
-    complaints: list[str] = []
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        opened = browser.new_context(viewport={"width": 360, "height": 700}, color_scheme="dark").new_page()
-        opened.on("console", lambda message: complaints.append(message.text))
-        opened.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-        opened.on(
-            "request", lambda request: request.url.startswith(("file:", "data:")) or complaints.append(request.url)
-        )
-        opened.goto(page.as_uri())
-        assert opened.evaluate("document.documentElement.scrollWidth") == 360
-        assert opened.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 300)")
-        assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 22, 20)"
-        browser.close()
-    assert not complaints
+    opened = open_page(page, viewport={"width": 360, "height": 700}, color_scheme="dark")
+    assert opened.evaluate("document.documentElement.scrollWidth") == 360
+    assert opened.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 300)")
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 22, 20)"

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import neuronwise as nw
+from edits import same, weights
 from neuronwise.data.facts import Fact, FactCase, Probe
 from neuronwise.drawing.tables import Estimate
 from neuronwise.errors import MethodError, NonFiniteError, StudyError
@@ -49,14 +50,6 @@ def cases(count: int = 6) -> list[FactCase]:
     ]
 
 
-def weights(model: nw.Model) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.module.state_dict().items()}
-
-
-def same(model: nw.Model, before: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
-
-
 def untimed(row: Any) -> Any:
     return {**row, "cost": {name: value for name, value in row["cost"].items() if name not in TIMINGS}}
 
@@ -64,7 +57,7 @@ def untimed(row: Any) -> Any:
 def test_rows_hold_what_measuring_each_edit_gives(model: nw.Model) -> None:
     before = weights(model)
     found = evaluate(model, cases(2), freeze_last=0, steps=2, others=0)
-    assert same(model, before)
+    assert same(before, weights(model))
     assert [row["reason"] for row in found.rows] == [None, None]
     for case, row in zip(cases(2), found.rows, strict=True):
         edit = nw.fine(model, case.fact, freeze_last=0, steps=2)
@@ -75,13 +68,13 @@ def test_rows_hold_what_measuring_each_edit_gives(model: nw.Model) -> None:
         with edit.applied(model):
             texts = [answered.text for answered in ask_case(model, case).answers]
         assert [text["after"] for text in row["texts"]] == texts
-    assert same(model, before)
+    assert same(before, weights(model))
 
 
 def test_edits_in_a_row_are_kept_at_once(model: nw.Model) -> None:
     before = weights(model)
     found = evaluate(model, cases(5), freeze_last=0, steps=2, others=0, sequential=3, rate=0.1)
-    assert same(model, before)
+    assert same(before, weights(model))
     assert [row["kept"] for row in found.rows] == [3, 3, 3, 2, 2]
     first = [ask_case(model, case) for case in cases(3)]
     edits = []
@@ -121,7 +114,7 @@ def test_a_case_that_fails_is_recorded_and_the_others_go_on(
 
     before = weights(model)
     found = evaluate(model, cases(3), fails, out=tmp_path / "out", sequential=sequential, others=0, free=False)
-    assert same(model, before)
+    assert same(before, weights(model))
     assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
     reason = found.rows[1]["reason"]
     assert "out of memory" in reason or "no." in reason
@@ -139,7 +132,7 @@ def test_an_edit_that_breaks_the_model_fails_its_case(model: nw.Model) -> None:
 
     before = weights(model)
     found = evaluate(model, cases(3), breaks, others=0, free=False)
-    assert same(model, before)
+    assert same(before, weights(model))
     assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
     assert found.rows[1]["reason"].startswith("after the edit: ")
 
@@ -172,7 +165,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model: nw.Model, tmp_path: 
     options: dict[str, Any] = {"others": 3, "sequential": 2, "free": False}
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, cases(), stops, out=tmp_path / "out", **options)
-    assert same(model, before)
+    assert same(before, weights(model))
     assert [row["id"] for row in read_cases(tmp_path / "out")] == list(SUBJECTS[:4])
     found = evaluate(model, cases(), stops, out=tmp_path / "out", **options)
     assert calls[5:] == ["France", "teddy"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,20 +223,16 @@ def test_a_failed_case_is_kept_with_its_reason_and_the_study_goes_on(
 
 
 def test_a_full_disk_leaves_what_is_finished(
-    toys: Callable[..., None], model: nw.Model, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toys: Callable[..., None],
+    model: nw.Model,
+    photos: Photos,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    room_for: Callable[[int], None],
 ) -> None:
     toys(lambda workspace, case: [{"x": case.inputs["n"], "y": workspace.kept("part", case.id, lambda: "z" * 50)}])
-    write, room = os.write, [1200]
-
-    def full(file: int, data: bytes) -> int:
-        if room[0] <= 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        count = write(file, data[: room[0]])
-        room[0] -= count
-        return count
-
     recipe = make_recipe({"kind": "toy"})
-    monkeypatch.setattr(os, "write", full)
+    room_for(1200)
     with pytest.raises(StudyError, match="No space left on device"):
         run_study(model, recipe, photos, tmp_path / "out")
     monkeypatch.undo()
