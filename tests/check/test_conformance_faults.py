@@ -79,12 +79,12 @@ def wrong_shares(found: Any, *_: Any, normalize: bool = False, **__: Any) -> Any
 
 
 def wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = gradient_module.position_scores
+    own = gradient_module.times_gradients
 
-    def more(model: Model, run: Run, gradients: Any, *rest: Any) -> Any:
-        return own(model, run, {site: 1.1 * gradient for site, gradient in gradients.items()}, *rest)
+    def more(parts: Any, gradients: Any) -> Any:
+        return own(parts, {site: 1.1 * gradient for site, gradient in gradients.items()})
 
-    monkeypatch.setattr(gradient_module, "position_scores", more)
+    monkeypatch.setattr(gradient_module, "times_gradients", more)
 
 
 def idle_suppression(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from neuronwise.locate.methods import methods
 
 FAMILIES = ("llama", "gpt2", "qwen2_moe")
 
-COMPARING = methods("inpainted", "photos")  # need a photo: see test_two_stage.py
+COMPARING = methods("inpainted", "twin", "photos")  # need a photo: see test_two_stage.py
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -82,7 +82,10 @@ def test_what_it_needs_is_asked_for(name: str, run: nw.Run) -> None:
     needs = METHODS[name].needs
     if needs != "run":
         with pytest.raises(
-            MethodError, match={"inpainted": "inpainted=", "among": "among=", "photos": "inpainted="}[needs]
+            MethodError,
+            match={"inpainted": "inpainted=", "twin": "counterfactual=", "among": "among=", "photos": "inpainted="}[
+                needs
+            ],
         ):
             nw.locate(run.model, run, method=name, target=29)
     if needs in ("among", "photos"):

@@ -205,16 +205,25 @@ def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
 @pytest.mark.parametrize("where", ["dense", "routed"])
 def test_shapes(where: str) -> None:
     """Routed neurons count with the router's weight; an expert that only one photo used, with all of that."""
-    from neuronwise.locate.activation_difference import _difference
+    from types import SimpleNamespace
+
+    from neuronwise.locate.activation_difference import differences
+    from neuronwise.locate.positions import reduced
     from neuronwise.model.activations import Activations, ExpertActivation
+
+    def difference(writers: list[Writer], here: Activations, there: Activations, rows: int) -> Scores:
+        runs: Any = [
+            SimpleNamespace(rows=lambda _, a=a: a, model=SimpleNamespace(writers=writers)) for a in (here, there)
+        ]
+        return reduced(differences(*runs, range(rows)), "max")
 
     if where == "dense":
         one, two = (Activations({0: torch.tensor([[a, 2.0], [0.0, 1.0]])}) for a in (1.0, 4.0))
-        assert _difference([writer(0)], one, two, 2).layer(0).tolist() == [0.0, 0.0]
+        assert difference([writer(0)], one, two, 2).layer(0).tolist() == [0.0, 0.0]
     else:
         a, b = (ExpertActivation(torch.tensor(values), 0.5) for values in ([1.0, 2.0], [3.0, -1.0]))  # weight ½
         one, two = Activations(routed={0: [{1: a, 4: a}]}), Activations(routed={0: [{1: b, 2: b}]})
-        scores = _difference([writer(0, expert) for expert in range(5)], one, two, 1)
+        scores = difference([writer(0, expert) for expert in range(5)], one, two, 1)
         assert scores.layer(0, 1).tolist() == [-1.0, 1.5]
         assert scores.layer(0, 4).tolist() == [0.5, 1.0]
         assert scores.layer(0, 2).tolist() == [-1.5, 0.5]

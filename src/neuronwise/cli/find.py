@@ -31,7 +31,7 @@ def find(
 ) -> Output:
     """Find the neurons behind the words that a model writes about photos, or behind its answer to a text."""
     require_folder(out)
-    if source.given or (scoring.method is not None and METHODS[scoring.method].compares):
+    if source.given or _wants_inpainted(scoring, text):
         require_photos([image])
         refuse("over photos, where find takes words of captions", "text", "target", "position", "chat")
         if not words.concepts:
@@ -59,6 +59,13 @@ def _output(content: dict[str, Any], out: Path | None) -> Output:
         if concept.get("note"):
             note(concept["note"])
     return Output(content, lambda: print_finding(content, out))
+
+
+def _wants_inpainted(scoring: Scoring, text: str | None) -> bool:
+    """Whether the method compares the photo with one without the object, and not the prompt with another."""
+    method = METHODS[scoring.chosen]
+    by_prompt = method.needs == "twin" and (text is not None or "counterfactual" in scoring.options())
+    return method.compares and not by_prompt
 
 
 def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, out: Path | None) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from neuronwise.locate.gradient import rows_of
 from neuronwise.locate.method import Method
+from neuronwise.locate.positions import Positions, rows_of
 from neuronwise.locate.scores import Scores
 from neuronwise.model.run import Run, Target
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def activation(
-    model: Model, run: Run, targets: Sequence[Target], *, positions: str = "predicting", activation: str = "ffn"
+    model: Model, run: Run, targets: Sequence[Target], *, positions: Positions = "predicting", activation: str = "ffn"
 ) -> list[Scores]:
     """a at the predicting position, or its mean over the image's positions ([NAM]'s baseline).
 

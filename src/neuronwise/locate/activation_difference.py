@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
-from neuronwise.locate.gradient import rows_of
 from neuronwise.locate.method import Method
+from neuronwise.locate.positions import Positions, PositionScores, reduced, rows_of
 from neuronwise.locate.scores import Scores
-from neuronwise.model.activations import Activations
 from neuronwise.model.run import Run, Target
-from neuronwise.model.writers import Writer
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -26,19 +24,24 @@ def activation_difference(
     targets: Sequence[Target],
     inpainted: ImageLike,
     *,
-    positions: str = "predicting",
+    positions: Positions = "predicting",
+    reduce: str = "max",
 ) -> list[Scores]:
     """a(photo) − a(inpainted photo) with the same prompt and the same forced output ([2S] eq. 3).
 
-    ``inpainted`` is the photo without the object. ``positions``: "predicting", "image" or "all"; over several the
-    maximum counts. Raises ``MethodError`` for one that makes another prompt.
+    ``inpainted`` is the photo without the object. ``positions``: "predicting", "image", "all" or numbers; over several
+    the maximum counts, or with ``reduce="sum"`` the sum. Raises ``MethodError`` for one that makes another prompt.
     """
+    found = activation_differences(model, run, targets, inpainted, positions=positions)
+    return [reduced(parts, reduce) for parts in found]
+
+
+def activation_differences(
+    model: Model, run: Run, targets: Sequence[Target], inpainted: ImageLike, *, positions: Positions
+) -> list[Iterator[PositionScores]]:
+    """a(photo) − a(inpainted photo) at each of ``positions``."""
     other = on_another_photo(model, run, inpainted)
-    results = []
-    for target in targets:
-        rows = rows_of(run, target, positions)
-        results.append(_difference(model.writers, run.rows(rows), other.rows(rows), len(rows)))
-    return results
+    return [differences(run, other, rows_of(run, target, positions)) for target in targets]
 
 
 def on_another_photo(model: Model, run: Run, image: ImageLike) -> Run:
@@ -51,18 +54,16 @@ def on_another_photo(model: Model, run: Run, image: ImageLike) -> Run:
     return Run.of(model, prompted.prompted, run.output_ids, prompted.image)
 
 
-def _difference(writers: Sequence[Writer], seen: Activations, without: Activations, rows: int) -> Scores:
-    """The maximum over rows; of an expert that only one photo was routed to, the other's activations are 0."""
-    scores = Scores()
-    for writer in writers:
-        here, there = writer.fired_rows(seen), writer.fired_rows(without)
-        used = sorted({*here.rows, *there.rows})
+def differences(run: Run, other: Run, rows: Sequence[int]) -> Iterator[PositionScores]:
+    """a(run) − a(other) at each row; of an expert that only one run was routed to, the other's activations are 0."""
+    here, there = run.rows(list(rows)), other.rows(list(rows))
+    for writer in run.model.writers:
+        own, others = writer.fired_rows(here), writer.fired_rows(there)
+        used = sorted({*own.rows, *others.rows})
         if used:
-            difference = torch.zeros(rows, writer.width)
-            difference[here.rows] += here.values
-            difference[there.rows] -= there.values
-            scores.put(writer, difference[used].amax(0), here.values.sum(0) / rows)
-    return scores
+            fired, beside = (torch.zeros(len(rows), writer.width) for _ in range(2))
+            fired[own.rows], beside[others.rows] = own.values, others.values
+            yield PositionScores(writer, [rows[at] for at in used], (fired - beside)[used], fired[used])
 
 
 METHOD = Method(
@@ -71,4 +72,5 @@ METHOD = Method(
     meaning="how much less each neuron fires, where the model predicts {token}, without the object",
     source="Sato and Takagi 2025 (arXiv 2503.22941), eq. 3",
     needs="inpainted",
+    by_position=activation_differences,
 )

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neuronwise.errors import MethodError, NonFiniteError
+from neuronwise.errors import MethodError
+from neuronwise.locate.contrast import Contrast
 from neuronwise.locate.graph import ROOT, Circuit, Edge, Leaf
 from neuronwise.locate.locating import describe
 from neuronwise.locate.method import require_own
-from neuronwise.locate.relp import readout_weights
+from neuronwise.locate.positions import strongest
+from neuronwise.locate.relp import readout_weights, relevance
 from neuronwise.model.direct import logit_scale
 from neuronwise.model.passes import edit_input, frozen_parameters, outputs_of
 from neuronwise.model.relevance import relevance_rules
 from neuronwise.model.run import Run, Target
-from neuronwise.model.stream import written_gradients
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import NeuronSet, ScoredNeuron
 
@@ -45,7 +46,7 @@ def circuit(
     position: int | None = None,
     occurrence: int = 0,
     nodes: int = 100,
-    contrast: Sequence[str | int] | int | None = None,
+    contrast: Contrast = None,
 ) -> Circuit:
     """The circuit of ``nodes`` (neuron, position) pairs behind a word of the run's text, or behind any target token.
 
@@ -58,53 +59,28 @@ def circuit(
     require_own(model, [run])
     wanted = run.target(concept, target, position, occurrence)
     weights = readout_weights(model, run, wanted, contrast)
-    chosen = _strongest(model, run, wanted, weights, nodes)
+    found = _strongest(model, run, wanted, contrast, nodes)
     record = {**describe(model, run, wanted, "circuit", {"nodes": nodes, "contrast": contrast})}
-    pass_ = _CutPass(model, run, wanted, weights, chosen)
-    return pass_.circuit(NeuronSet(tuple(member for member, _, _ in chosen), record))
+    return _CutPass(model, run, wanted, weights, found).circuit(NeuronSet(found.members, record))
 
 
-Chosen = Sequence[tuple[ScoredNeuron, Writer, int]]  # a node, its writer, its column there
-
-
-def _strongest(model: Model, run: Run, target: Target, weights: Mapping[int, float], count: int) -> Chosen:
+def _strongest(model: Model, run: Run, target: Target, contrast: Contrast, count: int) -> NeuronSet:
     """The ``count`` (neuron, position) pairs of largest |a · ∂̃y/∂a| over all dense writers."""
-    row = run.row(target.position)
-    with relevance_rules(model):
-        written = written_gradients(model, run.forced_inputs(), [(row, weights)], direct=False, capped=False)
-    rows = list(range(run.length + 1 + row))
-    activations = run.rows(rows)
-    found: list[tuple[float, float, Writer, int, int]] = []
-    for writer in model.writers:
-        if writer.expert is not None or writer.site not in written.gradients[0]:
-            continue
-        fired = writer.fired_rows(activations)
-        relevance = fired.values * writer.project(written.gradients[0][writer.site][rows])
-        if not torch.isfinite(relevance).all():
-            raise NonFiniteError(f"Relevance in {writer} is not finite; load the model with dtype=torch.float32.")
-        best = relevance.abs().flatten().topk(min(count, relevance.numel())).indices
-        for at in best.tolist():
-            place, column = divmod(at, writer.width)
-            value, a = float(relevance[place, column]), float(fired.values[place, column])
-            if value:
-                found.append((value, a, writer, column, rows[place]))
+    (parts,) = relevance(model, run, [target], contrast=contrast)
+    found = strongest((part for part in parts if part.writer.expert is None), count, by_size=True)
     if not found:
         raise MethodError(f"All neurons of {model.name} lie in routed experts, which are no nodes of a circuit yet.")
-    found.sort(key=lambda one: (-abs(one[0]), one[2].neuron(one[3]), one[4]))
-    return [
-        (ScoredNeuron(writer.neuron(column), value, a, position), writer, column)
-        for value, a, writer, column, position in found[:count]
-    ]
+    return NeuronSet(tuple(member for member in found if member.score))
 
 
 class _CutPass:
     """One pass under the rules in which every node's activation is a leaf of the graph, and so is the embedding."""
 
-    def __init__(self, model: Model, run: Run, target: Target, weights: Mapping[int, float], chosen: Chosen) -> None:
-        self.model, self.run, self.chosen = model, run, chosen
-        self.by_writer: dict[Writer, list[int]] = {}
-        for index, (_, writer, _) in enumerate(chosen):
-            self.by_writer.setdefault(writer, []).append(index)
+    def __init__(self, model: Model, run: Run, target: Target, weights: Mapping[int, float], nodes: NeuronSet) -> None:
+        self.model, self.run = model, run
+        self.by_writer: dict[Writer, list[ScoredNeuron]] = {}
+        for node in nodes:
+            self.by_writer.setdefault(model.writer(node.neuron), []).append(node)
         self.before: dict[Writer, Tensor] = {}  # (nodes of the writer,) as the layers below give them
         self.leaves: dict[Writer, Tensor] = {}  # the same numbers, as the layers above read them
         self.embedded = torch.empty(0)
@@ -134,9 +110,9 @@ class _CutPass:
 
     def _cut(self, writer: Writer, values: Tensor) -> Tensor:
         flat = values.reshape(-1, values.shape[-1])
-        members = [self.chosen[index] for index in self.by_writer[writer]]
-        rows = torch.tensor([member.position for member, _, _ in members], device=values.device)
-        columns = torch.tensor([column for _, _, column in members], device=values.device)
+        nodes = self.by_writer[writer]
+        rows = torch.tensor([node.position for node in nodes], device=values.device)
+        columns = writer.columns(node.neuron for node in nodes).to(values.device)
         self.before[writer] = flat[rows, columns]
         self.leaves[writer] = self.before[writer].detach().requires_grad_(True)
         return flat.index_put((rows, columns), self.leaves[writer]).reshape(values.shape)
@@ -144,11 +120,10 @@ class _CutPass:
     def circuit(self, nodes: NeuronSet) -> Circuit:
         """All edges, the strongest first, and what is left of each place."""
         edges = list(self._edges(self.value.unsqueeze(0), [ROOT], torch.ones(1)))
-        for writer, indices in self.by_writer.items():
-            members = [self.chosen[index][0] for index in indices]
-            relevance = torch.tensor([member.score for member in members])
+        for writer, members in self.by_writer.items():
+            scores = torch.tensor([member.score for member in members])
             a = self.before[writer].detach().float().cpu()
-            edges += self._edges(self.before[writer], [str(member) for member in members], relevance / a)
+            edges += self._edges(self.before[writer], [str(member) for member in members], scores / a)
         totals = {str(member): member.score for member in nodes} | {ROOT: float(self.value.detach())}
         for edge in edges:
             totals[edge.target] -= edge.weight
@@ -187,9 +162,9 @@ class _CutPass:
                 continue
             weighted = (gradient.float() * self.leaves[writer].detach().float()).cpu() * factors[:, None]
             for at, name in enumerate(names):
-                for index, weight in zip(self.by_writer[writer], weighted[at].tolist(), strict=True):
+                for node, weight in zip(self.by_writer[writer], weighted[at].tolist(), strict=True):
                     if weight:
-                        yield Edge(str(self.chosen[index][0]), name, weight)
+                        yield Edge(str(node), name, weight)
 
     def _leaf_places(self) -> tuple[Leaf, ...]:
         inputs = self.run.forced_inputs()

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from neuronwise.model import Model
 
 
-def contrasted(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> dict[int, float]:
+Contrast = Sequence[str | int] | int | None  # tokens, or how many of the model's own alternatives
+
+
+def contrasted(model: Model, run: Run, target: Target, contrast: Contrast) -> dict[int, float]:
     """The target's logit, less the mean of those it is contrasted with, as weights of tokens.
 
     ``contrast``: tokens, or a number k for the model's own top-k alternatives to the target. Raises ``MethodError`` for
@@ -30,7 +33,7 @@ def contrasted(model: Model, run: Run, target: Target, contrast: Sequence[str | 
     return weights
 
 
-def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None) -> list[int]:
+def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Contrast) -> list[int]:
     if contrast is None:
         return []
     if isinstance(contrast, bool | float):

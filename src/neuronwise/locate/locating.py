@@ -13,6 +13,7 @@ from neuronwise.locate.contrast import contrast_notes
 from neuronwise.locate.joint import AGREE, joined
 from neuronwise.locate.method import keywords, require_own
 from neuronwise.locate.methods import METHODS
+from neuronwise.locate.positions import Positions, keeps_positions, strongest
 from neuronwise.locate.scores import Pair, Scores
 from neuronwise.model.concepts import Concept
 from neuronwise.model.run import Run, Target
@@ -38,23 +39,26 @@ def locate(
     among: Neurons | None = None,
     inpainted: ImageLike | Sequence[ImageLike] | None = None,
     null: Sequence[Pair] = (),
+    positions: Positions | None = None,
     **options: object,
 ) -> NeuronSet:
     """The ``top`` neurons (all for None) for a concept of the run's text, or for any target token.
 
     ``method`` is a name of ``METHODS`` and ``options`` are its own. ``among``: the neurons that causal_effect ranks and
     random_same_layers follows. ``inpainted``: the photo without the object, one for each of several runs, for
-    activation_difference and two_stage; two_stage may find fewer than ``top``, and takes ``null``.
+    methods that compare two photos; two_stage may find fewer than ``top``, and takes ``null``.
+    ``positions``: a number (or several; prompt and generated tokens count from 0), "image" or "all" for neurons at
+    positions, such as L23.U8083@14.
 
     Several runs are photos that say the same word (several words, one for each run, stand for one concept that the
-    texts name differently), or prompts of one fact. ``agree="mean"``: by the mean of their scores over the runs (a
-    routed expert that a run did not use counts 0 there). ``agree="vote"``: by the number of runs that have them among
-    their own ``top``, equal votes by the mean score; the score is then votes / runs (our choices, after the vote over
-    images of Sato & Takagi 2025). By default the mean, or the method's own way: integrated_gradients keeps the neurons
-    that the prompts share. Raises ``MethodError`` and ``TargetError``.
+    texts name differently), or prompts of one fact. ``agree="mean"``: by their mean score over the runs (0 where a run
+    did not use a routed expert). ``agree="vote"``: by how many runs have them among their own ``top``, equal votes by
+    the mean score; the score is then votes / runs (our choices, after Sato & Takagi 2025). By default the mean, or the
+    method's own way: integrated_gradients keeps what the prompts share. Raises ``MethodError`` and ``TargetError``.
     """
     runs = [run] if isinstance(run, Run) else list(run)
     _require(runs, agree)
+    options |= {} if positions is None else {"positions": positions}
     chosen = METHODS[method]
     joining = keywords(chosen.join) if chosen.join and agree is None and not isinstance(run, Run) else ()
     own = {name: value for name, value in options.items() if name not in joining}
@@ -69,19 +73,18 @@ def locate(
     elif chosen.needs == "photos":
         pairs = [(r, t, chosen.given(photo)) for r, t, photo in cases]
         found = chosen.function(model, pairs, chosen.given(chosen.settings)(**own), null=null, top=top)
+    elif chosen.by_position is not None and keeps_positions(positions):
+        found = strongest(chosen.score_positions(model, _only(runs), targets[0], own, cases[0][2]), top)
     else:
         settings = own if joining else chosen.for_top(top, own)
         scored = [chosen.score(model, r, [t], settings, photo)[0] for r, t, photo in cases]
-        if isinstance(run, Run):
-            found = scored[0].top(top)
-        elif joining:
+        if joining:
             found = chosen.given(chosen.join)(scored, **{name: options[name] for name in joining if name in options})
         else:
-            found = joined(scored, agree or "mean", top)
+            found = scored[0].top(top) if isinstance(run, Run) else joined(scored, agree or "mean", top)
+    several = {"prompts": [one.prompt for one in runs], "texts": [one.text for one in runs]}
     record = {**describe(model, runs[0], targets[0], method, options), **found.record, "method": method}
-    if not isinstance(run, Run) or chosen.needs == "photos":
-        record |= {"prompts": [one.prompt for one in runs], "texts": [one.text for one in runs]}
-    return NeuronSet(found.members, record)
+    return NeuronSet(found.members, record | ({} if isinstance(run, Run) and chosen.needs != "photos" else several))
 
 
 def scores(
@@ -145,6 +148,12 @@ def _require(runs: Sequence[Run], agree: str | None) -> None:
         raise MethodError("Give one run or more.")
     if agree not in (None, *AGREE):
         raise MethodError(f"agree={agree!r} is unknown; choose {' or '.join(AGREE)}.")
+
+
+def _only(runs: Sequence[Run]) -> Run:
+    if len(runs) > 1:
+        raise MethodError("Positions of several runs are not the same places; use positions= with one run.")
+    return runs[0]
 
 
 def _targets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -13,16 +13,18 @@ from neuronwise.errors import MethodError
 
 if TYPE_CHECKING:
     from neuronwise.images import ImageLike
+    from neuronwise.locate.positions import PositionScores
     from neuronwise.locate.scores import Scores
     from neuronwise.model import Model, Run
     from neuronwise.model.run import Target
     from neuronwise.neurons import NeuronSet
 
 T = TypeVar("T")
-Needs = Literal["run", "inpainted", "among", "photos"]
+Needs = Literal["run", "inpainted", "twin", "among", "photos"]
 _CALLS: dict[str, str] = {
     "run": "it scores every neuron of one run",
     "inpainted": "it compares a run with its photo without the object; give inpainted=PHOTO",
+    "twin": "it compares a run with another; give inpainted=PHOTO or counterfactual=PROMPT",
     "among": "it chooses among neurons of one run; use locate(..., among=found)",
     "photos": "it filters over runs and their photos without the object; use locate(..., inpainted=PHOTO or a list)",
 }
@@ -37,9 +39,12 @@ class Method:
 
     - "run": ``function(model, run, targets, **options)`` → one ``Scores`` of every neuron for each target
     - "inpainted": ``function(model, run, targets, inpainted, **options)`` → the same, beside another photo
+    - "twin": the same, where the photo may be None and an option ``counterfactual`` be given instead
     - "among": ``function(model, run, target, among, **options)`` → a ``NeuronSet``
     - "photos": ``function(model, pairs, settings, null=…, top=…)`` → a ``NeuronSet`` of as many as pass
 
+    ``by_position`` takes the same as ``function`` and gives the scores of each target at each position, where the
+    method has them; its options are the same but for how they are reduced.
     ``meaning`` completes "Score: …", with {token} for the scored token. ``source`` is the publication. A ``control``
     ranks by nothing. ``join`` merges the scores of several prompts of one fact, where the method has a way of its own.
     An option called ``exact`` is given the number of neurons wanted, and one called ``seed`` the seed of a command.
@@ -53,6 +58,7 @@ class Method:
     control: bool = False
     settings: type | None = None
     join: Callable[..., NeuronSet] | None = None
+    by_position: Callable[..., Sequence[Iterable[PositionScores]]] | None = None
 
     @cached_property
     def options(self) -> tuple[str, ...]:
@@ -64,12 +70,12 @@ class Method:
     @property
     def compares(self) -> bool:
         """Whether it looks at the photo without the object."""
-        return self.needs in ("inpainted", "photos")
+        return self.needs in ("inpainted", "twin", "photos")
 
     @property
     def scores_all(self) -> bool:
         """Whether it gives every neuron a score."""
-        return self.needs in ("run", "inpainted")
+        return self.needs in ("run", "inpainted", "twin")
 
     def check(self, options: Mapping[str, object]) -> None:
         """Raise ``MethodError`` for options that it does not have, and for settings that are impossible."""
@@ -101,7 +107,24 @@ class Method:
             raise self.misused()
         self.check(options)
         require_own(model, [run])
-        return self.function(model, run, targets, *([self.given(inpainted)] if self.compares else []), **options)
+        return self.function(model, run, targets, *self._beside(inpainted), **options)
+
+    def score_positions(
+        self, model: Model, run: Run, target: Target, options: Mapping[str, object], inpainted: ImageLike | None = None
+    ) -> Iterable[PositionScores]:
+        """Scores of every neuron at each of the ``positions`` among ``options``, for one target."""
+        if self.by_position is None:
+            raise MethodError(f"{self.name} does not score positions apart; leave positions out.")
+        for name in set(options) - set(keywords(self.by_position)):
+            raise MethodError(f"{name}= says how positions are joined; leave it out where they stay apart.")
+        require_own(model, [run])
+        return self.by_position(model, run, [target], *self._beside(inpainted), **options)[0]
+
+    def _beside(self, inpainted: ImageLike | None) -> list[ImageLike | None]:
+        """What ``function`` takes after the targets."""
+        if self.needs == "twin":
+            return [inpainted]
+        return [self.given(inpainted)] if self.compares else []
 
     def given(self, what: T | None) -> T:
         """``what`` itself, which the method needs; raises ``MethodError`` for None."""

@@ -14,6 +14,8 @@ METHODS: Registry[Method] = Registry(
         "relp": "neuronwise.locate.relp:METHOD",
         "gradient_activation": "neuronwise.locate.gradient:GRADIENT_ACTIVATION",
         "gradient": "neuronwise.locate.gradient:GRADIENT",
+        "attribution_patching": "neuronwise.locate.attribution_patching:METHOD",
+        "eap_ig": "neuronwise.locate.eap_ig:METHOD",
         "integrated_gradients": "neuronwise.locate.integrated_gradients:METHOD",
         "activation": "neuronwise.locate.activation:METHOD",
         "random": "neuronwise.locate.controls:RANDOM",

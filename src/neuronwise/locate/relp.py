@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from neuronwise.locate.contrast import contrasted
-from neuronwise.locate.gradient import position_scores, rows_of
+from neuronwise.locate.contrast import Contrast, contrasted
 from neuronwise.locate.method import Method
+from neuronwise.locate.positions import Positions, PositionScores, firings, reduced, rows_of, times_gradients
 from neuronwise.locate.scores import Scores
 from neuronwise.model.relevance import relevance_rules
 from neuronwise.model.run import Run, Target
@@ -18,31 +18,29 @@ if TYPE_CHECKING:
 
 
 def relp(
-    model: Model,
-    run: Run,
-    targets: Sequence[Target],
-    *,
-    positions: str = "all",
-    contrast: Sequence[str | int] | int | None = None,
+    model: Model, run: Run, targets: Sequence[Target], *, positions: Positions = "all", contrast: Contrast = None
 ) -> list[Scores]:
     """a ⊙ ∂̃y_t/∂a, summed over positions, ∂̃ the gradient under the rules of ``relevance_rules`` ([RelP], [TRL]).
 
     y_t is the target's logit before any soft cap, less the mean logit, or less the tokens of ``contrast``.
-    ``positions``: "all" up to the predicting one, "predicting" or "image". One forward and one backward pass. Raises
-    ``MethodError`` for an architecture with a mixer of positions that has no rule.
+    ``positions``: "all" up to the predicting one, "predicting", "image" or numbers. One forward and one backward pass.
+    Raises ``MethodError`` for an architecture with a module that has no rule.
     """
+    return [reduced(parts, "sum") for parts in relevance(model, run, targets, positions=positions, contrast=contrast)]
+
+
+def relevance(
+    model: Model, run: Run, targets: Sequence[Target], *, positions: Positions = "all", contrast: Contrast = None
+) -> list[Iterator[PositionScores]]:
+    """a ⊙ ∂̃y_t/∂a at each of ``positions``."""
+    rows = [rows_of(run, target, positions) for target in targets]
     readouts = [(run.row(target.position), readout_weights(model, run, target, contrast)) for target in targets]
     with relevance_rules(model):
         written = written_gradients(model, run.forced_inputs(), readouts, direct=False, capped=False)
-    return [
-        position_scores(model, run, gradients, rows_of(run, target, positions), times_activation=True, reduce="sum")
-        for target, gradients in zip(targets, written.gradients, strict=True)
-    ]
+    return [times_gradients(firings(run, own), found) for own, found in zip(rows, written.gradients, strict=True)]
 
 
-def readout_weights(
-    model: Model, run: Run, target: Target, contrast: Sequence[str | int] | int | None
-) -> dict[int, float]:
+def readout_weights(model: Model, run: Run, target: Target, contrast: Contrast) -> dict[int, float]:
     """The logit against the contrasted tokens, or without any against the mean of all."""
     if contrast is not None:
         return contrasted(model, run, target, contrast)
@@ -56,4 +54,5 @@ METHOD = Method(
     relp,
     meaning="relevance that the neuron passes on to the logit of {token}",
     source="Rezaei Jafari et al. 2025 (arXiv 2508.21258); Arora et al. 2026 (arXiv 2601.22594)",
+    by_position=relevance,
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from neuronwise.errors import MethodError, PromptError, TargetError
 from neuronwise.locate.locating import describe
 from neuronwise.locate.methods import METHODS
+from neuronwise.locate.positions import keeps_positions
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import decode_all
@@ -75,7 +76,8 @@ def find(
     """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
 
     ``targets`` are tokens to score as well, generated or not, at ``position`` if it is given. All words share their
-    passes. Raises ``TargetError`` when there is nothing to score.
+    passes; ``positions`` of a method that scores each are added up. Raises ``TargetError`` when there is nothing to
+    score.
     """
     concepts = [concepts] if isinstance(concepts, str) else concepts
     targets = [targets] if isinstance(targets, str | int) else targets
@@ -89,6 +91,8 @@ def find(
     chosen = METHODS[method]
     if "seed" in chosen.options:
         options = {**options, "seed": seed}
+    if "reduce" in chosen.options and keeps_positions(options.get("positions")):
+        options = {"reduce": "sum", **options}  # a finding has each neuron once
     scored = chosen.score(model, run, wanted, chosen.for_top(top, options))
     sets = [
         scores.top(top, describe(model, run, target, method, options))
