@@ -24,6 +24,8 @@ from neuronwise.model import load as load
 from neuronwise.neurons import Neuron as Neuron
 from neuronwise.neurons import NeuronSet as NeuronSet
 from neuronwise.neurons import ScoredNeuron as ScoredNeuron
+from neuronwise.read import Evidence as Evidence
 from neuronwise.read import decode as decode
+from neuronwise.read import evidence as evidence
 from neuronwise.read import find as find
 from neuronwise.read import heatmap as heatmap

@@ -14,7 +14,7 @@ from neuronwise.errors import ImageError, MethodError
 from neuronwise.intervene import shuffle_image_tokens
 from neuronwise.measure import properties as of
 from neuronwise.neurons import Neuron, NeuronSet
-from neuronwise.read.heatmap import Heatmap
+from neuronwise.read.photo_map import PhotoMap
 from wired import PLANTED, red_square, wired_llava
 
 A, B, C, D, E = (Neuron(0, unit) for unit in range(5))
@@ -111,9 +111,9 @@ def test_noise_equals_a_change_of_the_weights(model: nw.Model, run: nw.Run) -> N
     assert of.value_scale(model) == pytest.approx(float(every.std(correction=0)), rel=1e-4)
 
 
-def heat(grid: list[list[float]], size: int, box: tuple[float, float, float, float] | None = None) -> Heatmap:
+def heat(grid: list[list[float]], size: int, box: tuple[float, float, float, float] | None = None) -> PhotoMap:
     values = np.array(grid, dtype=np.float32)
-    return Heatmap(values, values[None], box or (0, 0, size, size), Image.new("RGB", (size, size)))
+    return PhotoMap(values, box or (0, 0, size, size), Image.new("RGB", (size, size)))
 
 
 def test_heat_against_an_object_by_hand() -> None:

@@ -83,7 +83,7 @@ class Method:
         if unknown:
             takes = ", ".join(self.options) or "none"
             raise MethodError(f"{self.name} has no option {', '.join(unknown)}; it takes {takes}.")
-        _require_kinds(self.function, options)
+        require_kinds(self.function, options)
         if self.settings is not None:
             try:
                 self.settings(**options)
@@ -142,7 +142,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def _require_kinds(function: Callable[..., object], options: Mapping[str, object]) -> None:
+def require_kinds(function: Callable[..., object], options: Mapping[str, object]) -> None:
     """Raise ``MethodError`` for an option of another kind than its annotation, where that is a plain one."""
     parameters = inspect.signature(function).parameters
     for name, value in options.items():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from neuronwise.errors import ImageError, MethodError
 from neuronwise.intervene import perturb
 from neuronwise.neurons import Neuron, NeuronSet
-from neuronwise.read.heatmap import Heatmap
+from neuronwise.read.photo_map import PhotoMap
 
 if TYPE_CHECKING:
     from neuronwise.images.masks import Mask
@@ -172,7 +172,7 @@ class HeatFit:
     object_share: float
 
 
-def heat_fit(heat: Heatmap, mask: Mask, percentile: float = 95.0) -> HeatFit:
+def heat_fit(heat: PhotoMap, mask: Mask, percentile: float = 95.0) -> HeatFit:
     """The heat's mask, values over its percentile ([MMN] §4.2, [SCH]), against the object's mask (H, W).
 
     Only the part of the photo that the model saw counts. Chance is a·b / (a + b − a·b) for masks that take the shares

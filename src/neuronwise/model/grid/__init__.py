@@ -30,7 +30,7 @@ def image_grid(run: Run, *, whole: bool = False) -> ImageGrid:
     the whole photo, where the model has one.
     """
     if run.image is None:
-        raise PromptError("This run has no image, so there is no heatmap.")
+        raise PromptError("This run has no image, so there is no map.")
     return within(_placed(run, whole), *run.image.size)
 
 
@@ -53,6 +53,6 @@ def _placed(run: Run, whole: bool) -> ImageGrid:
     grid = in_views(run, positions, seen, whole)
     if grid is None or grid.height * grid.width < 2:
         raise PromptError(
-            f"The {len(positions)} image tokens of this model form no grid that is known, so there is no heatmap."
+            f"The {len(positions)} image tokens of this model form no grid that is known, so there is no map."
         )
     return grid

@@ -13,12 +13,16 @@ import torch
 
 from neuronwise.errors import PromptError
 from neuronwise.model.grid.attention import kept_attention
-from neuronwise.model.grid.layout import ImageGrid, Shape, View, joined
-from neuronwise.model.grid.traced import Traced, pixels_of
+from neuronwise.model.grid.layout import ImageGrid, Shape, View, joined, within
+from neuronwise.model.grid.traced import Traced, pixels_of, trace
 from neuronwise.model.grid.views import patch_size, views_of
+from neuronwise.model.hooks import Hooks
+from neuronwise.model.passes import stop_after
 
 if TYPE_CHECKING:
     from neuronwise.model.run import Run
+
+STATES = "cross_attention_states"  # what such a module looks at, among its arguments
 
 
 def crossing(run: Run) -> dict[int, str]:
@@ -38,7 +42,7 @@ def through_cross_attention(run: Run, layers: dict[int, str], start: int, trace:
         run.model.forward(run.forced_inputs(), rows=[-1])
     seen = {layer: caught[path][0].float().mean(0).cpu() for layer, path in layers.items() if path in caught}
     if not seen:
-        raise PromptError("The cross-attention of this model does not show where it looks, so there is no heatmap.")
+        raise PromptError("The cross-attention of this model does not show where it looks, so there is no map.")
     first = min(seen)
     laid, note = _cells(run, seen[first].shape[-1], trace)
     rows = torch.arange(start, run.length)
@@ -56,6 +60,19 @@ def through_cross_attention(run: Run, layers: dict[int, str], start: int, trace:
         rows, laid.rows, laid.columns, laid.box, mixing_of[run.model.num_layers - 1],
         text if note is None else f"{text}; {note}", said=True, mixing_of=mixing_of,
     )  # fmt: skip
+
+
+def states_grid(run: Run) -> ImageGrid:
+    """The grid of the states themselves that the cross-attention looks at; ``positions`` count them, tile by tile."""
+    path = next(iter(crossing(run).values()))
+    reader = run.model.module.get_submodule(path)
+    seen: list[int] = []
+    with Hooks() as hooks, torch.no_grad(), stop_after(reader):
+        hooks.before(reader, lambda module, args, kwargs: seen.append(kwargs[STATES][..., 0].numel()))
+        run.model.forward(run.prompted.inputs, rows=[-1])
+    view, note = _cells(run, seen[0], trace(run))
+    assert run.image is not None
+    return within(ImageGrid(view.index, view.rows, view.columns, view.box, note=note), *run.image.size)
 
 
 def _cells(run: Run, keys: int, trace: Traced | None) -> tuple[View, str | None]:

@@ -101,13 +101,13 @@ def joined(views: Sequence[View], whole: bool = False) -> tuple[View, str | None
     if overview.area < 1.5 * max(tile.area for tile in tiles):  # none covers more than a tile
         overview, tiles = None, list(views)
     if whole and overview is not None:
-        return overview, "heat of the overview of the whole photo; its tiles are left out"
+        return overview, "the overview of the whole photo; its tiles are left out"
     laid = _laid(tiles)
     if laid is None:
-        return None if overview is None else (overview, "heat of the overview; the tiles overlap and are left out")
+        return None if overview is None else (overview, "the overview; the tiles overlap and are left out")
     left_out = "" if overview is None else "; the overview's tokens are left out"
     down, across = laid.rows // tiles[0].rows, laid.columns // tiles[0].columns
-    return laid, f"heat of the photo's {down} × {across} tiles, joined in their place{left_out}"
+    return laid, f"the photo's {down} × {across} tiles, joined in their place{left_out}"
 
 
 def _laid(tiles: Sequence[View]) -> View | None:

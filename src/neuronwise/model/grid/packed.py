@@ -41,7 +41,7 @@ def unpacked(run: Run, positions: Tensor, trace: Traced | None, whole: bool) -> 
     overview = positions[tokens[:, 2] == OVERVIEW]
     fine = tokens[:, 2] == TILE
     if whole or not fine.any():
-        note = "heat of the overview of the whole photo; its tiles are left out" if fine.any() else None
+        note = "the overview of the whole photo; its tiles are left out" if fine.any() else None
         return ImageGrid(overview, side, side, boxes[0], note=note)
     after = tokens[len(overview) :, 2]
     columns = int(torch.nonzero(after == NEWLINE)[0]) if (after == NEWLINE).any() else 0
@@ -49,7 +49,7 @@ def unpacked(run: Run, positions: Tensor, trace: Traced | None, whole: bool) -> 
     if rows * columns != int(fine.sum()):
         return None
     box = photo if trace is None else _covered(tokens[fine].reshape(rows, columns, 3), boxes[1], side, photo)
-    note = "heat of the photo's tiles, joined in their place and unpadded; the overview's tokens are left out"
+    note = "the photo's tiles, joined in their place and unpadded; the overview's tokens are left out"
     return ImageGrid(positions[fine], rows, columns, box, note=note)
 
 

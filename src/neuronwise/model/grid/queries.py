@@ -46,7 +46,7 @@ def through_queries(
     """The grid of patches, each token spread over it by its mean attention over layers and heads."""
     module, called = part
     attention = _attention(run, module)
-    unknown = PromptError(f"The {called} of this model does not show its attention to patches, so there is no heatmap.")
+    unknown = PromptError(f"The {called} of this model does not show its attention to patches, so there is no map.")
     if attention is None:
         raise unknown
     views, queries, keys = attention.shape
@@ -54,7 +54,7 @@ def through_queries(
         raise unknown
     shape, start = _patches(run, queries, keys, called in QUERIES_FIRST)
     if shape is None:
-        raise PromptError(f"The {called} of this model attends to patches in no grid, so there is no heatmap.")
+        raise PromptError(f"The {called} of this model attends to patches in no grid, so there is no map.")
     cells = shape.rows * shape.columns
     laid_out = views_of(run, torch.arange(views * cells), trace, shape, patch_size(run))
     laid = joined(laid_out, whole) if laid_out else None
@@ -68,7 +68,7 @@ def through_queries(
         looked = attention[number, :, start : start + cells].T
         mixing[number * cells : (number + 1) * cells, number * each : number * each + queries] = looked
     columns = torch.cat([torch.arange(number * each, (number + 1) * each) for number in used])
-    spread = f"through the {called}'s cross-attention: where its query tokens looked, weighted by the activations"
+    spread = f"through the {called}'s cross-attention: each query token's value is spread over where it looked"
     return ImageGrid(
         positions[columns], view.rows, view.columns, view.box, mixing[view.index][:, columns].contiguous(),
         spread if note is None else f"{spread}; {note}",

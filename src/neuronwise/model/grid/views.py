@@ -98,5 +98,5 @@ def _offered(run: Run) -> Shape | None:
         return None
     grid = run.model.config.image_token_grid
     if grid is None:
-        raise PromptError("A token of this model reaches from one row of patches into the next: there is no heatmap.")
+        raise PromptError("A token of this model reaches from one row of patches into the next, so there is no map.")
     return Shape(*grid)

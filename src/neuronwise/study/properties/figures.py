@@ -14,7 +14,7 @@ from neuronwise.drawing.style import CONTROLS, INK, Figure, band, legend_beside,
 from neuronwise.errors import ImageError
 from neuronwise.images import open_image
 from neuronwise.measure.bootstrap import mean_interval
-from neuronwise.read.heatmap import Heatmap
+from neuronwise.read.photo_map import PhotoMap
 from neuronwise.study.kind import Study
 from neuronwise.study.properties.tables import Row, methods, specificity
 
@@ -201,4 +201,4 @@ def _draw_heat(shown: Sequence[tuple[Image.Image, Mapping[str, Row]]], chosen: S
 def _overlay(photo: Image.Image, row: Row) -> Image.Image:
     grid = np.array(row["grid"], dtype=np.float32).reshape(row["grid_rows"], -1)
     left, top, right, bottom = row["box"]
-    return Heatmap(grid, grid[None], (left, top, right, bottom), photo).overlay(0.75)
+    return PhotoMap(grid, (left, top, right, bottom), photo).overlay(0.75)

@@ -1,0 +1,41 @@
+"""A kind of evidence as one object: its function, its options, what a page says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from neuronwise.errors import MethodError
+from neuronwise.locate.method import keywords, require_kinds
+
+
+@dataclass(frozen=True)
+class EvidenceMethod:
+    """One way of asking what a word depends on; a file of this room defines one as ``METHOD``, ``EVIDENCE`` names it.
+
+    ``function(run, targets, tokens, **options)`` → (targets, n) float32: for each target one number for each of the n
+    parts of the photo that ``tokens`` names, large where the word depends on it. Its keyword-only parameters are what a
+    user sets. ``meaning`` completes "Evidence: …", with {token} for the word; ``unit`` is that of the numbers;
+    ``source`` the publication.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    meaning: str
+    unit: str
+    source: str = ""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of what a user can set."""
+        return keywords(self.function)
+
+    def check(self, options: Mapping[str, object]) -> None:
+        """Raise ``MethodError`` for options that it does not have, or of another kind."""
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            takes = ", ".join(self.options) or "none"
+            raise MethodError(f"{self.name} has no option {', '.join(unknown)}; it takes {takes}.")
+        require_kinds(self.function, options)
