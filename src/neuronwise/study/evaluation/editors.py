@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from neuronwise.answers.modalities import asked
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editors import EDITORS
@@ -16,17 +17,22 @@ from neuronwise.model.model import Model
 
 @dataclass(frozen=True)
 class Maker:
-    """An editor with its settings: ``make(model, facts)`` gives the edit."""
+    """An editor with its settings: ``make(model, facts)`` gives the edit.
+
+    ``asked``: how facts with photos are put to the editor, one of ``MODALITIES``; as they are without it.
+    """
 
     name: str
     function: Callable[..., Edit]
     settings: Any = None
     changes: Mapping[str, object] = field(default_factory=dict)
     statistics: Statistics | None = None
+    asked: str | None = None
 
     def make(self, model: Model, facts: Sequence[Fact]) -> Edit:
         """One edit of one fact, or of several together."""
-        request = facts[0] if len(facts) == 1 else list(facts)
+        given_facts = [fact if self.asked is None else asked(fact, self.asked) for fact in facts]
+        request = given_facts[0] if len(facts) == 1 else given_facts
         given = {} if self.statistics is None else {"statistics": self.statistics}
         return self.function(model, request, self.settings, **given, **self.changes)
 

@@ -18,7 +18,10 @@ from neuronwise.study.store import Row, Store
 
 
 class EvaluationJob:
-    """Editors, by their names, on the same facts; their cases have the ids of the facts, after "NAME/" if several."""
+    """Editors, by their names, on the same facts; their cases have the ids of the facts, after "NAME/" if several.
+
+    ``like``: a folder to take the answers before any edit from. ``about``: what else of the recipe the plan holds.
+    """
 
     def __init__(
         self,
@@ -28,13 +31,14 @@ class EvaluationJob:
         choices: Choices,
         source: Mapping[str, object],
         like: str | os.PathLike[str] | None = None,
+        about: Mapping[str, object] | None = None,
     ) -> None:
         _require(cases, choices)
         for one in makers.values():
             one.require(model)
         self._model, self._given, self._makers, self._choices, self._like = model, cases, makers, choices, like
         self.schema = ONE if len(makers) == 1 else SEVERAL
-        self.plan: Mapping[str, object] = plan_of(model, cases, makers, choices.plan())
+        self.plan: Mapping[str, object] = plan_of(model, cases, makers, {**choices.plan(), **(about or {})})
         self.source = source
 
     def begin(self, store: Store, tell: Progress) -> list[list[str]]:

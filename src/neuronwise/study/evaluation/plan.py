@@ -14,7 +14,9 @@ from neuronwise.study.evaluation.editors import Maker
 from neuronwise.study.store import Journal, Row, read_before, read_manifest
 
 ONE, SEVERAL = "neuronwise.evaluation/1", "neuronwise.evaluation/2"
-EDITORS_OWN = ("kind", "editors", "editor", "settings", "changes", "statistics", "sequential", "batch")
+EDITORS_OWN = (
+    "kind", "title", "editors", "editor", "settings", "changes", "statistics", "asked", "sequential", "batch",
+)  # fmt: skip
 
 
 def plan_of(model: Model, cases: Sequence[FactCase], makers: Mapping[str, Maker], choices: Mapping[str, object]) -> Row:
@@ -57,6 +59,7 @@ def _editor(maker: Maker) -> Row:
         "settings": None if maker.settings is None else asdict(maker.settings),
         "changes": dict(maker.changes),
         "statistics": None if maker.statistics is None else maker.statistics.record(),
+        **({} if maker.asked is None else {"asked": maker.asked}),
     }
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Self
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
+from pydantic import BaseModel, ValidationInfo, field_validator
 
 from neuronwise.data.facts import FactCase, Facts, load_facts
+from neuronwise.data.facts.load import SHIPPED
+from neuronwise.data.photos import load_photos
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.errors import NeuronwiseError, StudyError
 from neuronwise.model.model import Model
+from neuronwise.study.entries import called, combinations, named
 from neuronwise.study.evaluation.edit_batch import Choices
 from neuronwise.study.evaluation.editors import Maker, maker
 from neuronwise.study.evaluation.measure import EvaluationJob
+from neuronwise.study.evaluation.photo_facts import PhotoFacts
 from neuronwise.study.evaluation.results import read_evaluations
 from neuronwise.study.evaluation.tables import quality
 from neuronwise.study.recipe_fields import STRICT, NotNegative, Positive, Recipe, Text, once
@@ -27,7 +31,8 @@ class Editor(BaseModel):
 
     ``name``: what the tables call it. ``sweep``: settings with several values each; every combination is an editor of
     its own, or ``tries`` of them: the settings as they are, then draws by the seed. ``best_of``: the folder of an
-    evaluation with several tries of this editor; the settings with the best ``quality`` there are taken.
+    evaluation with several tries of this editor; the settings with the best ``quality`` there are taken. ``asked``: how
+    facts with photos are put to the editor ("joint": photo and text, "text", "image"); they are measured in all ways.
     """
 
     model_config = STRICT
@@ -38,6 +43,7 @@ class Editor(BaseModel):
     tries: Positive | None = None
     best_of: Text | None = None
     statistics: Text | None = None
+    asked: Literal["joint", "text", "image"] | None = None
 
     @field_validator("editor")
     @classmethod
@@ -56,7 +62,8 @@ class Editor(BaseModel):
     @property
     def called(self) -> str:
         """Its name in tables: the given one, or the editor's with its settings."""
-        return self.name or _called(self.editor, self.settings)
+        asked = {} if self.asked is None else {"asked": self.asked}
+        return self.name or called(self.editor, {**self.settings, **asked})
 
     def makers(self, seed: int) -> dict[str, Maker]:
         """The editor with each choice of its settings, by their names."""
@@ -64,12 +71,14 @@ class Editor(BaseModel):
         best = {} if self.best_of is None else best_settings(self.best_of, (self.called, self.editor))
         settings = {**best, **self.settings}
         return {
-            _called(self.called, chosen): maker(self.editor, None, {**settings, **chosen}, statistics, seed)
+            called(self.called, chosen): replace(
+                maker(self.editor, None, {**settings, **chosen}, statistics, seed), asked=self.asked
+            )
             for chosen in self._choices(seed)
         }
 
     def _choices(self, seed: int) -> list[Row]:
-        every = [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
+        every = combinations(self.sweep)
         if self.tries is None:
             return every
         drawn = random.Random(f"{seed} {self.called}").sample(every, min(len(every), self.tries - 1))
@@ -77,11 +86,13 @@ class Editor(BaseModel):
 
 
 class EvaluationRecipe(Recipe):
-    """``facts``: in any known form, or "shipped" (``--data`` on the shell overrides it); the rest: see ``Choices``."""
+    """``facts``: in any known form, or "shipped" (``--data`` on the shell overrides it). ``photos``: facts about photos
+    instead, of the folder that ``facts`` names. The rest: see ``Choices``."""
 
     model: Text = "builtin-text"
     facts: Text = "shipped"
-    editors: Annotated[list[Editor], BeforeValidator(lambda listed: _as_editors(listed))]
+    photos: PhotoFacts | None = None
+    editors: Annotated[list[Editor], named("editor")]
     known: bool = False
     limit: Positive | None = None
     sequential: Positive = 1
@@ -103,8 +114,12 @@ class EvaluationRecipe(Recipe):
         return self.model_copy(update={"facts": data})
 
     def load(self) -> Facts:
-        """Read the facts."""
-        return load_facts(self.facts, seed=self.seed)
+        """Read the facts, or make them of annotated photos."""
+        if self.photos is None:
+            return load_facts(self.facts, seed=self.seed)
+        if self.facts == SHIPPED:
+            raise NeuronwiseError("Name a folder of annotated photos: --data DIR, or facts: DIR in the recipe.")
+        return self.photos.of(load_photos(self.facts, self.photos.part), self.seed)
 
     @classmethod
     def resumed(cls, manifest: Row) -> tuple[Row, str]:
@@ -124,7 +139,9 @@ def job(model: Model, recipe: EvaluationRecipe, facts: Iterable[FactCase]) -> Ev
     made = {name: one for editor in recipe.editors for name, one in editor.makers(recipe.seed).items()}
     choices = Choices(**{name: getattr(recipe, name) for name in Choices.__dataclass_fields__})
     source = {name: getattr(facts, name, None) for name in ("source", "digest")}
-    return EvaluationJob(model, list(facts), made, choices, source)
+    keys = recipe.model_dump(include={"title", "photos"})
+    about = {name: value for name, value in keys.items() if value}
+    return EvaluationJob(model, list(facts), made, choices, source, about=about)
 
 
 def _require(editor: str, settings: Row) -> None:
@@ -140,20 +157,11 @@ def best_settings(folder: str, names: Sequence[str]) -> Row:
     Raises ``StudyError`` where there is none.
     """
     found = read_evaluations(folder)
-    for called in names:
-        tries = [one for name, one in found.items() if name == called or name.startswith(f"{called} ")]
+    for wanted in names:
+        tries = [one for name, one in found.items() if name == wanted or name.startswith(f"{wanted} ")]
         if tries:
             return max(tries, key=lambda one: quality(one.means())).recipe["changes"]
     raise StudyError(f"'{folder}' holds no try of {' or '.join(dict.fromkeys(names))}.")
-
-
-def _called(name: str, settings: Row) -> str:
-    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
-
-
-def _as_editors(listed: object) -> object:
-    """Names in place of whole entries, as a recipe may write them."""
-    return [{"editor": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else listed
 
 
 def _written(name: str | None, own: Row) -> Row:
@@ -163,4 +171,4 @@ def _written(name: str | None, own: Row) -> Row:
             f"{own['editor']} was given settings or key statistics that its folder does not hold; run the same command "
             "or call again, which resumes too."
         )
-    return {"editor": own["editor"], "name": name, "settings": own["changes"]}
+    return {"editor": own["editor"], "name": name, "settings": own["changes"], "asked": own.get("asked")}

@@ -21,6 +21,10 @@ COSTS = {
 COMPARED = {
     "success_forced": "success, forced",
     "success_free": "success, free",
+    "success_text_forced": "asked by text, forced",
+    "success_text_free": "asked by text, free",
+    "success_image_forced": "asked by photo, forced",
+    "success_image_free": "asked by photo, free",
     "generality_forced": "paraphrases, forced",
     "generality_free": "paraphrases, free",
     "portability_forced": "portability",
@@ -91,7 +95,8 @@ def _compared(found: Editors) -> Table:
     for name, one in found.items():
         means = one.means()
         cells = [Estimate.of(means.get(figure)) for figure in columns]
-        body.append([name, len(one.rows), len(one.failed), *cells, Estimate(quality(means))])
+        whole = Estimate(quality(means)) if set(QUALITY) <= set(means) else None
+        body.append([name, len(one.rows), len(one.failed), *cells, whole])
     return Table(
         "editors",
         "Editors side by side",
