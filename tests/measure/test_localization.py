@@ -13,6 +13,8 @@ from families import tiny
 from neuronwise.errors import MethodError, NeuronError, NeuronwiseError
 from neuronwise.intervene import mean_ablate, suppress
 from neuronwise.measure.localization import Ablation, Curves, all_curves, area, curves, mean_fill
+from neuronwise.model.prompt import Prompted
+from neuronwise.model.run import Target
 from neuronwise.neurons import Neuron, NeuronSet
 from wired import DECOYS, HABITS, PLANTED, red_square, wired_llava
 
@@ -69,7 +71,7 @@ def test_means_take_the_place_of_zeros(tiny_model: nw.Model) -> None:
     target = runs[0].target(target=" mat")
     fill = mean_fill(tiny_model, [(run, run.target(target=" mat")) for run in runs])
     expected = torch.stack([run.activations(0).dense[1][0] for run in runs]).mean(0)
-    assert torch.allclose(fill[1], expected)
+    assert torch.allclose(fill[str(tiny_model.writer(Neuron(1, 0)))], expected)
     chosen = [Neuron(1, unit) for unit in range(20)]
     means = {n: float(expected[n.unit]) for n in chosen}
     found = Ablation(tiny_model, runs[0], target, fill=fill).without([chosen])[0]
@@ -77,6 +79,48 @@ def test_means_take_the_place_of_zeros(tiny_model: nw.Model) -> None:
         assert found == pytest.approx(log_p(tiny_model, runs[0], target.token_id), abs=1e-5)
     zeroed = Ablation(tiny_model, runs[0], target).without([chosen])[0]
     assert abs(found - zeroed) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "deepseek_v3"])
+def test_neurons_of_routed_experts_are_taken_away_too(family: str) -> None:
+    """Against weights set to zero by hand, in a whole pass or behind a cache of the unchanged earlier positions."""
+    module, inputs = tiny(family)
+    model = nw.Model(module, name=family)
+    run = nw.Run(model, Prompted("", False, inputs), [], [], None)
+    target = Target(29, 0, "t")
+    chosen = [writer.neuron(column) for writer in model.writers for column in range(0, writer.width, 3)]
+    rest = [neuron for writer in model.writers for neuron in writer.neurons if neuron not in set(chosen)]
+    kept = {name: value.clone() for name, value in module.state_dict().items()}
+    for positions in ("predicting", "all"):
+        ablation = Ablation(model, run, target, positions=positions)
+        found = [ablation.without([chosen])[0], ablation.only([chosen])[0]]
+        assert all(torch.equal(value, kept[name]) for name, value in module.state_dict().items())
+        for value, gone in zip(found, (chosen, rest), strict=True):
+            assert value == pytest.approx(_by_hand(model, inputs, gone, target.token_id, positions), abs=1e-4)
+        assert abs(found[0] - ablation.before) > 1e-4
+    fill = mean_fill(model, [(run, target)])
+    writers = {neuron: model.writer(neuron) for neuron in chosen}
+    means = {neuron: float(fill[str(writer)][neuron.unit - writer.first]) for neuron, writer in writers.items()}
+    with mean_ablate(model, chosen, means), torch.no_grad():
+        expected = float(model.forward(inputs, rows=[-1])[0, -1].float().log_softmax(-1)[target.token_id])
+    value = Ablation(model, run, target, fill=fill, positions="all").without([chosen])[0]
+    assert value == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+def _by_hand(model: nw.Model, inputs: dict[str, Any], gone: list[Neuron], token: int, positions: str) -> float:
+    ids, cache = inputs["input_ids"], None
+    if positions == "predicting":
+        cache = model.module(input_ids=ids[:, :-1], use_cache=True).past_key_values
+    by_writer = model.by_writer(gone)
+    saved = {writer: writer.vectors.clone() for writer in by_writer}
+    for writer, own in by_writer.items():
+        writer.own_weight[:, writer.columns(own)] = 0
+    read = ids if cache is None else ids[:, -1:]
+    logits = model.module(input_ids=read, past_key_values=cache, use_cache=cache is not None).logits[0, -1]
+    for writer, vectors in saved.items():
+        writer.own_weight.copy_(vectors)
+    return float(logits.float().log_softmax(-1)[token])
 
 
 def test_the_planted_neurons_carry_the_word_and_suffice_for_it(model: nw.Model, run: nw.Run) -> None:
@@ -133,6 +177,3 @@ def test_what_is_refused(model: nw.Model, run: nw.Run) -> None:
         ablation.without([[Neuron(1, 4800)]])
     with pytest.raises(MethodError, match="one run or more"):
         mean_fill(model, [])
-    routed = nw.Model(tiny("mixtral")[0])
-    with pytest.raises(MethodError, match="routed experts"):
-        Ablation(routed, run, target)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import neuronwise as nw
+from families import tiny
 from neuronwise.errors import ImageError, MethodError
 from neuronwise.intervene import shuffle_image_tokens
 from neuronwise.measure import properties as of
@@ -109,6 +110,13 @@ def test_noise_equals_a_change_of_the_weights(model: nw.Model, run: nw.Run) -> N
     assert found.drop == pytest.approx(float((read[0] - read[1]).detach()), abs=1e-4)
     every = torch.cat([block.value_vectors.flatten() for block in model.blocks])
     assert of.value_scale(model) == pytest.approx(float(every.std(correction=0)), rel=1e-4)
+
+
+def test_the_unit_of_noise_counts_routed_experts() -> None:
+    module, _ = tiny("mixtral")
+    down = [p.detach() for name, p in module.named_parameters() if name.endswith("experts.down_proj")]
+    every = torch.cat([one.flatten() for one in down])
+    assert of.value_scale(nw.Model(module)) == pytest.approx(float(every.std(correction=0)), rel=1e-4)
 
 
 def heat(grid: list[list[float]], size: int, box: tuple[float, float, float, float] | None = None) -> PhotoMap:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError
+from neuronwise.intervene import mean_ablate, suppress
 from neuronwise.model.last_position import LastPosition
 from neuronwise.model.passes import edit_input
+from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, NeuronSet
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 BATCH = {"predicting": 128, "all": 8}  # copies side by side: of one position, or of the whole sequence
-Fill = Mapping[int, Tensor]  # layer → (f,) what a neuron's activation becomes when it is taken away
+Fill = Mapping[str, Tensor]  # writer → (width,) what a neuron's activation becomes when it is taken away
 
 
 class Ablation:
@@ -33,8 +35,11 @@ class Ablation:
     A neuron that is taken away has the activation of ``fill`` (0 without one; ``mean_fill`` gives means), at the
     position that predicts the word (``positions="predicting"``, which leaves what was read before as it is), or at
     all positions of the sequence up to there ("all"). Attention, embeddings and biases are never touched. ``before``
-    is log p of the word (nats) with everything there, ``none`` with every neuron of every layer taken away. Raises
-    ``MethodError`` for a model with routed experts, whose neurons have no activation to be replaced side by side.
+    is log p of the word (nats) with everything there, ``none`` with every neuron of every layer taken away.
+
+    A routed expert's neurons are taken away by their value vectors, one set after another; what takes their place is
+    written whichever experts the router chose. Raises ``MethodError`` where such a model keeps no cache of the earlier
+    positions, so that they would change too.
     """
 
     def __init__(
@@ -42,12 +47,14 @@ class Ablation:
     ) -> None:
         if positions not in BATCH:
             raise MethodError(f"positions={positions!r} is unknown; choose {' or '.join(BATCH)}.")
-        if any(writer.expert is not None for writer in model.writers):
-            raise MethodError(f"{model.name} has routed experts; deletion and insertion curves are for dense neurons.")
         self.model, self.target, self.fill, self.positions = model, target, fill or {}, positions
         self._last = LastPosition(model, run.forced_inputs(target.position))
+        routed = any(writer.expert is not None for writer in model.writers)
         if positions == "all":
             self._last.cache = None  # what was read before changes too: whole sequences
+        elif routed and self._last.cache is None:
+            raise MethodError(f"{model.name} has routed experts and keeps no cache; use positions='all'.")
+        self._size = 1 if routed else BATCH[positions]
         self.before = float(self._last.logits.log_softmax(-1)[target.token_id])
         self.none = self.only([()])[0]
 
@@ -62,9 +69,8 @@ class Ablation:
     def _read(self, sets: Iterable[Iterable[Neuron]], keep: bool) -> list[float]:
         listed = [list(one) for one in sets]
         found: list[float] = []
-        size = BATCH[self.positions]
-        for start in range(0, len(listed), size):
-            part = listed[start : start + size]
+        for start in range(0, len(listed), self._size):
+            part = listed[start : start + self._size]
             with self._taken_away(self._masks(part, keep)):
                 logits = self._last.evaluate(len(part))
             found += logits.log_softmax(-1)[:, self.target.token_id].tolist()
@@ -72,34 +78,41 @@ class Ablation:
             raise NonFiniteError("A log-probability is not finite; load the model with dtype=torch.float32.")
         return found
 
-    def _masks(self, sets: Sequence[Sequence[Neuron]], keep: bool) -> dict[int, Tensor]:
-        """Layer → (sets, f): which activations are replaced."""
-        places: dict[int, tuple[list[int], list[int]]] = {}
+    def _masks(self, sets: Sequence[Sequence[Neuron]], keep: bool) -> dict[Writer, Tensor]:
+        """Writer → (sets, width): which activations are replaced."""
+        places: dict[Writer, tuple[list[int], list[int]]] = {}
         for row, neurons in enumerate(sets):
             for neuron in neurons:
-                self.model.writer(neuron)
-                rows, units = places.setdefault(neuron.layer, ([], []))
+                writer = self.model.writer(neuron)
+                rows, columns = places.setdefault(writer, ([], []))
                 rows.append(row)
-                units.append(neuron.unit)
+                columns.append(neuron.unit - writer.first)
         masks = {}
-        for block in self.model.blocks:
-            if block.width and (keep or block.layer in places):
-                mask = torch.full((len(sets), block.width), keep)
-                mask[places.get(block.layer, ([], []))] = not keep
-                masks[block.layer] = mask
+        for writer in self.model.writers if keep else places:
+            mask = torch.full((len(sets), writer.width), keep)
+            mask[places.get(writer, ([], []))] = not keep
+            masks[writer] = mask
         return masks
 
     @contextlib.contextmanager
-    def _taken_away(self, masks: Mapping[int, Tensor]) -> Iterator[None]:
+    def _taken_away(self, masks: Mapping[Writer, Tensor]) -> Iterator[None]:
         """Within the body the activations of each copy that its row of ``masks`` marks are replaced."""
+        routed: dict[Neuron, float] = {}
         with contextlib.ExitStack() as stack:
-            for layer, mask in masks.items():
-                fill, block = self.fill.get(layer), self.model.blocks[layer]
-                for writer in block.writers:
-                    units = slice(writer.first, writer.first + writer.width)
-                    put = torch.zeros(()) if fill is None else fill[units]
-                    change = partial(self._replaced, mask=mask[:, units], fill=put)
-                    stack.enter_context(edit_input(writer.module, change, within=block.module))
+            for writer, mask in masks.items():
+                fill = self.fill.get(str(writer))
+                values = torch.zeros(writer.width) if fill is None else fill
+                if writer.expert is None:
+                    change = partial(self._replaced, mask=mask, fill=values)
+                    layer = self.model.blocks[writer.layer].module
+                    stack.enter_context(edit_input(writer.module, change, within=layer))
+                else:  # one copy: its neurons are taken away by their value vectors
+                    columns = mask[0].nonzero().flatten().tolist()
+                    routed |= {writer.neuron(column): float(values[column]) for column in columns}
+            if any(routed.values()):
+                stack.enter_context(mean_ablate(self.model, list(routed), routed))
+            elif routed:
+                stack.enter_context(suppress(self.model, list(routed)))
             yield
 
     def _replaced(self, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
@@ -110,18 +123,23 @@ class Ablation:
         return activations.reshape(inputs.shape)
 
 
-def mean_fill(model: Model, runs: Iterable[tuple[Run, Target]]) -> dict[int, Tensor]:
-    """Mean activations (f,) of every layer's dense neurons over the predicting positions of some words."""
-    sums: dict[int, Tensor] = {}
+def mean_fill(model: Model, runs: Iterable[tuple[Run, Target]]) -> dict[str, Tensor]:
+    """(width,) mean activations of every writer's neurons over the positions that predict some words.
+
+    A routed expert's count with the router's weight, 0 where it was not chosen.
+    """
+    sums = {str(writer): torch.zeros(writer.width) for writer in model.writers}
     count = 0
     for run, target in runs:
-        for layer, rows in run.activations(target.position).dense.items():
-            added = rows[0].float()
-            sums[layer] = sums[layer] + added if layer in sums else added
+        activations = run.activations(target.position)
+        for writer in model.writers:
+            fired = writer.fired(activations)
+            if fired is not None:
+                sums[str(writer)] += fired.cpu()
         count += 1
     if not count:
         raise MethodError("A mean needs one run or more.")
-    return {layer: total / count for layer, total in sums.items()}
+    return {name: total / count for name, total in sums.items()}
 
 
 @dataclass(frozen=True)

@@ -146,15 +146,12 @@ def noise_effects(
 
 
 def value_scale(model: Model) -> float:
-    """The standard deviation of all entries of all dense value vectors: a unit for noise that fits any model."""
+    """The standard deviation of all entries of all value vectors: a unit for noise that fits any model."""
     squares = total = count = 0.0
-    for block in model.blocks:
-        if block.width:
-            entries = block.value_vectors.float()
-            squares, total = squares + float(entries.square().sum()), total + float(entries.sum())
-            count += entries.numel()
-    if not count:
-        raise MethodError(f"{model.name} has no dense feed-forward neurons; give noise in absolute numbers.")
+    for writer in model.writers:
+        entries = writer.vectors.float()
+        squares, total = squares + float(entries.square().sum()), total + float(entries.sum())
+        count += entries.numel()
     return float(np.sqrt(max(0.0, squares / count - (total / count) ** 2)))
 
 

@@ -102,7 +102,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
 
 
 def _lost_by_others(
-    workspace: Space, case: Case, ranked: Mapping[str, NeuronSet], means: dict[int, Tensor] | None
+    workspace: Space, case: Case, ranked: Mapping[str, NeuronSet], means: dict[str, Tensor] | None
 ) -> dict[str, list[float]]:
     """For each method and count the share of their answers' probability that other facts lose, mean over them."""
     recipe, model = workspace.recipe, workspace.model
@@ -175,7 +175,7 @@ def _asked(workspace: Space, prompt: str, answer: str) -> tuple[Run, Target]:
     return run, Target(tokens.token_id, 0, tokens.text, tokens.note)
 
 
-def _means(workspace: Space, what: str) -> dict[int, Tensor]:
+def _means(workspace: Space, what: str) -> dict[str, Tensor]:
     """Means over the first words, or facts, of the study; the same in every process, so they are not kept on disk."""
     return workspace.memo(("means", what), lambda: mean_fill(workspace.model, _examples(workspace, what)))
 
