@@ -7,7 +7,7 @@ from typing import Annotated
 
 from neuronwise.architectures.convert.converters import CONVERTERS
 from neuronwise.cli.app import Output, app, argument, command, option
-from neuronwise.cli.options import DtypeOption, parse_dtype
+from neuronwise.cli.options import DtypeOption
 from neuronwise.cli.output import counted, note
 from neuronwise.cli.progress import progress_bar
 
@@ -21,8 +21,10 @@ def convert(
     dtype: DtypeOption = None,
 ) -> Output:
     """Convert a published checkpoint that transformers cannot open into an ordinary Hugging Face folder."""
-    chosen = parse_dtype(dtype)
     from neuronwise.architectures.convert import convert as make
+    from neuronwise.model.weights import precision
+
+    chosen = None if dtype is None else precision(dtype)
 
     with progress_bar("converting") as progress:
         made = make(name, parts, out, dtype=chosen, progress=progress)

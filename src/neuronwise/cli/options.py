@@ -18,8 +18,6 @@ from neuronwise.locate.methods import METHODS
 from neuronwise.model.sources import SOURCES
 
 if TYPE_CHECKING:
-    import torch
-
     from neuronwise.edit import Statistics
     from neuronwise.model import Model, Run
 
@@ -50,9 +48,8 @@ class Placement:
         from neuronwise.model import load
 
         name = default if name is None else name
-        dtype = parse_dtype(self.dtype)
         with status(f"opening {name}"):
-            return load(name, dtype=dtype, device_map=self.device_map)
+            return load(name, dtype=self.dtype, device_map=self.device_map)
 
 
 @dataclass(frozen=True)
@@ -185,16 +182,6 @@ class EditorChoice:
         from neuronwise.edit import Statistics
 
         return None if self.statistics is None else Statistics(self.statistics)
-
-
-def parse_dtype(name: str | None) -> torch.dtype | None:
-    """A dtype by its name; raises ``NeuronwiseError`` for an unknown one."""
-    import torch
-
-    dtype = None if name is None else getattr(torch, name, None)
-    if name is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise NeuronwiseError(f"There is no dtype '{name}'; use float32, bfloat16 or float16.")
-    return dtype
 
 
 def parse_settings(given: Sequence[str] | None) -> Settings:

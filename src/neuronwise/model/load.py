@@ -14,6 +14,13 @@ from neuronwise.errors import ModelError
 from neuronwise.model.complete import require_shards, require_tensors
 from neuronwise.model.model import Model
 from neuronwise.model.source import auto_class, checkpoint_of, opening, register_families, relative_of_type
+from neuronwise.model.weights import precision
+
+# Small files of a checkpoint, each one JSON object; the first must be there.
+SETTINGS = (
+    "config.json", "generation_config.json", "tokenizer_config.json", "preprocessor_config.json",
+    "processor_config.json", "chat_template.json",
+)  # fmt: skip
 
 
 def load(
@@ -43,7 +50,7 @@ def load(
         raise ModelError(f"{source!r} does not name a model; give a hub id, a folder, a .gguf file or 'builtin'.")
     path, within = checkpoint_of(name)
     given = {
-        "dtype": dtype,
+        "dtype": dtype if dtype in (None, "auto") else precision(dtype),
         "device_map": device_map,
         "quantization_config": quantization_config,
         "revision": revision,
@@ -64,27 +71,34 @@ def load(
         if check:
             module, info = module
             require_tensors(name, module, info)
-        processor = _processor(path, shared, auto is not AutoModelForCausalLM)
+    with_images = auto is not AutoModelForCausalLM and "gguf_file" not in shared
+    with opening(f"The {'processor' if with_images else 'tokenizer'} of '{name}' cannot be opened"):
+        processor = (AutoProcessor if with_images else AutoTokenizer).from_pretrained(path, **shared)
     return Model(module, processor, name=name, check=check)
 
 
 def _require_checkpoint(path: str) -> None:
     folder = Path(path)
     if folder.is_dir():
-        config = folder / "config.json"
-        if not config.is_file():
+        if not (folder / SETTINGS[0]).is_file():
             raise ModelError(f"The folder '{path}' is not a checkpoint: it has no config.json.")
-        try:
-            json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(f"The config.json in '{path}' is damaged: {error}.") from error
+        for name in SETTINGS:
+            if (folder / name).is_file():
+                _require_object(folder / name)
         if not any(folder.glob(pattern) for pattern in ("*.safetensors", "*.bin", "*.safetensors.index.json")):
             raise ModelError(f"The folder '{path}' is not a checkpoint: it holds no weights.")
         if not any(True for pattern in ("*.safetensors", "*.bin") for _ in folder.glob(pattern)):
             raise ModelError(f"The folder '{path}' is not a checkpoint: it holds no weights (*.safetensors).")
         require_shards(folder)
-    elif folder.exists() or path.startswith((".", "/", "~")):
-        raise ModelError(f"'{path}' is neither a folder with a checkpoint nor a .gguf file nor a model of the hub.")
+
+
+def _require_object(file: Path) -> None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelError(f"The {file.name} in '{file.parent}' is damaged: {error}.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"The {file.name} in '{file.parent}' is damaged: it holds no object.")
 
 
 def _relative(path: str) -> str | None:
@@ -95,13 +109,3 @@ def _relative(path: str) -> str | None:
         return None
     what = None if kind in CONFIG_MAPPING else relative_of_type(kind)
     return f"it looks like {what}, which neither transformers nor neuronwise knows." if what else None
-
-
-def _processor(path: str, shared: Mapping[str, object], with_images: bool) -> object:
-    if with_images and "gguf_file" not in shared:
-        try:
-            return AutoProcessor.from_pretrained(path, **shared)
-        except (OSError, ValueError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"The model in '{path}' has no processor that opens: {reason}") from error
-    return AutoTokenizer.from_pretrained(path, **shared)

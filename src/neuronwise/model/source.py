@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
+import re
+import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
 from neuronwise.errors import ModelError, NeuronwiseError
 from neuronwise.model.sources import SOURCES
+
+LONGEST = 300  # characters of a library's words that are repeated
 
 # What checkpoints of some types hold that are easily taken for one another.
 RELATIVES = {
@@ -46,14 +50,26 @@ def register_families() -> None:
 def checkpoint_of(name: str) -> tuple[str, dict[str, str]]:
     """The folder or hub id behind a name, and what ``from_pretrained`` needs beside it: the file, for a .gguf file.
 
-    The built-in model is made when it is not there yet. Raises ``ModelError`` for what is not a GGUF file.
+    The built-in model is made when it is not there yet. Raises ``ModelError`` for what is not a GGUF file, for a folder
+    that does not exist, and for a name that is one of ``SOURCES`` misspelled.
     """
     if name in SOURCES:
         return os.fspath(SOURCES[name](name)), {}
     if name.endswith(".gguf"):
         path, file = _gguf(name)
         return path, {"gguf_file": file}
+    path = Path(name)
+    if not path.is_dir():
+        close = difflib.get_close_matches(name, SOURCES, n=1, cutoff=0.8)
+        if close:
+            raise ModelError(f"There is no model {name!r}; did you mean {close[0]!r}?")
+        if path.exists() or name.startswith((".", "/", "~")) or len(path.parts) > 2 or _is_inside_a_folder(path):
+            raise ModelError(f"'{name}' is neither a folder with a checkpoint nor a .gguf file nor a model of the hub.")
     return name, {}
+
+
+def _is_inside_a_folder(path: Path) -> bool:
+    return path.parent != Path() and path.parent.is_dir()
 
 
 @contextlib.contextmanager
@@ -66,18 +82,21 @@ def opening(failure: str, known: Callable[[], str | None] = lambda: None) -> Ite
         yield
     except NeuronwiseError:
         raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        ImportError,
-        RuntimeError,
-        AttributeError,
-        AssertionError,
-        SafetensorError,
-    ) as error:
-        reason = known() or next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{failure}: {reason}") from error
+    except Exception as error:  # whatever transformers, tokenizers and the hub raise
+        raise ModelError(f"{failure}: {known() or _reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """An error's words in one line; in plain words where they would be about our call or the hub's address."""
+    words = textwrap.shorten(str(error) or type(error).__name__, LONGEST, placeholder=" …")
+    option = re.search(r"unexpected keyword argument '(\w+)'", words)
+    if option is not None:
+        return f"it has no option {option[1]!r}; options go to from_pretrained of transformers, such as device_map."
+    if "not a valid model identifier" in words:
+        return "there is no such folder, and the hub has no model of that name, or it is private."
+    if "couldn't connect" in words.lower():
+        return "there is no such folder, and the hub cannot be reached to look for a model of that name."
+    return words
 
 
 def auto_class(config: PretrainedConfig) -> Any:  # an Auto class, which has no base

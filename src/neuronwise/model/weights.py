@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuronwise.errors import ModelError
 
+PRECISIONS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 MERGE = "Merge the adapter first: model.merge_and_unload()."
 
 
@@ -136,6 +137,14 @@ def keep_readable(module: nn.Module) -> None:
                     "This model has run already, and bitsandbytes has laid its 4-bit weights out anew for this CPU, "
                     "unreadable; load it again and wrap it before it runs."
                 )
+
+
+def precision(dtype: object) -> torch.dtype:
+    """A dtype that models compute in, by itself or by its name; raises ``ModelError`` for any other."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or found not in PRECISIONS:
+        raise ModelError(f"There is no dtype {str(dtype)!r}; use float32, bfloat16 or float16.")
+    return found
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
