@@ -29,15 +29,15 @@ def test_find_in_a_text_prints_one_object(tiny_folder: Path) -> None:
         "find", "--text", "the capital of France is", "--target", " Paris", "-m", tiny_folder, "--json", "--top", 7
     )
     content = json.loads(done.stdout)
-    assert content["schema"] == "neuronwise.find/1"
+    assert content["schema"] == "neuronwise.find/2"
     assert (content["method"], content["activation"], content["chat"]) == ("contribution", "ffn", False)
     assert set(content["versions"]) == {"neuronwise", "torch", "transformers", "python"}
     (concept,) = content["concepts"]
     assert (concept["word"], concept["token"].strip(), concept["position"]) == (" Paris", "Paris", None)
     assert len(concept["neurons"]) == 7
     for neuron in concept["neurons"]:
-        assert set(neuron) == {"layer", "unit", "expert", "score", "activation", "tokens"}
-        assert len(neuron["tokens"]) == 10
+        assert neuron["tokens"] == neuron["raises"]
+        assert len(neuron["raises"]) == len(neuron["lowers"]) == 10
         assert neuron["expert"] is None
     scores = [neuron["score"] for neuron in concept["neurons"]]
     assert scores == sorted(scores, reverse=True)
@@ -46,13 +46,51 @@ def test_find_in_a_text_prints_one_object(tiny_folder: Path) -> None:
 def test_the_shell_and_python_agree(tiny_folder: Path, tiny_model: Any) -> None:
     import neuronwise as nw
 
-    done = shell("find", "--text", "a dog sits on the", "-m", tiny_folder, "--json", "--top", 5, "--normalize")
-    concept = json.loads(done.stdout)["concepts"][0]
+    asked = ("find", "--text", "a dog sits on the", "-m", tiny_folder, "--json", "--top", 5)
+    content = json.loads(shell(*asked, "--method", "contribution", "--normalize").stdout)
+    concept = content["concepts"][0]
     run = tiny_model.run(prompt="a dog sits on the", max_new_tokens=0)
     found = nw.locate(tiny_model, run, target=concept["token_id"], top=5, normalize=True)
+    assert content["options"] == {"normalize": True}
     assert [(n["layer"], n["unit"]) for n in concept["neurons"]] == [(n.layer, n.unit) for n in found.neurons]
     assert [n["score"] for n in concept["neurons"]] == pytest.approx([m.score for m in found], rel=1e-4)
-    assert [n["tokens"] for n in concept["neurons"]] == [nw.decode(tiny_model, n) for n in found.neurons]
+    assert [n["tokens"] for n in concept["neurons"]] == [nw.decode(tiny_model, member) for member in found]
+
+
+def test_what_find_does_by_default(tiny_folder: Path, tiny_model: Any, tmp_path: Path) -> None:
+    """Surpluses in exact shares against ten alternatives; single options change one of these."""
+    import neuronwise as nw
+
+    asked = ("find", "--text", "a dog sits on the", "-m", tiny_folder, "--json", "--top", 5)
+    content = json.loads(shell(*asked).stdout)
+    assert content["options"] == {"contrast": 10, "normalize": True, "baseline": "self"}
+    assert "beyond what it usually adds" in content["meaning"]
+    run = tiny_model.run(prompt="a dog sits on the", max_new_tokens=0)
+    found = nw.find(tiny_model, run, targets=[content["concepts"][0]["token_id"]], top=5)
+    assert json.loads(json.dumps(found.to_dict()["concepts"])) == content["concepts"]
+    other = json.loads(shell(*asked, "--baseline", "none", "--contrast", "none").stdout)
+    assert other["options"] == {"contrast": None, "normalize": True, "baseline": None}
+    assert all(neuron["baseline"] is None for neuron in other["concepts"][0]["neurons"])
+    nw.Baseline.gather(tiny_model, texts=["the cat sits on the mat"]).save(tmp_path / "usual")
+    own = json.loads(shell(*asked, "--baseline", tmp_path / "usual").stdout)
+    assert own["concepts"][0]["neurons"] != content["concepts"][0]["neurons"]
+    assert "There is no baseline" in refused(*asked, "--baseline", tmp_path / "nothing")
+
+
+def test_the_published_procedure(tiny_folder: Path, tiny_model: Any) -> None:
+    import neuronwise as nw
+
+    asked = ("find", "--text", "a dog sits on the", "-m", tiny_folder, "--json", "--top", 5, "--published")
+    content = json.loads(shell(*asked).stdout)
+    run = tiny_model.run(prompt="a dog sits on the", max_new_tokens=0)
+    found = nw.locate(tiny_model, run, target=content["concepts"][0]["token_id"], top=5)
+    rows = content["concepts"][0]["neurons"]
+    assert (content["method"], content["options"], content["form"]) == ("contribution", {}, "logits")
+    assert [(row["layer"], row["unit"]) for row in rows] == [(n.layer, n.unit) for n in found.neurons]
+    assert [row["tokens"] for row in rows] == [nw.decode(tiny_model, n, form="logits") for n in found.neurons]
+    assert [row["raises"] for row in rows] == [nw.decode(tiny_model, member) for member in found]
+    assert "procedure of its own" in refused(*asked, "--normalize")
+    assert "procedure of its own" in refused(*asked, "--method", "contribution")
 
 
 def test_a_target_of_several_tokens_is_said(tiny_folder: Path) -> None:

@@ -181,11 +181,17 @@ def shuffle_image_tokens(model: Model, run: Run, *, seed: int = 0) -> Iterator[N
         yield
 
 
-def texts_without(model: Model, run: Run, sets: Mapping[str, NeuronSet]) -> dict[str, str]:
-    """What the model says to the run's prompt with each of several sets of neurons suppressed."""
+def texts_without(
+    model: Model, run: Run, sets: Mapping[str, NeuronSet], means: Baseline | str | None = None
+) -> dict[str, str]:
+    """What the model says to the run's prompt with each of several sets of neurons suppressed.
+
+    With ``means`` they are set to what they usually are, see ``mean_ablate``, in place of 0.
+    """
     texts = {}
+    usual = resolved(model, means)  # before anything is changed
     for name, neurons in sets.items():
-        with suppress(model, neurons):
+        with suppress(model, neurons) if usual is None else mean_ablate(model, neurons, usual):
             texts[name] = run.again()
     return texts
 

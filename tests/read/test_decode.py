@@ -1,4 +1,4 @@
-"""Decoding is the product of the unembedding and the value vector."""
+"""Decoding against its formula, written here once more for norms of every kind."""
 
 from __future__ import annotations
 
@@ -6,24 +6,88 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 import neuronwise as nw
-from neuronwise.errors import MethodError
+from conformed import tiny
+from neuronwise.errors import MethodError, NeuronError
+from neuronwise.model import Model
+from neuronwise.model.direct_map import DirectMap
+from neuronwise.neurons import Neuron, ScoredNeuron
 from neuronwise.read import decode_all
+from neuronwise.read.decode import effects, merged, value_vectors
+
+
+def arrives(model: Model, vector: Tensor) -> Tensor:
+    """What a vector written by a feed-forward block of layer 1 becomes before the output head, up to a factor."""
+    core, layer = model.module, model.blocks[1].module
+    if model.name == "gpt2":
+        return core.transformer.ln_f.weight * (vector - vector.mean())
+    if model.name == "t5":
+        return core.decoder.final_layer_norm.weight * vector
+    if model.name == "gemma2":
+        return (1 + core.model.norm.weight) * (1 + layer.post_feedforward_layernorm.weight) * vector
+    if model.name == "olmo2":
+        return core.model.norm.weight * layer.post_feedforward_layernorm.weight * vector
+    return core.model.norm.weight * vector
+
+
+FAMILIES = ["llama", "gpt2", "t5", "gemma2", "olmo2", "qwen2_moe", "mixtral"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_decode_is_the_extreme_of_the_cosine(name: str) -> None:
+    model = tiny(name)[0]
+    writer = model.blocks[1].writers[-1]
+    neuron = writer.neuron(7)
+    with torch.no_grad():
+        arrived = arrives(model, writer.vectors[:, 7].float())
+        centered = model.unembedding.float() - model.unembedding.float().mean(0)
+        cosine = functional.cosine_similarity(centered, arrived[None], dim=1)
+    expected = [model.tokenizer.decode([int(token)]) for token in cosine.argsort(descending=True)]
+    assert DirectMap(model).rows  # the way was traced, not taken for the final norm's
+    assert nw.decode(model, neuron, k=6) == expected[:6]
+    assert nw.decode(model, neuron, k=6, bottom=True) == expected[::-1][:6]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_direct_map_is_what_the_share_of_the_logit_is_made_of(name: str) -> None:
+    """⟨U_t, what arrives⟩ is proportional, over neurons, to the exact share of one unit of activation."""
+    model, prompted, _ = tiny(name)
+    run = nw.Run.of(model, prompted)
+    writer = model.blocks[1].writers[-1]
+    scores = nw.scores(model, run, target=29, normalize=True)
+    if writer not in scores:  # an expert that the token was not routed to
+        writer = next(one for one in scores if one.layer == 1)
+    shares = scores[writer] / scores.activations[writer]
+    arrived = value_vectors(model, writer.neurons, arrived=True)
+    read = arrived @ model.unembedding[29].detach().float()
+    known = scores.activations[writer].abs() > 1e-3
+    assert float(functional.cosine_similarity(shares[known], read[known], dim=0)) > 0.999
 
 
 @pytest.mark.parametrize("bottom", [False, True])
-@pytest.mark.parametrize("through_norm", [False, True])
-def test_decode_is_the_extreme_of_the_product(tiny_folder: Any, bottom: bool, through_norm: bool) -> None:
-    model = nw.load(tiny_folder)
-    with torch.no_grad():
-        model.module.model.norm.weight.copy_(torch.rand(32) * 2 - 0.5)
-    vector = model.module.model.layers[1].mlp.down_proj.weight[:, 7].detach()
-    gain = model.module.model.norm.weight.detach() if through_norm else 1.0
-    logits = model.module.lm_head.weight.detach() @ (gain * vector)
+def test_the_published_form_is_the_extreme_of_the_product(tiny_model: Any, bottom: bool) -> None:
+    vector = tiny_model.module.model.layers[1].mlp.down_proj.weight[:, 7].detach()
+    logits = tiny_model.module.lm_head.weight.detach() @ vector
     expected = logits.argsort(descending=not bottom)[:6].tolist()
-    tokens = nw.decode(model, "L1.U7", k=6, bottom=bottom, through_norm=through_norm)
-    assert tokens == [model.tokenizer.decode([token]) for token in expected]
+    tokens = nw.decode(tiny_model, "L1.U7", k=6, bottom=bottom, form="logits")
+    assert tokens == [tiny_model.tokenizer.decode([token]) for token in expected]
+
+
+def test_a_neuron_below_its_baseline_raises_what_its_vector_lowers(tiny_model: Any) -> None:
+    alone = effects(tiny_model, ["L1.U7"])[0]
+    cases = [(2.0, None, 1), (-2.0, None, -1), (0.0, None, 1), (2.0, 3.0, -1), (-2.0, -3.0, 1), (None, None, 1)]
+    for activation, baseline, sign in cases:
+        member = ScoredNeuron(Neuron(1, 7), 0.5, activation, baseline=baseline)
+        assert member.sign == sign
+        here = effects(tiny_model, [member])[0]
+        assert (here.raises, here.lowers) == (
+            (alone.raises, alone.lowers) if sign > 0 else (alone.lowers, alone.raises)
+        )
+        assert nw.decode(tiny_model, member) == here.raises
+        assert nw.decode(tiny_model, member, form="logits") == nw.decode(tiny_model, "L1.U7", form="logits")
 
 
 def test_many_are_decoded_as_each_alone(tiny_model: Any) -> None:
@@ -32,6 +96,15 @@ def test_many_are_decoded_as_each_alone(tiny_model: Any) -> None:
     assert decode_all(tiny_model, []) == []
 
 
-def test_more_tokens_than_there_are(tiny_model: Any) -> None:
+def test_people_see_tokens_once() -> None:
+    tokens = [" dog", "Dog", "dogs", "\ufffd", "DOG ", "<0xE2>", " ", "\n", "\ufffd\ufffd"]
+    assert merged(tokens) == [" dog", "dogs", "\ufffd", " "]
+
+
+def test_what_cannot_be_read(tiny_model: Any) -> None:
     with pytest.raises(MethodError, match="ask for 1 to"):
         nw.decode(tiny_model, "L0.U1", k=10**6)
+    with pytest.raises(MethodError, match="choose cosine or logits"):
+        nw.decode(tiny_model, "L0.U1", form="sine")
+    with pytest.raises(NeuronError, match=r"L0\.U99999"):
+        nw.decode(tiny_model, "L0.U99999")

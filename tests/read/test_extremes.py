@@ -16,3 +16,12 @@ def test_pieces_give_what_the_whole_gives(vocabulary: int, dtype: torch.dtype) -
     vectors = torch.randn(1030, 24, generator=generator, dtype=dtype)
     expected = (vectors.double() @ unembedding.double().T).argsort(dim=1, descending=True)[:, :5]
     assert extremes.top_tokens(vectors, unembedding, 5) == expected.tolist()
+    rows = torch.nn.functional.normalize(unembedding.double() - unembedding.double().mean(0), dim=1)
+    order = (vectors.double() @ rows.T).argsort(dim=1, descending=True)
+    if dtype == torch.float64:  # in which nothing is so close that float32 orders it otherwise
+        return
+    highest, lowest = extremes.extreme_tokens(vectors, unembedding, 5, centered=True)
+    near = [(highest, order[:, :5]), (lowest, order.flip(1)[:, :5])]
+    for found, expected in near:
+        same = torch.tensor(found) == expected
+        assert float(same.float().mean()) > 0.999

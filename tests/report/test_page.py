@@ -245,6 +245,24 @@ def test_a_neuron_shows_its_own_heat_and_keeps_it_when_pinned(tmp_path: Path, op
     assert "no map of its own" in page.locator("[data-part=showing]").text_content()
 
 
+def test_both_ends_of_a_neuron_are_shown_and_like_tokens_once(tmp_path: Path, open_page: Any) -> None:
+    ends = {"raises": [" dog", "Dog", "\ufffd", "\ufffd\ufffd", "puppy"], "lowers": [" tax", HOSTILE]}
+    listed = [{**neuron, **ends, "baseline": 1.0 if k else None} for k, neuron in enumerate(neurons(2))]
+    finding = make_finding(schema="neuronwise.find/2", form="cosine", concepts=[concept("dog", 2, neurons=listed)])
+    page = open_page(write_page(tmp_path, finding))
+    row = page.locator(".rows li").nth(1)
+    assert row.locator(".raises .chip").all_text_contents() == ["␣dog", "\ufffd", "puppy"]
+    assert row.locator(".raises .chip").nth(0).get_attribute("title") == '" dog" "Dog"'
+    assert row.locator(".raises .chip.own").count() == 1
+    assert row.locator(".lowers .chip").count() == 2
+    assert row.locator(".usual").text_content() == "usually 1.00"
+    assert page.locator(".usual").count() == 19  # of the 20 that are shown; the first has none
+    assert "raises and lowers here" in page.locator("[data-part=explained]").text_content()
+    published = open_page(write_page(tmp_path / "published", {**finding, "form": "logits"}))
+    assert published.locator(".rows li").nth(1).locator(".raises").count() == 0
+    assert published.locator(".rows li").nth(1).locator(".chip").count() == len({*map(str.strip, listed[0]["tokens"])})
+
+
 def test_missing_heat_is_explained(tmp_path: Path, open_page: Any) -> None:
     page = open_page(write_photo_page(tmp_path), "#cat")
     assert page.locator("[data-part=heat-note]").text_content() == "A Q-Former has no grid."

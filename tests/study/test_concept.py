@@ -80,7 +80,7 @@ def test_many_photos_on_the_shell(folder: Path, tmp_path: Path) -> None:
     done = shell("find", "--data", folder / "photos", "--concept", "dog", "-m", folder / "model", *OPTIONS,
                  "--photos", "3", "--out", tmp_path / "out", "--json")  # fmt: skip
     content = json.loads(done.stdout)
-    assert (content["schema"], content["method"], content["text"]) == ("neuronwise.find/1", "two_stage", None)
+    assert (content["schema"], content["method"], content["text"]) == ("neuronwise.find/2", "two_stage", None)
     assert {(row["layer"], row["unit"]) for row in content["concepts"][0]["neurons"]} == EXACTLY
     assert len(content["concepts"][0]["neurons"][0]["tokens"]) == 10
     assert content["funnel"]["after_vote"] == 3

@@ -195,7 +195,7 @@ def test_meaning_is_the_best_neurons_score(model: nw.Model, photos: Photos, tiny
     row = next(row for row in found.rows if row["method"] == "random")
     embedder = Embedder(tiny_bert)
     references = Workspace(model, cast(Any, make_recipe(content)), photos).by_id[row["photo"]].captions
-    texts = [token_text(tokens) for tokens in decode_all(model, row["neurons"], 2)]
+    texts = [token_text(tokens) for tokens in decode_all(model, row["neurons"], 2, form="logits")]
     scores = [bert_score(embedder, text, references) for text in texts]
     assert row["bertscore"] == pytest.approx(max(scores), abs=1e-6)
     assert row["best_tokens"] == texts[scores.index(max(scores))]

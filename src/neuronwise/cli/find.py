@@ -55,9 +55,9 @@ def find(
 
 def _output(content: dict[str, Any], out: Path | None) -> Output:
     """What is printed; notes are printed now."""
-    for concept in content["concepts"]:
-        if concept.get("note"):
-            note(concept["note"])
+    for part in (content, *content["concepts"]):
+        if part.get("note"):
+            note(part["note"])
     return Output(content, lambda: print_finding(content, out))
 
 
@@ -78,8 +78,8 @@ def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, ou
         targets = [run.answer]
     found = find_neurons(
         model, run, words.concepts or None, targets,
-        method=scoring.chosen, top=words.top, seed=scoring.seed, position=words.position, heat=out is not None,
-        **options,
+        method=None if scoring.by_default else scoring.chosen, top=words.top, seed=scoring.seed,
+        position=words.position, heat=out is not None, form=scoring.form, **options,
     )  # fmt: skip
     content = {**found.to_dict(), "command": command_line()}
     if out is not None:

@@ -20,6 +20,7 @@ from neuronwise.model.sources import SOURCES
 if TYPE_CHECKING:
     from neuronwise.edit import Statistics
     from neuronwise.model import Model, Run
+    from neuronwise.neurons import NeuronSet
 
 CONTINUED = 20  # tokens after a text in which a word is looked for
 MOST = 10_000  # neurons of a word, each of which is read
@@ -126,15 +127,28 @@ class Scoring:
     """How neurons are scored."""
 
     method: Annotated[
-        str | None, option(f"How neurons are scored: {', '.join(METHODS)}.", show_default="contribution")
+        str | None,
+        option(
+            f"How neurons are scored: {', '.join(METHODS)}; with the options that you give.",
+            show_default="contribution with --normalize, --contrast 10 and --baseline self",
+        ),
     ] = None
     settings: SetOption = None
     activation: Annotated[str | None, option("ffn (the input of W_down) or gate.", show_default="ffn")] = None
-    normalize: Annotated[bool, option("Score exact shares of the logit.", "--normalize")] = False
+    normalize: Annotated[
+        bool | None, option("Score exact shares of the logit.", "--normalize/--no-normalize", show_default=False)
+    ] = None
     contrast: Annotated[
         list[str] | None,
-        option("Subtract the score of this token, or of the N likeliest others: a number. Repeat for several."),
+        option("Subtract the score of this token, or of the N likeliest others: a number; none. Repeat for several."),
     ] = None
+    baseline: Annotated[
+        str | None,
+        option("Measure activations from their mean over: self (texts that the model writes), a saved folder; none."),
+    ] = None
+    published: Annotated[
+        bool, option("The published procedure (Pan et al. 2024): plain contribution, tokens by U·v.", "--published")
+    ] = False
     seed: SeedOption = 0
 
     @property
@@ -142,12 +156,24 @@ class Scoring:
         """The method's name."""
         return self.method or "contribution"
 
+    @property
+    def by_default(self) -> bool:
+        """Whether the user leaves the choice of the method to us."""
+        return self.method is None and not self.published
+
+    @property
+    def form(self) -> str:
+        """How tokens are read."""
+        return "logits" if self.published else "cosine"
+
     def checked(self) -> Settings:
         """``options`` of a method that scores a run; raises ``MethodError`` for others, before a model is opened."""
         if not METHODS[self.chosen].scores_all:
             known = ", ".join(name for name, method in METHODS.items() if method.scores_all)
             raise NeuronwiseError(f"--method {self.chosen} needs more than one run; use one of {known}.")
         options = self.options()
+        if self.published and (self.method is not None or options.keys() - {"activation"}):
+            raise NeuronwiseError("--published is a procedure of its own; it takes --activation and no other option.")
         if "seed" in options:
             raise NeuronwiseError("Use --seed for the random seed, not --set seed=…")
         METHODS[self.chosen].check(options)
@@ -158,11 +184,25 @@ class Scoring:
         options = parse_settings(self.settings)
         if self.activation is not None:
             options["activation"] = self.activation
-        if self.normalize:
-            options["normalize"] = True
+        if self.normalize is not None:
+            options["normalize"] = self.normalize
         if self.contrast:
             options["contrast"] = parse_contrast(self.contrast)
+        if self.baseline is not None:
+            options["baseline"] = None if self.baseline == "none" else self.baseline
         return options
+
+    def locate(self, model: Model, run: Run, concept: str, top: int) -> NeuronSet:
+        """The ``top`` neurons of a word, by the method that is named or by default."""
+        from neuronwise.locate import locate
+        from neuronwise.locate.default import locate_by_default
+
+        options = self.checked()
+        if self.by_default:
+            return locate_by_default(model, run, concept, top, options)
+        if "seed" in METHODS[self.chosen].options:
+            options["seed"] = self.seed
+        return locate(model, run, concept, method=self.chosen, top=top, **options)
 
 
 @dataclass(frozen=True)
@@ -252,8 +292,10 @@ def require_studies() -> None:
         raise NeuronwiseError("Studies need pydantic and PyYAML: pip install 'neuronwise[study]'.") from error
 
 
-def parse_contrast(given: list[str]) -> int | list[str]:
-    """A number of alternatives, or words; what looks like a number is one."""
+def parse_contrast(given: list[str]) -> int | list[str] | None:
+    """A number of alternatives, or words; what looks like a number is one, and "none" is no contrast."""
+    if given == ["none"]:
+        return None
     numbers = [word for word in given if re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", word)]
     if not numbers:
         return given

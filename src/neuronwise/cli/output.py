@@ -16,6 +16,7 @@ from typing import Any
 from neuronwise.neurons import ScoredNeuron
 
 SHOWN = 10  # neurons of a word in a table
+TOKENS = 8  # of a neuron there
 
 
 def note(text: str) -> None:
@@ -38,20 +39,38 @@ def print_finding(content: Mapping[str, Any], out: Path | None) -> None:
     if content["text"]:
         print(content["text"])
     for concept in content["concepts"]:
-        rows = [
-            [
-                str(ScoredNeuron.from_row(row)),
-                f"{row['score']:.3f}",
-                "" if row["activation"] is None else f"{row['activation']:.3f}",
-                token_line(row["tokens"]),
-            ]
-            for row in concept["neurons"][:SHOWN]
-        ]
-        found = len(concept["neurons"])
-        title = token_line([concept["word"]]) + (f" ({SHOWN} of {found})" if found > SHOWN else "")
-        print_table(title, ["neuron", "score", "activation", "tokens"], rows)
+        print_concept(concept, published=content.get("form") == "logits")
     if out is not None:
         print(f"photos: {out}" if "photos" in content else f"page: {out / 'index.html'}")
+
+
+def print_concept(concept: Mapping[str, Any], *, published: bool) -> None:
+    """Print a word's first neurons: their score, activation, what they usually do, and their tokens."""
+    shown: Sequence[Mapping[str, Any]] = concept["neurons"][:SHOWN]
+    columns = {
+        "neuron": [str(ScoredNeuron.from_row(row)) for row in shown],
+        **{name: [_number(row[name]) for row in shown] for name in ("score", "activation")},
+        "usually": [_number(row.get("baseline")) for row in shown],
+        **{
+            end: [people_see(row[end]) for row in shown] for end in (("tokens",) if published else ("raises", "lowers"))
+        },
+    }
+    if not any(columns["usually"]):
+        del columns["usually"]
+    found = len(concept["neurons"])
+    title = token_line([concept["word"]]) + (f" ({SHOWN} of {found})" if found > SHOWN else "")
+    print_table(title, list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def people_see(tokens: Sequence[str]) -> str:
+    """The first tokens of a neuron in one line, those that differ in case and blanks alone once."""
+    from neuronwise.read.decode import merged
+
+    return token_line(merged(tokens)[:TOKENS])
 
 
 def token_line(tokens: Sequence[str]) -> str:
@@ -67,7 +86,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("neuron", "score", "activation"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("neuron", "score", "activation", "usually"))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

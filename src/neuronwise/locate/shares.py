@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from neuronwise.errors import MethodError
+from neuronwise.errors import MethodError, ModelError
 from neuronwise.model.run import Run
 from neuronwise.model.stream import WriterGradients, written_gradients
 from neuronwise.model.weights import dtype_of
@@ -16,19 +16,26 @@ if TYPE_CHECKING:
     from neuronwise.model import Model
 
 
+class NoShares(MethodError):
+    """The logit of an architecture cannot be split into exact shares."""
+
+
 def direct_shares(model: Model, run: Run, readouts: Sequence[tuple[int, Mapping[int, float]]]) -> WriterGradients:
     """Direct-path gradients of weighted sums of logits, pairs (position, token id → weight), in one pass.
 
-    Raises ``MethodError`` where the components' shares do not add up to the value: an architecture whose stream
+    Raises ``NoShares`` where the components' shares do not add up to the value: an architecture whose stream
     cannot be split this way (altered residual streams) is refused, not mis-scored.
     """
     rows = [(run.row(position), weights) for position, weights in readouts]
-    written = written_gradients(model, run.forced_inputs(), rows, direct=True)
+    try:
+        written = written_gradients(model, run.forced_inputs(), rows, direct=True)
+    except ModelError as error:
+        raise NoShares(f"{error} Use normalize=False.") from error
     exact = dtype_of(model.module) == torch.float32
     for index, value in enumerate(written.values):
         total = share_total(written, index)
         if abs(total - value) > (1e-4 if exact else 5e-2) * component_scale(written, index):
-            raise MethodError(
+            raise NoShares(
                 f"The residual stream of {model.name} cannot be split into shares of the logit (the components add up "
                 f"to {total:.4f}, the logit is {value:.4f}); use normalize=False."
             )

@@ -81,6 +81,14 @@ class Run:
         return self.prompted.chat
 
     @cached_property
+    def rendered(self) -> str:
+        """The prompt as the model read it: with its chat template and special tokens, an image's tokens as one."""
+        ids = [token for token in self.prompted.input_ids if token >= 0]
+        image = self.model.image_token_id
+        once = [t for t, before in zip(ids, [None, *ids], strict=False) if not (t == before == image)]
+        return self.model.tokenizer.decode(once, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    @cached_property
     def text(self) -> str:
         """The generated text."""
         return self.model.decode_ids(self.output_ids).strip()

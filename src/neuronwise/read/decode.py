@@ -1,66 +1,104 @@
-"""What a neuron means: the tokens that its value vector raises most."""
+"""What a neuron does to tokens: which its value vector raises, and which it lowers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
-from neuronwise.model.norms import freeze, looks_like_norm
+from neuronwise.model.direct_map import DirectMap
 from neuronwise.model.writers import Writer
-from neuronwise.neurons import Neuron, Neurons, ScoredNeuron, as_neurons
-from neuronwise.read.extremes import top_tokens
+from neuronwise.neurons import Neuron, Neurons, NeuronSet, ScoredNeuron, as_neurons
+from neuronwise.read.extremes import extreme_tokens
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
 
+FORMS = ("cosine", "logits")
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The tokens that a neuron ``raises`` and ``lowers``, strongest first."""
+
+    raises: list[str]
+    lowers: list[str]
+
 
 def decode(
-    model: Model, neuron: ScoredNeuron | Neuron | str, k: int = 10, *, bottom: bool = False, through_norm: bool = False
+    model: Model, neuron: ScoredNeuron | Neuron | str, k: int = 10, *, bottom: bool = False, form: str = "cosine"
 ) -> list[str]:
-    """The ``k`` tokens with the largest U·v ([MMN] §3.3); ``bottom``: the smallest.
-
-    ``through_norm`` multiplies v by the final norm's gain first. Raises ``NeuronError`` for a neuron out of range.
-    """
-    return decode_all(model, [neuron], k, bottom=bottom, through_norm=through_norm)[0]
+    """The ``k`` tokens that a neuron raises most; ``bottom``: those that it lowers most. See ``effects``."""
+    return decode_all(model, [neuron], k, bottom=bottom, form=form)[0]
 
 
 def decode_all(
-    model: Model,
-    neurons: Neurons,
-    k: int = 10,
-    *,
-    bottom: bool = False,
-    through_norm: bool = False,
+    model: Model, neurons: Neurons, k: int = 10, *, bottom: bool = False, form: str = "cosine"
 ) -> list[list[str]]:
     """``decode`` for many neurons, in one product of their value vectors and the unembedding."""
-    parsed = as_neurons(neurons)
-    if not parsed:
+    found = effects(model, neurons, k, form=form)
+    return [effect.lowers if bottom else effect.raises for effect in found]
+
+
+def effects(model: Model, neurons: Neurons, k: int = 10, *, form: str = "cosine") -> list[Effect]:
+    """The ``k`` tokens that each neuron raises and lowers most.
+
+    ``form="cosine"``: the largest and the smallest of cos(U′_t, v′), U′ the unembedding with its mean row taken off, v′
+    the value vector as it arrives at the output head: through post-norms, the final norm's gain and centering, and
+    projections (ours). A neuron that comes with its activation below its baseline (0 without one) writes its value
+    vector turned around, so that its ends change places: what it raises *here*. ``form="logits"``: the largest and the
+    smallest of U·v, whatever the activation ([MMN] §3.3). Raises ``NeuronError`` for a neuron out of range.
+    """
+    listed = _listed(neurons)
+    if form not in FORMS:
+        raise MethodError(f"form={form!r} is unknown; choose {' or '.join(FORMS)}.")
+    if not listed:
         return []
     if not 1 <= k <= model.vocabulary_size:
         raise MethodError(f"k is {k}; ask for 1 to {model.vocabulary_size} tokens.")
+    parsed = as_neurons(listed)
     distinct = list(dict.fromkeys(parsed))
-    vectors = value_vectors(model, distinct)
-    if through_norm:
-        vectors = vectors * final_gain(model).to(vectors.device, vectors.dtype)
-    ids = top_tokens(-vectors if bottom else vectors, model.unembedding, k)
-    words = token_strings(model, [token for row in ids for token in row])
-    found = {neuron: [words[token] for token in row] for neuron, row in zip(distinct, ids, strict=True)}
-    return [found[neuron] for neuron in parsed]
+    vectors = value_vectors(model, distinct, arrived=form == "cosine")
+    ends = extreme_tokens(vectors, model.unembedding, k, centered=form == "cosine")
+    words = token_strings(model, [token for end in ends for ids in end for token in ids])
+    tokens = ([[words[token] for token in ids] for ids in end] for end in ends)
+    own = dict(zip(distinct, map(Effect, *tokens), strict=True))
+    turned = [form == "cosine" and isinstance(one, ScoredNeuron) and one.sign < 0 for one in listed]
+    return [
+        Effect(own[neuron].lowers, own[neuron].raises) if negative else own[neuron]
+        for neuron, negative in zip(parsed, turned, strict=True)
+    ]
 
 
-def value_vectors(model: Model, neurons: Sequence[Neuron]) -> Tensor:
-    """(n, d) value vectors; each writer is read once. Raises ``NeuronError`` for a neuron out of range."""
+def merged(tokens: Sequence[str]) -> list[str]:
+    """Tokens as people read them: of those that differ in case and blanks alone the first, and one piece of a
+    character."""
+    groups: dict[str, str] = {}
+    for token in tokens:
+        piece = "\ufffd" in token or _BYTE.fullmatch(token)
+        groups.setdefault("\ufffd" if piece else token.strip().casefold(), token)
+    return list(groups.values())
+
+
+def value_vectors(model: Model, neurons: Sequence[Neuron], *, arrived: bool = False) -> Tensor:
+    """(n, d) value vectors, or what of them arrives at the output head; each writer is read once.
+
+    Raises ``NeuronError`` for a neuron out of range.
+    """
     rows: dict[Writer, list[int]] = {}
     for row, neuron in enumerate(neurons):
         rows.setdefault(model.writer(neuron), []).append(row)
+    through = DirectMap(model) if arrived else None
     found: dict[int, Tensor] = {}
     for writer, own in rows.items():
-        vectors = writer.vectors[:, writer.columns([neurons[row] for row in own])]
-        found |= zip(own, vectors.T, strict=True)
+        vectors = writer.vectors[:, writer.columns([neurons[row] for row in own])].T
+        found |= zip(own, vectors if through is None else through(writer.site, vectors), strict=True)
     return torch.stack([found[row].to(found[0].device) for row in range(len(neurons))])
 
 
@@ -71,21 +109,7 @@ def token_strings(model: Model, ids: Sequence[int]) -> dict[int, str]:
     return dict(zip(distinct, texts, strict=True))
 
 
-def final_gain(model: Model) -> Tensor:
-    """(d,) gain of the norm before the output head; raises ``MethodError`` for a model without one."""
-    inside = {id(m) for block in model.blocks for m in block.module.modules()}
-    found = None
-    for name, module in model.module.get_submodule(model.anatomy.decoder_path).named_modules():
-        weight = getattr(module, "weight", None)
-        sized = isinstance(weight, Tensor) and weight.shape == (model.hidden_size,)
-        if sized and id(module) not in inside and looks_like_norm(name, module):
-            found = module
-    if found is None:
-        raise MethodError(f"{model.name} has no norm with a gain before its output head.")
-    with torch.no_grad():
-        probe = torch.randn(4, model.hidden_size, generator=torch.Generator().manual_seed(0))
-        probe = probe.to(found.weight.device, found.weight.dtype)  # type: ignore[arg-type]
-        frozen = freeze(found, probe, found(probe))
-    if frozen is None or frozen.gain is None:
-        raise MethodError(f"The norm before the output head of {model.name} is of an unknown form.")
-    return frozen.gain
+def _listed(neurons: Neurons) -> list[ScoredNeuron | Neuron | str]:
+    if isinstance(neurons, NeuronSet):
+        return list(neurons.members)
+    return [neurons] if isinstance(neurons, ScoredNeuron | Neuron | str) else list(neurons)

@@ -7,28 +7,33 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import MethodError, PromptError, TargetError
-from neuronwise.locate.locating import describe
+from neuronwise.locate.default import Scored, default_scores
+from neuronwise.locate.locating import describe, plain
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.positions import keeps_positions
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
-from neuronwise.read.decode import decode_all
+from neuronwise.read.decode import Effect, decode_all, effects
 from neuronwise.read.heatmap import Heatmap, heatmaps
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
 
-SCHEMA = "neuronwise.find/1"
+SCHEMA = "neuronwise.find/2"
 
 
 @dataclass(frozen=True)
 class FoundConcept:
-    """One word (or target) with its ranked neurons, their tokens (n × 10) and, for an image, its heatmap."""
+    """One word (or target) with its ranked neurons, what they raise and lower here and, for an image, its heatmap.
+
+    ``tokens`` are what the neurons raise, or under ``form="logits"`` the published form.
+    """
 
     word: str
     target: Target
     spans: tuple[tuple[int, int], ...]
     neurons: NeuronSet
+    effects: list[Effect]
     tokens: list[list[str]]
     heat: Heatmap | None = None
     heat_note: str | None = None
@@ -36,7 +41,10 @@ class FoundConcept:
 
 @dataclass(frozen=True)
 class Finding:
-    """What ``find`` found in one run; ``to_dict`` is the object that the shell prints with --json."""
+    """What ``find`` found in one run; ``to_dict`` is the object that the shell prints with --json.
+
+    ``note`` says what of the default score the architecture does not have.
+    """
 
     run: Run = field(repr=False)
     method: str
@@ -44,11 +52,15 @@ class Finding:
     top: int
     seed: int
     concepts: tuple[FoundConcept, ...]
+    note: str | None = None
+    form: str = "cosine"
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as plain JSON values, in the form ``neuronwise.find/1``."""
+        """The finding as plain JSON values, in the form ``neuronwise.find/2`` (find.schema.json)."""
         head = finding_head(self.run.model, self.concepts[0].neurons.record, self.seed, self.top)
-        return {**head, "concepts": [self._row(concept) for concept in self.concepts]}
+        note = {} if self.note is None else {"note": self.note}
+        rows = [self._row(concept) for concept in self.concepts]
+        return {**head, "rendered": self.run.rendered, "form": self.form, **note, "concepts": rows}
 
     def _row(self, concept: FoundConcept) -> dict[str, Any]:
         target = concept.target
@@ -56,8 +68,10 @@ class Finding:
         if "note" in concept.neurons.record:
             more["note"] = concept.neurons.record["note"]
         position = target.position if self.run.output_ids else None
-        model = self.run.model
-        return concept_row(model, concept.word, target.token_id, position, concept.neurons, concept.tokens, **more)
+        return concept_row(
+            self.run.model, concept.word, target.token_id, position, concept.neurons, concept.effects, concept.tokens,
+            **more,
+        )  # fmt: skip
 
 
 def find(
@@ -66,18 +80,23 @@ def find(
     concepts: str | Sequence[str] | None = None,
     targets: str | int | Sequence[str | int] = (),
     *,
-    method: str = "contribution",
+    method: str | None = None,
     top: int = 100,
     seed: int = 0,
     heat: bool = True,
+    form: str = "cosine",
     position: int | None = None,
     **options: object,
 ) -> Finding:
     """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
 
-    ``targets`` are tokens to score as well, generated or not, at ``position`` if it is given. All words share their
-    passes; ``positions`` of a method that scores each are added up. Raises ``TargetError`` when there is nothing to
-    score.
+    Without a ``method`` neurons are scored by ``contribution`` with ``normalize``, ``contrast=10`` and
+    ``baseline="self"``: what each adds here beyond what it usually adds; ``options`` change single ones of these.
+    Where the architecture lacks one of them, ``Finding.note`` says so. A named method has its own options alone.
+
+    ``targets`` are tokens to score as well, generated or not, at ``position`` if it is given. ``form="logits"`` gives
+    ``tokens`` in the published form (see ``effects``). All words share their passes; ``positions`` of a method that
+    scores each are added up. Raises ``TargetError`` when there is nothing to score.
     """
     concepts = [concepts] if isinstance(concepts, str) else concepts
     targets = [targets] if isinstance(targets, str | int) else targets
@@ -88,17 +107,16 @@ def find(
     if not wanted:
         hint = "name a concept or a target" if run.text else "the model generated nothing, so name a target"
         raise TargetError(f"The text {run.text!r} has no noun to look for; {hint}.")
-    chosen = METHODS[method]
-    if "seed" in chosen.options:
-        options = {**options, "seed": seed}
-    if "reduce" in chosen.options and keeps_positions(options.get("positions")):
-        options = {"reduce": "sum", **options}  # a finding has each neuron once
-    scored = chosen.score(model, run, wanted, chosen.for_top(top, options))
+    scored = _scored(model, run, wanted, method, top, seed, options)
+    named, options = method or "contribution", scored.options
     sets = [
-        scores.top(top, describe(model, run, target, method, options))
-        for scores, target in zip(scored, wanted, strict=True)
+        scores.top(top, describe(model, run, target, named, options))
+        for scores, target in zip(scored.scores, wanted, strict=True)
     ]
-    tokens = iter(decode_all(model, [member for one in sets for member in one]))
+    members = [member for one in sets for member in one]
+    read = effects(model, members)
+    published = decode_all(model, members, form=form) if form != "cosine" else [effect.raises for effect in read]
+    both = iter(zip(read, published, strict=True))
     maps, note = _heat(model, run, sets) if heat and run.image is not None else ([None] * len(sets), None)
     offset = len(model.decode_ids(run.output_ids)) - len(model.decode_ids(run.output_ids).lstrip())
     found = []
@@ -106,9 +124,29 @@ def find(
         spans: tuple[tuple[int, int], ...] = ()
         if index < len(words):
             spans = tuple((o.start - offset, o.end - offset) for o in words[index].occurrences)
-        own = [next(tokens) for _ in sets[index]]
-        found.append(FoundConcept(target.text, target, spans, sets[index], own, maps[index], note))
-    return Finding(run, method, options, top, seed, tuple(found))
+        own = [next(both) for _ in sets[index]]
+        ends, tokens = [effect for effect, _ in own], [listed for _, listed in own]
+        found.append(FoundConcept(target.text, target, spans, sets[index], ends, tokens, maps[index], note))
+    shown = {name: plain(value) for name, value in options.items()}
+    return Finding(run, named, shown, top, seed, tuple(found), scored.note, form)
+
+
+def _scored(
+    model: Model,
+    run: Run,
+    wanted: Sequence[Target],
+    method: str | None,
+    top: int,
+    seed: int,
+    options: Mapping[str, Any],
+) -> Scored:
+    if method is None:
+        return default_scores(model, run, wanted, options)
+    chosen = METHODS[method]
+    own = {**options, "seed": seed} if "seed" in chosen.options else dict(options)
+    if "reduce" in chosen.options and keeps_positions(own.get("positions")):
+        own = {"reduce": "sum", **own}  # a finding has each neuron once
+    return Scored(chosen.score(model, run, wanted, chosen.for_top(top, own)), own)
 
 
 def _heat(model: Model, run: Run, sets: list[NeuronSet]) -> tuple[list[Heatmap | None], str | None]:
@@ -123,10 +161,11 @@ def _heat(model: Model, run: Run, sets: list[NeuronSet]) -> tuple[list[Heatmap |
 def finding_head(model: Model, record: Mapping[str, Any], seed: int, top: int) -> dict[str, Any]:
     """What every finding says first: how it was made, from the record of its neurons."""
     method = METHODS[record["method"]]
+    surplus = " beyond what it usually adds" if record["options"].get("baseline") else ""
     return {
         "schema": SCHEMA,
         **{key: record[key] for key in ("model", "prompt", "chat", "text", "method")},
-        "meaning": method.meaning,
+        "meaning": method.meaning + surplus,
         "source": method.source,
         **{key: record[key] for key in ("options", "activation")},
         "seed": seed,
@@ -142,10 +181,25 @@ def concept_row(
     token_id: int,
     position: int | None,
     neurons: NeuronSet,
-    tokens: Sequence[Sequence[str]],
+    ends: Sequence[Effect],
+    tokens: Sequence[Sequence[str]] | None = None,
     **more: object,
 ) -> dict[str, Any]:
-    """One concept of a finding as plain JSON values: its token, then ``more``, and a row for each neuron."""
+    """One concept of a finding as plain JSON values: its token, then ``more``, and a row for each neuron.
+
+    ``tokens``: of each neuron, what it raises unless they are given.
+    """
     token = model.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
-    rows = [{**member.to_row(), "tokens": list(own)} for member, own in zip(neurons, tokens, strict=True)]
+    if "usual" in neurons.record:
+        more["usual"] = neurons.record["usual"]
+    rows = [
+        {
+            **member.to_row(),
+            "baseline": member.baseline,
+            "tokens": list(own),
+            "raises": end.raises,
+            "lowers": end.lowers,
+        }
+        for member, own, end in zip(neurons, tokens or [end.raises for end in ends], ends, strict=True)
+    ]
     return {"word": word, "token": token, "token_id": token_id, "position": position, **more, "neurons": rows}

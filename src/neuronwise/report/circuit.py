@@ -10,7 +10,7 @@ from neuronwise.errors import NeuronwiseError, PromptError
 from neuronwise.files import write_json
 from neuronwise.locate.graph import Circuit
 from neuronwise.model.grid import image_grid
-from neuronwise.read.decode import decode_all
+from neuronwise.read.decode import effects
 from neuronwise.report.filled import filled, photo_element, write_index
 
 if TYPE_CHECKING:
@@ -30,16 +30,8 @@ def write_circuit(directory: str | os.PathLike[str], circuit: Circuit) -> Path:
         raise NeuronwiseError("This circuit was loaded without its run; find it again to draw its page.")
     content = circuit.to_dict()
     shown = {**content, "edges": content["edges"][:SHOWN], "all_edges": len(content["edges"])}
-    neurons = [node.neuron for node in circuit.nodes]
-    for row, top, bottom in zip(
-        shown["nodes"],
-        decode_all(run.model, neurons, TOKENS),
-        decode_all(run.model, neurons, TOKENS, bottom=True),
-        strict=True,
-    ):
-        # What a neuron with a negative activation writes is its value vector turned around.
-        raised = (top, bottom) if (row["activation"] or 0) >= 0 else (bottom, top)
-        row["raises"], row["lowers"] = raised
+    for row, effect in zip(shown["nodes"], effects(run.model, circuit.nodes, TOKENS), strict=True):
+        row["raises"], row["lowers"] = effect.raises, effect.lowers
     shown["grid"] = _grid(run)
     shown["num_layers"] = run.model.num_layers
     page = filled(

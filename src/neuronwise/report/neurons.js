@@ -1,4 +1,4 @@
-// The rows of neurons: address, score with a bar, activation, the tokens it writes.
+// The rows of neurons: address, score with a bar, activation, the tokens that it raises and lowers.
 
 const AT_FIRST = 20;
 const AT_MOST = 100;
@@ -35,11 +35,35 @@ function row(neuron, index, largest, own, others, pinned) {
     make("span", { class: "score", title: String(neuron.score) },
       make("span", { class: "track" }, bar), make("span", { class: "number" }, digits(neuron.score))),
     make("span", { class: "activation number", title: String(neuron.activation ?? "not recorded by this method") },
-      digits(neuron.activation)),
-    make("span", { class: "tokens" }, ...neuron.tokens.map((token) =>
-      tokenElement(token, own.includes(bare(token)) ? "chip own" : "chip")),
+      digits(neuron.activation),
+      ...(neuron.baseline == null ? [] : [make("span", { class: "usual" }, `usually ${digits(neuron.baseline)}`)])),
+    make("span", { class: "tokens" }, ...ends(neuron, own),
     ...(others.length ? [make("span", { class: "shared" }, `also among the neurons of ${others.join(", ")}`)] : [])));
 }
+
+/** Both ends of a neuron; of a finding in the published form, or of an older one, its tokens alone. */
+function ends(neuron, own) {
+  if (!neuron.raises || finding.form === "logits") return chips(neuron.tokens, own);
+  return ["raises", "lowers"].map((end) =>
+    make("span", { class: `line ${end}` }, make("span", { class: "end" }, end), ...chips(neuron[end], own)));
+}
+
+/** Tokens that differ in case and blanks alone, or are pieces of characters, are one chip. */
+function chips(tokens, own) {
+  const groups = new Map();
+  for (const token of tokens) {
+    const key = /\ufffd|^<0x[0-9a-f]{2}>$/iu.test(token) ? "\ufffd" : token.trim().toLowerCase();
+    groups.set(key, [...(groups.get(key) ?? []), token]);
+  }
+  return [...groups.values()].map((group) => {
+    const chip = tokenElement(group[0], group.some((token) => own.includes(bare(token))) ? "chip own" : "chip");
+    if (group.length > 1) chip.title = group.map((token) => JSON.stringify(token)).join(" ");
+    return chip;
+  });
+}
+
+/** Where a neuron is below what it usually is, it writes its value vector turned around. */
+const below = ({ activation, baseline }) => activation != null && activation < (baseline ?? 0);
 
 const bare = (token) => token.replace(/^[\s▁Ġ]+|\s+$/gu, "").toLowerCase();
 

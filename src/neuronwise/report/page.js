@@ -84,8 +84,9 @@ function choose(index) {
   const meaning = (finding.meaning ?? finding.method).split("{token}").flatMap((text, index) =>
     (index ? [tokenElement(concept.token, "inline"), text] : [text]));
   part("explained").replaceChildren(
-    "Score: ", ...meaning, ". Below each neuron are the tokens that its value vector raises most",
-    concept.neurons.some(({ activation }) => activation < 0) ? "; under a negative activation it lowers them." : ".");
+    "Score: ", ...meaning, concept.neurons.some(({ raises }) => raises) && finding.form !== "logits"
+      ? ". Below each neuron are the tokens that it raises and lowers here."
+      : ". Below each neuron are the tokens that its value vector raises most; under a negative activation it lowers them.");
   draw();
   part("status").textContent = `${concept.word}: ${plural(concept.neurons.length, "neuron")}`;
 }
@@ -117,9 +118,9 @@ function drawSeen() {
   part("unpin").hidden = state.pinned === null || !grid;
   part("showing").parentElement.hidden = !grid;
   if (!grid) return;
-  // Where a neuron helps the word by a negative activation, the photo matters where it is most negative.
-  const downward = Boolean(own) && concept.neurons[wanted].activation < 0;
-  part("showing").replaceChildren(...(own ? ["Where ", make("b", {}, name), downward ? " fires negatively" : " fires"]
+  // Where a neuron helps the word by firing less than usual, the photo matters where it fires least.
+  const downward = Boolean(own) && below(concept.neurons[wanted]);
+  part("showing").replaceChildren(...(own ? ["Where ", make("b", {}, name), downward ? " fires least" : " fires"]
     : ["Where the neurons of ", make("b", {}, concept.word.trim()), " fire, on average",
       name && ` (${name} has no map of its own)`]));
   part("low").textContent = digits(downward ? grid.high : grid.low);
@@ -150,6 +151,7 @@ function drawMade() {
     Versions: pairs(finding.versions),
     Command: finding.command,
   };
+  if (finding.note) facts.Note = finding.note;
   for (const [name, value] of Object.entries(facts)) {
     if (value === undefined || value === "") continue;
     part("made").append(make("dt", {}, name), name === "Command" || name === "Prompt"

@@ -17,7 +17,7 @@ from neuronwise.images import open_image
 from neuronwise.images.masks import Mask
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
-from neuronwise.read.decode import decode_all
+from neuronwise.read.decode import Effect, effects
 from neuronwise.read.finding import concept_row, finding_head
 from neuronwise.study.concept_photos import shows
 from neuronwise.study.methods import Method, concept_neurons
@@ -30,14 +30,14 @@ DRAWN = 4  # times as many photos as are used at most are captioned, drawn by th
 
 @dataclass(frozen=True)
 class ConceptFinding:
-    """``neurons`` of ``concept`` with their ``tokens`` (n × 10), and the ``photos`` that they were found on.
+    """``neurons`` of ``concept``, the tokens that each raises and lowers, and the ``photos`` that they were found on.
 
     ``left_out``: photos that show the concept and were not used, with the reason.
     """
 
     concept: str
     neurons: NeuronSet
-    tokens: list[list[str]] = field(repr=False)
+    effects: list[Effect] = field(repr=False)
     photos: tuple[Captioned, ...]
     left_out: Mapping[str, str] = field(repr=False)
     workspace: Workspace = field(repr=False)
@@ -52,7 +52,7 @@ class ConceptFinding:
         return image, hole, pictures.inpainted(photo, self.concept)
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as plain JSON values, in the form ``neuronwise.find/1`` with ``photos`` in place of one text."""
+        """The finding as plain JSON values, in the form ``neuronwise.find/2`` with ``photos`` in place of one text."""
         record, shown = self.neurons.record, self.workspace.concepts[self.concept]
         model = self.workspace.model
         more = {} if self.neurons else {"note": f"No neuron passes {record['method']} for {self.concept!r}."}
@@ -66,8 +66,9 @@ class ConceptFinding:
             ],
             "left_out": dict(self.left_out),
             "funnel": record.get("funnel"),
+            "rendered": None,
             "concepts": [
-                concept_row(model, self.concept, record["token_id"], None, self.neurons, self.tokens, **more)
+                concept_row(model, self.concept, record["token_id"], None, self.neurons, self.effects, **more)
             ],
         }  # fmt: skip
 
@@ -123,7 +124,7 @@ def find(
         )
     found = concept_neurons(workspace, shown, used, chosen, top, null_photos)
     left_out = {photo.id: _why(workspace, photo, concept) for photo in there if photo not in used}
-    return ConceptFinding(concept, found, decode_all(model, found), used, left_out, workspace)
+    return ConceptFinding(concept, found, effects(model, found), used, left_out, workspace)
 
 
 def _needs_null(method: Method) -> bool:

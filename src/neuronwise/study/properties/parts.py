@@ -69,12 +69,12 @@ def overlaps(word: Word, found: dict[str, TimedNeurons]) -> dict[str, float]:
 def meaning(word: Word, neurons: NeuronSet) -> Row:
     """What a method's first neurons decode to, against the word, the photo and its captions.
 
-    Semantic sensitivity is the best score among them ([MMN] §4.3); a neuron's text is its top tokens without
-    surrounding spaces, joined by single ones, each once and unreadable ones left out (our choice).
+    Semantic sensitivity is the best score among them ([MMN] §4.3); a neuron's text is its top tokens (the published
+    form) without surrounding spaces, joined by single ones, each once and unreadable ones left out (our choice).
     """
     recipe, model, photo = word.workspace.recipe, word.workspace.model, word.photo
     words = [word.named, model.decode_ids([word.target.token_id])]
-    decoded = decode_all(model, neurons.neurons[: recipe.decoded_neurons], recipe.tokens)
+    decoded = decode_all(model, neurons.neurons[: recipe.decoded_neurons], recipe.tokens, form="logits")
     row: Row = {"says_word": says(decoded, words) if decoded else None}
     texts = [text for text in map(token_text, decoded) if text]
     meant = photo.captions or (word.workspace.captions[photo.id],)
