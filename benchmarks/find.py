@@ -50,7 +50,7 @@ def plain(model: nw.Model, image: Image.Image, length: int) -> list[int]:
 def find(model: nw.Model, image: Image.Image, length: int, top: int = 100) -> read.Finding:
     """Generate while recording; then neurons, decoded tokens and a full-size heatmap for every noun."""
     run = model.run(image=image, max_new_tokens=length, heat=True)
-    found = read.find(model, run, top=top)
+    found = read.find(model, run, top=top, method="contribution", form="logits")
     for concept in found.concepts:
         if concept.heat is not None:
             concept.heat.image()

@@ -78,7 +78,7 @@ def tasks(model: nw.Model, image: Image.Image, fact: Fact, length: int, editors:
 
 
 def find(model: nw.Model, image: Image.Image, length: int) -> Any:
-    found = read.find(model, model.run(image=image, max_new_tokens=length, heat=True), top=100)
+    found = read.find(model, model.run(image=image, max_new_tokens=length, heat=True), method="contribution", top=100)
     for concept in found.concepts:
         if concept.heat is not None:
             concept.heat.image()

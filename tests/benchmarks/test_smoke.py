@@ -40,7 +40,7 @@ def test_published_scores_are_ours(scripts: Any, random_llava: Any, photo: Any) 
         torch.testing.assert_close(theirs.scores[concept.word], expected, rtol=1e-3, atol=1e-5)
         assert [(m.neuron.layer, m.neuron.unit) for m in ours.top(5)] == theirs.top[concept.word][:5]
         assert theirs.tokens[concept.word][0] == [
-            word.strip() for word in nw.decode(random_llava, ours.top(1)[0].neuron, 10)
+            word.strip() for word in nw.decode(random_llava, ours.top(1)[0].neuron, 10, form="logits")
         ]
         assert theirs.maps[concept.word].shape == (32, 32, 1)
 
