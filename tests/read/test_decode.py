@@ -21,7 +21,8 @@ from neuronwise.read.decode import effects, merged, value_vectors
 
 def arrives(model: Model, vector: Tensor) -> Tensor:
     """What a vector written by a feed-forward block of layer 1 becomes before the output head, up to a factor."""
-    core, layer = model.module, model.blocks[1].module
+    core: Any = model.module
+    layer: Any = model.blocks[1].module
     if model.name == "gpt2":
         return core.transformer.ln_f.weight * (vector - vector.mean())
     if model.name == "t5":

@@ -46,7 +46,7 @@ class DirectMap:
         arrived = given[-1].reshape(-1, given[-1].shape[-1])[-1]
         # The gradient is linear in what the sum is weighted with, and its own gradient by that is the map.
         self.weights = torch.zeros_like(arrived, requires_grad=True)
-        pulled = torch.autograd.grad(
+        pulled: tuple[Tensor | None, ...] = torch.autograd.grad(
             arrived, list(path.leaves.values()), self.weights, create_graph=True, allow_unused=True
         )
         for site, gradient in zip(path.leaves, pulled, strict=True):
