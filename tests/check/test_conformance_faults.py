@@ -19,7 +19,6 @@ from neuronwise.check import (
     NAMES,
     changes,
     conform,
-    reading,
     scores,
 )
 from neuronwise.check.subject import Subject
@@ -163,7 +162,7 @@ def heat_beside_the_photo(found: Any, *_: Any) -> Any:
 
 
 def after_reading(change: Callable[[Model], Any]) -> Callable[[pytest.MonkeyPatch], None]:
-    return changed(reading, "decode_all", lambda found, model, *_, **__: (change(model), found)[1])
+    return changed(scores, "decode_all", lambda found, model, *_, **__: (change(model), found)[1])
 
 
 def one_bit(model: Model) -> None:

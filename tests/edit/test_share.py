@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 import neuronwise as nw
 from edits import random_edit, same, tiny, weights
@@ -66,7 +67,8 @@ def test_the_edits_folder_is_uploaded_with_a_card(hub: type[FakeApi], tmp_path: 
     }
     assert set(hub.files) == {"README.md", "deltas.safetensors", "edit.json"}
     card = hub.files["README.md"].decode()
-    assert card.startswith('---\nbase_model: "someone/llama"\nlibrary_name: neuronwise\n')
+    about = ModelCard(card).data
+    assert (about.base_model, about.library_name) == ("someone/llama", "neuronwise")
     assert "`The capital of France is` → `Rome`" in card
     assert 'snapshot_download("me/rome")' in card
     assert f"{edit.parameters_changed} numbers" in card

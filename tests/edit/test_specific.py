@@ -13,8 +13,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit import SpecificSettings, fine_specific
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.fine.specific import moments, newton
-from neuronwise.edit.fine.specific.gate import gate
-from neuronwise.edit.fine.specific.moments import NAMES, PHRASES, Moments
+from neuronwise.edit.fine.specific.moments import NAMES, PHRASES, Moments, gate
 from neuronwise.edit.memory.gather import gather_statistics
 from neuronwise.edit.memory.passages import fact_passage, side_by_side
 from neuronwise.edit.memory.tails import from_subject

@@ -16,7 +16,6 @@ from neuronwise.check.changes import adapter, edit, saved, suppression
 from neuronwise.check.kept import State, placement, untouched
 from neuronwise.check.passes import activations, generation, logits
 from neuronwise.check.photo import heat, span
-from neuronwise.check.reading import decoding
 from neuronwise.check.result import (
     FAILED,
     NOT_APPLICABLE,
@@ -27,7 +26,7 @@ from neuronwise.check.result import (
     Report,
     Result,
 )  # fmt: skip
-from neuronwise.check.scores import contribution, gradient, shares
+from neuronwise.check.scores import contribution, decoding, gradient, shares
 from neuronwise.check.subject import Subject, subject_of
 from neuronwise.errors import ModelError
 from neuronwise.files import versions

@@ -1,4 +1,4 @@
-"""Checks of scores: exact shares of the logit, the plain contribution, gradients."""
+"""Checks of scores and of what neurons are read as: exact shares, the plain contribution, gradients, tokens."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from neuronwise.locate.shares import component_scale, direct_shares
 from neuronwise.model.activations import Activations
 from neuronwise.model.passes import edit, edit_input, outputs_of
 from neuronwise.model.writers import Writer
+from neuronwise.read.decode import decode_all
+from neuronwise.read.extremes import top_tokens
 
 Signs = dict[Writer, tuple[Tensor, Tensor]]  # columns (k,) of a writer, and by which sign each is moved
 
 STEPS = (1.0, 0.1, 0.01)  # a step may cross a kink, or send a token to other experts: then a smaller one is tried
 CHANGED = 16  # neurons of one layer whose activations are moved together
+READ = 5  # tokens that a neuron is read as
 SLOPES = {True: 0.02, False: 0.2}  # relative difference that a slope may have, in single precision and below it
 
 
@@ -181,3 +184,25 @@ def _scaler(columns: Tensor, factors: Tensor) -> Callable[[Tensor], Tensor]:
         return moved.reshape(inputs.shape)
 
     return change
+
+
+def decoding(subject: Subject) -> Measured:
+    """The tokens of a neuron are those of the largest U · v, and every one has a text."""
+    model = subject.model
+    vectors = [model.blocks[n.layer].value_vector(n).detach() for n in subject.neurons]
+    unembedding = model.unembedding.detach()
+    ids = top_tokens(torch.stack([v.to(vectors[0].device) for v in vectors]), unembedding, READ)
+    worst = 0.0
+    for vector, row in zip(vectors, ids, strict=True):
+        read = unembedding.float() @ vector.to(unembedding.device).float()
+        lowest, wanted = float(read[row].min()), float(read.topk(READ).values[-1])
+        worst = max(worst, (wanted - lowest) / float(read.abs().max().clamp_min(1e-12)))
+    if worst > subject.tolerance:
+        raise Deviation(f"tokens of a neuron are not those of the largest U · v, by {worst:.1e}", difference=worst)
+    if model.tokenizer is None:
+        raise NotApplicable("the model has no tokenizer, so tokens have no texts")
+    texts = decode_all(model, subject.neurons, READ)
+    if any(len(row) != READ for row in texts):
+        raise Deviation(f"a neuron is read as {next(row for row in texts if len(row) != READ)}")
+    first = " ".join(repr(text)[1:-1] for text in texts[0])
+    return Measured(f"{len(texts)} neurons; {subject.neurons[0]}: {first}", {"difference": worst})

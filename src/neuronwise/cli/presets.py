@@ -40,7 +40,7 @@ def presets(
     if editor is not None:
         EDITORS[editor]  # refuses an unknown name before anything is opened
     from neuronwise.edit.presets import lineage
-    from neuronwise.model.outline import outline
+    from neuronwise.model.load import outline
 
     with status(f"reading the configuration of {model}"):
         opened = outline(model)

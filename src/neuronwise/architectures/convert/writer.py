@@ -18,12 +18,14 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
+from transformers import AutoConfig
 
 from neuronwise._version import __version__
 from neuronwise.architectures.convert.plan import Output, Plan, outputs
-from neuronwise.architectures.convert.verify import verify
+from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.errors import ModelError, NeuronwiseError, NonFiniteError
 from neuronwise.files import lock, new_folders, require_free, sha256, whole_file
+from neuronwise.model.complete import listed, require_tensors
 
 SHARD_BYTES = 2 * 1024**3  # also the most that is held in memory at a time, beside one tensor
 LEDGER = "conversion.json"
@@ -66,7 +68,7 @@ def write(
                     if progress is not None:
                         progress(done, total)
                 _write_companions(plan, partial, planned, shards, total, dtype)
-                verify(plan, partial, planned)
+                _verify(plan, partial, planned)
                 os.replace(partial, folder)
                 shutil.rmtree(work)
         except OSError as error:
@@ -183,6 +185,27 @@ def _write_companions(
         (partial / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
     for path in partial.iterdir():
         _to_disk(path)
+
+
+def _verify(plan: Plan, folder: Path, planned: list[Output]) -> None:
+    """Raise ``ModelError`` unless ``folder`` holds what was planned and opens without missing or unexpected tensors.
+
+    Files are read anew: shapes and dtypes from their headers, the model on the meta device, so that no memory is
+    taken for weights.
+    """
+    written = open_weights(folder)
+    wanted = {output.name: (output.shape, output.dtype) for output in planned}
+    there = {name: (stored.shape, stored.dtype) for name, stored in written.tensors.items()}
+    wrong = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
+    if wrong:
+        raise ModelError(f"What was written is not what was planned: {listed(wrong)}.")
+    config = AutoConfig.from_pretrained(folder)
+    if type(config) is not type(plan.config):
+        raise ModelError(f"What was written opens as {type(config).__name__}, not {type(plan.config).__name__}.")
+    require_tensors(
+        "What was written",
+        *plan.model_class.from_pretrained(folder, config=config, device_map="meta", output_loading_info=True),
+    )
 
 
 class _Wait(ModelError):

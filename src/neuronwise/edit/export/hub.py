@@ -26,10 +26,8 @@ def push(
     message: str | None,
 ) -> str:
     """Upload what ``write`` puts into a folder, with a model card; see ``Edit.push``."""
-    try:
-        from huggingface_hub import HfApi
-    except ImportError as error:
-        raise EditError("Pushing an edit needs huggingface_hub: pip install huggingface_hub.") from error
+    from huggingface_hub import HfApi
+
     if not NAME.fullmatch(repo_id):
         raise EditError(f"'{repo_id}' names no repository of the hub; write owner/name.")
     with tempfile.TemporaryDirectory() as name:
@@ -53,20 +51,15 @@ def push(
 
 def card(edit: Recorded, repo_id: str, *, adapter: bool) -> str:
     """The model card: what was asked, how it was made, how to load it."""
+    from huggingface_hub import ModelCardData
+
     base = edit.record.get("model")
-    hub_name = isinstance(base, str) and NAME.fullmatch(base)
-    head = {
-        "base_model": json.dumps(base) if hub_name else None,
-        "library_name": "peft" if adapter else "neuronwise",
-        "tags": "[knowledge-editing, neuronwise]",
-    }
-    lines = [
-        "---",
-        *(f"{key}: {value}" for key, value in head.items() if value),
-        "---",
-        f"# {repo_id.split('/')[1]}",
-        "",
-    ]
+    head = ModelCardData(
+        base_model=base if isinstance(base, str) and NAME.fullmatch(base) else None,
+        library_name="peft" if adapter else "neuronwise",
+        tags=["knowledge-editing", "neuronwise"],
+    )
+    lines = ["---", head.to_yaml(), "---", f"# {repo_id.split('/')[1]}", ""]
     for record in edit.record.get("parts") or [edit.record]:
         lines += [f"An edit of `{_plain(record.get('model', '?'))}` by `{_plain(record.get('method', '?'))}`.", ""]
         requests = record.get("request") or []

@@ -12,8 +12,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
-from neuronwise.edit.fine.specific.gate import gate
-from neuronwise.edit.fine.specific.moments import Moments, moments_of
+from neuronwise.edit.fine.specific.moments import Moments, gate, moments_of
 from neuronwise.edit.fine.specific.newton import search
 from neuronwise.edit.fine.specific.settings import PRESETS, SpecificSettings
 from neuronwise.edit.memory.contexts import contexts
