@@ -30,7 +30,6 @@ from neuronwise.architectures.convert.plan import outputs
 from neuronwise.architectures.convert.weights import Stored, Weights
 from neuronwise.errors import ModelError, PromptError
 from neuronwise.model.grid import image_grid
-from neuronwise.model.stop import StopAtText
 from parity import minigpt4 as tiny
 
 VARIANTS = ("vicuna", "llama2", "v2")
@@ -218,9 +217,9 @@ def test_an_answer_ends_where_the_person_would_speak(models: dict[str, Any], pho
     tokenizer = model.tokenizer
     prompt = model.prepare(photo, "what is this?")[0].input_ids
     assert "###" in tokenizer.decode(prompt)
-    stop = StopAtText(tokenizer, ("###",))
+    stop = transformers.StopStringCriteria(tokenizer, ["###"])
     answer = tokenizer("a cat ### red", add_special_tokens=False)["input_ids"]
-    ended = [bool(stop(torch.tensor([prompt + answer[: i + 1]]), None)[0]) for i in range(len(answer))]
+    ended = [bool(stop(torch.tensor([prompt + answer[: i + 1]]), torch.empty(0))[0]) for i in range(len(answer))]
     assert ended.count(True) >= 1
     first = ended.index(True)
     assert tokenizer.decode(answer[: first + 1]).endswith("###")
