@@ -10,7 +10,7 @@ import torch
 
 import neuronwise as nw
 from neuronwise.errors import ModelError
-from neuronwise.model.outline import outline
+from neuronwise.model.load import outline
 
 NAMES = {
     "bulitin": "did you mean 'builtin'",
