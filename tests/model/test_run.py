@@ -34,6 +34,20 @@ def test_no_new_tokens_is_one_pass_that_predicts(tiny_model: Any) -> None:
     assert (target.position, run.row(0)) == (0, -1)
 
 
+def test_a_given_text_is_forced_instead_of_generated(tiny_model: Any) -> None:
+    said = tiny_model.run(prompt="the cat sits on", max_new_tokens=4)
+    given = tiny_model.run(prompt="the cat sits on", text=" " + said.text)
+    assert given.text == said.text
+    assert given.output_ids == said.output_ids
+    for layer in range(tiny_model.num_layers):
+        assert torch.allclose(given.activations(2).dense[layer], said.activations(2).dense[layer], atol=1e-5)
+    other = tiny_model.run(prompt="the cat sits on", text=" a dog")
+    assert other.text == "a dog"
+    assert [concept.word for concept in other.concepts] == ["dog"]
+    with pytest.raises(TargetError, match="text is empty"):
+        tiny_model.run(prompt="the cat", text=" ")
+
+
 @pytest.mark.parametrize("prompt", ["", "   ", "\n"])
 def test_an_empty_prompt_is_refused(tiny_model: Any, prompt: str) -> None:
     with pytest.raises(PromptError, match="empty"):

@@ -20,7 +20,7 @@ from neuronwise.model.anatomy import dissect, uncompiled
 from neuronwise.model.check import require_readable, require_sums
 from neuronwise.model.gate import GateRecorder
 from neuronwise.model.passes import Rows, only_rows, stop_after
-from neuronwise.model.prompt import Inputs, Prompted, lay_out
+from neuronwise.model.prompt import Inputs, Prompted, exact_tokens, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
 from neuronwise.model.stop import StoppingTexts
@@ -165,20 +165,26 @@ class Model:
         image: ImageLike | None = None,
         prompt: str | None = None,
         *,
+        text: str | None = None,
         max_new_tokens: int = 50,
         chat: bool | None = None,
         heat: bool = False,
     ) -> Run:
         """Generate greedily with the key-value cache, recording at each step only the last position's activations.
 
+        With ``text`` nothing is generated: the run is that of the prompt followed by this text, exactly as written.
         ``image`` is a path, a PIL image or an array, ``None`` for text alone; ``prompt=None`` asks in the model's own
         habit. ``chat=None`` applies the chat template where the tokenizer has one. ``max_new_tokens=0`` runs one
         forward pass, whose last position predicts. ``heat`` also keeps the activations at the image's tokens, so that
         heatmaps need no pass of their own, unless they would take more than ``HEAT_SHARE`` of the weights' memory.
-        Raises ``ImageError`` and ``PromptError``.
+        Raises ``ImageError`` and ``PromptError``, ``TargetError`` for an empty text.
         """
         self._require_length(max_new_tokens)
         prompted, picture = self.prepare(image, prompt, chat)
+        if text is not None:
+            said = exact_tokens(self.tokenizer, self.vocabulary_size, text, role="text").token_ids
+            self.require_ids([*prompted.input_ids, *said])
+            return Run.of(self, prompted, said, picture, max_new_tokens=max_new_tokens)
         return self.run_prompted(prompted, picture, max_new_tokens=max_new_tokens, heat=heat)
 
     def run_prompted(
