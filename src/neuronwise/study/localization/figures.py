@@ -12,15 +12,14 @@ from neuronwise.study.kind import Study
 from neuronwise.study.localization.tables import (
     FILLS,
     WHAT,
-    Row,
-    Rows,
     drops,
     gains,
     groups,
     lost,
     lost_by_others,
-    methods,
 )
+from neuronwise.study.rows import Rows, by
+from neuronwise.study.store import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -55,7 +54,7 @@ def figures(study: Study) -> list[Figure]:
 
 
 def _curves(rows: Rows, what: str, fill: str) -> Figure:
-    count = len({row["case"] for row in rows})
+    count = len(by(rows, "case"))
     return Figure(
         f"curves-{what}-{fill}",
         f"Deletion and insertion: {WHAT[what]}, neurons set to {FILLS[fill]}",
@@ -67,7 +66,7 @@ def _curves(rows: Rows, what: str, fill: str) -> Figure:
 
 
 def _losses(rows: Rows, what: str, fill: str) -> Figure:
-    count = len({row["case"] for row in rows})
+    count = len(by(rows, "case"))
     return Figure(
         f"lost-{what}-{fill}",
         f"What facts lose: neurons set to {FILLS[fill]}",
@@ -79,15 +78,14 @@ def _losses(rows: Rows, what: str, fill: str) -> Figure:
 
 
 def _draw(rows: Rows, panels: Sequence[Panel]) -> Drawing:
-    names = methods(rows)
-    looks = styles(names)
+    named = by(rows, "method")
+    looks = styles(list(named))
     counts = rows[0]["counts"]
     with plotting() as pyplot:
         figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4))
         for axis, panel in zip(axes, panels, strict=True):
-            for name in names:
-                own = [panel.curve(row) for row in rows if row["method"] == name]
-                points = [mean_interval(values) for values in zip(*own, strict=True)]
+            for name, own in named.items():
+                points = [mean_interval(values) for values in zip(*map(panel.curve, own), strict=True)]
                 band(axis, counts, points, name, looks[name], 0.07)
             axis.set(xscale="log", xlabel="neurons, K", ylabel=panel.label, title=panel.title)
             plain_log(axis.xaxis, [count for count in counts if str(count)[0] == "1"] or counts)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.localization import area
 from neuronwise.study.kind import Study
+from neuronwise.study.rows import Rows, average, by, mean, where
 from neuronwise.study.store import Row
 
-Rows = Sequence[Row]
 WHAT = {"word": "words of captions", "fact": "facts of texts"}
 FILLS = {"zero": "zero", "mean": "their mean activation"}
 SHOWN = (1, 10, 100, 1000)
@@ -28,17 +27,7 @@ def tables(study: Study) -> list[Table]:
 
 def groups(study: Study) -> dict[tuple[str, str], Rows]:
     """Rows by what was looked at and what neurons became, in the recipe's order."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for what in WHAT:
-        for row in study.rows:
-            if row["what"] == what:
-                found.setdefault((what, row["fill"]), []).append(row)
-    return dict(found)
-
-
-def methods(rows: Rows) -> list[str]:
-    """The methods' names, in order."""
-    return list(dict.fromkeys(row["method"] for row in rows))
+    return {key: rows for what in WHAT for key, rows in by(where(study.rows, what=what), "what", "fill").items()}
 
 
 def drops(row: Row) -> list[float]:
@@ -52,19 +41,17 @@ def gains(row: Row) -> list[float]:
 
 
 def _areas(rows: Rows, what: str, fill: str) -> Table:
-    body = []
-    for name in methods(rows):
-        own = [row for row in rows if row["method"] == name]
-        body.append(
-            [
-                name,
-                Estimate.of(mean_interval(row["deletion_area"] for row in own)),
-                Estimate.of(mean_interval(row["insertion_area"] for row in own)),
-                Estimate(sum(row["found"] for row in own) / len(own), digits=0),
-                Estimate(sum(row["seconds_finding"] for row in own) / len(own)),
-                len(own),
-            ]
-        )
+    body: list[list[Cell]] = [
+        [
+            name,
+            mean(own, "deletion_area"),
+            mean(own, "insertion_area"),
+            average(own, "found", digits=0),
+            average(own, "seconds_finding"),
+            len(own),
+        ]
+        for name, own in by(rows, "method").items()
+    ]
     counts = rows[0]["counts"]
     return Table(
         f"areas-{what}-{fill}",
@@ -81,8 +68,7 @@ def _areas(rows: Rows, what: str, fill: str) -> Table:
 def _points(rows: Rows, what: str, fill: str) -> Table:
     counts = [count for count in SHOWN if count in rows[0]["counts"]] or list(rows[0]["counts"])
     body = []
-    for name in methods(rows):
-        own = [row for row in rows if row["method"] == name]
+    for name, own in by(rows, "method").items():
         cells = [
             Estimate.of(mean_interval(curve(row)[row["counts"].index(count)] for row in own))
             for curve in (drops, gains)
@@ -117,8 +103,7 @@ def _losses(rows: Rows, what: str, fill: str) -> list[Table]:
     found = []
     for part, curve in (("lost", lost), ("lost by other facts", lost_by_others)):
         body: list[list[Cell]] = []
-        for name in methods(rows):
-            own = [row for row in rows if row["method"] == name]
+        for name, own in by(rows, "method").items():
             cells = [Estimate.of(mean_interval(values)) for values in zip(*map(curve, own), strict=True)]
             body.append([name, *cells, Estimate.of(mean_interval(area(counts, curve(row)) for row in own))])
         found.append(

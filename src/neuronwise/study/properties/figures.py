@@ -16,7 +16,9 @@ from neuronwise.images import open_image
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.read.photo_map import PhotoMap
 from neuronwise.study.kind import Study
-from neuronwise.study.properties.tables import Row, methods, specificity
+from neuronwise.study.properties.tables import specificity
+from neuronwise.study.rows import Rows, by, where
+from neuronwise.study.store import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -26,39 +28,39 @@ PHOTOS, PANELS = 6, 4  # photos a figure of heat shows, and methods beside each
 
 def figures(study: Study) -> list[Figure]:
     """Layers, specificity, noise, and heat on photos."""
-    rows = [row for row in study.rows if row["part"] == "neurons"]
+    rows = where(study.rows, part="neurons")
     if not rows:
         return []
     found = [_layers(rows)]
-    if any(specificity(rows, name, study.recipe["images"], [0.1]) for name in methods(rows)):
+    if any(specificity(rows, name, study.recipe["images"], [0.1]) for name in by(rows, "method")):
         found.append(_specificity(rows, study.recipe))
-    noise = [row for row in study.rows if row["part"] == "noise"]
+    noise = where(study.rows, part="noise")
     if noise:
         found.append(_noise(noise))
     return found + _heat(rows, study)
 
 
-def _layers(rows: Sequence[Row]) -> Figure:
+def _layers(rows: Rows) -> Figure:
     return Figure(
         "layers",
         "Layers of the neurons",
         "One row of bars a method: the share of its neurons in each layer, mean over words.",
         partial(_draw_layers, rows),
-        f"Share of the first {rows[0]['K']} neurons in each layer, mean over {len({row['case'] for row in rows})} "
+        f"Share of the first {rows[0]['K']} neurons in each layer, mean over {len(by(rows, 'case'))} "
         "words. A dotted line marks an even share.",
     )
 
 
-def _draw_layers(rows: Sequence[Row]) -> Drawing:
-    names = [name for name in methods(rows) if any(row["neurons"] for row in rows if row["method"] == name)]
-    looks = styles(methods(rows))
+def _draw_layers(rows: Rows) -> Drawing:
+    named = {name: own for name, own in by(rows, "method").items() if any(row["neurons"] for row in own)}
+    looks = styles(list(by(rows, "method")))
     with plotting() as pyplot:
         figure, panels = pyplot.subplots(
-            len(names), 1, figsize=(8, 0.9 * len(names) + 0.7), sharex=True, sharey=True, squeeze=False
+            len(named), 1, figsize=(8, 0.9 * len(named) + 0.7), sharex=True, sharey=True, squeeze=False
         )
-        for panel, name in zip(panels[:, 0], names, strict=True):
-            own = [np.array(row["layers"]) for row in rows if row["method"] == name and sum(row["layers"])]
-            share = np.mean([layers / layers.sum() for layers in own], axis=0)
+        for panel, (name, own) in zip(panels[:, 0], named.items(), strict=True):
+            layers = [np.array(row["layers"]) for row in own if sum(row["layers"])]
+            share = np.mean([each / each.sum() for each in layers], axis=0)
             panel.bar(range(len(share)), share, color=looks[name]["color"], width=0.8)
             panel.axhline(1 / len(share), color=INK, linestyle=":", linewidth=0.8)
             panel.set_title(name, fontsize=8.5, pad=3)
@@ -71,7 +73,7 @@ def _draw_layers(rows: Sequence[Row]) -> Drawing:
     return figure
 
 
-def _specificity(rows: Sequence[Row], recipe: Row) -> Figure:
+def _specificity(rows: Rows, recipe: Row) -> Figure:
     return Figure(
         "specificity",
         "Specificity",
@@ -83,11 +85,11 @@ def _specificity(rows: Sequence[Row], recipe: Row) -> Figure:
     )
 
 
-def _draw_specificity(rows: Sequence[Row], recipe: Row) -> Drawing:
-    looks = styles(methods(rows))
+def _draw_specificity(rows: Rows, recipe: Row) -> Drawing:
+    looks = styles(list(by(rows, "method")))
     with plotting() as pyplot:
         figure, panel = pyplot.subplots(figsize=(7.4, 3.6))
-        for name in methods(rows):
+        for name in by(rows, "method"):
             found = specificity(rows, name, recipe["images"], recipe["kappas"])
             if found is not None:
                 points = [mean_interval(values) for values in found.below.values()]
@@ -97,7 +99,7 @@ def _draw_specificity(rows: Sequence[Row], recipe: Row) -> Drawing:
     return figure
 
 
-def _noise(rows: Sequence[Row]) -> Figure:
+def _noise(rows: Rows) -> Figure:
     return Figure(
         "noise",
         "Noise on the neurons' value vectors",
@@ -108,17 +110,17 @@ def _noise(rows: Sequence[Row]) -> Figure:
     )
 
 
-def _draw_noise(rows: Sequence[Row]) -> Drawing:
-    names = methods(rows)
+def _draw_noise(rows: Rows) -> Drawing:
+    names = list(by(rows, "method"))
     looks = styles(names)
     with plotting() as pyplot:
         figure, panels = pyplot.subplots(2, 2, figsize=(9.4, 6), sharex="col", sharey="row", squeeze=False)
         for column, sweep in enumerate(("sigma", "K")):
-            own = [row for row in rows if row["sweep"] == sweep]
-            ticks = sorted({row[sweep] for row in own})
+            own = where(rows, sweep=sweep)
+            ticks = sorted(by(own, sweep))
             for name in names:
                 for line, value in enumerate(("drop", "first")):
-                    cells = [[float(r[value]) for r in own if r["method"] == name and r[sweep] == x] for x in ticks]
+                    cells = [[float(row[value]) for row in where(own, method=name, **{sweep: x})] for x in ticks]
                     band(panels[line, column], ticks, [mean_interval(cell) for cell in cells], name, looks[name])
             if ticks and min(ticks) > 0:
                 panels[1, column].set_xscale("log")
@@ -136,19 +138,20 @@ def _draw_noise(rows: Sequence[Row]) -> Drawing:
     return figure
 
 
-def _heat(rows: Sequence[Row], study: Study) -> list[Figure]:
+def _heat(rows: Rows, study: Study) -> list[Figure]:
     """Photos of different words, if the data are still where the study read them."""
     shown: dict[str, tuple[Image.Image, dict[str, Row]]] = {}
     for row in rows:
         if row["grid"] and row["heat_iou"] is not None and len(shown) < PHOTOS and not _has_word(shown, row["word"]):
             photo = _photo(study, row["file"])
             if photo is not None:
-                own = {one["method"]: one for one in rows if one["case"] == row["case"] and one["grid"]}
+                own = {one["method"]: one for one in where(rows, case=row["case"]) if one["grid"]}
                 shown[row["case"]] = (photo, own)
     if not shown:
         return []
-    chosen = [name for name in methods(rows) if name not in CONTROLS][: PANELS - 1]
-    chosen += [name for name in methods(rows) if name in CONTROLS][-1:]
+    names = list(by(rows, "method"))
+    chosen = [name for name in names if name not in CONTROLS][: PANELS - 1]
+    chosen += [name for name in names if name in CONTROLS][-1:]
     return [
         Figure(
             "heat",

@@ -13,6 +13,7 @@ from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.properties import common, crucial_elsewhere, exclusive, pairwise, specific
 from neuronwise.neurons import Neuron
 from neuronwise.study.kind import Study
+from neuronwise.study.rows import Rows, average, by, mean, where
 from neuronwise.study.store import Row
 
 Sets = dict[str, list[list[Neuron]]]  # word → the neurons of each of its photos
@@ -22,7 +23,7 @@ DRAWS = 100  # subsets of photos, where a concept has more than are compared
 
 def tables(study: Study) -> list[Table]:
     """Meaning, invariance, specificity, heat and noise."""
-    rows = [row for row in study.rows if row["part"] == "neurons"]
+    rows = where(study.rows, part="neurons")
     if not rows:
         return []
     found = [_meaning(rows), _invariance(rows, study.recipe), _specificity(rows, study.recipe), _heat(rows)]
@@ -30,22 +31,11 @@ def tables(study: Study) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def methods(rows: Iterable[Row]) -> list[str]:
-    """The methods' names, in order."""
-    return list(dict.fromkeys(row["method"] for row in rows))
-
-
-def estimate(rows: Iterable[Row], column: str) -> Estimate | None:
-    """The mean of a column with its interval."""
-    values = (row.get(column) for row in rows)
-    return Estimate.of(mean_interval(None if value is None else float(value) for value in values))
-
-
 def by_word(rows: Iterable[Row], method: str, images: int) -> Sets:
     """The neurons of each word that at least ``images`` captions say, photo by photo; sets without neurons left out."""
     found: Sets = {}
-    for row in rows:
-        if row["method"] == method and row["neurons"]:
+    for row in where(rows, method=method):
+        if row["neurons"]:
             found.setdefault(row["word"].lower(), []).append([Neuron.parse(name) for name in row["neurons"]])
     return {word: sets for word, sets in found.items() if len(sets) >= images}
 
@@ -58,13 +48,12 @@ def subsets(sets: Sequence[T], size: int, seed: int) -> list[Sequence[T]]:
     return [generator.sample(list(sets), size) for _ in range(DRAWS)]
 
 
-def _meaning(rows: Sequence[Row]) -> Table:
+def _meaning(rows: Rows) -> Table:
     measured = [name for name in ("clipscore", "bertscore", "mover_score") if any(row.get(name) for row in rows)]
     body: list[list[Cell]] = []
-    for name in methods(rows):
-        own = [row for row in rows if row["method"] == name]
-        scores = [estimate(own, metric) for metric in measured]
-        body.append([name, estimate(own, "says_word"), *scores, estimate(own, "seconds_finding"), len(own)])
+    for name, own in by(rows, "method").items():
+        scores = [mean(own, metric) for metric in measured]
+        body.append([name, mean(own, "says_word"), *scores, mean(own, "seconds_finding"), len(own)])
     return Table(
         "meaning",
         "What the neurons decode to",
@@ -76,20 +65,19 @@ def _meaning(rows: Sequence[Row]) -> Table:
     )
 
 
-def _invariance(rows: Sequence[Row], recipe: Row) -> Table:
+def _invariance(rows: Rows, recipe: Row) -> Table:
     images, seed = recipe["images"], recipe["seed"]
     body: list[list[Cell]] = []
     words = 0
-    for name in methods(rows):
+    for name, own in by(rows, "method").items():
         sets = by_word(rows, name, images)
         words = max(words, len(sets))
-        draws = {word: subsets(own, images, seed) for word, own in sets.items()}
+        draws = {word: subsets(each, images, seed) for word, each in sets.items()}
         shared, paired = (
             Estimate.of(mean_interval(sum(map(measure, chosen)) / len(chosen) for chosen in draws.values()), 3)
             for measure in (common, pairwise)
         )
-        own = [row for row in rows if row["method"] == name]
-        body.append([name, estimate(own, "shuffled_overlap"), shared, paired, len(sets)])
+        body.append([name, mean(own, "shuffled_overlap"), shared, paired, len(sets)])
     return Table(
         "invariance",
         "What moves the neurons",
@@ -125,10 +113,10 @@ def specificity(rows: Iterable[Row], method: str, images: int, kappas: Sequence[
     return Specific(list(exclusive(united).values()), below, len(sets))
 
 
-def _specificity(rows: Sequence[Row], recipe: Row) -> Table:
+def _specificity(rows: Rows, recipe: Row) -> Table:
     images, kappas = recipe["images"], recipe["kappas"]
     body: list[list[Cell]] = []
-    for name in methods(rows):
+    for name in by(rows, "method"):
         found = specificity(rows, name, images, kappas)
         if found is not None:
             below = [Estimate.of(mean_interval(found.below[kappa])) for kappa in kappas]
@@ -145,18 +133,12 @@ def _specificity(rows: Sequence[Row], recipe: Row) -> Table:
     )
 
 
-def _heat(rows: Sequence[Row]) -> Table:
+def _heat(rows: Rows) -> Table:
     body: list[list[Cell]] = []
-    for name in methods(rows):
-        own = [row for row in rows if row["method"] == name and row.get("heat_iou") is not None]
-        if own:
-            lifted = Estimate.of(mean_interval(row["heat_iou"] - row["heat_chance"] for row in own), 3)
-            chance = Estimate(sum(row["heat_chance"] for row in own) / len(own), digits=3)
-            iou = estimate(own, "heat_iou")
-            assert iou is not None
-            share = Estimate(sum(row["object_share"] for row in own) / len(own))
-            iou = Estimate(iou.mean, iou.low, iou.high, iou.n, 3)
-            body.append([name, iou, chance, lifted, estimate(own, "heat_pointing"), share, len(own)])
+    for name, own in by((row for row in rows if row.get("heat_iou") is not None), "method").items():
+        lifted = Estimate.of(mean_interval(row["heat_iou"] - row["heat_chance"] for row in own), 3)
+        iou, chance = mean(own, "heat_iou", digits=3), average(own, "heat_chance", digits=3)
+        body.append([name, iou, chance, lifted, mean(own, "heat_pointing"), average(own, "object_share"), len(own)])
     return Table(
         "heat",
         "Where the neurons fire",
@@ -168,13 +150,12 @@ def _heat(rows: Sequence[Row]) -> Table:
     )
 
 
-def _noise(rows: Sequence[Row], sweep: str) -> Table:
+def _noise(rows: Rows, sweep: str) -> Table:
     own = [row for row in rows if row["part"] == "noise" and row["sweep"] == sweep]
-    body: list[list[Cell]] = []
-    for name, cell in dict.fromkeys((row["method"], row[sweep]) for row in own):
-        here = [row for row in own if row["method"] == name and row[sweep] == cell]
-        first, said = estimate(here, "first"), estimate(here, "said")
-        body.append([name, f"{cell:g}", estimate(here, "drop"), first, said, len(here)])
+    body: list[list[Cell]] = [
+        [name, f"{cell:g}", mean(here, "drop"), mean(here, "first"), mean(here, "said"), len(here)]
+        for (name, cell), here in by(own, "method", sweep).items()
+    ]
     fixed = {"sigma": "K", "K": "sigma"}[sweep]
     value = f"{own[0][fixed]:g}" if own else ""
     unit = "" if not own or own[0]["unit"] == 1 else f" σ in units of {own[0]['unit']:.3f}, the value vectors' spread."
