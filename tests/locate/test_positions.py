@@ -19,7 +19,7 @@ from neuronwise.images import open_image
 from neuronwise.intervene import patch
 from neuronwise.locate import METHODS
 from neuronwise.locate.activation_difference import differences
-from neuronwise.locate.attribution_patching import patches
+from neuronwise.locate.attribution_patching import attribution_patching
 from neuronwise.locate.eap_ig import entering
 from neuronwise.locate.positions import rows_of
 from neuronwise.locate.twin import twin_of
@@ -150,7 +150,11 @@ def test_attribution_patching_is_the_first_step_towards_the_twin(name: str, path
     run, target = worded(name), Target(9, 1, "t")
     rows = rows_of(run, target, "all")
     twin = twin_of(run.model, run, None, OTHER)
-    found = next(part for part in patches(run.model, run, [target], counterfactual=OTHER)[0] if part.writer.layer == 1)
+    found = next(
+        part
+        for part in attribution_patching(run.model, run, [target], counterfactual=OTHER)[0]
+        if part.writer.layer == 1
+    )
     away = next(part for part in differences(run, twin, rows) if part.writer.layer == 1)
     step = 0.02  # norms round to single precision
     strongest = found.values.abs().flatten().topk(6).indices.tolist()

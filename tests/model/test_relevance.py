@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from families import NAMES, tiny
 from neuronwise.errors import MethodError
-from neuronwise.locate.relp import relp
+from neuronwise.locate.relp import METHOD
 from neuronwise.model import Model, Run, Target
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.passes import frozen_parameters
@@ -138,7 +138,7 @@ def test_relp_is_activation_times_the_gradient_under_the_rules(positions: str) -
     module, inputs = tiny("llama", torch.float64)
     run = Run.of(Model(module), Prompted("", False, inputs), [5, 6])
     target = Target(9, 1, "t")  # predicted by the row before the last
-    (scores,) = relp(run.model, run, [target], positions=positions)
+    (scores,) = METHOD.function(run.model, run, [target], positions=positions)
     ids = run.forced_inputs()["input_ids"][:, : run.row(1)]
     ids = torch.cat([ids, run.forced_inputs()["input_ids"][:, run.row(1) : run.row(1) + 1]], dim=1)
     llama: Any = module

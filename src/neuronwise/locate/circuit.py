@@ -22,7 +22,7 @@ from neuronwise.locate.graph import ROOT, Circuit, Edge, Leaf
 from neuronwise.locate.locating import describe
 from neuronwise.locate.method import require_own
 from neuronwise.locate.positions import strongest
-from neuronwise.locate.relp import readout_weights, relevance
+from neuronwise.locate.relp import readout_weights, relp
 from neuronwise.model.direct import logit_scale
 from neuronwise.model.passes import edit_input, frozen_parameters, outputs_of
 from neuronwise.model.relevance import relevance_rules
@@ -66,7 +66,7 @@ def circuit(
 
 def _strongest(model: Model, run: Run, target: Target, contrast: Contrast, count: int) -> NeuronSet:
     """The ``count`` (neuron, position) pairs of largest |a · ∂̃y/∂a| over all dense writers."""
-    (parts,) = relevance(model, run, [target], contrast=contrast)
+    (parts,) = relp(model, run, [target], contrast=contrast)
     found = strongest((part for part in parts if part.writer.expert is None), count, by_size=True)
     if not found:
         raise MethodError(f"All neurons of {model.name} lie in routed experts, which are no nodes of a circuit yet.")

@@ -13,8 +13,7 @@ from neuronwise.images import ImageLike
 from neuronwise.locate.activation_difference import differences
 from neuronwise.locate.contrast import Contrast, contrasted
 from neuronwise.locate.method import Method
-from neuronwise.locate.positions import Positions, PositionScores, reduced, rows_of, times_gradients
-from neuronwise.locate.scores import Scores
+from neuronwise.locate.positions import Positions, PositionScores, rows_of, summed, times_gradients
 from neuronwise.locate.twin import twin_of
 from neuronwise.model.passes import edit_input, inputs_of, stop_before
 from neuronwise.model.run import Run, Target
@@ -35,31 +34,12 @@ def eap_ig(
     positions: Positions = "all",
     contrast: Contrast = None,
     steps: int = 5,
-) -> list[Scores]:
-    """(a − a') · (1/m) Σ_{k=1..m} ∂y_t/∂a at h' + (k/m)(h − h'), summed over positions (Hanna et al. 2024, EAP-IG).
+) -> list[Iterator[PositionScores]]:
+    """(a − a') · (1/m) Σ_{k=1..m} ∂y_t/∂a at h' + (k/m)(h − h'), at each of ``positions`` (Hanna et al. 2024, EAP-IG).
 
     h is what enters the first decoder layer in the run, h' in its twin (``inpainted`` or ``counterfactual``, as for
     attribution_patching); m is ``steps``. With one step it is attribution_patching.
     """
-    found = integrated_patches(
-        model, run, targets, inpainted,
-        counterfactual=counterfactual, positions=positions, contrast=contrast, steps=steps,
-    )  # fmt: skip
-    return [reduced(parts, "sum") for parts in found]
-
-
-def integrated_patches(
-    model: Model,
-    run: Run,
-    targets: Sequence[Target],
-    inpainted: ImageLike | None = None,
-    *,
-    counterfactual: str | None = None,
-    positions: Positions = "all",
-    contrast: Contrast = None,
-    steps: int = 5,
-) -> list[Iterator[PositionScores]]:
-    """The score of ``eap_ig`` at each of ``positions``."""
     if steps < 1:
         raise MethodError(f"steps is {steps}; the mean along the way needs 1 or more.")
     twin = twin_of(model, run, inpainted, counterfactual)
@@ -97,9 +77,9 @@ def entering(model: Model, run: Run) -> Tensor:
 
 METHOD = Method(
     "eap_ig",
-    eap_ig,
+    summed(eap_ig),
     meaning="how the logit of {token} would fall with the activation of the other run, by integrated gradients",
     source="Hanna et al. 2024 (arXiv 2403.17806)",
     needs="twin",
-    by_position=integrated_patches,
+    by_position=eap_ig,
 )

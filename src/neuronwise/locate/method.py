@@ -79,11 +79,7 @@ class Method:
 
     def check(self, options: Mapping[str, object]) -> None:
         """Raise ``MethodError`` for options that it does not have, and for settings that are impossible."""
-        unknown = sorted(set(options) - set(self.options))
-        if unknown:
-            takes = ", ".join(self.options) or "none"
-            raise MethodError(f"{self.name} has no option {', '.join(unknown)}; it takes {takes}.")
-        require_kinds(self.function, options)
+        require_options(self.name, self.options, self.function, options)
         if self.settings is not None:
             try:
                 self.settings(**options)
@@ -142,7 +138,17 @@ KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def require_kinds(function: Callable[..., object], options: Mapping[str, object]) -> None:
+def require_options(
+    name: str, known: Sequence[str], function: Callable[..., object], options: Mapping[str, object]
+) -> None:
+    """Raise ``MethodError`` for options other than the ``known`` ones, and for values that do not fit ``function``."""
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise MethodError(f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}.")
+    _require_kinds(function, options)
+
+
+def _require_kinds(function: Callable[..., object], options: Mapping[str, object]) -> None:
     """Raise ``MethodError`` for an option of another kind than its annotation, where that is a plain one."""
     parameters = inspect.signature(function).parameters
     for name, value in options.items():

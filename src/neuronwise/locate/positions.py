@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -97,6 +98,16 @@ def reduced(parts: Iterable[PositionScores], reduce: str) -> Scores:
         # An expert's activation is that of the last row that was routed to it.
         activations = part.activations.mean(0) if part.writer.expert is None else part.activations[-1]
         scores.put(part.writer, values, activations)
+    return scores
+
+
+def summed(by_position: Callable[..., Sequence[Iterable[PositionScores]]]) -> Callable[..., list[Scores]]:
+    """The function of a method that scores a neuron by the sum of what ``by_position`` gives at each position."""
+
+    @functools.wraps(by_position)
+    def scores(*given: object, **options: object) -> list[Scores]:
+        return [reduced(parts, "sum") for parts in by_position(*given, **options)]
+
     return scores
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from neuronwise.locate.contrast import Contrast, contrasted
 from neuronwise.locate.method import Method
-from neuronwise.locate.positions import Positions, PositionScores, firings, reduced, rows_of, times_gradients
-from neuronwise.locate.scores import Scores
+from neuronwise.locate.positions import Positions, PositionScores, firings, rows_of, summed, times_gradients
 from neuronwise.model.relevance import relevance_rules
 from neuronwise.model.run import Run, Target
 from neuronwise.model.stream import written_gradients
@@ -19,20 +18,13 @@ if TYPE_CHECKING:
 
 def relp(
     model: Model, run: Run, targets: Sequence[Target], *, positions: Positions = "all", contrast: Contrast = None
-) -> list[Scores]:
-    """a ⊙ ∂̃y_t/∂a, summed over positions, ∂̃ the gradient under the rules of ``relevance_rules`` ([RelP], [TRL]).
+) -> list[Iterator[PositionScores]]:
+    """a ⊙ ∂̃y_t/∂a at each of ``positions``, ∂̃ the gradient under the rules of ``relevance_rules`` ([RelP], [TRL]).
 
     y_t is the target's logit before any soft cap, less the mean logit, or less the tokens of ``contrast``.
     ``positions``: "all" up to the predicting one, "predicting", "image" or numbers. One forward and one backward pass.
     Raises ``MethodError`` for an architecture with a module that has no rule.
     """
-    return [reduced(parts, "sum") for parts in relevance(model, run, targets, positions=positions, contrast=contrast)]
-
-
-def relevance(
-    model: Model, run: Run, targets: Sequence[Target], *, positions: Positions = "all", contrast: Contrast = None
-) -> list[Iterator[PositionScores]]:
-    """a ⊙ ∂̃y_t/∂a at each of ``positions``."""
     rows = [rows_of(run, target, positions) for target in targets]
     readouts = [(run.row(target.position), readout_weights(model, run, target, contrast)) for target in targets]
     with relevance_rules(model):
@@ -51,8 +43,8 @@ def readout_weights(model: Model, run: Run, target: Target, contrast: Contrast) 
 
 METHOD = Method(
     "relp",
-    relp,
+    summed(relp),
     meaning="relevance that the neuron passes on to the logit of {token}",
     source="Rezaei Jafari et al. 2025 (arXiv 2508.21258); Arora et al. 2026 (arXiv 2601.22594)",
-    by_position=relevance,
+    by_position=relp,
 )

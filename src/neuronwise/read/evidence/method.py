@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from neuronwise.errors import MethodError
-from neuronwise.locate.method import keywords, require_kinds
+from neuronwise.locate.method import keywords, require_options
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,4 @@ class EvidenceMethod:
 
     def check(self, options: Mapping[str, object]) -> None:
         """Raise ``MethodError`` for options that it does not have, or of another kind."""
-        unknown = sorted(set(options) - set(self.options))
-        if unknown:
-            takes = ", ".join(self.options) or "none"
-            raise MethodError(f"{self.name} has no option {', '.join(unknown)}; it takes {takes}.")
-        require_kinds(self.function, options)
+        require_options(self.name, self.options, self.function, options)
