@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from finding_schema import validated
 from shell import refused, shell
 
 
@@ -29,7 +30,7 @@ def test_find_in_a_text_prints_one_object(tiny_folder: Path) -> None:
         "find", "--text", "the capital of France is", "--target", " Paris", "-m", tiny_folder, "--json", "--top", 7
     )
     content = json.loads(done.stdout)
-    assert content["schema"] == "neuronwise.find/2"
+    assert validated(content)["schema"] == "neuronwise.find/2"
     assert (content["method"], content["activation"], content["chat"]) == ("contribution", "ffn", False)
     assert set(content["versions"]) == {"neuronwise", "torch", "transformers", "python"}
     (concept,) = content["concepts"]

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from typing import Any
 
 import jsonschema
 import pytest
 
 import neuronwise as nw
+from finding_schema import SCHEMA, validated
 from neuronwise.locate import shares
 from neuronwise.locate.default import locate_by_default
 from neuronwise.read import find
-
-SCHEMA = json.loads((resources.files("neuronwise.read") / "find.schema.json").read_text(encoding="utf-8"))
-
-
-def validated(content: dict[str, Any]) -> dict[str, Any]:
-    """The object as JSON, valid by the schema."""
-    plain = json.loads(json.dumps(content, allow_nan=False))
-    jsonschema.Draft202012Validator(SCHEMA).validate(plain)
-    return plain
 
 
 def test_the_schema_is_one_and_refuses_what_it_should(tiny_model: Any) -> None:

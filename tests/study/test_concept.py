@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import neuronwise as nw
+from finding_schema import validated
 from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import MethodError, StudyError
 from neuronwise.study.concept import find
@@ -79,13 +80,14 @@ OPTIONS = ("--prompt", "the", "--max-new-tokens", "2", "--dilation", "0")
 def test_many_photos_on_the_shell(folder: Path, tmp_path: Path) -> None:
     done = shell("find", "--data", folder / "photos", "--concept", "dog", "-m", folder / "model", *OPTIONS,
                  "--photos", "3", "--out", tmp_path / "out", "--json")  # fmt: skip
-    content = json.loads(done.stdout)
+    content = validated(json.loads(done.stdout))
     assert (content["schema"], content["method"], content["text"]) == ("neuronwise.find/2", "two_stage", None)
     assert {(row["layer"], row["unit"]) for row in content["concepts"][0]["neurons"]} == EXACTLY
     assert len(content["concepts"][0]["neurons"][0]["tokens"]) == 10
     assert content["funnel"]["after_vote"] == 3
     assert [photo["text"] for photo in content["photos"]] == ["dog mat"] * 3
     assert json.loads((tmp_path / "out/finding.json").read_text())["concepts"] == content["concepts"]
+    assert ".photo.png" in (tmp_path / "out/index.html").read_text()
     first = content["photos"][0]["id"]
     photo, mask, without = (
         np.asarray(Image.open(tmp_path / f"out/{first}.{name}.png")) for name in ("photo", "mask", "inpainted")
@@ -119,3 +121,40 @@ def test_what_is_wrong_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         (("--method", "two_stage", "--concept", "dog"), "name a folder with --data"),
     ):
         assert words in shell("find", *arguments, expect=2).stderr
+
+
+def test_several_photos_one_by_one_and_together(folder: Path, tmp_path: Path) -> None:
+    photos = [folder / f"photos/dog{number}.png" for number in (0, 1)]
+    asked = ("--prompt", "the", "--max-new-tokens", "2", "-m", folder / "model", "--top", 4, "--json")
+    content = json.loads(shell("find", *photos, "--concept", "dog", *asked, "--out", tmp_path / "out").stdout)
+    validated(content)
+    model = nw.load(folder / "model")
+    runs = [model.run(photo, "the", max_new_tokens=2) for photo in photos]
+    options: dict[str, Any] = {"contrast": 10, "normalize": True, "baseline": "self"}
+    found = nw.locate(model, runs, "dog", top=4, **options)
+    rows = content["concepts"][0]["neurons"]
+    assert content["concepts"][0]["photos"] == ["dog0", "dog1"]
+    assert [nw.ScoredNeuron.from_row(row).neuron for row in rows] == list(found.neurons)
+    assert [row["score"] for row in rows] == pytest.approx([member.score for member in found], rel=1e-4)
+    for run, row in zip(runs, content["photos"], strict=True):
+        alone = nw.locate(model, run, "dog", top=4, **options)
+        neurons = [nw.ScoredNeuron.from_row(one).neuron for one in row["concepts"][0]["neurons"]]
+        assert (row["text"], neurons) == (run.text, list(alone.neurons))
+        own = json.loads((tmp_path / "out" / row["id"] / "finding.json").read_text())
+        assert own["concepts"] == row["concepts"]
+    page = (tmp_path / "out/index.html").read_text()
+    assert 'href="dog0/index.html"' in page
+    assert (tmp_path / "out/dog1/index.html").is_file()
+    # Without a word: every noun of each caption, together those that two captions share.
+    nouns = json.loads(shell("find", *photos, *asked).stdout)
+    assert {row["word"] for row in nouns["concepts"]} == {c.word.lower() for c in runs[0].concepts}
+    assert "No caption names" in shell("find", *photos, "--concept", "zebra", *asked, expect=2).stderr
+
+
+def test_a_folder_of_photos_by_the_default_method(folder: Path) -> None:
+    asked = ("--prompt", "the", "--max-new-tokens", "2", "-m", folder / "model", "--top", 4, "--json")
+    done = shell("find", "--data", folder / "photos", "--concept", "dog", "--photos", 2, *asked)
+    content = validated(json.loads(done.stdout))
+    assert (content["method"], content["options"]["baseline"]) == ("contribution", "self")
+    assert len(content["photos"]) == len(content["concepts"][0]["photos"]) == 2
+    assert "dog: found on 2 photos" in done.stderr

@@ -67,6 +67,11 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+def typed(*parameters: str) -> bool:
+    """Whether any of these options was typed."""
+    return any(name in (_TYPED.get() or {}) for name in parameters)
+
+
 def refuse(why: str, *parameters: str) -> None:
     """Raise ``NeuronwiseError`` for an option that was typed though nothing reads it here.
 

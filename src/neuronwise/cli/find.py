@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from neuronwise.cli.app import Output, app, argument, command, option, refuse
 from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, Settings, Words, require_folder, require_photos
 from neuronwise.cli.output import command_line, note, print_finding
-from neuronwise.cli.photos import PhotoSource, find_over_photos
+from neuronwise.cli.photos import PhotoSource, find_in_photos, find_over_photos
 from neuronwise.errors import NeuronwiseError
 from neuronwise.locate.methods import METHODS
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @command(app)
 def find(
     *,
-    image: Annotated[Path | None, argument("A photo; leave it out with --text or --data.")] = None,
+    images: Annotated[
+        list[Path] | None,
+        argument("A photo, or several to look at one by one and together; none with --text or --data."),
+    ] = None,
     text: Annotated[str | None, option("A text prompt instead of a photo, used as it is.")] = None,
     model: ModelOption = None,
     words: Words,
@@ -31,14 +34,22 @@ def find(
 ) -> Output:
     """Find the neurons behind the words that a model writes about photos, or behind its answer to a text."""
     require_folder(out)
-    if source.given or _wants_inpainted(scoring, text):
-        require_photos([image])
+    photos = images or []
+    image = photos[0] if photos else None
+    if source.removes(scoring) or _wants_inpainted(scoring, text):
+        require_photos(photos)
+        if len(photos) > 1:
+            raise NeuronwiseError("An object is removed from one photo, or from those of --data; name one photo.")
         refuse("over photos, where find takes words of captions", "text", "target", "position", "chat")
         if not words.concepts:
             raise NeuronwiseError("Over photos, find takes words of captions: name one with --concept WORD.")
         source.require_used(scoring.method)
         content = find_over_photos(source, image, lambda: placement.load(model), words, scoring, ask, out)
         return _output(content, out)
+    if source.data is not None or len(photos) > 1:
+        require_photos(photos)
+        refuse("over photos, where find takes words of captions", "text", "target", "position", "chat")
+        return _output(find_in_photos(source, photos, lambda: placement.load(model), words, scoring, ask, out), out)
     ask.require_one(image, text)
     refuse("without --data, --mask or --box", "photos", "inpainting", "dilation")
     if not words.targets and (words.concepts or image is not None):

@@ -166,8 +166,11 @@ class Scoring:
         """How tokens are read."""
         return "logits" if self.published else "cosine"
 
-    def checked(self) -> Settings:
-        """``options`` of a method that scores a run; raises ``MethodError`` for others, before a model is opened."""
+    def checked(self, *beside: str) -> Settings:
+        """``options`` of a method that scores a run; raises ``MethodError`` for others, before a model is opened.
+
+        ``beside`` names settings that are not the method's.
+        """
         if not METHODS[self.chosen].scores_all:
             known = ", ".join(name for name, method in METHODS.items() if method.scores_all)
             raise NeuronwiseError(f"--method {self.chosen} needs more than one run; use one of {known}.")
@@ -176,7 +179,7 @@ class Scoring:
             raise NeuronwiseError("--published is a procedure of its own; it takes --activation and no other option.")
         if "seed" in options:
             raise NeuronwiseError("Use --seed for the random seed, not --set seed=…")
-        METHODS[self.chosen].check(options)
+        METHODS[self.chosen].check({name: value for name, value in options.items() if name not in beside})
         return options
 
     def options(self) -> Settings:

@@ -41,7 +41,8 @@ def print_finding(content: Mapping[str, Any], out: Path | None) -> None:
     for concept in content["concepts"]:
         print_concept(concept, published=content.get("form") == "logits")
     if out is not None:
-        print(f"photos: {out}" if "photos" in content else f"page: {out / 'index.html'}")
+        page = out / "index.html"
+        print(f"page: {page}" if page.exists() else f"photos: {out}")
 
 
 def print_concept(concept: Mapping[str, Any], *, published: bool) -> None:

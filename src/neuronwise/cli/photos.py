@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.cli.app import option, refuse
+from neuronwise.cli.app import option, refuse, typed
 from neuronwise.cli.options import Ask, Scoring, Words, parse_box, require_studies
-from neuronwise.cli.output import command_line, note
+from neuronwise.cli.output import command_line, counted, note
 from neuronwise.cli.progress import progress_bar
 from neuronwise.data.photos.load import FORMS
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import ImageError, NeuronwiseError, TargetError
 from neuronwise.images.inpaint.table import INPAINTERS, parsed
 from neuronwise.locate.methods import METHODS
 
 if TYPE_CHECKING:
     from neuronwise.data.photos import Photos
     from neuronwise.images.masks import Mask
-    from neuronwise.model import Model
+    from neuronwise.model import Model, Run
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class PhotoSource:
     data: Annotated[
         Path | None,
         option(
-            f"Find --concept over a folder of photos (forms: {', '.join(FORMS)}). "
-            "The default method is then two_stage, as with --mask and --box."
+            f"Find --concept in the photos of a folder (forms: {', '.join(FORMS)}), one by one and together. With an "
+            "option that says how its object is removed, the default method is two_stage."
         ),
     ] = None
     mask: Annotated[Path | None, option("Where the concept is in the photo: a white on black image.")] = None
@@ -45,10 +46,13 @@ class PhotoSource:
     dilation: Annotated[int, option("Pixels by which masks grow.", min=0)] = 5
     photos: Annotated[int, option("Use at most this many photos of a concept.", min=1)] = 12
 
-    @property
-    def given(self) -> bool:
-        """Whether the user named a folder, a mask or a box."""
-        return self.data is not None or self.mask is not None or self.box is not None
+    def removes(self, scoring: Scoring) -> bool:
+        """Whether the user says where an object is, or of a folder's photos how it is removed."""
+        if self.mask is not None or self.box is not None:
+            return True
+        method = None if scoring.by_default else METHODS[scoring.chosen]
+        says_how = typed("inpainting", "dilation") if method is None else method.compares
+        return self.data is not None and says_how
 
     def require_used(self, method: str | None) -> None:
         """Refuse options of this group that nothing reads with this method; raises ``NeuronwiseError``."""
@@ -118,6 +122,127 @@ def find_over_photos(
         for one, content in found:
             write_concept(out / one.concept if len(found) > 1 else out, one, content)
     return _joined([content for _, content in found])
+
+
+def find_in_photos(
+    source: PhotoSource,
+    images: Sequence[Path],
+    load: Callable[[], Model],
+    words: Words,
+    scoring: Scoring,
+    ask: Ask,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Find words in each of several photos and in all of them together: the object that is printed."""
+    from neuronwise.locate.joint import AGREE
+    from neuronwise.read.findings import find_in_each
+
+    options = scoring.checked("agree")
+    agree = options.pop("agree", "mean")
+    if agree not in AGREE:
+        raise NeuronwiseError(f"--set agree is {agree!r}; choose {' or '.join(AGREE)}.")
+    if source.data is None:
+        refuse("without --data", "photos", "inpainting", "dilation")
+    if source.data is not None and (images or not words.concepts):
+        raise NeuronwiseError("--data takes photos from a folder: omit the photo, and name a word with --concept WORD.")
+    captions = _Captions(load, ask, heat=out is not None)
+    if source.data is None:
+        captions.of_files(images, words.concepts)
+    else:
+        captions.of_folder(source, words.concepts, scoring.seed)
+    found = find_in_each(
+        captions.runs, captions.words, files=captions.files, left_out=captions.unused, agree=agree,
+        at_least=1 if words.concepts else 2, form=scoring.form, heat=out is not None, top=words.top, seed=scoring.seed,
+        method=None if scoring.by_default else scoring.chosen, **options,
+    )  # fmt: skip
+    content = {**found.to_dict(), "command": command_line()}
+    for concept in words.concepts:
+        names = [name for name, own in captions.words.items() if concept in own]
+        note(f"{concept}: found on {counted(len(names), 'photo')} ({', '.join(names)})")
+    if out is not None:
+        from neuronwise.report import write_findings
+
+        write_findings(out, found, content)
+    return content
+
+
+class _Captions:
+    """Photos by their id, captioned as they are needed, with the words of their captions that are looked for."""
+
+    def __init__(self, load: Callable[[], Model], ask: Ask, heat: bool) -> None:
+        self._load, self._ask, self._heat = load, ask, heat
+        self.model: Model | None = None
+        self.runs: dict[str, Run] = {}
+        self.files: dict[str, str] = {}
+        self.words: dict[str, dict[str, str]] = {}
+        self.left_out: dict[str, str] = {}
+
+    @property
+    def unused(self) -> dict[str, str]:
+        """Photos in which nothing is found, with the reason."""
+        return {name: why for name, why in self.left_out.items() if not self.words.get(name)}
+
+    def of_files(self, images: Sequence[Path], concepts: Sequence[str]) -> None:
+        """Every photo that was named, with all nouns of its caption or the ``concepts`` that it has."""
+        with progress_bar("captioning photos") as bar:
+            for number, image in enumerate(images):
+                name = image.stem if image.stem not in self.runs else f"{image.stem}-{number + 1}"
+                run = self._captioned(name, image)
+                self.words[name] = {concept.word.lower(): concept.word for concept in run.concepts}
+                if concepts:
+                    self.words[name] = {}
+                    for concept in concepts:
+                        self._look(name, concept)
+                bar(number + 1, len(images))
+
+    def of_folder(self, source: PhotoSource, concepts: Sequence[str], seed: int) -> None:
+        """Photos of a folder that show a concept, drawn by the seed until enough captions name it."""
+        from neuronwise.data.photos import load_photos
+        from neuronwise.study.concept import DRAWN
+        from neuronwise.study.concept_photos import shows
+
+        assert source.data is not None
+        photos = load_photos(source.data)
+        for concept in concepts:
+            there = [photo for photo in photos if shows(photo, concept)]
+            random.Random(seed).shuffle(there)
+            named = 0
+            with progress_bar(f"captioning photos of {concept}") as bar:
+                for photo in there[: DRAWN * source.photos]:
+                    try:
+                        self._captioned(photo.id, photo.path)
+                    except ImageError as error:
+                        self.left_out[photo.id] = str(error)
+                        continue
+                    named += self._look(photo.id, concept)
+                    bar(named, source.photos)
+                    if named == source.photos:
+                        break
+
+    def _captioned(self, name: str, path: Path) -> Run:
+        if name not in self.runs:
+            self.model = self.model or self._load()
+            ask = self._ask
+            self.runs[name] = self.model.run(path, ask.prompt, max_new_tokens=ask.length, heat=self._heat)
+            self.files[name] = path.name
+            self.words[name] = {}
+        return self.runs[name]
+
+    def _look(self, name: str, concept: str) -> bool:
+        """Whether a caption names a concept, by whatever word."""
+        from neuronwise.answers.naming import names
+        from neuronwise.study.concept_photos import word_for
+
+        run = self.runs[name]
+        try:
+            said = run.concept(concept).word
+        except TargetError:
+            said = word_for(run.text, concept) if names(run.text, concept) else None
+        if said is None:
+            self.left_out[name] = f"its caption does not name {concept}: {run.text!r}"
+            return False
+        self.words[name][concept] = said
+        return True
 
 
 def _joined(found: list[dict[str, Any]]) -> dict[str, Any]:

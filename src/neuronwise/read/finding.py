@@ -11,6 +11,7 @@ from neuronwise.locate.default import Scored, default_scores
 from neuronwise.locate.locating import describe, plain
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.positions import keeps_positions
+from neuronwise.locate.scores import Scores
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import Effect, decode_all, effects
@@ -37,6 +38,7 @@ class FoundConcept:
     tokens: list[list[str]]
     heat: Heatmap | None = None
     heat_note: str | None = None
+    scores: Scores | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def find(
             spans = tuple((o.start - offset, o.end - offset) for o in words[index].occurrences)
         own = [next(both) for _ in sets[index]]
         ends, tokens = [effect for effect, _ in own], [listed for _, listed in own]
-        found.append(FoundConcept(target.text, target, spans, sets[index], ends, tokens, maps[index], note))
+        found.append(
+            FoundConcept(target.text, target, spans, sets[index], ends, tokens, maps[index], note, scored.scores[index])
+        )
     shown = {name: plain(value) for name, value in options.items()}
     return Finding(run, named, shown, top, seed, tuple(found), scored.note, form)
 

@@ -10,15 +10,18 @@ from typing import Any
 
 from neuronwise.errors import NeuronwiseError
 from neuronwise.files import write_json
+from neuronwise.images import open_image
 from neuronwise.images.masks import shown
+from neuronwise.report.filled import gallery_element
+from neuronwise.report.page import write_page
 from neuronwise.study.concept import ConceptFinding
 
 _UNSAFE = re.compile(r"[^\w.-]")
 
 
 def write_concept(directory: str | os.PathLike[str], finding: ConceptFinding, content: Mapping[str, Any]) -> Path:
-    """Write ``finding.json`` and, for each photo, ``ID.photo.png``, ``ID.mask.png`` (white on black),
-    ``ID.shown.png`` (the mask laid over the photo) and ``ID.inpainted.png``; returns the folder."""
+    """Write the page ``index.html``, ``finding.json`` and, for each photo, ``ID.photo.png``, ``ID.mask.png`` (white on
+    black), ``ID.shown.png`` (the mask laid over the photo) and ``ID.inpainted.png``; returns the folder."""
     from PIL import Image
 
     folder = Path(directory)
@@ -34,5 +37,10 @@ def write_concept(directory: str | os.PathLike[str], finding: ConceptFinding, co
                     picture.save(folder / f"{_UNSAFE.sub('_', photo.id)}.{name}.png")
     except OSError as error:
         raise NeuronwiseError(f"The folder '{folder}' cannot be written: {error.strerror or error}.") from error
+    captions = finding.workspace.captions
+    gallery = [
+        (f"{_UNSAFE.sub('_', one.id)}.photo.png", captions[one.id], open_image(one.path)) for one in finding.photos
+    ]
+    write_page(folder, content, gallery=gallery_element(gallery))
     write_json(folder / "finding.json", content)
     return folder

@@ -18,14 +18,19 @@ from neuronwise.errors import NonFiniteError
 from neuronwise.files import make_folder, write_bytes
 
 LONGEST_SIDE = 1280
+THUMBNAIL = 240
 
 
-def filled(name: str, scripts: Sequence[str], *, title: str, photo: str = "", **data: object) -> str:
+def filled(name: str, scripts: Sequence[str], *, title: str, photo: str = "", gallery: str = "", **data: object) -> str:
     """``NAME.html`` with ``NAME.css``, the scripts in one scope, and ``data`` as JSON, one element for each keyword.
 
-    ``photo`` is HTML, everything else is escaped. Raises ``NonFiniteError`` for NaN or infinity among the numbers.
+    ``photo`` and ``gallery`` are HTML, everything else is escaped. Raises ``NonFiniteError`` for NaN or infinity among
+    the numbers.
     """
-    body = page.filled(_file(f"{name}.html"), {"photo": photo, **{key: _json(value) for key, value in data.items()}})
+    body = page.filled(
+        _file(f"{name}.html"),
+        {"photo": photo, "gallery": gallery, **{key: _json(value) for key, value in data.items()}},
+    )
     return page.shell(title, body, _file(f"{name}.css"), "".join(map(_file, scripts)))
 
 
@@ -49,15 +54,28 @@ def _json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+def gallery_element(photos: Sequence[tuple[str, str, Image.Image | None]]) -> str:
+    """Small photos with their captions, (address, caption, photo) each, every one a link to its own page."""
+    return "".join(
+        f'<a href="{html.escape(address)}">{"" if photo is None else _image(photo, THUMBNAIL, "")}'
+        f"<span>{html.escape(caption)}</span></a>"
+        for address, caption, photo in photos
+    )
+
+
 def photo_element(photo: Image.Image, text: str) -> str:
     """The photo as an element that holds it, with the model's caption as its description."""
+    alt = f"The photo, which the model captioned: {text}" if text else "The photo"
+    return _image(photo, LONGEST_SIDE, alt, 'data-part="photo" ')
+
+
+def _image(photo: Image.Image, side: int, alt: str, attributes: str = "") -> str:
     shown = photo.convert("RGB")
-    shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    shown.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     shown.save(stream, "JPEG", quality=88, optimize=True, progressive=True)
     data = base64.b64encode(stream.getvalue()).decode()
-    alt = html.escape(f"The photo, which the model captioned: {text}" if text else "The photo")
     return (
-        f'<img data-part="photo" width="{shown.width}" height="{shown.height}" alt="{alt}" '
+        f'<img {attributes}width="{shown.width}" height="{shown.height}" alt="{html.escape(alt)}" '
         f'src="data:image/jpeg;base64,{data}">'
     )

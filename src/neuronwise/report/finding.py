@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from neuronwise.files import write_json
 from neuronwise.read.finding import Finding, FoundConcept
+from neuronwise.read.findings import Findings
+from neuronwise.report.filled import gallery_element
 from neuronwise.report.page import ConceptHeat, write_page
+
+_UNSAFE = re.compile(r"[^\w.-]")
 
 
 def write_finding(
@@ -22,6 +29,25 @@ def write_finding(
     content = finding.to_dict() if content is None else content
     heat = [_heat(concept) for concept in finding.concepts]
     page = write_page(directory, content, finding.run.image, heat)
+    write_json(page.with_name("finding.json"), content)
+    return page
+
+
+def write_findings(
+    directory: str | os.PathLike[str], findings: Findings, content: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the page of several photos together, and one for each photo into a folder of its own.
+
+    ``index.html`` and ``finding.json`` in ``directory``, and ``ID/`` as ``write_finding`` writes it. Returns the page.
+    """
+    content = findings.to_dict() if content is None else content
+    shown: list[tuple[str, str, Image.Image | None]] = []
+    for name, finding in findings.each.items():
+        folder = _UNSAFE.sub("_", name)
+        own = {**finding.to_dict(), **{key: content[key] for key in ("command",) if key in content}}
+        write_finding(Path(directory) / folder, finding, own)
+        shown.append((f"{folder}/index.html", finding.run.text, finding.run.image))
+    page = write_page(directory, content, gallery=gallery_element(shown))
     write_json(page.with_name("finding.json"), content)
     return page
 

@@ -50,7 +50,11 @@ function drawSaid() {
   const { prompt, text, concepts } = finding;
   part("model").textContent = finding.model;
   const caption = part("caption");
-  if (text) caption.append(...captionNodes());
+  if (finding.photos) {
+    const count = Array.isArray(finding.photos) ? finding.photos.length : Object.keys(finding.photos).length;
+    caption.append(plural(count, "photo"), " together");
+    part("gallery").hidden = !part("gallery").children.length;
+  } else if (text) caption.append(...captionNodes());
   else if (!photo) caption.append(make("span", { class: "given" }, prompt));
   else caption.append(make("span", { class: "given" }, "The model generated nothing."));
   if (prompt && (photo || text)) part("asked").append("Asked ", make("q", { dir: "auto" }, prompt));
@@ -61,7 +65,7 @@ function drawSaid() {
     caption.append(/\s$/.test(prompt) ? "" : " ", wordLink(others[0], concepts[others[0]].word.trim()));
   } else if (others.length) {
     const links = others.flatMap((index) => [wordLink(index, concepts[index].word), " "]);
-    part("others").append("Also asked for: ", ...links);
+    part("others").append(finding.photos ? "Their words: " : "Also asked for: ", ...links);
     part("others").hidden = false;
   }
 }
@@ -77,7 +81,8 @@ function choose(index) {
   const times = concept.occurrences?.length ?? 0;
   part("token").replaceChildren(
     "Scored at its token ", tokenElement(concept.token, "inline"), ` (id ${concept.token_id})`,
-    concept.position == null ? " where the prompt ends" : `, position ${concept.position} of the text, counted from 0`,
+    concept.photos ? `, in ${plural(concept.photos.length, "photo")}` : finding.photos ? " in each photo"
+      : concept.position == null ? " where the prompt ends" : `, position ${concept.position} of the text, counted from 0`,
     times > 1 ? `; the text has the word ${times} times` : "");
   part("note").textContent = concept.note ?? "";
   part("note").hidden = !concept.note;
@@ -216,4 +221,5 @@ if (finding.concepts.length) {
   listen();
   chooseFromAddress();
 } else part("found").replaceChildren(make("p", { class: "note" },
-  "No noun was found in the text. Ask for a word with --concept."));
+  finding.photos ? "The captions share no word. Each photo has its own page."
+    : "No noun was found in the text. Ask for a word with --concept."));

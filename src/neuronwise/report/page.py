@@ -43,10 +43,12 @@ def write_page(
     finding: Content,
     photo: Image.Image | None = None,
     heat: Sequence[ConceptHeat | None] | None = None,
+    gallery: str = "",
 ) -> Path:
     """Write ``directory/index.html``, whole or not at all, and return its path.
 
-    ``finding`` is what ``find --json`` prints; ``heat`` goes with its concepts, one for each. Raises
+    ``finding`` is what ``find --json`` prints; ``heat`` goes with its concepts, one for each; ``gallery`` shows the
+    photos of a finding over several (``gallery_element``). Raises
     ``NonFiniteError`` for NaN or infinity among the numbers and ``NeuronwiseError`` where nothing can be written.
     """
     concepts = finding["concepts"]
@@ -59,6 +61,7 @@ def write_page(
         SCRIPTS,
         title=_title(finding),
         photo="" if photo is None else photo_element(photo, str(finding.get("text", ""))),
+        gallery=gallery,
         finding=finding,
         heat=packed,
     )
