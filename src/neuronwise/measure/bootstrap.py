@@ -1,11 +1,12 @@
-"""Percentile bootstrap intervals of means over cases."""
+"""Percentile bootstrap intervals of means over cases, and of figures that are made of such means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 BLOCK = 2_000_000  # numbers drawn at once, so that many cases do not need much memory
@@ -35,13 +36,29 @@ def mean_interval(
     if len(numbers) == 1 or (numbers == numbers[0]).all():
         only = float(numbers[0])
         return Mean(only, only, only, len(numbers))
+    return interval_of_means(numbers[:, None], lambda means: means[:, 0], level=level, resamples=resamples, seed=seed)
+
+
+def interval_of_means(
+    columns: NDArray[np.float64],
+    figure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Mean:
+    """A figure of means over cases, such as a ratio of two, with its percentile bootstrap interval.
+
+    ``columns`` is (cases, k); ``figure`` takes means (n, k) and gives (n,) figures.
+    """
+    count = len(columns)
     generator = np.random.default_rng(seed)
-    rows = max(1, BLOCK // len(numbers))
-    means = np.concatenate(
+    rows = max(1, BLOCK // columns.size)
+    drawn = np.concatenate(
         [
-            numbers[generator.integers(0, len(numbers), (min(rows, resamples - start), len(numbers)))].mean(axis=1)
+            columns[generator.integers(0, count, (min(rows, resamples - start), count))].mean(axis=1)
             for start in range(0, resamples, rows)
         ]
     )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Mean(float(numbers.mean()), float(low), float(high), len(numbers))
+    low, high = np.quantile(figure(drawn), [(1 - level) / 2, (1 + level) / 2])
+    return Mean(float(figure(columns.mean(axis=0, keepdims=True))[0]), float(low), float(high), count)

@@ -18,6 +18,7 @@ KINDS: Registry[Kind] = Registry(
         "suppression": "neuronwise.study.suppression:SUPPRESSION",
         "properties": "neuronwise.study.properties:PROPERTIES",
         "localization": "neuronwise.study.localization:LOCALIZATION",
+        "circuits": "neuronwise.study.circuits:CIRCUITS",
         "evaluation": "neuronwise.study.evaluation.kind:EVALUATION",
     },
     group="neuronwise.studies",

@@ -17,18 +17,14 @@ A case is one word: of a caption, the word that names a concept; of a text, the 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
-from neuronwise.data.facts import FactCase, load_facts
 from neuronwise.data.photos import Captioned
 from neuronwise.errors import StudyError
 from neuronwise.measure.localization import Ablation, all_curves, mean_fill, shares_lost
-from neuronwise.model.prompt import target_tokens
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.study.concept_photos import ConceptPhotos
@@ -36,6 +32,7 @@ from neuronwise.study.entries import each
 from neuronwise.study.kind import Case
 from neuronwise.study.localization.recipe import LocalizationRecipe
 from neuronwise.study.store import Row
+from neuronwise.study.word_cases import asked, facts_known, words_said
 from neuronwise.study.word_neurons import word_neurons
 from neuronwise.study.workspace import Workspace
 
@@ -69,7 +66,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
         if any(method.compares for method in methods):
             inpainted = workspace.inpainted(photo, case.inputs["concept"])
     else:
-        run, target = _asked(workspace, case.inputs["prompt"], case.inputs["answer"])
+        run, target = asked(workspace, case.inputs["prompt"], case.inputs["answer"])
     seed = workspace.seed(case.id)
     top = min(recipe.counts[-1], workspace.model.num_neurons)
     found = word_neurons(run, target, methods, top, concept=concept, inpainted=inpainted, seed=seed)
@@ -108,9 +105,9 @@ def _lost_by_others(
     recipe, model = workspace.recipe, workspace.model
     if recipe.others is None:
         return {}
-    own = _asked(workspace, case.inputs["prompt"], case.inputs["answer"])[1].token_id
-    asked = [_asked(workspace, *fact) for fact in _facts(workspace)]
-    different = [(run, target) for run, target in asked if target.token_id != own]
+    own = asked(workspace, case.inputs["prompt"], case.inputs["answer"])[1].token_id
+    known = [asked(workspace, *fact) for fact in _facts(workspace)]
+    different = [(run, target) for run, target in known if target.token_id != own]
     if not different:
         return {}
     drawn = workspace.random("others", case.id).sample(different, min(recipe.others, len(different)))
@@ -120,59 +117,14 @@ def _lost_by_others(
 
 
 def _words(workspace: Space) -> list[tuple[ConceptPhotos, Captioned]]:
-    """All words of captions that could be looked at, in an order drawn by the seed."""
     recipe = workspace.recipe
-    if not recipe.words:
-        return []
-    comparing = any(method.compares for method in recipe.methods)
-    found = [
-        (shown, photo)
-        for shown in workspace.concepts.values()
-        for photo in (shown.masked if comparing else shown.photos)
-    ]
-    workspace.random("words").shuffle(found)
-    return found
+    return words_said(workspace, any(method.compares for method in recipe.methods)) if recipe.words else []
 
 
 def _facts(workspace: Space) -> list[tuple[str, str]]:
-    """Prompts and answers of facts whose answer's first token the model gives by itself, drawn by the seed."""
     recipe = workspace.recipe
-    if not recipe.facts:
-        return []
     wanted = max(recipe.facts, recipe.mean_over if "mean" in recipe.fills else 0)
-    return [(prompt, answer) for prompt, answer in workspace.kept("facts", "known", lambda: _known(workspace, wanted))]
-
-
-def _known(workspace: Space, wanted: int) -> list[list[str]]:
-    name = workspace.recipe.fact_file
-    listed: Sequence[FactCase] = load_facts(name).cases
-    shuffled = workspace.random("facts").sample(list(listed), len(listed))
-    found: list[list[str]] = []
-    for number, case in enumerate(shuffled, 1):
-        if len(found) == wanted:
-            break
-        fact = case.fact
-        if fact.target_true and fact.image is None:
-            run, target = _asked(workspace, fact.text, fact.target_true)
-            with torch.no_grad():
-                first = int(workspace.model.forward(run.forced_inputs(), rows=[-1])[0, -1].argmax())
-            if first == target.token_id and [fact.text, fact.target_true] not in found:
-                found.append([fact.text, fact.target_true])
-        workspace.tell("known answers", number, len(shuffled))
-    if not found:
-        raise StudyError(f"The model knows none of the {len(listed)} facts of {name!r}; give others, or facts: 0.")
-    return found
-
-
-def _asked(workspace: Space, prompt: str, answer: str) -> tuple[Run, Target]:
-    """A fact's prompt without a template, and the first token of its answer."""
-    model = workspace.model
-    prompted, _ = model.prepare(None, prompt, chat=False)
-    run = Run.of(model, prompted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an answer of several tokens is meant to be scored at the first
-        tokens = target_tokens(model.tokenizer, model.vocabulary_size, f" {answer.strip()}")
-    return run, Target(tokens.token_id, 0, tokens.text, tokens.note)
+    return facts_known(workspace, recipe.fact_file, wanted) if recipe.facts else []
 
 
 def _means(workspace: Space, what: str) -> dict[str, Tensor]:
@@ -188,4 +140,4 @@ def _examples(workspace: Space, what: str) -> Iterator[tuple[Run, Target]]:
             yield run, run.target(shown.word(photo))
     else:
         for prompt, answer in _facts(workspace)[:count]:
-            yield _asked(workspace, prompt, answer)
+            yield asked(workspace, prompt, answer)
