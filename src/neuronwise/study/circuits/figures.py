@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from neuronwise.drawing.style import Figure, band, legend_beside, plain_log, plotting, styles
-from neuronwise.study.circuits.tables import FILLS, WHAT, Rows, groups, of_methods, point, shared_counts
+from neuronwise.study.circuits.tables import FILLS, WHAT, groups, point, shared_counts
 from neuronwise.study.kind import Study
+from neuronwise.study.rows import Rows, by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -36,7 +37,7 @@ def _curves(rows: Rows, what: str, fill: str) -> Figure:
 
 
 def _draw(rows: Rows) -> Drawing:
-    methods, counts = of_methods(rows), shared_counts(rows)
+    methods, counts = by(rows, "method"), shared_counts(rows)
     looks = styles(list(methods))
     with plotting() as pyplot:
         figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4))

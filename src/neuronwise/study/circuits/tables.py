@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from neuronwise.drawing.tables import Estimate, Table
 from neuronwise.measure.bootstrap import Mean, interval_of_means
 from neuronwise.measure.circuits import Numbers, areas
 from neuronwise.study.kind import Study
+from neuronwise.study.rows import Rows, average, by, where
 from neuronwise.study.store import Row
 
-Rows = Sequence[Row]
 WHAT = {"word": "words of captions", "fact": "facts of texts"}
 FILLS = {"mean": "their usual value", "zero": "zero"}
 PARTS = {"faithfulness": "kept", "completeness": "left"}
@@ -36,22 +34,9 @@ def tables(study: Study) -> list[Table]:
     ]
 
 
-def groups(study: Study) -> dict[tuple[str, str], Rows]:
-    """Rows by what was looked at and what other neurons became, in the recipe's order."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for what in WHAT:
-        for row in study.rows:
-            if row["what"] == what:
-                found.setdefault((what, row["fill"]), []).append(row)
-    return dict(found)
-
-
-def of_methods(rows: Rows) -> dict[str, list[Row]]:
-    """Rows by their method, in order."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["method"], []).append(row)
-    return found
+def groups(study: Study) -> dict[tuple[str, str], list[Row]]:
+    """Rows by what was looked at and what other neurons became, words first."""
+    return by((row for what in WHAT for row in where(study.rows, what=what)), "what", "fill")
 
 
 def shared_counts(rows: Rows) -> list[int]:
@@ -72,7 +57,7 @@ def _gain(row: Row, part: str, count: int) -> float:
 def _areas(rows: Rows, what: str, fill: str) -> Table:
     counts = shared_counts(rows)
     body = []
-    for name, own in of_methods(rows).items():
+    for name, own in by(rows, "method").items():
         columns = np.array(
             [
                 [row["whole"] - row["nothing"], *(_gain(row, "faithfulness", count) for count in counts)]
@@ -85,7 +70,7 @@ def _areas(rows: Rows, what: str, fill: str) -> Table:
             return areas(means[:, 1 + len(counts) :], means[:, 1 : 1 + len(counts)] / means[:, :1])
 
         cells = [Estimate.of(interval_of_means(columns, lambda means, at=at: both(means)[at]), 3) for at in range(2)]
-        body.append([name, *cells, Estimate(sum(row["seconds_finding"] for row in own) / len(own)), len(own)])
+        body.append([name, *cells, average(own, "seconds_finding"), len(own)])
     return Table(
         f"areas-{what}-{fill}",
         f"Areas: {WHAT[what]}, other neurons set to {FILLS[fill]}",
@@ -97,7 +82,7 @@ def _areas(rows: Rows, what: str, fill: str) -> Table:
 
 
 def _differences(rows: Rows, what: str, fill: str) -> Table:
-    methods = of_methods(rows)
+    methods = by(rows, "method")
     first, *others = methods
     base = {row["case"]: row for row in methods[first]}
     counts = shared_counts(rows)
@@ -125,7 +110,7 @@ def _points(rows: Rows, what: str, fill: str, part: str) -> Table:
     counts = shared_counts(rows)
     body = [
         [name, *(Estimate.of(point(own, part, count)) for count in counts), len(own)]
-        for name, own in of_methods(rows).items()
+        for name, own in by(rows, "method").items()
     ]
     return Table(
         f"{part}-{what}-{fill}",
