@@ -18,6 +18,7 @@ from neuronwise.edit.swap import READINGS, Terms, activations_at, activations_in
 from neuronwise.edit.words import positions_of
 from neuronwise.errors import EditError, MethodError, NonFiniteError, TargetError
 from neuronwise.locate import locate
+from neuronwise.locate.contribution import SHARP
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron, NeuronSet
 from speakers import PHOTO, SPEAKERS, given, speaker, spoken
@@ -358,3 +359,20 @@ def test_a_photo_itself_is_captioned(tiny_tokenizer: Any) -> None:
     word = model.run(PHOTO).text.split()[0]
     edit = swap(model, PHOTO, word, "bear" if word != "bear" else "dog", steps=1, generate=False)
     assert edit.record["texts_before"] == [model.run(PHOTO).text]
+
+
+def test_it_says_how_few_neurons_would_do(tiny_tokenizer: Any) -> None:
+    model, run, word = given("llama", tiny_tokenizer)
+    changes: dict[str, Any] = {"step": 0.05, "growth": 1.2, "cap": 20.0, "spare": None}
+    counts = (1, 3, 9, 27)
+    enough = swap(model, run, word, "dog", top=30, fewer=1, **changes).record["enough"]
+    assert enough in (*counts, 30)
+    found = locate(model, [run], word, top=30, **SHARP)
+    tried = [
+        swap(model, run, word, "dog", neurons=found[:count], fewer=0, **changes).record["success"]
+        for count in counts
+        if count <= enough
+    ]
+    assert tried == [count == enough for count in counts if count <= enough]
+    with pytest.raises(MethodError, match="fewer"):
+        swap(model, run, word, "dog", fewer=-1)

@@ -256,6 +256,8 @@ def _show(content: dict[str, Any]) -> None:
     names, left = content["neurons"][:SHOWN], len(content["neurons"]) - SHOWN
     more = f" and {left} more" if left > 0 else ""
     print(f"neurons changed: {' '.join(names)}{more} ({content['parameters_changed']} numbers)")
+    if "enough" in content:
+        print(f"neurons that would do: {content['enough']}")
     for name, written in content["written"].items():
         print(f"{name}: {written['folder']} ({written['bytes'] / 1000:.1f} kB)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +41,8 @@ class SwapSettings:
     ``generate``: success is checked by free generation too, not at the predicting position alone. ``spare`` (ours)
     turns each step so that the neurons together write little where the texts, and the runs given as ``beside``, do not
     predict the word: Δ ← (I + C / (spare · mean diag C))⁻¹ Δ over neurons, C the second moment of their activations
-    there. The smaller, the narrower; None leaves it out, as published.
+    there. The smaller, the narrower; None leaves it out, as published. ``fewer``: so many of the best neurons are tried
+    after a success, then three times as many each time (0: none); the record's "enough" is the least that does.
     """
 
     top: int = 300
@@ -55,6 +57,7 @@ class SwapSettings:
     steps: int = 50
     generate: bool = True
     spare: float | None = 0.05
+    fewer: int = 10
 
     def __post_init__(self) -> None:
         if self.top < 1 or self.steps < 1:
@@ -63,6 +66,8 @@ class SwapSettings:
             raise MethodError("step and cap must be above 0, growth 1 or more, beta 0 or more.")
         if self.spare is not None and self.spare <= 0:
             raise MethodError("spare must be above 0, or None for none.")
+        if self.fewer < 0:
+            raise MethodError("fewer counts neurons: 1 or more, or 0 for none.")
         if self.read not in READINGS:
             raise MethodError(f"read={self.read!r} is unknown; choose one of {', '.join(READINGS)}.")
 
@@ -107,18 +112,50 @@ def swap(
             model, request.runs, source, method=settings.method, top=settings.top, agree=settings.agree,
             **settings.options,
         )  # fmt: skip
-    chosen = [neuron for members in model.by_writer(neurons.neurons).values() for neuron in members]
     spared = (*request.runs, *any_runs_of(model, beside))
+    deltas, outcome = _moved(model, request, positions, neurons, spared, settings)
+    if outcome["success"] and settings.fewer:
+        outcome["enough"] = _enough(model, request, positions, neurons, spared, settings)
+    notes = "; ".join(dict.fromkeys(one.note for one in positions if one.note))
+    outcome |= {"note": notes} if notes else {}
+    return edited("swap", model, settings, request.record, deltas, texts_before=request.texts, **outcome)
+
+
+def _moved(
+    model: Model,
+    request: Request,
+    positions: Sequence[TokenPosition],
+    neurons: NeuronSet,
+    spared: Sequence[Run],
+    settings: SwapSettings,
+) -> tuple[tuple[Delta, ...], dict[str, object]]:
+    """The deltas of these neurons, and how it went."""
+    chosen = [neuron for members in model.by_writer(neurons.neurons).values() for neuron in members]
     terms = Terms(
         fired=torch.stack([activations_at(model, one.run, one.position, chosen) for one in positions]),
         vectors=value_vectors(model, chosen),
         directions=torch.stack([_directions(model, one, chosen, settings.read) for one in positions]),
         narrow=None if settings.spare is None else narrowing(model, spared, positions, chosen, settings.spare),
     )
-    deltas, outcome = _descend(model, request, positions, chosen, terms, settings)
-    notes = "; ".join(dict.fromkeys(one.note for one in positions if one.note))
-    outcome |= {"note": notes} if notes else {}
-    return edited("swap", model, settings, request.record, deltas, texts_before=request.texts, **outcome)
+    return _descend(model, request, positions, chosen, terms, settings)
+
+
+def _enough(
+    model: Model,
+    request: Request,
+    positions: Sequence[TokenPosition],
+    neurons: NeuronSet,
+    spared: Sequence[Run],
+    settings: SwapSettings,
+) -> int:
+    """The least number of best neurons tried by which the swap succeeds too, else all of them."""
+    for count in itertools.takewhile(lambda n: n < len(neurons), (settings.fewer * 3**k for k in itertools.count())):
+        try:
+            if _moved(model, request, positions, neurons[:count], spared, settings)[1]["success"]:
+                return count
+        except MethodError:  # beta holds so few where they are
+            continue
+    return len(neurons)
 
 
 @dataclass(frozen=True)
