@@ -79,12 +79,12 @@ BAD = {
     "an unknown setting": ([*FACT, "--set", "magic=1", "-m", "{model}"], "no setting 'magic'"),
     "a setting of another kind": (
         [*FACT, "--set", "n=many", "-m", "{model}"],
-        "n='many' does not fit: it is a whole number",
+        "n='many' does not fit; it takes a whole number",
     ),
     "a setting of none": ([*FACT, "--set", "n=none", "-m", "{model}"], "n=None does not fit"),
     "layers that are none": (
         [*FACT, "--editor", "memit", "--set", "layers=abc", "-m", "{model}"],
-        "it is a list or none",
+        "it takes a list or none",
     ),
     "statistics that are a file": (
         [*FACT, "--editor", "rome", "--statistics", "{tmp}/text.jpg", "-m", "{model}"],

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
+
+LONGEST = 300  # characters of another library's words that are repeated
+
 
 class NeuronwiseError(Exception):
-    """Anything a user can mend: a wrong input, name or file. The shell prints it and exits with status 2."""
+    """Anything a user can mend: a wrong input, name or file. The shell prints it and exits with status 2.
+
+    It is one line: characters that cannot be seen, such as line breaks in a name that a user gave, are escaped.
+    """
+
+    def __str__(self) -> str:
+        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in super().__str__())
+
+
+def reason(error: BaseException) -> str:
+    """The words of another library's error in one line; of the file system's, what went wrong without the path."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return textwrap.shorten(str(error) or type(error).__name__, LONGEST, placeholder=" …")
+
+
+class ArgumentError(NeuronwiseError, TypeError):
+    """An argument of another kind than the function takes."""
 
 
 class ImageError(NeuronwiseError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from neuronwise._version import __version__
-from neuronwise.errors import NeuronwiseError, StudyError
+from neuronwise.errors import NeuronwiseError, StudyError, reason
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Raises: TypeAlias = "Callable[[str], NeuronwiseError]"  # the error class that takes the sentence
@@ -44,8 +44,7 @@ def _writing(path: PathLike, error: Raises) -> Iterator[None]:
     except Exception as problem:
         if not isinstance(problem, OSError) and type(problem).__name__ != "SafetensorError":
             raise
-        reason = getattr(problem, "strerror", None) or problem
-        raise error(f"'{os.fspath(path)}' cannot be written: {reason}.") from problem
+        raise error(f"'{os.fspath(path)}' cannot be written: {reason(problem)}.") from problem
 
 
 @contextlib.contextmanager
@@ -86,6 +85,24 @@ def write_text(path: PathLike, text: str, error: Raises = NeuronwiseError) -> No
 def write_json(path: PathLike, content: object, error: Raises = NeuronwiseError) -> None:
     """Write JSON, whole or not at all; raises ``ValueError`` for numbers that are not finite."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), error)
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value of a JSON text; raises ``ValueError`` for anything else, also for one that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError) -> Any:
+    """What a JSON file holds; raises ``error`` for one that is missing or is no JSON. ``what`` names the thing."""
+    try:
+        return from_json(Path(path).read_bytes())
+    except OSError as problem:
+        raise error(f"The {what} '{os.fspath(path)}' cannot be read: {reason(problem)}.") from problem
+    except ValueError as problem:
+        raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: {reason(problem)}.") from problem
 
 
 def make_folder(path: PathLike, error: Raises = NeuronwiseError) -> Path:

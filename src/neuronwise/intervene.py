@@ -10,28 +10,27 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError
 from neuronwise.locate.baseline import Baseline, resolved
 from neuronwise.locate.firing import firing
 from neuronwise.locate.method import require_own
+from neuronwise.model import Model, Run
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.passes import edit, edit_input, inputs_of
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, Neurons, NeuronSet, as_neurons
-
-if TYPE_CHECKING:
-    from neuronwise.model import Model, Run
 
 Chosen = dict[Writer, list[Neuron]]
 # (activations (batch, rows, k), the positions of these rows in the sequence) → the same shape
 Change = Callable[[Tensor, list[int]], Tensor]
 
 
+@checked
 @contextlib.contextmanager
 def suppress(model: Model, neurons: Neurons, positions: Sequence[int] | None = None) -> Iterator[None]:
     """Within the body the neurons' activations are 0 (a ← 0).
@@ -43,6 +42,7 @@ def suppress(model: Model, neurons: Neurons, positions: Sequence[int] | None = N
         yield
 
 
+@checked
 @contextlib.contextmanager
 def scale(model: Model, neurons: Neurons, factor: float, positions: Sequence[int] | None = None) -> Iterator[None]:
     """Within the body the neurons' activations are multiplied by ``factor`` (a ← c·a)."""
@@ -55,6 +55,7 @@ def scale(model: Model, neurons: Neurons, factor: float, positions: Sequence[int
         yield
 
 
+@checked
 @contextlib.contextmanager
 def mean_ablate(
     model: Model,
@@ -91,6 +92,7 @@ def mean_ablate(
         yield
 
 
+@checked
 def mean_activations(model: Model, neurons: Neurons, runs: Iterable[Run]) -> dict[Neuron, float]:
     """Mean activation over all positions of some runs; a routed expert's with its router weight, 0 elsewhere."""
     listed = [neuron for own in _by_writer(model, neurons).values() for neuron in own]
@@ -104,6 +106,7 @@ def mean_activations(model: Model, neurons: Neurons, runs: Iterable[Run]) -> dic
     return dict(zip(listed, (sums / rows).tolist(), strict=True))
 
 
+@checked
 @contextlib.contextmanager
 def perturb(
     model: Model, neurons: Neurons, sigma: float, *, seed: int = 0, positions: Sequence[int] | None = None
@@ -134,6 +137,7 @@ def perturb(
         yield
 
 
+@checked
 @contextlib.contextmanager
 def patch(model: Model, neurons: Neurons, source: Run, positions: Mapping[int, int] | Sequence[int]) -> Iterator[None]:
     """Within the body the neurons' activations are those of another run (a ← a of ``source``); for dense neurons.
@@ -159,6 +163,7 @@ def patch(model: Model, neurons: Neurons, source: Run, positions: Mapping[int, i
         yield
 
 
+@checked
 @contextlib.contextmanager
 def shuffle_image_tokens(model: Model, run: Run, *, seed: int = 0) -> Iterator[None]:
     """Within the body the decoder reads the image's tokens in another order ([MMN] §4.4).

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
+import types
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from neuronwise.arguments import taken
 from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError
-from neuronwise.files import write_json
+from neuronwise.files import read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,12 +28,22 @@ class Neuron:
     """One feed-forward neuron: input ``unit`` of the output projection of decoder layer ``layer``.
 
     Layers count from 0. ``expert`` is the routed expert that holds it, ``None`` in a dense block. It prints as
-    ``L23.U8083`` (``L23.E5.U80`` with an expert), which ``Neuron.parse`` reads.
+    ``L23.U8083`` (``L23.E5.U80`` with an expert), which ``Neuron.parse`` reads. Raises ``NeuronError`` for what does
+    not count: a negative number, or one that is not whole.
     """
 
     layer: int
     unit: int
     expert: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "unit", "expert"):
+            value = getattr(self, name)
+            if type(value) is not int and not (name == "expert" and value is None):
+                value = taken(name, value, int, error=NeuronError)
+                object.__setattr__(self, name, value)
+            if value is not None and value < 0:
+                raise NeuronError(f"{name} is {value}; layers, units and experts count from 0.")
 
     def __str__(self) -> str:
         expert = "" if self.expert is None else f"E{self.expert}."
@@ -60,9 +70,16 @@ class Neuron:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Neuron:
-        """Read what ``to_row`` gave, whatever else the row holds."""
-        expert = row["expert"]
-        return cls(int(row["layer"]), int(row["unit"]), None if expert is None else int(expert))
+        """Read what ``to_row`` gave, whatever else the row holds; pandas may have made whole numbers floats."""
+        layer, unit, expert = (_whole(row.get(name)) for name in ("layer", "unit", "expert"))
+        return cls(layer, unit, expert)  # type: ignore[arg-type] (None is refused there)
+
+
+def _whole(value: Any) -> Any:
+    """A number as an int where it is whole, None where pandas has no value."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else int(value) if value.is_integer() else value
+    return None if str(value) == "<NA>" else value
 
 
 def _parsed(address: str) -> tuple[Neuron, int | None]:
@@ -73,6 +90,9 @@ def _parsed(address: str) -> tuple[Neuron, int | None]:
     assert layer is not None
     assert unit is not None
     return Neuron(layer, unit, expert), position
+
+
+_NUMBERS = {"score": float, "activation": float | None, "position": int | None, "baseline": float | None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +109,14 @@ class ScoredNeuron:
     activation: float | None = None
     position: int | None = None
     baseline: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.neuron, Neuron):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise NeuronError(f"{self.neuron!r:.80} is not a neuron; give a Neuron.")
+        for name, kind in _NUMBERS.items():
+            value = getattr(self, name)
+            if type(value) not in (float, int, types.NoneType) or (value is None and name == "score"):
+                object.__setattr__(self, name, taken(name, value, kind, error=NeuronError))
 
     def __str__(self) -> str:
         return str(self.neuron) if self.position is None else f"{self.neuron}@{self.position}"
@@ -118,7 +146,8 @@ class ScoredNeuron:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ScoredNeuron:
         """Read what ``to_row`` gave, whatever else the row holds."""
-        return cls(Neuron.from_row(row), row["score"], row["activation"], row.get("position"), row.get("baseline"))
+        numbers = (_whole(row.get(name)) for name in ("activation", "position", "baseline"))
+        return cls(Neuron.from_row(row), row.get("score", 0.0), *numbers)
 
 
 @dataclass(frozen=True)
@@ -127,7 +156,8 @@ class NeuronSet:
 
     It holds each neuron once or, where scores are kept by position, each (neuron, position). Index it for one
     ``ScoredNeuron``, slice it for a smaller set; ``&``, ``|`` and ``-`` are set algebra that keeps the left side's
-    order and scores; ``neuron in found`` takes a ``Neuron`` or its address. ``record`` holds plain JSON values:
+    order and scores, and take on the right whatever ``as_neurons`` does; ``neuron in found`` takes a neuron, with its
+    position or without, or its address. ``record`` holds plain JSON values:
     method, target, model, options, versions. Raises ``NonFiniteError`` for a score that is not finite and
     ``NeuronError`` for a neuron that is repeated.
     """
@@ -171,7 +201,10 @@ class NeuronSet:
         return iter(self.members)
 
     def __contains__(self, neuron: object) -> bool:
-        return (Neuron.parse(neuron) if isinstance(neuron, str) else neuron) in self._distinct
+        one = ScoredNeuron.parse(neuron) if isinstance(neuron, str) else neuron
+        if isinstance(one, ScoredNeuron):
+            return one.neuron in self._distinct if one.position is None else one.place in self._places
+        return one in self._distinct
 
     @overload
     def __getitem__(self, index: int) -> ScoredNeuron: ...
@@ -182,14 +215,16 @@ class NeuronSet:
             return NeuronSet(self.members[index], self.record)
         return self.members[index]
 
-    def __and__(self, other: NeuronSet) -> NeuronSet:
-        return NeuronSet(tuple(m for m in self.members if m.place in other._places), self.record)
+    def __and__(self, other: Neurons) -> NeuronSet:
+        there = NeuronSet.of(other)._places
+        return NeuronSet(tuple(m for m in self.members if m.place in there), self.record)
 
-    def __sub__(self, other: NeuronSet) -> NeuronSet:
-        return NeuronSet(tuple(m for m in self.members if m.place not in other._places), self.record)
+    def __sub__(self, other: Neurons) -> NeuronSet:
+        there = NeuronSet.of(other)._places
+        return NeuronSet(tuple(m for m in self.members if m.place not in there), self.record)
 
-    def __or__(self, other: NeuronSet) -> NeuronSet:
-        return NeuronSet(self.members + (other - self).members, self.record)
+    def __or__(self, other: Neurons) -> NeuronSet:
+        return NeuronSet(self.members + (NeuronSet.of(other) - self).members, self.record)
 
     def layers(self, count: int) -> list[int]:
         """How many members are in each of the first ``count`` layers."""
@@ -218,46 +253,85 @@ class NeuronSet:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
         """Read what ``save`` wrote; raises ``NeuronwiseError`` for a missing or damaged file."""
+        content = read_json(path, "set of neurons")
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["schema"] != SCHEMA:
                 raise NeuronwiseError(f"'{path}' has the form {content['schema']!r}; this version reads {SCHEMA!r}.")
-            return cls(tuple(map(ScoredNeuron.from_row, content["neurons"])), content["record"])
-        except OSError as error:
-            raise NeuronwiseError(f"The set of neurons '{path}' cannot be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError) as error:
+            return cls(tuple(map(ScoredNeuron.from_row, content["neurons"])), dict(content["record"]))
+        except (ValueError, KeyError, TypeError, AttributeError, NeuronError, NonFiniteError) as error:
             raise NeuronwiseError(f"'{path}' is not a set of neurons saved by neuronwise, or it is damaged.") from error
 
     @classmethod
     def of(cls, neurons: Neurons) -> NeuronSet:
-        """A set of neurons named by hand, in that order, each with score 0; an address may name a position."""
-        if isinstance(neurons, NeuronSet):
-            return neurons
-        given = (ScoredNeuron.parse(one) if isinstance(one, str) else one for one in _listed(neurons))
-        members = (one if isinstance(one, ScoredNeuron) else ScoredNeuron(as_neuron(one), 0.0) for one in given)
-        return cls(tuple(members), {"method": "by hand"})
+        """A set of neurons named by hand, in that order, with the scores that they come with or 0."""
+        return neurons if isinstance(neurons, NeuronSet) else cls(as_members(neurons), {"method": "by hand"})
 
 
-Neurons = NeuronSet | ScoredNeuron | Neuron | str | Iterable[ScoredNeuron | Neuron | str]
+Neurons = (
+    NeuronSet | ScoredNeuron | Neuron | str | os.PathLike[str] | Mapping[str, Any]
+    | Iterable[ScoredNeuron | Neuron | str | Mapping[str, Any]]
+)  # fmt: skip
 
 
 def as_neurons(given: Neurons) -> tuple[Neuron, ...]:
-    """The neurons that a user means by a set, a neuron, an address or several of them: one for each, in order.
+    """The neurons that a user means, one for each that is named, in order.
 
-    Positions of a set's members are left out. Raises ``NeuronError`` for a misspelled address or anything else.
+    A set; a neuron, with its score or without; an address, which may name a position; the file of a saved set or
+    finding; what ``find --json`` printed, as long as it is of one word; rows of a data frame; or several of these.
+    Raises ``NeuronError`` for a misspelled address or anything else.
     """
-    return given.neurons if isinstance(given, NeuronSet) else tuple(map(as_neuron, _listed(given)))
+    return tuple(member.neuron for member in as_members(given))
+
+
+def as_members(given: Neurons) -> tuple[ScoredNeuron, ...]:
+    """``as_neurons`` with what each comes with: its score (0 where none is named), activation and position."""
+    return tuple(_members(given))
 
 
 def as_neuron(given: ScoredNeuron | Neuron | str) -> Neuron:
     """One neuron, given as such, with its score or by its address; raises ``NeuronError`` for anything else."""
-    if isinstance(given, str):
-        return Neuron.parse(given)
-    neuron: object = getattr(given, "neuron", given)
-    if not isinstance(neuron, Neuron):
-        raise NeuronError(f"{given!r} is not a neuron; give a Neuron or its address, such as 'L23.U8083'.")
-    return neuron
+    neurons = as_neurons(given)
+    if len(neurons) != 1:
+        raise NeuronError(f"Give one neuron or its address, such as 'L23.U8083'; these are {len(neurons)}.")
+    return neurons[0]
 
 
-def _listed(given: Neurons) -> Iterable[ScoredNeuron | Neuron | str]:
-    return given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+def _members(given: object) -> Iterator[ScoredNeuron]:
+    if isinstance(given, NeuronSet):
+        yield from given.members
+    elif isinstance(given, str) and _ADDRESS.fullmatch(given.strip()):
+        yield ScoredNeuron.parse(given)
+    elif isinstance(given, os.PathLike) or (isinstance(given, str) and given.endswith(".json")):
+        yield from _of_object(read_json(os.fspath(given), "set of neurons", NeuronError))
+    elif isinstance(given, str):
+        yield ScoredNeuron.parse(given)  # which says how an address is written
+    elif isinstance(given, ScoredNeuron):
+        yield given
+    elif isinstance(given, Neuron):
+        yield ScoredNeuron(given, 0.0)
+    elif isinstance(given, Mapping):
+        yield from _of_object(given)
+    elif hasattr(given, "iterrows"):  # a data frame
+        yield from (ScoredNeuron.from_row(row) for _, row in given.iterrows())  # type: ignore[attr-defined]
+    elif hasattr(given, "iloc"):  # a row of one
+        yield ScoredNeuron.from_row(given)  # type: ignore[arg-type]
+    elif isinstance(given, Iterable):
+        for one in given:
+            yield from _members(one)
+    else:
+        raise NeuronError(f"{given!r:.80} is not a neuron; give a Neuron or its address, such as 'L23.U8083'.")
+
+
+def _of_object(content: Any) -> Iterator[ScoredNeuron]:
+    """The members of a row, of a saved set, or of a finding of one word."""
+    try:
+        concepts = content.get("concepts")
+        if concepts is not None and len(concepts) != 1:
+            words = ", ".join(str(one["word"]) for one in concepts)
+            raise NeuronError(f"These are the neurons of several words ({words}); give those of one of 'concepts'.")
+        rows = [content] if "layer" in content else (content if concepts is None else concepts[0])["neurons"]
+        yield from map(ScoredNeuron.from_row, rows)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise NeuronError(
+            "This object holds no neurons; give a saved set, a finding, or rows with layer and unit."
+        ) from error

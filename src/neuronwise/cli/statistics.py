@@ -10,7 +10,7 @@ from neuronwise.cli.options import ModelOption, Placement, parse_layers
 from neuronwise.cli.output import counted, note
 from neuronwise.cli.progress import progress_bar
 from neuronwise.data.texts import KINDS, text_files
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import NeuronwiseError, reason
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -66,4 +66,4 @@ def _source(text: str, split: str) -> Path | IterableDataset:
     try:
         return load_dataset(name, configuration or None, split=split, streaming=True)
     except Exception as error:  # whatever the library, the hub or the network raise
-        raise NeuronwiseError(f"There is no file or folder '{text}', and no dataset: {error}") from error
+        raise NeuronwiseError(f"There is no file or folder '{text}', and no dataset: {reason(error)}") from error

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from neuronwise.errors import ImageError
+from neuronwise.errors import ImageError, reason
 from neuronwise.images.open import open_image
 
 Mask: TypeAlias = "NDArray[np.bool_]"
@@ -33,7 +33,7 @@ def coco_mask(segmentation: object, width: int, height: int) -> Mask:
             rough = coco.frPyObjects(code, *code["size"]) if isinstance(code["counts"], list) else code
         drawn = np.zeros((height, width), bool) if rough is None else coco.decode(rough).astype(bool)
     except Exception as error:  # pycocotools raises plain exceptions
-        raise ImageError(f"This segmentation is neither polygons nor a run-length code: {error}.") from error
+        raise ImageError(f"This segmentation is neither polygons nor a run-length code: {reason(error)}.") from error
     return checked(drawn, width, height)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from neuronwise.errors import ImageError
+from neuronwise.errors import ImageError, reason
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.generic]"
 
@@ -44,7 +44,7 @@ def open_image(source: ImageLike) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError(f"'{name}' is too large to open safely.") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"The image '{name}' is damaged or truncated: {error}.") from error
+        raise ImageError(f"The image '{name}' is damaged or truncated: {reason(error)}.") from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
 from neuronwise.locate.contrast import Contrast
 from neuronwise.locate.graph import ROOT, Circuit, Edge, Leaf
@@ -23,6 +23,7 @@ from neuronwise.locate.locating import describe
 from neuronwise.locate.method import require_own
 from neuronwise.locate.positions import strongest
 from neuronwise.locate.relp import readout_weights, relp
+from neuronwise.model import Model
 from neuronwise.model.direct import logit_scale
 from neuronwise.model.passes import edit_input, frozen_parameters, outputs_of
 from neuronwise.model.relevance import relevance_rules
@@ -30,13 +31,11 @@ from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import NeuronSet, ScoredNeuron
 
-if TYPE_CHECKING:
-    from neuronwise.model import Model
-
 CHUNK = 16  # backward passes done side by side
 MOST = 5000  # nodes
 
 
+@checked
 def circuit(
     model: Model,
     run: Run,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuronwise.errors import NeuronwiseError
-from neuronwise.files import write_json
+from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError
+from neuronwise.files import read_json, write_json
 from neuronwise.neurons import NeuronSet, ScoredNeuron
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Circuit:
             leaves = tuple(Leaf(**row) for row in content["leaves"])
             edges = tuple(Edge(**row) for row in content["edges"])
             return cls(nodes, leaves, edges, rest, content["value"], record)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, NeuronError, NonFiniteError) as error:
             raise NeuronwiseError("This is not a circuit saved by neuronwise, or it is damaged.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -107,13 +106,11 @@ class Circuit:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Circuit:
         """Read what ``save`` wrote; raises ``NeuronwiseError`` for a missing or damaged file."""
+        content = read_json(path, "circuit")
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise NeuronwiseError(f"The circuit '{path}' cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise NeuronwiseError(f"'{path}' is not a circuit saved by neuronwise, or it is damaged.") from error
-        return cls.from_dict(content)
+            return cls.from_dict(content)
+        except NeuronwiseError as error:
+            raise NeuronwiseError(f"'{path}': {error}") from error
 
     def page(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``index.html`` and ``circuit.json`` into a folder and return the page's path.

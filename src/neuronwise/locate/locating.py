@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
 from neuronwise.files import versions
 from neuronwise.images import ImageLike
@@ -15,16 +16,15 @@ from neuronwise.locate.method import keywords, require_own
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.positions import Positions, keeps_positions, strongest
 from neuronwise.locate.scores import Pair, Scores
+from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import Neurons, NeuronSet
 
-if TYPE_CHECKING:
-    from neuronwise.model import Model
-
 Word = str | Concept
 
 
+@checked
 def locate(
     model: Model,
     run: Run | Sequence[Run],
@@ -87,6 +87,7 @@ def locate(
     return NeuronSet(found.members, record | ({} if isinstance(run, Run) and chosen.needs != "photos" else several))
 
 
+@checked
 def scores(
     model: Model,
     run: Run,

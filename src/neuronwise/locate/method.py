@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from neuronwise.errors import MethodError
+from neuronwise.arguments import kinds_of, taken
+from neuronwise.errors import MethodError, reason
 
 if TYPE_CHECKING:
     from neuronwise.images import ImageLike
@@ -84,7 +85,7 @@ class Method:
             try:
                 self.settings(**options)
             except TypeError as error:
-                raise MethodError(f"{self.name} cannot take these settings: {error}.") from error
+                raise MethodError(f"{self.name} cannot take these settings: {reason(error)}.") from error
 
     def for_top(self, top: int | None, options: Mapping[str, object]) -> dict[str, object]:
         """The options when only the ``top`` best are wanted: what need not be exact for that is bounded."""
@@ -133,31 +134,16 @@ class Method:
         return MethodError(f"{self.name} cannot be called like this: {_CALLS[self.needs]}.")
 
 
-KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (type(None),),
-}  # fmt: skip
-
-
 def require_options(
     name: str, known: Sequence[str], function: Callable[..., object], options: Mapping[str, object]
 ) -> None:
-    """Raise ``MethodError`` for options other than the ``known`` ones, and for values that do not fit ``function``."""
+    """Raise ``MethodError`` for options other than the ``known`` ones, and for values of another kind than theirs."""
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise MethodError(f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}.")
-    _require_kinds(function, options)
-
-
-def _require_kinds(function: Callable[..., object], options: Mapping[str, object]) -> None:
-    """Raise ``MethodError`` for an option of another kind than its annotation, where that is a plain one."""
-    parameters = inspect.signature(function).parameters
+    hints = kinds_of(function)
     for name, value in options.items():
-        parts = str(parameters[name].annotation).split(" | ") if name in parameters else [""]
-        if not set(parts) <= set(KINDS):
-            continue  # tokens, runs, photos: the method looks at them itself
-        fits = any(isinstance(value, KINDS[part]) for part in parts) and (isinstance(value, bool) <= ("bool" in parts))
-        if not fits:
-            raise MethodError(f"{name}={value!r} does not fit; it takes {' or '.join(parts)}.")
+        taken(name, value, hints.get(name, object), error=MethodError)
 
 
 def require_own(model: Model, runs: Sequence[Run]) -> None:

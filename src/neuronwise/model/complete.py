@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from neuronwise.errors import ModelError
+from neuronwise.errors import ModelError, reason
 
 # What transformers opens of a folder, in its order: one file, or an index of shards.
 _SINGLE_OR_INDEX = (
@@ -33,7 +33,7 @@ def weight_map(index: Path) -> dict[str, str]:
     try:
         return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ModelError(f"The {index.name} in '{index.parent}' is damaged: {error}.") from error
+        raise ModelError(f"The {index.name} in '{index.parent}' is damaged: {reason(error)}.") from error
 
 
 def require_files(folder: Path, names: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
-from neuronwise.errors import ModelError
+from neuronwise.errors import ModelError, reason
 from neuronwise.model.complete import require_shards, require_tensors
 from neuronwise.model.model import Model
 from neuronwise.model.source import auto_class, checkpoint_of, opening, register_families, relative_of_type
@@ -115,7 +115,7 @@ def _require_object(file: Path) -> None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise ModelError(f"The {file.name} in '{file.parent}' is damaged: {error}.") from error
+        raise ModelError(f"The {file.name} in '{file.parent}' is damaged: {reason(error)}.") from error
     if not isinstance(content, dict):
         raise ModelError(f"The {file.name} in '{file.parent}' is damaged: it holds no object.")
 

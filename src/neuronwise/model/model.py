@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.utils.generic import ModelOutput
 
+from neuronwise.arguments import checked
 from neuronwise.errors import ModelError, NeuronError, PromptError
 from neuronwise.images import ImageLike, open_image
 from neuronwise.model.anatomy import dissect, uncompiled
@@ -51,6 +52,8 @@ class Model:
     def __init__(
         self, module: nn.Module, processor: Any = None, *, name: str | None = None, check: bool = True
     ) -> None:
+        if not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ModelError(f"{module!r:.80} is not a loaded model; open it by its name with neuronwise.load.")
         module = uncompiled(module)
         self.module: Any = module.eval()  # its attributes are the architecture's, unknown to a type checker
         self.processor = processor
@@ -160,6 +163,7 @@ class Model:
         """The text of some tokens, without special ones."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    @checked
     def run(
         self,
         image: ImageLike | None = None,

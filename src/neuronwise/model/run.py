@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError, TargetError
 from neuronwise.model.activations import Activations
 from neuronwise.model.concepts import Concept, concept_of, concepts_in
@@ -106,10 +107,12 @@ class Run:
         """The nouns of the generated text, with all their occurrences, tokens and positions."""
         return concepts_in(self.model.tokenizer, self.output_ids, self.model.tagger)
 
+    @checked
     def concept(self, word: str) -> Concept:
         """Any word of the generated text; raises ``TargetError`` listing the nouns when it does not occur."""
         return concept_of(self.model.tokenizer, self.output_ids, word, self.concepts)
 
+    @checked
     def target(
         self,
         concept: str | Concept | None = None,
@@ -125,8 +128,12 @@ class Run:
         if (concept is None) == (target is None):
             raise TargetError("Name either a concept of the text or a target token to score.")
         if concept is not None:
+            if position is not None:
+                raise TargetError("position is of a target; a concept's place is named by occurrence.")
             return self._concept_target(concept, occurrence)
         assert target is not None
+        if occurrence:
+            raise TargetError("occurrence is of a concept; a target's place is named by position.")
         tokens = target_tokens(self.model.tokenizer, self.model.vocabulary_size, target)
         note = tokens.note
         if position is None:
@@ -155,12 +162,15 @@ class Run:
         """What the model, as it is now, says to the same prompt and photo."""
         return self.model.run(self.image, self.prompt, max_new_tokens=self.max_new_tokens, chat=self.chat).text
 
+    @checked
     def activations(self, position: int, kind: str = "ffn") -> Activations:
         """Activations at the position that predicts generated token ``position``.
 
         ``kind="ffn"``: recorded as the token was generated. ``kind="gate"``: the gate's output before it is
         multiplied, by one more pass, kept for later. Raises ``MethodError`` for a model without a separate gate.
         """
+        if not 0 <= position <= len(self.output_ids):
+            raise MethodError(f"There is no position {position}: this run has 0 to {len(self.output_ids)}.")
         if kind not in KINDS:
             raise MethodError(f"activation={kind!r} is unknown; choose one of {', '.join(KINDS)}.")
         if kind == "ffn" and position < len(self.steps):

@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import os
 import re
-import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,10 +13,8 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from neuronwise.errors import ModelError, NeuronwiseError
+from neuronwise.errors import ModelError, NeuronwiseError, reason
 from neuronwise.model.sources import SOURCES
-
-LONGEST = 300  # characters of a library's words that are repeated
 
 # What checkpoints of some types hold that are easily taken for one another.
 RELATIVES = {
@@ -88,7 +85,7 @@ def opening(failure: str, known: Callable[[], str | None] = lambda: None) -> Ite
 
 def _reason(error: Exception) -> str:
     """An error's words in one line; in plain words where they would be about our call or the hub's address."""
-    words = textwrap.shorten(str(error) or type(error).__name__, LONGEST, placeholder=" …")
+    words = reason(error)
     option = re.search(r"unexpected keyword argument '(\w+)'", words)
     if option is not None:
         return f"it has no option {option[1]!r}; options go to from_pretrained of transformers, such as device_map."

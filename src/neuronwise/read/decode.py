@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
+from neuronwise.model import Model
 from neuronwise.model.direct_map import DirectMap
 from neuronwise.model.writers import Writer
-from neuronwise.neurons import Neuron, Neurons, NeuronSet, ScoredNeuron, as_neurons
+from neuronwise.neurons import Neuron, Neurons, ScoredNeuron, as_members
 from neuronwise.read.extremes import extreme_tokens
-
-if TYPE_CHECKING:
-    from neuronwise.model import Model
 
 FORMS = ("cosine", "logits")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -31,6 +29,7 @@ class Effect:
     lowers: list[str]
 
 
+@checked
 def decode(
     model: Model, neuron: ScoredNeuron | Neuron | str, k: int = 10, *, bottom: bool = False, form: str = "cosine"
 ) -> list[str]:
@@ -38,6 +37,7 @@ def decode(
     return decode_all(model, [neuron], k, bottom=bottom, form=form)[0]
 
 
+@checked
 def decode_all(
     model: Model, neurons: Neurons, k: int = 10, *, bottom: bool = False, form: str = "cosine"
 ) -> list[list[str]]:
@@ -46,6 +46,7 @@ def decode_all(
     return [effect.lowers if bottom else effect.raises for effect in found]
 
 
+@checked
 def effects(model: Model, neurons: Neurons, k: int = 10, *, form: str = "cosine") -> list[Effect]:
     """The ``k`` tokens that each neuron raises and lowers most.
 
@@ -55,21 +56,21 @@ def effects(model: Model, neurons: Neurons, k: int = 10, *, form: str = "cosine"
     vector turned around, so that its ends change places: what it raises *here*. ``form="logits"``: the largest and the
     smallest of U·v, whatever the activation ([MMN] §3.3). Raises ``NeuronError`` for a neuron out of range.
     """
-    listed = _listed(neurons)
+    listed = as_members(neurons)
     if form not in FORMS:
         raise MethodError(f"form={form!r} is unknown; choose {' or '.join(FORMS)}.")
     if not listed:
         return []
     if not 1 <= k <= model.vocabulary_size:
         raise MethodError(f"k is {k}; ask for 1 to {model.vocabulary_size} tokens.")
-    parsed = as_neurons(listed)
+    parsed = [one.neuron for one in listed]
     distinct = list(dict.fromkeys(parsed))
     vectors = value_vectors(model, distinct, arrived=form == "cosine")
     ends = extreme_tokens(vectors, model.unembedding, k, centered=form == "cosine")
     words = token_strings(model, [token for end in ends for ids in end for token in ids])
     tokens = ([[words[token] for token in ids] for ids in end] for end in ends)
     own = dict(zip(distinct, map(Effect, *tokens), strict=True))
-    turned = [form == "cosine" and isinstance(one, ScoredNeuron) and one.sign < 0 for one in listed]
+    turned = [form == "cosine" and one.sign < 0 for one in listed]
     return [
         Effect(own[neuron].lowers, own[neuron].raises) if negative else own[neuron]
         for neuron, negative in zip(parsed, turned, strict=True)
@@ -107,9 +108,3 @@ def token_strings(model: Model, ids: Sequence[int]) -> dict[int, str]:
     distinct = list(dict.fromkeys(ids))
     texts = model.tokenizer.batch_decode([[token] for token in distinct], clean_up_tokenization_spaces=False)
     return dict(zip(distinct, texts, strict=True))
-
-
-def _listed(neurons: Neurons) -> list[ScoredNeuron | Neuron | str]:
-    if isinstance(neurons, NeuronSet):
-        return list(neurons.members)
-    return [neurons] if isinstance(neurons, ScoredNeuron | Neuron | str) else list(neurons)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError, TargetError
 from neuronwise.locate.default import Scored, default_scores
 from neuronwise.locate.locating import describe, plain
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.positions import keeps_positions
 from neuronwise.locate.scores import Scores
+from neuronwise.model import Model
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import Effect, decode_all, effects
 from neuronwise.read.heatmap import Heatmap, heatmaps
-
-if TYPE_CHECKING:
-    from neuronwise.model import Model
 
 SCHEMA = "neuronwise.find/2"
 
@@ -76,6 +75,7 @@ class Finding:
         )  # fmt: skip
 
 
+@checked
 def find(
     model: Model,
     run: Run,

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
 from neuronwise.locate.firing import chosen, firing, units_of
 from neuronwise.locate.method import require_own
+from neuronwise.model import Model
 from neuronwise.model.activations import Activations
 from neuronwise.model.grid import ImageGrid, image_grid
 from neuronwise.model.run import Run
 from neuronwise.neurons import Neuron, Neurons, as_neurons
 from neuronwise.read.photo_map import PhotoMap, Values
-
-if TYPE_CHECKING:
-    from neuronwise.model import Model
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,7 @@ class Heatmap(PhotoMap):
     each: Values = field(kw_only=True)
 
 
+@checked
 def heatmap(model: Model, run: Run, neurons: Neurons, *, whole: bool = False) -> Heatmap:
     """Mean activation of the neurons over the image's tokens ([MMN] §4.2), by one pass that ends at the last of them.
 
@@ -41,6 +40,7 @@ def heatmap(model: Model, run: Run, neurons: Neurons, *, whole: bool = False) ->
     return heatmaps(model, run, [neurons], whole=whole)[0]
 
 
+@checked
 def heatmaps(model: Model, run: Run, sets: Sequence[Neurons], *, whole: bool = False) -> list[Heatmap]:
     """Heatmaps of several sets of neurons, all read in one pass."""
     listed = [as_neurons(one) for one in sets]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from neuronwise.errors import MethodError, NeuronwiseError
+from neuronwise.errors import MethodError, NeuronwiseError, reason
 from neuronwise.model.grid import Box
 
 Values = npt.NDArray[np.floating]
@@ -65,7 +65,7 @@ class PhotoMap:
         try:
             self.overlay().save(path)
         except (OSError, ValueError) as error:
-            raise NeuronwiseError(f"The heatmap cannot be written to '{Path(path)}': {error}.") from error
+            raise NeuronwiseError(f"The heatmap cannot be written to '{Path(path)}': {reason(error)}.") from error
 
 
 def _bilinear(grid: Values, rows: Values, columns: Values) -> Values:

@@ -17,7 +17,7 @@ from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.architectures.mplug_owl2 import MPLUGOwl2Config, MPLUGOwl2ForConditionalGeneration, MPLUGOwl2Processor
 from neuronwise.architectures.mplug_owl2.language import PUBLISHED_CONSTANTS
 from neuronwise.architectures.mplug_owl2.variants import variant_of_names
-from neuronwise.errors import ModelError, NeuronwiseError
+from neuronwise.errors import ModelError, NeuronwiseError, reason
 from neuronwise.model.source import relative_of_type
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -53,7 +53,7 @@ def _config(folder: Path) -> MPLUGOwl2Config:
     except OSError as error:
         raise ModelError(f"'{folder}' is not a checkpoint: it has no config.json.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"The config.json in '{folder}' is damaged: {error}.") from error
+        raise ModelError(f"The config.json in '{folder}' is damaged: {reason(error)}.") from error
     if model_type != MPLUGOwl2Config.model_type:
         what = relative_of_type(model_type) or f"a model of type '{model_type}'"
         raise ModelError(f"'{folder}' is not an mPLUG-Owl2 model: it looks like {what}.")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuronwise.errors import ModelError
+from neuronwise.errors import ModelError, reason
 from neuronwise.model.complete import listed, require_files, weight_map
 
 WRAPPERS = ("model", "state_dict", "module")  # under which training scripts save the weights
@@ -139,7 +139,7 @@ def _safetensors(file: Path) -> dict[str, Stored]:
             dtype = _TYPES[part.get_dtype()]
             found[name] = Stored(tuple(part.get_shape()), dtype, lambda name=name: handle.get_tensor(name))
     except (SafetensorError, OSError, KeyError) as error:
-        raise ModelError(f"'{file}' is damaged or downloaded in part: {error}.") from error
+        raise ModelError(f"'{file}' is damaged or downloaded in part: {reason(error)}.") from error
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuronwise.errors import DataError
+from neuronwise.errors import DataError, reason
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -102,7 +102,7 @@ def _rows(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
         try:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
-            raise DataError(f"'{path}' is damaged or truncated, or not gzipped: {error}.") from error
+            raise DataError(f"'{path}' is damaged or truncated, or not gzipped: {reason(error)}.") from error
     data = data.removeprefix(b"\xef\xbb\xbf")
     if not data.strip():
         raise DataError(f"'{path}' is empty.")

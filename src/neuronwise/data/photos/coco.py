@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from neuronwise.data.photos.form import Form
 from neuronwise.data.photos.photo import Captioned, Photos, SeenObject
-from neuronwise.errors import DataError
+from neuronwise.errors import DataError, reason
 
 Index: TypeAlias = Any  # pycocotools.coco.COCO, whose own types lack captions
 
@@ -65,7 +65,7 @@ def _opened(path: Path) -> Index | None:
         with contextlib.redirect_stdout(io.StringIO()):
             return COCO(str(path))
     except (json.JSONDecodeError, AssertionError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' is not a COCO annotation file: {error}.") from error
+        raise DataError(f"'{path}' is not a COCO annotation file: {reason(error)}.") from error
 
 
 FORM = Form("photos in folders beside annotations/", lambda folder: (folder / "annotations").is_dir(), read_coco)

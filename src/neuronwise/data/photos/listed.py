@@ -8,7 +8,7 @@ from pathlib import Path
 
 from neuronwise.data.photos.form import Form
 from neuronwise.data.photos.photo import Captioned, Photos, SeenObject
-from neuronwise.errors import DataError
+from neuronwise.errors import DataError, reason
 
 LISTING = "metadata.jsonl"
 
@@ -22,7 +22,7 @@ def read_listed(folder: Path, part: str | None = None) -> Photos:
     try:
         lines = (folder / LISTING).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"'{folder / LISTING}' cannot be read: {error}.") from error
+        raise DataError(f"'{folder / LISTING}' cannot be read: {reason(error)}.") from error
     photos, problems = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -32,7 +32,7 @@ def read_listed(folder: Path, part: str | None = None) -> Photos:
         except FileNotFoundError as error:
             problems.append(f"{LISTING} line {number}: there is no photo '{error}'.")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"{LISTING} line {number} is not a record of a photo ({error}).")
+            problems.append(f"{LISTING} line {number} is not a record of a photo ({reason(error)}).")
     return Photos(tuple(photos), tuple(problems), str(folder))
 
 

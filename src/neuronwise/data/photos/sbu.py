@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from neuronwise.data.photos.listed import LISTING
-from neuronwise.errors import DataError
+from neuronwise.errors import DataError, reason
 from neuronwise.files import Lines, make_folder, write_bytes
 
 DEAD = "dead.jsonl"
@@ -43,7 +43,7 @@ def read_list(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
     except OSError as error:
         raise DataError(f"There is no list of SBU captions '{source}'.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"'{source}' is not a list of SBU captions (image_urls and captions): {error}.") from error
+        raise DataError(f"'{source}' is not a list of SBU captions (image_urls, captions): {reason(error)}.") from error
     return [(str(address), str(caption).strip()) for address, caption in pairs]
 
 

@@ -32,10 +32,10 @@ def critical_layers(model: Model, layers: Sequence[int] | None, depth: tuple[flo
         layers = range(first, end + 1)
     chosen = sorted(set(layers))
     if not chosen:
-        raise MethodError("There is no layer to edit; name one or more.")
+        raise MethodError("No layer is named; name one or more.")
     for layer in chosen:
         if not 0 <= layer <= last:
-            raise MethodError(f"There is no layer {layer} to edit: {model.name} has layers 0 to {last}.")
+            raise MethodError(f"There is no layer {layer}: {model.name} has layers 0 to {last}.")
         writer_in(model, layer)
     return chosen
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.edit.settings import checked
-from neuronwise.errors import MethodError
+from neuronwise.errors import MethodError, reason
 from neuronwise.neurons import Neuron, NeuronSet
 from neuronwise.registry import Registry
 from neuronwise.study.store import Row
@@ -61,7 +61,7 @@ class Intervention:
         try:
             return self.settings(**checked(self.settings, options))
         except TypeError as error:
-            raise MethodError(f"{self.name} cannot take these settings: {error}.") from error
+            raise MethodError(f"{self.name} cannot take these settings: {reason(error)}.") from error
 
 
 INTERVENTIONS: Registry[Intervention] = Registry(

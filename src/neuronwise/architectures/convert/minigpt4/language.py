@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuronwise.architectures.convert.plan import Recipe, taken
 from neuronwise.architectures.convert.weights import Weights, open_weights
-from neuronwise.errors import ModelError
+from neuronwise.errors import ModelError, reason
 
 IMAGE_TOKEN = "<image>"
 DELTA = 0.05  # the mean gain of a final norm below which weights are differences, to be added to LLaMA's
@@ -71,7 +71,7 @@ def open_language(folder: Path) -> Language:
     except OSError as error:
         raise ModelError(f"The folder '{folder}' is not a language model: it has no config.json.") from error
     except ValueError as error:
-        raise ModelError(f"The config.json in '{folder}' is damaged: {error}.") from error
+        raise ModelError(f"The config.json in '{folder}' is damaged: {reason(error)}.") from error
     if said.get("model_type") != "llama":
         raise ModelError(
             f"'{folder}' looks like a model of type '{said.get('model_type')}'; MiniGPT-4 is built on LLaMA (Vicuna v0 "

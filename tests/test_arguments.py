@@ -1,0 +1,103 @@
+"""What is handed to public functions: numbers of NumPy are numbers, anything else of another kind is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import neuronwise as nw
+from neuronwise.errors import NeuronwiseError
+from neuronwise.intervene import mean_ablate, patch, perturb, scale
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: nw.Model) -> nw.Run:
+    return tiny_model.run(prompt="the capital of France is", max_new_tokens=3)
+
+
+def entered(context: Any) -> None:
+    with context:
+        pass
+
+
+Call = Callable[[nw.Model, nw.Run, Any], object]  # (model, run, what locate found) → whatever is called
+WRONG: dict[str, tuple[Call, str]] = {
+    "top": (lambda m, r, f: nw.locate(m, r, target=" Paris", top="5"), "top='5' does not fit; it takes a whole number"),
+    "top of a fraction": (lambda m, r, f: nw.locate(m, r, target=" Paris", top=2.5), "top=2.5 does not fit"),
+    "top that is true": (lambda m, r, f: nw.locate(m, r, target=" Paris", top=True), "top=True does not fit"),
+    "position": (lambda m, r, f: nw.locate(m, r, target=" Paris", position="1"), "position='1' does not fit"),
+    "target": (lambda m, r, f: nw.locate(m, r, target=2.5), "target=2.5 does not fit; it takes a text or a whole"),
+    "concept": (lambda m, r, f: nw.locate(m, r, 3), "concept=3 does not fit"),
+    "a model's name": (lambda m, r, f: nw.locate("builtin", r, target=" Paris"), "model='builtin' does not fit"),
+    "a text for a run": (lambda m, r, f: nw.locate(m, "the", target=" Paris"), "run='the' does not fit"),
+    "runs for a run": (lambda m, r, f: nw.scores(m, [r], target=" Paris"), "run, a list, does not fit; it takes a Run"),
+    "a run of a circuit": (lambda m, r, f: nw.circuit(m, [r], target=" Paris"), "run, a list, does not fit"),
+    "length": (lambda m, r, f: m.run(prompt="the", max_new_tokens="3"), "max_new_tokens='3' does not fit"),
+    "prompt": (lambda m, r, f: m.run(prompt=3), "prompt=3 does not fit; it takes a text or none"),
+    "a position of activations": (lambda m, r, f: r.activations(99), "no position 99"),
+    "a place that is none": (lambda m, r, f: r.activations("1"), "position='1' does not fit"),
+    "a position of a concept": (lambda m, r, f: r.target("dog", position=1), "position is of a target"),
+    "an occurrence of a target": (
+        lambda m, r, f: r.target(target=" Paris", occurrence=1),
+        "occurrence is of a concept",
+    ),
+    "positions to suppress": (lambda m, r, f: entered(nw.suppress(m, f, positions="a")), "positions='a' does not fit"),
+    "a factor": (lambda m, r, f: entered(scale(m, f, "x")), "factor='x' does not fit; it takes a number"),
+    "means": (lambda m, r, f: entered(mean_ablate(m, f, 3)), "means=3 does not fit"),
+    "sigma": (lambda m, r, f: entered(perturb(m, f, None)), "sigma=None does not fit"),
+    "a source": (lambda m, r, f: entered(patch(m, f, "the", [1])), "source='the' does not fit"),
+    "neurons": (lambda m, r, f: entered(nw.suppress(m, 3)), "not.* neuron|does not fit"),
+    "decoded": (lambda m, r, f: nw.decode(m, f[0], k="3"), "k='3' does not fit"),
+    "a set decoded as one": (lambda m, r, f: nw.decode(m, f[:3]), "decode_all|one neuron|does not fit"),
+    "a word found in letters": (lambda m, r, f: nw.find(m, r, 3), "concepts=3 does not fit"),
+    "a heat of nothing": (lambda m, r, f: nw.heatmap(m, r, None), "neurons=None does not fit"),
+    "a set and a number": (lambda m, r, f: f & 3, "3 is not a neuron"),
+    "a name for a module": (lambda m, r, f: nw.Model("x"), "'x' is not a loaded model"),
+    "no module": (lambda m, r, f: nw.Model(None), "None is not a loaded model"),
+    "a layer of halves": (lambda m, r, f: nw.Neuron(1.5, 2), "layer=1.5 does not fit"),
+    "a layer that is a float": (lambda m, r, f: nw.Neuron(1.0, 2.0), "layer=1.0 does not fit"),
+    "a negative unit": (lambda m, r, f: nw.Neuron(1, -2), "count from 0"),
+    "no neuron scored": (lambda m, r, f: nw.ScoredNeuron("L1.U2", 1.0), "not a neuron"),
+    "a score in words": (lambda m, r, f: nw.ScoredNeuron(nw.Neuron(1, 2), "high"), "score='high' does not fit"),
+    "options of a method": (lambda m, r, f: nw.locate(m, r, target=" Paris", normalize="yes"), "normalize='yes' does"),
+    "settings of an editor": (
+        lambda m, r, f: nw.fine(m, nw.Fact("the {}", "cat", "dog"), n="many"),
+        "n='many' does not fit; it takes a whole number",
+    ),
+    "an int without tokenizer": (lambda m, r, f: plain(m, r).target(target=" Paris"), "has no tokenizer"),
+}
+
+
+def plain(model: nw.Model, run: nw.Run) -> nw.Run:
+    """The run in a model without a tokenizer."""
+    return nw.Run.of(nw.Model(model.module, check=False), run.prompted, run.output_ids)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_argument_of_another_kind_is_one_sentence(case: str, tiny_model: nw.Model, run: nw.Run) -> None:
+    call, words = WRONG[case]
+    found = nw.locate(tiny_model, run, target=" Paris", position=0, top=5)
+    with pytest.raises(NeuronwiseError, match=words) as told:
+        call(tiny_model, run, found)
+    assert "\n" not in str(told.value)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(tiny_model: nw.Model, run: nw.Run, tmp_path: Path) -> None:
+    expected = nw.locate(tiny_model, run, target=" Paris", position=1, top=5)
+    for number in (np.int64, np.int32, np.array, torch.tensor):
+        found = nw.locate(tiny_model, run, target=" Paris", position=number(1), top=number(5))
+        found.save(tmp_path / "found.json")
+        assert nw.NeuronSet.load(tmp_path / "found.json") == expected
+    assert nw.Neuron(np.int64(1), np.int32(2)) == nw.Neuron(1, 2)
+    assert type(nw.Neuron(np.int64(1), np.int32(2)).layer) is int
+    assert plain(tiny_model, run).target(target=5).text == "token 5"
+
+
+def test_an_error_is_one_line_whatever_it_quotes() -> None:
+    told = str(NeuronwiseError("There is no file 'a\nb\x1b[31m\u202ec'."))
+    assert told == "There is no file 'a\\nb\\x1b[31m\\u202ec'."
