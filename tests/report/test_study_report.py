@@ -308,7 +308,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no finished case"):
         write_report(where)
     assert not (where / "report").exists()
-    with pytest.raises(StudyError, match="not a study's folder"):
+    with pytest.raises(StudyError, match="holds no study and no evaluation"):
         write_report(tmp_path)
 
 

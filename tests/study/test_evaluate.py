@@ -225,7 +225,7 @@ def test_what_cannot_be_begun_leaves_no_folder(model: nw.Model, tmp_path: Path) 
     for wrong, said in cannot:
         with pytest.raises(MethodError, match=said):
             evaluate(model, cases(1), out=out, **wrong)
-    with pytest.raises(StudyError, match="not a study's folder"):
+    with pytest.raises(StudyError, match="holds no study and no evaluation"):
         evaluate(model, cases(1), out=out, like=tmp_path / "none", **QUICK)
     with pytest.raises(StudyError, match="none of the true answers"):
         evaluate(model, [FactCase("a", Fact("the capital of {} is", "France", "red"))], out=out, known=True, **QUICK)
@@ -309,7 +309,7 @@ def test_answers_before_are_taken_from_another_editors_run(
     assert [untimed(row) for row in found.rows] == [untimed(row) for row in alone.rows]
     with pytest.raises(StudyError, match="another seed"):
         evaluate(model, cases(3), "rome", others=2, seed=1, out=tmp_path / "more", like=tmp_path / "fine")
-    with pytest.raises(StudyError, match="not a study's folder"):
+    with pytest.raises(StudyError, match="holds no study and no evaluation"):
         evaluate(model, cases(3), "rome", others=2, out=tmp_path / "none", like=tmp_path / "gone")
 
 
@@ -385,3 +385,10 @@ def test_a_search_leaves_its_facts_out_and_gives_its_best_settings(model: nw.Mod
     assert {line["id"] for line in found.lines} == set(SUBJECTS) - seen
     with pytest.raises(StudyError, match="no try of rome"):
         run_study(model, make_recipe({**base, "editors": [{"editor": "rome", "best_of": chosen["best_of"]}]}), cases())
+    lines = (tmp_path / "search" / "cases.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "search" / "cases.jsonl").write_text("".join(lines[:2]))
+    with pytest.raises(StudyError, match="has 2 of 4 cases; finish it first"):
+        run_study(model, make_recipe({**base, "editors": [chosen], "skip": 2}), cases())
+    half = read_study(tmp_path / "search")
+    assert [row[0] for row in KINDS["evaluation"].tables(half)[0].rows] == ["F n=1"]  # the other is not begun
+    assert len(KINDS["evaluation"].figures(half)) == 1

@@ -59,7 +59,7 @@ def test_what_is_wrong_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     assert "spam: there is no such key" in wrong.stderr
     assert "--data DIR" in shell("study", "run", folder / "recipe.yaml", "--out", tmp_path / "out", expect=2).stderr
     assert "a shipped one: " in shell("study", "run", "spam", "--out", tmp_path / "out", expect=2).stderr
-    assert "not a study's folder" in shell("study", "resume", tmp_path, expect=2).stderr
+    assert "holds no study and no evaluation" in shell("study", "resume", tmp_path, expect=2).stderr
     assert not (tmp_path / "out").exists()
 
 

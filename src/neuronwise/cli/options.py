@@ -173,7 +173,7 @@ class Scoring:
         """
         if not METHODS[self.chosen].scores_all:
             known = ", ".join(name for name, method in METHODS.items() if method.scores_all)
-            raise NeuronwiseError(f"--method {self.chosen} needs more than one run; use one of {known}.")
+            raise NeuronwiseError(f"--method {self.chosen} does not score all neurons of one run; use one of {known}.")
         options = self.options()
         if self.published and (self.method is not None or options.keys() - {"activation"}):
             raise NeuronwiseError("--published is a procedure of its own; it takes --activation and no other option.")

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from neuronwise.model import Model, Run
 
 
+DEFAULT = "two_stage"  # the method of finding over photos
+
+
 @dataclass(frozen=True)
 class PhotoSource:
     """Where photos of a concept come from: a folder, or one photo with a mask or a box."""
@@ -31,7 +34,7 @@ class PhotoSource:
         Path | None,
         option(
             f"Find --concept in the photos of a folder (forms: {', '.join(FORMS)}), one by one and together. With an "
-            "option that says how its object is removed, the default method is two_stage."
+            f"option that says how its object is removed, the default method is {DEFAULT}."
         ),
     ] = None
     mask: Annotated[Path | None, option("Where the concept is in the photo: a white on black image.")] = None
@@ -58,13 +61,13 @@ class PhotoSource:
         """Refuse options of this group that nothing reads with this method; raises ``NeuronwiseError``."""
         if self.data is None:
             refuse("with one photo", "photos")
-        if not METHODS[method or "two_stage"].compares:
+        if not METHODS[method or DEFAULT].compares:
             refuse(f"with --method {method}, which removes nothing", "mask", "box", "inpainting", "dilation")
         elif parsed(self.inpainting)[0].ready:
             refuse(f"with --inpainting {self.inpainting}, whose photos are finished", "dilation", "mask", "box")
 
-    def read(self, image: Path | None) -> tuple[Photos, dict[str, Mask]]:
-        """The photos, and the masks that are not annotated, by the photo's id."""
+    def read(self, image: Path | None, method: str) -> tuple[Photos, dict[str, Mask]]:
+        """The photos for a method, and the masks that are not annotated, by the photo's id."""
         from neuronwise.data.photos import Captioned, Photos, load_photos
         from neuronwise.images import open_image
         from neuronwise.images.masks import box_mask, file_mask
@@ -74,7 +77,7 @@ class PhotoSource:
                 raise NeuronwiseError("--data takes photos and masks from a folder; omit the photo, --mask and --box.")
             return load_photos(self.data), {}
         if image is None:
-            raise NeuronwiseError("two_stage removes an object from photos: name a folder with --data, or one photo.")
+            raise NeuronwiseError(f"--method {method} looks at photos: name a folder with --data, or one photo.")
         if self.mask is not None and self.box is not None:
             raise NeuronwiseError("Give either --mask or --box.")
         photos, size = Photos((Captioned(image.stem, image),), (), str(image)), open_image(image).size
@@ -83,7 +86,9 @@ class PhotoSource:
         if self.box is not None:
             return photos, {image.stem: box_mask(parse_box(self.box), *size)}
         if not parsed(self.inpainting)[0].ready:
-            raise NeuronwiseError("two_stage needs to know where the object is: --mask FILE, --box X,Y,W,H, or --data.")
+            raise NeuronwiseError(
+                f"--method {method} needs to know where the object is: --mask FILE, --box X,Y,W,H, or --data."
+            )
         return photos, {}
 
 
@@ -97,10 +102,10 @@ def find_over_photos(
     out: Path | None,
 ) -> dict[str, Any]:
     """Find every concept, and with ``out`` save what it was found on: the object that is printed."""
-    options = scoring.options()
+    options, method = scoring.options(), scoring.method or DEFAULT
     agree = options.pop("agree", "mean")
     require_studies()
-    photos, masks = source.read(image)
+    photos, masks = source.read(image, method)
     model = load()
     from neuronwise.report.concept import write_concept
     from neuronwise.study.concept import find
@@ -110,7 +115,7 @@ def find_over_photos(
         with progress_bar("captioning photos") as bar:
             one = find(
                 model, photos, concept,
-                method=scoring.method or "two_stage", top=words.top, options=options, agree=agree,
+                method=method, top=words.top, options=options, agree=agree,
                 most=source.photos, masks=masks, inpainting=source.inpainting, dilation=source.dilation,
                 prompt=ask.prompt, max_new_tokens=ask.length, seed=scoring.seed,
                 progress=lambda what, done, total, bar=bar: bar(done, total),

@@ -135,7 +135,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Row:
         if not isinstance(content, dict) or "schema" not in content or not isinstance(content.get("recipe"), dict):
             raise ValueError("no manifest")
     except FileNotFoundError as error:
-        raise StudyError(f"'{folder}' is not a study's folder: it has no {MANIFEST}.") from error
+        raise StudyError(f"'{folder}' holds no study and no evaluation: it has no {MANIFEST}.") from error
     except (OSError, ValueError) as error:
         raise StudyError(f"'{path}' is damaged; name a new folder.") from error
     return content

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import textwrap
 from functools import partial
 from typing import TYPE_CHECKING
 
 from neuronwise.drawing.style import Figure, plotting, styles
-from neuronwise.study.evaluation.results import evaluations
-from neuronwise.study.evaluation.tables import Editors, compared
+from neuronwise.study.evaluation.tables import Editors, begun, compared
 from neuronwise.study.kind import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-SHOWN = ("success_forced", "generality_forced", "locality_neighborhood_forced", "others_unchanged_forced")
+SHOWN = (
+    "success_forced", "success_text_forced", "success_image_forced", "generality_forced",
+    "locality_neighborhood_forced", "others_unchanged_forced",
+)  # fmt: skip
 
 
 def figures(study: Study) -> list[Figure]:
     """None for a single editor, whose figures are one table."""
-    found = evaluations(study)
-    if len(found) == 1:
+    found = begun(study)
+    if len(study.recipe.get("editors", ())) < 2 or not found:
         return []
     return [
         Figure(
@@ -38,7 +41,11 @@ def _draw(found: Editors) -> Drawing:
     columns = {name: label for name, label in compared(found).items() if name in SHOWN}
     with plotting() as pyplot:
         figure, panels = pyplot.subplots(
-            1, len(columns) or 1, figsize=(9.4, 0.3 * len(found) + 1.2), sharey=True, squeeze=False
+            1,
+            len(columns) or 1,
+            figsize=(0.07 * max(map(len, found)) + 1.7 * len(columns), 0.3 * len(found) + 1.4),
+            sharey=True,
+            squeeze=False,
         )
         for panel, (name, label) in zip(panels[0], columns.items(), strict=False):
             for place, (editor, one) in enumerate(found.items()):
@@ -47,7 +54,7 @@ def _draw(found: Editors) -> Drawing:
                     color = looks[editor]["color"]
                     panel.plot([mean.low, mean.high], [place, place], color=color)
                     panel.plot([mean.mean], [place], color=color, marker=looks[editor]["marker"] or "o")
-            panel.set(title=label, xlim=(-0.04, 1.04))
+            panel.set(title=textwrap.fill(label, 15), xlim=(-0.06, 1.06))
         panels[0, 0].set_yticks(range(len(found)), list(found))
         panels[0, 0].invert_yaxis()
     return figure

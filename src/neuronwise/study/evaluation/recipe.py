@@ -20,9 +20,10 @@ from neuronwise.study.evaluation.edit_batch import Choices
 from neuronwise.study.evaluation.editors import Maker, maker
 from neuronwise.study.evaluation.measure import EvaluationJob
 from neuronwise.study.evaluation.photo_facts import PhotoFacts
-from neuronwise.study.evaluation.results import read_evaluations
+from neuronwise.study.evaluation.results import evaluations
 from neuronwise.study.evaluation.tables import quality
 from neuronwise.study.recipe_fields import STRICT, NotNegative, Positive, Recipe, Text, once
+from neuronwise.study.results import read_study
 from neuronwise.study.store import Row
 
 
@@ -152,11 +153,14 @@ def _require(editor: str, settings: Row) -> None:
 
 
 def best_settings(folder: str, names: Sequence[str]) -> Row:
-    """The settings of the best try in a search that has one of these names (the first that is there).
+    """The settings of the best try in a finished search that has one of these names (the first that is there).
 
-    Raises ``StudyError`` where there is none.
+    Raises ``StudyError`` where there is none, and for a search that is not finished.
     """
-    found = read_evaluations(folder)
+    search = read_study(folder)
+    if not search.finished:
+        raise StudyError(f"The search in '{folder}' has {search.cases} of {search.total} cases; finish it first.")
+    found = evaluations(search)
     for wanted in names:
         tries = [one for name, one in found.items() if name == wanted or name.startswith(f"{wanted} ")]
         if tries:

@@ -41,11 +41,18 @@ Editors = Mapping[str, Evaluation]
 
 def tables(study: Study) -> list[Table]:
     """All figures of a single editor; of several the main ones, their differences from the first, and the costs."""
-    found = evaluations(study)
-    if len(found) == 1:
-        return single(next(iter(found.values())))
+    found = begun(study)
+    if len(study.recipe.get("editors", ())) < 2:
+        return [table for one in found.values() for table in single(one)]
+    if not found:
+        return []
     found_tables = (_compared(found), _differences(found), _costs(found), _settings(found))
     return [table for table in found_tables if table.rows]
+
+
+def begun(study: Study) -> dict[str, Evaluation]:
+    """The editors of which a case is measured, by their names."""
+    return {name: one for name, one in evaluations(study).items() if one.rows}
 
 
 def single(evaluation: Evaluation) -> list[Table]:

@@ -28,8 +28,8 @@ def _figure(rows: Rows, intervention: str, swept: Sequence[str]) -> Figure:
         f"suppression-{slug(intervention)}",
         f"Suppression against retention ({intervention})",
         f"Scatter of suppression over retention, one line of points a method with K growing along it, for {count} "
-        f"{photos}, and beside it captions of photos without the concept that stay as they were. The numbers are "
-        "in the tables.",
+        f"{photos}, and over the captions of photos without the concept that stay as they were, where there are such. "
+        "The numbers are in the tables.",
         partial(_draw, rows, swept),
         f"{photos.capitalize()} ({count}); small to large points: few to many neurons, ringed: as many as the filter "
         "found. The upper right corner is best. Gray and broken: random neurons.",
@@ -41,13 +41,17 @@ def _draw(rows: Rows, swept: Sequence[str]) -> Drawing:
     labels = {row["method"]: label_of(row["method"], swept) for row in rows}
     looks = styles(list(dict.fromkeys(labels.values())))
     points = _points(rows)
+    sides = [(2, "other nouns still named (share)", ROLES[tested(rows)])]
+    if where(rows, role="without"):
+        sides.append((3, "captions unchanged without the concept (share)", "against side effects on other photos"))
     with plotting() as pyplot:
-        figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.6), sharey=True)
+        figure, axes = pyplot.subplots(1, len(sides), figsize=(1 + 4.5 * len(sides), 4.6), sharey=True, squeeze=False)
+        panels = list(axes[0])
         labeled: set[str] = set()
         for name, label in labels.items():
             own = [point for point in points if point[0] == name]
             look = looks[label]
-            for panel, at in zip(panels, (2, 3), strict=True):
+            for panel, (at, _, _) in zip(panels, sides, strict=True):
                 if label not in swept:
                     numbered = [point for point in own if point[1] is not None]
                     panel.plot(
@@ -64,11 +68,9 @@ def _draw(rows: Rows, swept: Sequence[str]) -> Drawing:
                 labeled.add(label)
                 line = "" if label in swept else look["linestyle"]
                 panels[0].plot([], [], label=label, **{**look, "marker": look["marker"] or "o", "linestyle": line})
-        axes = ("other nouns still named (share)", "captions unchanged without the concept (share)")
-        for panel, label in zip(panels, axes, strict=True):
-            panel.set(xlabel=label, xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
-        panels[0].set(ylabel="concept no longer named (share)", title=ROLES[tested(rows)])
-        panels[1].set(title="against side effects on other photos")
+        for panel, (_, label, title) in zip(panels, sides, strict=True):
+            panel.set(xlabel=label, title=title, xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
+        panels[0].set(ylabel="concept no longer named (share)")
         legend_beside(figure, panels[0])
     return figure
 
