@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.study.kind import Study
@@ -21,7 +24,7 @@ def swap_tables(study: Study) -> list[Table]:
 
 def _swapped(rows: Rows, role: str) -> Table:
     body: list[list[Cell]] = []
-    for key, cell in by(rows, *COLUMNS).items():
+    for key, cell in _cells(rows):
         own, beside = where(cell, role=role), where(cell, role="without")
         if own:
             changed = [mean(own, name) for name in ("swapped", "word_gone", "suppressed", "entered", "retained")]
@@ -49,7 +52,7 @@ def _asked(rows: Rows) -> Table:
     asked = [row for row in rows if row["role"] == "asked" and row["word"] is not None]
     body: list[list[Cell]] = [
         [*_head(key[:3]), key[3], mean(own, "swapped"), mean(own, "word_gone"), mean(own, "entered"), len(own)]
-        for key, own in by(asked, *COLUMNS, "prompt").items()
+        for key, own in _cells(asked, "prompt")
     ]
     return Table(
         "swapped-asked",
@@ -64,7 +67,7 @@ def _asked(rows: Rows) -> Table:
 def _moved(rows: Rows, noted: dict[str, Row]) -> Table:
     """How far each swap went."""
     body: list[list[Cell]] = []
-    for key, own in by(rows, *COLUMNS).items():
+    for key, own in _cells(rows):
         notes = [noted[case] for case in by(own, "case") if noted.get(case)]
         if notes:
             body.append([*_head(key), *(mean(notes, name) for name in ("success", "norm", "steps")), len(notes)])
@@ -76,6 +79,12 @@ def _moved(rows: Rows, noted: dict[str, Row]) -> Table:
         "Success: the target's logit is above the word's wherever it was said, and newly generated captions are "
         "swapped. Norm: as a share of the value vectors' norm.",
     )
+
+
+def _cells(rows: Rows, *more: str) -> Iterator[tuple[Any, Rows]]:
+    """Rows by ``COLUMNS`` (and more), one intervention after another."""
+    for own in by(rows, "intervention").values():
+        yield from by(own, *COLUMNS, *more).items()
 
 
 def _head(key: tuple[str, str, int | None]) -> list[Cell]:
