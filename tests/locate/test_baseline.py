@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,26 @@ def test_self_is_gathered_once_for_the_weights_as_they_are(model: Model) -> None
     assert torch.equal(again.mean(model.writers[2]), first.mean(model.writers[2]))  # seeded
     with nw.suppress(model, ["L0.U1"]), pytest.raises(MethodError, match="within an intervention"):
         nw.locate(model, model.run(prompt=TEXTS[0], max_new_tokens=0), target=5, baseline="self")
+
+
+def test_that_of_a_larger_model_is_kept_on_disk(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = sys.modules[Baseline.__module__]
+    monkeypatch.setattr(home, "WORTH_A_FILE", 1)
+    monkeypatch.setenv("NEURONWISE_CACHE", str(tmp_path / "cache"))
+    first = Baseline.gather(model, "self")
+    with monkeypatch.context() as within:
+        within.setattr(home, "drawn", None)  # is not asked again
+        again = Baseline.gather(nw.Model(model.module, model.tokenizer), "self")
+    assert all(torch.equal(again.mean(writer), first.mean(writer)) for writer in model.writers)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NEURONWISE_CACHE", str(tmp_path / "file"))  # where no folder can be made
+    assert Baseline.gather(nw.Model(model.module, model.tokenizer), "self").record["positions"] == 64 * 32
+    (tmp_path / "cache/baselines").rename(tmp_path / "moved")
+    taken = next((tmp_path / "moved").iterdir())
+    (taken / "baseline.json").write_text("{}")
+    monkeypatch.setenv("NEURONWISE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "moved").rename(tmp_path / "cache/baselines")  # a damaged one is gathered anew
+    assert Baseline.gather(nw.Model(model.module, model.tokenizer), "self").record["positions"] == 64 * 32
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "qwen2_moe", "gpt_oss", "t5"])

@@ -60,6 +60,7 @@ def find(
         run = ask.photo(loaded, image, heat=out is not None)
     else:
         run = ask.text(loaded, text or "", look=bool(words.concepts))
+    scoring.gather(loaded, options)
     content = _find_in_run(run, words, scoring, options, out)
     return _output(content, out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -195,12 +196,23 @@ class Scoring:
             options["baseline"] = None if self.baseline == "none" else self.baseline
         return options
 
+    def gather(self, model: Model, options: Settings) -> None:
+        """Gather the model's own baseline where the scores need it, and say so: the first time takes a while."""
+        from neuronwise.errors import ModelError
+        from neuronwise.locate import Baseline
+
+        default = self.by_default and options.get("activation", "ffn") == "ffn"
+        if options.get("baseline", "self" if default else None) == "self":
+            with status("measuring what neurons usually do (once for a model)"), contextlib.suppress(ModelError):
+                Baseline.gather(model, "self")  # a model that does not generate has none, and the result says so
+
     def locate(self, model: Model, run: Run, concept: str, top: int) -> NeuronSet:
         """The ``top`` neurons of a word, by the method that is named or by default."""
         from neuronwise.locate import locate
         from neuronwise.locate.default import locate_by_default
 
         options = self.checked()
+        self.gather(model, options)
         if self.by_default:
             return locate_by_default(model, run, concept, top, options)
         if "seed" in METHODS[self.chosen].options:

@@ -155,6 +155,8 @@ def find_in_photos(
         captions.of_files(images, words.concepts)
     else:
         captions.of_folder(source, words.concepts, scoring.seed)
+    if captions.model is not None:
+        scoring.gather(captions.model, options)
     found = find_in_each(
         captions.runs, captions.words, files=captions.files, left_out=captions.unused, agree=agree,
         at_least=1 if words.concepts else 2, form=scoring.form, heat=out is not None, top=words.top, seed=scoring.seed,

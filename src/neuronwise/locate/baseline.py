@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuronwise.architectures.builtin import cache_folder
 from neuronwise.data.texts import openings
-from neuronwise.errors import MethodError, NonFiniteError
+from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError
 from neuronwise.files import versions, write_folder, write_json
 from neuronwise.images import ImageLike
 from neuronwise.locate.method import require_own
@@ -230,7 +230,7 @@ def _of_itself(model: Model, seed: int) -> Baseline:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             baseline.save(folder)
-        except (OSError, MethodError):  # another process was faster, or the cache cannot be written
+        except (OSError, NeuronwiseError):  # another process was faster, or the cache cannot be written
             pass
         return baseline
 

@@ -46,13 +46,8 @@ class Findings:
         first = next(iter(self.each.values()))
         model = first.run.model
         photos = [
-            {
-                "id": name,
-                "file": self.files[name],
-                "text": one.run.text,
-                **{k: one.to_dict()[k] for k in ("rendered", "concepts")},
-            }
-            for name, one in self.each.items()
+            {"id": name, "file": self.files[name], **{key: own[key] for key in ("text", "rendered", "concepts")}}
+            for name, own in ((name, one.to_dict()) for name, one in self.each.items())
         ]
         rows = [
             concept_row(
