@@ -119,7 +119,8 @@ def test_a_word_of_several_tokens_keeps_them_all(tiny_tokenizer: Any) -> None:
 def test_two_words_and_other_numbers_of_a_word(tiny_tokenizer: Any) -> None:
     ids = ids_of(tiny_tokenizer, " a teddy bear on the mat")
     assert concept_of(tiny_tokenizer, ids, "teddy bear", ()).positions == (1, 2)
-    assert concept_of(tiny_tokenizer, ids, "Bears", ()).word == "bear"
+    bear = ids_of(tiny_tokenizer, " a bear on the mat")
+    assert concept_of(tiny_tokenizer, bear, "Bears", ()).word == "bear"
     with pytest.raises(TargetError, match="nouns are: mat"):
         concept_of(tiny_tokenizer, ids, "giraffe", [concept_of(tiny_tokenizer, ids, "mat", ())])
     with pytest.raises(TargetError):
@@ -144,7 +145,57 @@ def test_characters_of_several_tokens() -> None:
     text, spans = token_spans(tokenizer, ids)
     assert text == "Ein Bär läuft"
     assert len(spans) == len(ids)
-    assert [text[s:e] for s, e in spans if e > s] == list(text)
+    assert [text[s:e] for s, e in spans] == [letter for letter in text for _ in letter.encode()]
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "first"),
+    [
+        ("一只猫坐在长椅上。", "猫", 6),
+        ("🐶 on a bench", "🐶", 0),
+        ("a 🐱🐶", "🐶", 6),
+        ("قطة على مقعد", "قطة", 0),
+        ("Ein Bär läuft", "Bär", 4),
+        ("ein cafe\u0301", "café", 4),
+        ("ein café", "cafe\u0301", 4),
+    ],
+)
+def test_a_word_is_scored_at_its_first_byte(text: str, word: str, first: int) -> None:
+    tokenizer: Any = ByteTokenizer()
+    concept = concept_of(tokenizer, list(text.encode()), word, ())
+    assert concept.positions[0] == first
+    assert concept.token_ids[0] == text.encode()[first]
+    assert bytes(concept.token_ids).decode() == concept.word
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "named"),
+    [
+        ("A man eats a hot dog.", "dog", None),
+        ("A hot dog beside a dog.", "dog", 19),
+        ("A dog-like creature.", "dog", None),
+        ("A puppy on a couch.", "dog", 2),
+        ("A teddy bear.", "bear", None),
+        ("Two dogs.", "dog", 4),
+        ("A dog and two dogs.", "dogs", 14),
+        ("A cafe\u0301.", "cafe", None),
+    ],
+)
+def test_a_concept_is_what_the_text_names(text: str, word: str, named: int | None) -> None:
+    tokenizer: Any = ByteTokenizer()
+    ids = list(text.encode())
+    if named is None:
+        with pytest.raises(TargetError, match="does not name"):
+            concept_of(tokenizer, ids, word, ())
+    else:
+        assert concept_of(tokenizer, ids, word, ()).positions[0] == named
+
+
+def test_a_noun_within_a_name_stands_for_the_whole_name() -> None:
+    tokenizer: Any = ByteTokenizer()
+    found = {concept.word for concept in concepts_in(tokenizer, list(b"A man eats a hot dog."))}
+    assert "hot dog" in found
+    assert "dog" not in found
 
 
 def test_neurons_out_of_range(tiny_model: Any) -> None:
