@@ -37,7 +37,7 @@ def test_every_method_finds_neurons_that_are_heated_and_decoded(builtin: Any, ca
         found = nw.locate(builtin, cat, "cat", method=method, top=10)
         assert len(found) == 10
         heat = nw.heatmap(builtin, cat, found)
-        assert heat.grid.shape == (7, 7)
+        assert heat.grid.shape == (8, 8)
         assert np.isfinite(heat.image()).all()
         assert all(len(nw.decode(builtin, member.neuron)) == 10 for member in found[:2])
 

@@ -10,6 +10,8 @@ from imagenet import imagenet_parents
 from neuronwise.answers.naming import mentions, objects_named
 
 PROMPT = "Describe the image in few words."
+SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+"""What SmolLM2's chat template writes before a conversation without a photo."""
 OTHER_PROMPTS = ("What is in this image?", "Describe the image.", "What do you see?", "Describe this photo briefly.")
 
 # Mostly as bare as a caption begins: "A photo of …" taught the model to say so of every photo, and little else.
@@ -19,10 +21,12 @@ _NAMED = ("{A}, {b}.", "{A}, {b}.", "{A}, {b}.", "A close-up of {a}, {b}.")
 
 @dataclasses.dataclass
 class Sample:
-    """A prompt for one view and the sentences that may answer it."""
+    """A prompt for one view, or for no `image`, and the sentences that may answer it; cut off unless they `end`."""
 
     prompt: str
     answers: list[str]
+    image: bool = True
+    ends: bool = True
 
 
 def with_article(words: str) -> str:
@@ -91,6 +95,8 @@ class Packer:
     def shared(self, sample: Sample) -> list[int]:
         """Return the token ids before the answers, the image's placeholders among them."""
         image = [self.image_token_id] * self.image_tokens
+        if not sample.image:
+            return self._ids(f"{SYSTEM}<|im_start|>user\n{sample.prompt}<|im_end|>\n<|im_start|>assistant\n")
         before, after = "<|im_start|>user\n", f"\n{sample.prompt}<|im_end|>\n<|im_start|>assistant\n"
         return self._ids(before) + image + self._ids(after)
 
@@ -107,13 +113,14 @@ class Packer:
     def pack(self, samples: list[Sample], kept: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Return ids, positions (B, L), mask (B, 1, L, L), and `rows`, `targets`, `weights` of what is predicted.
 
-        With `kept` (B, image_tokens; bool) a row holds only these image tokens, at the positions that they always have.
+        With `kept` (photos, image_tokens; bool), whose rows are the first samples, a row holds only these image
+        tokens, at the positions that they always have.
         """
         laid = []
         for row, sample in enumerate(samples):
             shared = self.shared(sample)
             positions = list(range(len(shared)))
-            if kept is not None:
+            if kept is not None and sample.image:
                 first = shared.index(self.image_token_id)
                 left_out = {first + at for at in (~kept[row]).nonzero().flatten().tolist()}
                 positions = [at for at in positions if at not in left_out]
@@ -121,6 +128,7 @@ class Packer:
             last, predictions = len(ids) - 1, []
             for number, text in enumerate(sample.answers, start=1):
                 tokens, weights = self.answer(text)
+                weights[-1] *= sample.ends
                 before = last
                 for offset, (token, weight) in enumerate(zip(tokens, weights, strict=True)):
                     predictions.append((before, token, weight / len(sample.answers)))

@@ -1,7 +1,8 @@
-"""Measure a projector on photos that neither trained it nor chose anything about it.
+"""Measure a built-in model on photos that neither trained it nor chose anything about it.
 
-    python training/evaluate_projector.py DATA… --sight 7x7 --json result.json
-    python training/evaluate_projector.py DATA… --projector RUNS/speak/step-4000.safetensors --json new.json
+    python training/evaluate_projector.py DATA… --json result.json
+    python training/evaluate_projector.py DATA… --model builtin-7x7 --json first.json
+    python training/evaluate_projector.py DATA… --trained RUNS/speak/step-3000.safetensors --json new.json
 
 What the model says: greedy captions to the default prompt. What it sees where: the cosine of each image token to the
 word embedding of an annotated category and, for `--occlude` photos, how far log p of a category's word in a reference
@@ -19,10 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from material import Material, add_folders
-from neuronwise.architectures.builtin import DINOV2, SEVEN, Sight, fetch, read_dinov2
+from neuronwise.architectures.builtin import SIGHTS, Sight, fetch, read_trained
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.captions import caption_scores as overlap
 from neuronwise.measure.captions import corpus_scores
@@ -30,24 +30,16 @@ from photos import Photo, whole
 from places import Places
 from scores import caption_scores
 from speaking import Speaker
-from views import DEVIATION, MEAN
-
-SIGHTS = {
-    "7x7": SEVEN,
-    "8x8": dataclasses.replace(
-        SEVEN, encoder=DINOV2, read=read_dinov2, mean=tuple(MEAN.tolist()), deviation=tuple(DEVIATION.tolist())
-    ),
-}
 
 
 class Seeing:
     """An encoder and a projector: photos to image tokens."""
 
-    def __init__(self, sight: Sight, projector: pathlib.Path, precision: torch.dtype):
+    def __init__(self, sight: Sight, precision: torch.dtype):
         self.sight, self.precision = sight, precision
-        tower: Any = sight.read(fetch(sight.encoder))
+        tower: Any = sight.read([fetch(part) for part in sight.parts])
         self.tower = tower.to(precision)
-        self.weights = {name: value.float() for name, value in load_file(projector).items()}
+        self.weights, self.adapter = read_trained(sight)
 
     @torch.inference_mode()
     def tokens(self, photos: Sequence[Photo]) -> torch.Tensor:
@@ -126,8 +118,9 @@ class Report:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folders(parser)
-    parser.add_argument("--sight", default="8x8", choices=list(SIGHTS), help="the projector's encoder and grid")
-    parser.add_argument("--projector", type=pathlib.Path, help="default: the package's, which sees 7x7")
+    seeing_models = [name for name, sight in SIGHTS.items() if sight]
+    parser.add_argument("--model", default="builtin", choices=seeing_models)
+    parser.add_argument("--trained", type=pathlib.Path, help="a file that speak.py wrote, in place of the model's own")
     parser.add_argument("--split", choices=("test", "dev"), default="test")
     parser.add_argument("--captioned", type=int, default=1000, help="photos of Flickr8k")
     parser.add_argument("--named", type=int, default=100, help="class-named photos")
@@ -136,11 +129,13 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    sight = SIGHTS[options.sight]
-    if options.projector is None and sight is not SEVEN:
-        parser.error("--sight 8x8 needs --projector")
+    sight = SIGHTS[options.model]
+    assert sight is not None
+    if options.trained:
+        sight = dataclasses.replace(sight, trained=options.trained)
     precision = torch.float32 if options.precise else torch.bfloat16
-    seeing, speaker = Seeing(sight, options.projector or sight.projector, precision), Speaker(precision)
+    seeing = Seeing(sight, precision)
+    speaker = Speaker(precision, seeing.adapter)
     material = Material(options)
     coco, classes = (material.photos(f"{name}_{options.split}") for name in ("coco", "classes"))
     classes = classes[: options.named]

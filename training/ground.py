@@ -93,7 +93,7 @@ class Cases:
 
     def crops(self, name: str) -> list[tuple]:
         """Return the cases of a set's whole photos and of all rounds of crops that are there."""
-        kinds = [kind for kind in rounds(self.store, name) if kind != "objects"]
+        kinds = [kind for kind in self.store.rounds(name) if kind != "objects"]
         return [case for kind in kinds for case in self.of(name, kind)]
 
     def bag(self, photo: Photo, view: View) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,6 +163,7 @@ def main() -> None:
     add_folders(parser)
     parser.add_argument("--store", type=pathlib.Path, required=True, help="folder of the views' features")
     parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of this run's state")
+    parser.add_argument("--features", type=int, default=1536, help="how many of a cell's features the projector sees")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--drop", type=float, default=0.2)
@@ -185,7 +186,7 @@ def main() -> None:
     dev, flickr_dev = cases.of("coco_dev", "0"), cases.of("flickr_dev", "0")[:300]
     chance = random.Random(options.seed)
     sample = cases.batch([chance.choice(pools[at]) for at in chance.choices(range(4), shares, k=400)])["features"]
-    sample = sample.flatten(0, 1)
+    sample = sample.flatten(0, 1)[:, : options.features]
     projector = Projector(sample.mean(0), sample.std().item(), inputs=sample.shape[1], shift=0.0)
     with torch.no_grad():
         projector.linear_2.bias.copy_(head.center)
@@ -218,11 +219,6 @@ def main() -> None:
             sums[:] = 0
     state = {"projector": projector.state_dict(), "head": head.state_dict(), "words": words.words}
     torch.save(state, options.run / "state.pt")
-
-
-def rounds(store: Store, name: str) -> list[str]:
-    """Return the rounds of views that are there for a set."""
-    return sorted(file.stem.split("-")[1] for file in store.folder.glob(f"{name}-*.json"))
 
 
 if __name__ == "__main__":

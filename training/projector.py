@@ -17,16 +17,26 @@ class Projector(nn.Module):
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, mean: torch.Tensor, scale: float, inputs: int = 1280, width: int = 576, shift: float = SHIFT):
+    def __init__(
+        self,
+        mean: torch.Tensor,
+        scale: float | torch.Tensor,
+        inputs: int = 1280,
+        width: int = 576,
+        shift: float = SHIFT,
+    ):
         super().__init__()
         self.shift = shift
         self.linear_1, self.linear_2 = nn.Linear(inputs, width), nn.Linear(width, width)
         self.register_buffer("mean", mean.clone())
-        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("scale", torch.as_tensor(scale).clone())
 
     def forward(self, features: torch.Tensor, drop: float = 0.0, drop_cells: float = 0.0) -> torch.Tensor:
-        """Map features (…, 1280) to word-embedding space (…, 576), dropping single features or cells at random."""
-        x = (features - self.mean) / self.scale
+        """Map features (…, N) to word-embedding space (…, 576), dropping single features or cells at random.
+
+        Features beyond those that it knows are left out.
+        """
+        x = (features[..., : len(self.mean)] - self.mean) / self.scale
         if drop:
             x = nn.functional.dropout(x, drop)
         if drop_cells:
@@ -39,10 +49,23 @@ class Projector(nn.Module):
         first, second = self.linear_1, self.linear_2
         return {
             "linear_1.weight": first.weight / self.scale,
-            "linear_1.bias": first.bias + self.shift - first.weight @ self.mean / self.scale,
+            "linear_1.bias": first.bias + self.shift - first.weight @ (self.mean / self.scale),
             "linear_2.weight": second.weight.clone(),
             "linear_2.bias": second.bias - self.shift * second.weight.sum(1),
         }
+
+    @torch.no_grad()
+    def widened(self, mean: torch.Tensor, scale: torch.Tensor) -> "Projector":
+        """Return the same projector with further features (N,) of this mean and scale, whose weights are zero."""
+        old = self.scale.expand(len(self.mean))
+        wide = Projector(
+            torch.cat([self.mean, mean]), torch.cat([old, scale]), len(self.mean) + len(mean),
+            self.linear_2.out_features, self.shift,
+        )  # fmt: skip
+        wide.load_state_dict({**self.state_dict(), "mean": wide.mean, "scale": wide.scale} | {
+            "linear_1.weight": nn.functional.pad(self.linear_1.weight, (0, len(mean)))
+        })  # fmt: skip
+        return wide
 
     @torch.no_grad()
     def take(self, exported: dict[str, torch.Tensor]) -> None:

@@ -1,32 +1,53 @@
-"""Train the grounded projector to make the frozen language model speak: captions, with words kept at their places.
+"""Train the grounded projector to make the language model speak: captions, with words kept at their places.
 
     python training/speak.py DATA… --store RUNS/views --start RUNS/ground/state.pt --run RUNS/speak
 
+With `--lora RANK` the language model learns too, by an adapter of that rank on every matrix; else it is frozen.
 Interrupt it at any time; the same command goes on from the last saved step. Each validation writes the averaged
 projector and a line of `validation.jsonl`.
 """
 
 import argparse
+import collections
+import contextlib
 import copy
+import itertools
 import json
 import pathlib
 import random
 import time
+from collections.abc import Iterator
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from captions import OTHER_PROMPTS, PROMPT, Packer, Sample, caption_choices, class_answers, listing, plain_answers
+from captions import (
+    OTHER_PROMPTS,
+    PROMPT,
+    Packer,
+    Sample,
+    caption_choices,
+    class_answers,
+    listing,
+    plain_answers,
+    plain_word,
+)
 from ground import Cases, WordHead, grounding
+from lora import adapt
 from material import Material, add_folders
 from photos import Photo
 from projector import Projector
 from scores import caption_scores
 from speaking import Speaker
+from texts import own_answers
 from views import Store, View
 from words import Vocabulary
 
 CELLS = 64
+# How often each kind of case answers the default prompt: captions nearly always, lists of objects seldom, so that the
+# default answer is a sentence.
+DEFAULT_SHARES = (0.92, 0.92, 0.0, 0.3, 0.5)
 
 
 def arguments() -> argparse.Namespace:
@@ -34,11 +55,13 @@ def arguments() -> argparse.Namespace:
     add_folders(parser)
     parser.add_argument("--store", type=pathlib.Path, required=True, help="folder of the views' features")
     parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of this run's state")
-    parser.add_argument("--start", type=pathlib.Path, required=True, help="state that ground.py wrote")
+    parser.add_argument("--start", type=pathlib.Path, required=True, help="state of ground.py, or of an earlier run")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--grounded", type=int, default=20, help="further views of a step, for masks and words only")
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--lora", type=int, default=0, help="rank of the language model's adapters; 0 leaves it frozen")
+    parser.add_argument("--lora-rate", type=float, default=5e-4)
     parser.add_argument("--decay", type=float, default=0.02)
     parser.add_argument("--drop", type=float, default=0.1)
     parser.add_argument("--average", type=float, default=0.99)
@@ -49,8 +72,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bags", type=float, default=0.02, help="weight of the loss against the captions' words")
     parser.add_argument("--object-weight", type=float, default=2.0)
     parser.add_argument("--mix", default="0.45,0.22,0.12,0.08,0.13")
+    parser.add_argument("--texts", type=int, default=0, help="questions without a photo in a step, answered as before")
     parser.add_argument("--validate", type=int, default=200)
     return parser.parse_args()
+
+
+def rarity(pool: list[tuple], balance: float = 0.8) -> list[float]:
+    """Return how often each case is to be drawn: more often where its rarest object is rare, so that cats are not dogs.
+
+    `balance` lies between each case alike (0) and each object alike (1).
+    """
+    # Photos without any known object are alike in that.
+    words = [_objects(photo, view) or {""} for _, _, photo, view in pool]
+    counts = collections.Counter(word for row in words for word in row)
+    return [max(counts[word] ** -balance for word in row) for row in words]
+
+
+def _objects(photo: Photo, view: View) -> set[str]:
+    if view.word:
+        return {view.word}
+    if photo.class_index is not None:
+        return {plain_word(photo.class_index, photo.class_name, random.Random(0))}
+    return photo.agreed_objects
 
 
 class Draw:
@@ -67,14 +110,16 @@ class Draw:
             cases.of("coco", "objects"),
             cases.crops("classes"),
         ]
+        self.weights = [list(itertools.accumulate(rarity(pool))) for pool in self.pools]
 
     def __call__(self, chance: random.Random) -> tuple[tuple, Sample]:
         kind = chance.choices(range(len(self.pools)), self.mix)[0]
-        case = chance.choice(self.pools[kind])
+        case = chance.choices(self.pools[kind], cum_weights=self.weights[kind])[0]
         answers = self.answers(kind, case[2], case[3], chance)
         if not answers:
             return self(chance)
-        return case, Sample(PROMPT if chance.random() < 0.92 else chance.choice(OTHER_PROMPTS), answers)
+        asked = PROMPT if chance.random() < DEFAULT_SHARES[kind] else chance.choice(OTHER_PROMPTS)
+        return case, Sample(asked, answers)
 
     def answers(self, kind: int, photo: Photo, view: View, chance: random.Random) -> list[str]:
         if kind < 2:
@@ -104,7 +149,7 @@ def validate(projector: Projector, head: WordHead, speaker: Speaker, cases: Case
     """Return the caption loss on Flickr8k dev and what captions of the validation photos name."""
 
     def features(chosen: list[tuple]) -> torch.Tensor:
-        return torch.stack([torch.from_numpy(array[row].copy()) for array, row, _, _ in chosen]).float()
+        return torch.stack([torch.from_numpy(array[row]) for array, row, _, _ in chosen]).float()
 
     flickr = cases.of("flickr_dev", "0")[:600:12]
     losses = []
@@ -125,34 +170,79 @@ def validate(projector: Projector, head: WordHead, speaker: Speaker, cases: Case
     return result | {"captions": captions, "flickr_captions": spoken, "named_classes": named[:12]}
 
 
+class Adapters(nn.Module):
+    """The language model's adapters, by name."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]):
+        super().__init__()
+        self.names = list(parameters)
+        self.values = nn.ParameterList(parameters.values())
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Return the parameters by the name of their matrix and factor."""
+        return dict(zip(self.names, self.values, strict=True))
+
+
+def stored_projector(state: dict) -> Projector:
+    """Return the projector of a saved state, averaged where that was kept."""
+    weights = state.get("averaged", state["projector"])
+    projector = Projector(weights["mean"], weights["scale"], inputs=len(weights["mean"]), shift=0.0)
+    projector.load_state_dict(weights)
+    return projector
+
+
 class Training:
     """Projector, word head, optimizer and average, saved and resumed together."""
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.step = options, 0
-        started = torch.load(options.start, weights_only=True)
+        started = self.started = torch.load(options.start, weights_only=True)
         self.words = started["words"]
-        mean = started["projector"]["mean"]
-        self.projector = Projector(mean, 1.0, inputs=len(mean), shift=0.0)
-        self.projector.load_state_dict(started["projector"])
+        self.projector = stored_projector(started)
         self.averaged = copy.deepcopy(self.projector)
-        self.head_state = started["head"]
 
-    def prepare(self, head: WordHead) -> None:
-        head.load_state_dict(self.head_state)
+    def prepare(self, head: WordHead, adapters: dict[str, nn.Parameter]) -> None:
+        head.load_state_dict(self.started["head"])
         self.head = head
         options = self.options
-        self.parameters = [*self.projector.parameters(), *head.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1.0, weight_decay=options.decay, betas=(0.9, 0.98))
+        self.adapters = Adapters(adapters)
+        self.averaged_adapters = copy.deepcopy(self.adapters)
+        groups = [
+            {"params": [*self.projector.parameters(), *head.parameters()], "peak": options.rate},
+            {"params": [*self.adapters.parameters()], "peak": options.lora_rate},
+        ]
+        groups = [group for group in groups if group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, lr=1.0, weight_decay=options.decay, betas=(0.9, 0.98))
+        if "averaged_adapters" in self.started:
+            for own in (self.adapters, self.averaged_adapters):
+                own.load_state_dict(self.started["averaged_adapters"])
         if (options.run / "state.pt").is_file():
             state = torch.load(options.run / "state.pt", weights_only=True)
             self.step = state["step"]
-            for name in ("projector", "averaged", "head", "optimizer"):
+            for name in self.PARTS:
                 getattr(self, name).load_state_dict(state[name])
+            for group, given in zip(self.optimizer.param_groups, groups, strict=True):
+                group["peak"] = given["peak"]
+
+    PARTS = ("projector", "averaged", "adapters", "averaged_adapters", "head", "optimizer")
+
+    @contextlib.contextmanager
+    def averaged_speaker(self) -> Iterator[None]:
+        """Let the language model speak with its averaged adapters in the block."""
+        trained = copy.deepcopy(self.adapters.state_dict())
+        self.adapters.load_state_dict(self.averaged_adapters.state_dict())
+        yield
+        self.adapters.load_state_dict(trained)
+
+    def exported(self) -> dict[str, torch.Tensor]:
+        """Return the averaged projector's tensors and, as `lora.LAYER.…`, the averaged adapters', in half precision."""
+        tensors = self.averaged.exported()
+        tensors |= {f"lora.{name}": tensor for name, tensor in self.averaged_adapters.named().items()}
+        return {name: tensor.detach().half().contiguous() for name, tensor in tensors.items()}
 
     def save(self) -> None:
-        names = ("projector", "averaged", "head", "optimizer")
-        state = {"step": self.step} | {name: getattr(self, name).state_dict() for name in names}
+        names = self.PARTS
+        state = {"step": self.step, "words": self.words} | {name: getattr(self, name).state_dict() for name in names}
         file = self.options.run / "state.pt"
         torch.save(state, file.with_suffix(".new"))
         file.with_suffix(".new").replace(file)
@@ -162,16 +252,19 @@ class Training:
         left = 1 - self.step / self.options.steps
         share = min((self.step + 1) / 20, 1.0, left / 0.3 + 0.02)
         for group in self.optimizer.param_groups:
-            group.update(lr=self.options.rate * share, weight_decay=self.options.decay)
+            group.update(lr=group["peak"] * share, weight_decay=self.options.decay)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.projector.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.adapters.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
         keep = min(self.options.average, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
-            for slow, fast in zip(self.averaged.parameters(), self.projector.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
+            slow = [*self.averaged.parameters(), *self.averaged_adapters.parameters()]
+            fast = [*self.projector.parameters(), *self.adapters.parameters()]
+            for mean, value in zip(slow, fast, strict=True):
+                mean.lerp_(value, 1 - keep)
 
 
 def main() -> None:
@@ -182,11 +275,12 @@ def main() -> None:
     speaker = Speaker()
     table = speaker.model.get_input_embeddings().weight.detach()
     training = Training(options)
+    texts = own_answers(speaker, training.words, options.run / "texts.json") if options.texts else []
     ids = [speaker.tokenizer(" " + word, add_special_tokens=False).input_ids for word in training.words]
     vocabulary = Vocabulary(training.words, torch.stack([table[row].float().mean(0) for row in ids]))
     material, store = Material(options), Store(options.store)
     cases = Cases(material, store, vocabulary)
-    training.prepare(WordHead(vocabulary))
+    training.prepare(WordHead(vocabulary), adapt(speaker.model, options.lora) if options.lora else {})
     draw = Draw(cases, options)
     print("pools", [len(pool) for pool in draw.pools], flush=True)
     packer = Packer(speaker.tokenizer, CELLS, speaker.image_token_id, options.object_weight)
@@ -205,7 +299,7 @@ def main() -> None:
         projected = projected.float()
         every = step >= options.all_after * options.steps
         kept = keep_cells(len(drawn), CELLS if every else options.kept, generator)
-        packed = packer.pack([sample for _, sample in drawn], kept)
+        packed = packer.pack([sample for _, sample in drawn] + chance.sample(texts, options.texts), kept)
         losses = [
             speaker.packed_loss(projected[: options.batch][kept], packed),
             options.cells * training.head.cell_loss(projected, batch["coverage"], batch["annotated"]),
@@ -220,9 +314,9 @@ def main() -> None:
         if training.step % 10 == 0 or training.step == options.steps:
             training.save()
         if training.step % options.validate == 0 or training.step == options.steps:
-            result: dict = {"step": training.step} | validate(training.averaged, training.head, speaker, cases)
-            exported = {name: tensor.contiguous() for name, tensor in training.averaged.exported().items()}
-            save_file(exported, options.run / f"step-{training.step}.safetensors")
+            with training.averaged_speaker():
+                result: dict = {"step": training.step} | validate(training.averaged, training.head, speaker, cases)
+            save_file(training.exported(), options.run / f"step-{training.step}.safetensors")
             with (options.run / "validation.jsonl").open("a") as file:
                 file.write(json.dumps(result) + "\n")
             figures = {key: round(value, 3) for key, value in result.items() if not isinstance(value, list)}

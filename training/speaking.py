@@ -1,6 +1,6 @@
-"""The frozen language model at work: image tokens to a loss or to captions."""
+"""The language model at work: image tokens to a loss or to captions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,19 +8,21 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captions import PROMPT, Packer, Sample
-from neuronwise.architectures.builtin import IMAGE_TOKEN, builtin_folder
+from neuronwise.architectures.builtin import IMAGE_TOKEN, builtin_folder, merged
 
 
 class Speaker:
-    """SmolLM2, frozen; training and choosing read it in bfloat16."""
+    """SmolLM2, as published or with an adapter's tensors; training and choosing read it in bfloat16."""
 
-    def __init__(self, precision: torch.dtype = torch.bfloat16):
+    def __init__(self, precision: torch.dtype = torch.bfloat16, adapter: Mapping[str, torch.Tensor] | None = None):
         # The cached folder opens in a second, the published file in half a minute.
         folder = builtin_folder("builtin-text")
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
         self.image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        if adapter:
+            self.model.model.load_state_dict(merged(self.model.model.state_dict(), adapter))
         self.model = self.model.to(precision).requires_grad_(False)
         # On a CPU the fused attention's backward pass is slower than the plain one at these lengths.
         self.model.set_attn_implementation("eager")

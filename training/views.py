@@ -3,9 +3,9 @@
     python training/views.py --coco DATA/coco-mini --more DATA/coco-more --classes DATA/imagenet-one-each \
         --flickr DATA/flickr8k --store RUNS/views
 
-A set of photos under a round of views is one file of features, written part by part: the same command goes on from
-where it was interrupted. Round 0 is the whole photo, later rounds are random crops; `objects` are crops around
-annotated objects.
+A set of photos under a round of views is one file of features for each encoder, written part by part: the same command
+goes on from where it was interrupted. Round 0 is the whole photo, later rounds are random crops; `objects` are crops
+around annotated objects.
 """
 
 import argparse
@@ -14,17 +14,19 @@ import json
 import pathlib
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from neuronwise.architectures.builtin import DINOV2, fetch, read_dinov2
+from neuronwise.architectures.builtin import PAIRED, fetch, read_paired
 from photos import SIDE, Box, Photo, around
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 PART = 32
+ENCODERS = ("dinov2", "efficientnet")
 
 
 @dataclasses.dataclass
@@ -84,35 +86,68 @@ def pixels(views: list[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(stacked).float().permute(0, 3, 1, 2)
 
 
+Encode = Callable[[torch.Tensor], torch.Tensor]
+
+
+def encoders() -> dict[str, tuple[Encode, int]]:
+    """Return the tower's encoders by name, in the order of their features, each with its width."""
+    tower = read_paired([fetch(part) for part in PAIRED.parts])
+    half: Any = tower.to(torch.bfloat16)
+    return {
+        "dinov2": (lambda seen: half.dinov2(seen).last_hidden_state, 1536),
+        "efficientnet": (half.efficientnet_features, 1280),
+    }
+
+
+class Joined:
+    """The features of several encoders, joined cell by cell where a row is asked for."""
+
+    def __init__(self, parts: list[np.ndarray]):
+        self.parts = parts
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return np.concatenate([part[row] for part in self.parts], axis=-1)
+
+
 class Store:
-    """A folder of features: for each set and round `NAME.npy` (views, cells, width) in float16 and `NAME.json`."""
+    """A folder of features: for each set, round and encoder a `.npy` (views, cells, width) in float16 and a `.json`."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def compute(self, name: str, photos: list[Photo], kind: str, encode, shape: tuple[int, int]) -> None:
-        """Compute what is missing of a set's round; `encode` maps PIL views to features (B, *shape)."""
+    def compute(self, name: str, photos: list[Photo], kind: str, encoder: str, encode: Encode, width: int) -> None:
+        """Compute what is missing of a set's round; `encode` maps pixels to features (B, 64, width)."""
         views = draw_views(photos, kind)
-        file, index = self.folder / f"{name}-{kind}.npy", self.folder / f"{name}-{kind}.json"
+        file, index = self.folder / f"{name}-{kind}-{encoder}.npy", self.folder / f"{name}-{kind}-{encoder}.json"
         done = json.loads(index.read_text())["done"] if index.is_file() else 0
         if not index.is_file():
-            np.lib.format.open_memmap(file, "w+", np.float16, (len(views), *shape)).flush()
+            np.lib.format.open_memmap(file, "w+", np.float16, (len(views), 64, width)).flush()
         features, began = np.load(file, mmap_mode="r+"), time.time()
         for at in range(done, len(views), PART):
             part = views[at : at + PART]
-            features[at : at + PART] = encode([view.of(photos[view.photo].image) for view in part])
+            seen = pixels([view.of(photos[view.photo].image) for view in part])
+            features[at : at + PART] = encode(seen.to(torch.bfloat16)).half().numpy()
             if at // PART % 8 == 7 or at + PART >= len(views):
                 features.flush()
                 done = min(at + PART, len(views))
                 index.write_text(json.dumps({"done": done, "views": [dataclasses.asdict(view) for view in views]}))
                 print(f"{name}-{kind}: {done} of {len(views)}, {time.time() - began:.0f} s", flush=True)
 
-    def read(self, name: str, kind: str) -> tuple[np.ndarray, list[View]]:
+    def read(self, name: str, kind: str) -> tuple[Joined, list[View]]:
         """Return the features and views that are done so far."""
-        index = json.loads((self.folder / f"{name}-{kind}.json").read_text())
-        views = [View(**entry | {"box": tuple(entry["box"])}) for entry in index["views"]][: index["done"]]
-        return np.load(self.folder / f"{name}-{kind}.npy", mmap_mode="r")[: index["done"]], views
+        files = [self.folder / f"{name}-{kind}-{encoder}" for encoder in ENCODERS]
+        indices = [json.loads(file.with_suffix(".json").read_text()) for file in files]
+        views = [View(**entry | {"box": tuple(entry["box"])}) for entry in indices[0]["views"]]
+        done = min(index["done"] for index in indices)
+        return Joined([np.load(file.with_suffix(".npy"), mmap_mode="r") for file in files]), views[:done]
+
+    def rounds(self, name: str) -> list[str]:
+        """Return the rounds of views that are there for a set."""
+        found = [
+            {file.stem.split("-")[1] for file in self.folder.glob(f"{name}-*-{encoder}.json")} for encoder in ENCODERS
+        ]
+        return sorted(set.intersection(*found))
 
 
 def arguments() -> argparse.Namespace:
@@ -129,20 +164,13 @@ def main() -> None:
 
     options = arguments()
     torch.set_num_threads(options.threads)
-    material = Material(options)
-    encoder: Any = read_dinov2(fetch(DINOV2))
-    encoder, store = encoder.to(torch.bfloat16), Store(options.store)
-
-    @torch.inference_mode()
-    def encode(views: list[Image.Image]) -> np.ndarray:
-        return encoder(pixels(views).to(torch.bfloat16)).last_hidden_state.half().numpy()
-
+    material, store = Material(options), Store(options.store)
     rounds = [(name, "0") for name in ("coco", "classes", "coco_dev", "classes_dev", "flickr_dev", "flickr")]
-    rounds += [("coco", "objects"), ("coco", "1"), ("classes", "1"), ("coco", "2"), ("coco", "3")]
-    rounds += [(name, "0") for name in ("coco_test", "classes_test", "flickr_test")]
-    rounds += [("flickr", "1"), ("classes", "2")]
-    for name, kind in rounds:
-        store.compute(name, material.photos(name), kind, encode, (64, 1536))
+    rounds += [("coco", "objects"), ("coco", "1"), ("classes", "1"), ("coco", "2")]
+    with torch.inference_mode():
+        for encoder, (encode, width) in encoders().items():
+            for name, kind in rounds:
+                store.compute(name, material.photos(name), kind, encoder, encode, width)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_encoder_refuses_what_is_no_photo() -> None:
 def test_encoder_equals_the_published_package() -> None:
     published = pytest.importorskip("efficientnet_lite_pytorch", reason="pip install efficientnet-lite-pytorch")
     path = builtin.fetch(builtin.EFFICIENTNET)
-    encoder = builtin.read_efficientnet(path)
+    encoder = builtin.read_efficientnet([path])
     oracle = published.EfficientNet.from_pretrained("efficientnet-lite2", weights_path=str(path), image_size=224).eval()
     photo = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
@@ -205,7 +206,7 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: pathlib.Path, monkeypa
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ModelError, match="builtin, builtin-7x7, builtin-text"):
+    with pytest.raises(ModelError, match="builtin, builtin-frozen, builtin-7x7, builtin-text"):
         builtin.builtin_folder("builtin-large")
 
 
@@ -261,11 +262,11 @@ def test_a_damaged_folder_is_built_anew(cache: pathlib.Path, monkeypatch: pytest
     assert [path.name for path in cache.iterdir()] == [folder.name]
 
 
-def test_a_new_projector_is_another_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_training_is_another_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests, text = [], []
     for content in (b"one", b"two"):
-        (tmp_path / "projector").write_bytes(content)
-        sight = dataclasses.replace(builtin.SEVEN, projector=tmp_path / "projector")
+        (tmp_path / "trained").write_bytes(content)
+        sight = dataclasses.replace(builtin.SEVEN, trained=tmp_path / "trained")
         monkeypatch.setitem(builtin.SIGHTS, "builtin", sight)
         digests.append(builtin._digest("builtin"))
         text.append(builtin._digest("builtin-text"))
@@ -279,6 +280,8 @@ def test_a_new_projector_is_another_folder(tmp_path: pathlib.Path, monkeypatch: 
 @pytest.fixture(scope="module")
 def served() -> tuple:
     from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    import neuronwise.architectures.register  # noqa: F401  (the vision towers)
 
     folder = builtin.builtin_folder("builtin")
     return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
@@ -299,7 +302,7 @@ def test_the_folder_opens_as_llava(served: tuple) -> None:
 
 @pytest.mark.builtin
 @pytest.mark.parametrize("size", [(224, 224), (640, 427), (31, 900)])
-def test_every_photo_is_49_tokens_of_the_whole_photo(served: tuple, size: tuple[int, int]) -> None:
+def test_every_photo_is_64_tokens_of_the_whole_photo(served: tuple, size: tuple[int, int]) -> None:
     _, processor = served
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": DEFAULT_PROMPT}]}]
     text = processor.apply_chat_template(turn, add_generation_prompt=True)
@@ -307,10 +310,29 @@ def test_every_photo_is_49_tokens_of_the_whole_photo(served: tuple, size: tuple[
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     pixels[:, size[0] // 2 :] = 255
     inputs = processor(images=Image.fromarray(pixels), text=text, return_tensors="pt")
-    assert (inputs.input_ids == processor.image_token_id).sum() == 49
+    assert (inputs.input_ids == processor.image_token_id).sum() == 64
     assert inputs.pixel_values.shape == (1, 3, 224, 224)
-    assert inputs.pixel_values[..., :96].max() < -0.9
-    assert inputs.pixel_values[..., 128:].min() > 0.9
+    assert inputs.pixel_values[..., :96].max() < -1.5
+    assert inputs.pixel_values[..., 128:].min() > 1.5
+
+
+@pytest.mark.builtin
+def test_the_language_model_is_the_published_one_with_what_was_trained(served: tuple, builtin_text: Any) -> None:
+    published = builtin_text.module.model.state_dict()
+    _, adapter = builtin.read_trained(builtin.PAIRED)
+    assert {len(factor) for factor in adapter.values()} >= {8}
+    changed = {f"{factor.rpartition('.')[0]}.weight" for factor in adapter}
+    for name, weight in served[0].model.language_model.state_dict().items():
+        if name == "embed_tokens.weight":
+            weight = weight[:-1]
+        if name in changed:
+            matrix = name.removesuffix(".weight")
+            delta = adapter[f"{matrix}.up"] @ adapter[f"{matrix}.down"]
+            torch.testing.assert_close(weight, published[name] + delta, rtol=0, atol=1e-6)
+            assert delta.norm() < published[name].norm()
+        else:
+            torch.testing.assert_close(weight, published[name], rtol=0, atol=0)
+    assert builtin.read_trained(builtin.FROZEN)[1] == {}
 
 
 @pytest.mark.builtin

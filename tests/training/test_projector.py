@@ -33,6 +33,40 @@ def test_the_exported_projector_is_llava_s(training: Any, shift: float) -> None:
     torch.testing.assert_close(plain, projector(features), rtol=1e-4, atol=1e-4)
 
 
+def test_a_widened_projector_is_the_same_and_exports_the_same(training: Any) -> None:
+    torch.manual_seed(0)
+    narrow = training("projector").Projector(torch.randn(6), 2.5, inputs=6, width=4, shift=0.0)
+    wide, features = narrow.widened(torch.randn(3), torch.tensor([0.5, 1.0, 2.0])), torch.randn(5, 9)
+    torch.testing.assert_close(wide(features), narrow(features[:, :6]), rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        wide.linear_1.weight.normal_()
+    weights = wide.exported()
+    hidden = torch.nn.functional.gelu(features @ weights["linear_1.weight"].T + weights["linear_1.bias"])
+    plain = hidden @ weights["linear_2.weight"].T + weights["linear_2.bias"]
+    torch.testing.assert_close(plain, wide(features), rtol=1e-4, atol=1e-4)
+
+
+def test_merged_adapters_speak_as_they_were_trained(training: Any) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from neuronwise.architectures.builtin import merged
+
+    config = LlamaConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2
+    )  # fmt: skip
+    model, plain = LlamaForCausalLM(config).eval(), LlamaForCausalLM(config).eval()
+    plain.load_state_dict(model.state_dict())
+    adapters, ids = training("lora").adapt(model, rank=3), torch.arange(6)[None]
+    torch.testing.assert_close(model(ids).logits, plain(ids).logits, rtol=0, atol=0)
+    assert len(adapters) == 2 * 7 * 2
+    with torch.no_grad():
+        for factor in adapters.values():
+            factor.normal_(std=0.3)
+    plain.model.load_state_dict(merged(plain.model.state_dict(), adapters))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_left_out_image_tokens_leave_the_positions_of_all_others(training: Any) -> None:
     captions = training("captions")
     packer = captions.Packer(Letters(), image_tokens=6, image_token_id=7, object_weight=1.0)

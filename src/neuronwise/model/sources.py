@@ -12,6 +12,7 @@ SOURCES: Registry[Callable[[str], Path]] = Registry(
     "model",
     {
         "builtin": "neuronwise.architectures.builtin:builtin_folder",
+        "builtin-frozen": "neuronwise.architectures.builtin:builtin_folder",
         "builtin-7x7": "neuronwise.architectures.builtin:builtin_folder",
         "builtin-text": "neuronwise.architectures.builtin:builtin_folder",
     },
