@@ -46,7 +46,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "published (contribution, top of U·v)": {"method": "contribution", "form": "logits"},
     "contribution, read by its sign here": {"method": "contribution"},
     "and contrast=10, normalize": {"method": "contribution", "contrast": 10, "normalize": True},
-    "and baseline=self (the default of find)": {},
+    "and baseline=self": {"method": "contribution", "contrast": 10, "normalize": True, "baseline": "self"},
+    "and focus=2 (the default of find)": {},
     "random neurons": {"method": "random"},
 }
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from conformed import words
 from families import tiny
+from neuronwise.errors import MethodError
 from neuronwise.locate import score_all
 from neuronwise.locate.causal_effect import causal_effect
 from neuronwise.model import Model, Run, Target
@@ -67,6 +68,21 @@ def test_gate_contribution_takes_the_gate_alone() -> None:
     mlp = module.model.layers[1].mlp
     expected = functional.silu(mlp.gate_proj.weight @ x) * (module.lm_head.weight[29] @ mlp.down_proj.weight)
     torch.testing.assert_close(scores.layer(1), expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("focus", [1.0, 2])
+def test_focus_weighs_by_the_cosine(focus: float) -> None:
+    run = fresh("llama")
+    module = run.model.module
+    scores = score_all(run.model, run, [TARGET], "contribution", focus=focus)[0]
+    a = seen(run, "model.layers.1.mlp.down_proj")[0]
+    down = module.model.layers[1].mlp.down_proj.weight
+    read = module.lm_head.weight[29]
+    cosine = functional.cosine_similarity(down.T, read[None], dim=1)
+    expected = a * (read @ down) * cosine.abs() ** focus
+    torch.testing.assert_close(scores.layer(1), expected.detach(), rtol=1e-4, atol=1e-6)
+    with pytest.raises(MethodError, match="focus is -1"):
+        score_all(run.model, run, [TARGET], "contribution", focus=-1)
 
 
 def test_contrast_subtracts_the_strongest_alternatives() -> None:

@@ -131,7 +131,7 @@ class Scoring:
         str | None,
         option(
             f"How neurons are scored: {', '.join(METHODS)}; with the options that you give.",
-            show_default="contribution with --normalize, --contrast 10 and --baseline self",
+            show_default="contribution with --normalize, --contrast 10, --baseline self and --set focus=2",
         ),
     ] = None
     settings: SetOption = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ def contribution(
     normalize: bool = False,
     contrast: Sequence[str | int] | int | None = None,
     baseline: Baseline | str | None = None,
+    focus: float = 0.0,
 ) -> list[Scores]:
     """a[l,i,p] · ⟨U_t, v[l,i]⟩ for every neuron, p the position that predicts t ([MMN] eq. 4, [FiNE] eq. 3).
 
@@ -42,7 +44,13 @@ def contribution(
     ``baseline``: a − ā in place of a, ā the neuron's usual activation (ours): a ``Baseline``, the folder of one, or
     "self" (see ``Baseline.gather``). Then experts that the token was not routed to have scores too, of a = 0, and with
     ``normalize`` everything that is no neuron's surplus is ``Scores.usual``, so that scores still add up to the logit.
+
+    ``focus``: times |cos|^focus, cos between v and what it is read by (ours): with 2, times the share of the squared
+    norm of v that goes to this logit (or contrast), so that neurons come first that write little else. Scores then no
+    longer add up.
     """
+    if not 0 <= focus < math.inf:
+        raise MethodError(f"focus is {focus}; give a number from 0.")
     if normalize and activation != "ffn":
         raise MethodError("normalize gives shares of the logit, and only activation='ffn' adds up to it.")
     usual = resolved(model, baseline)
@@ -62,13 +70,21 @@ def contribution(
         if mean is not None:
             fired = [torch.zeros(writer.width) if a is None else a for a in fired]
         if any(a is not None for a in fired):
-            for own, a, read in zip(scores, fired, writer.project(directions(writer)), strict=True):
+            along = directions(writer)
+            focused = _focus(writer, along, focus) if focus else torch.ones(len(along), 1)
+            for own, a, read, weight in zip(scores, fired, writer.project(along), focused, strict=True):
                 if a is not None:
-                    own.put(writer, (a if mean is None else a - mean) * read, a, mean)
-    if usual is not None and shares is not None:
+                    own.put(writer, (a if mean is None else a - mean) * read * weight, a, mean)
+    if usual is not None and shares is not None and not focus:
         for index, own in enumerate(scores):
             own.usual = share_total(shares, index) - sum(float(values.sum()) for values in own.values())
     return scores
+
+
+def _focus(writer: Writer, along: Tensor, focus: float) -> Tensor:
+    """(T, width): |cos|^focus between the value vectors and (T, d) directions, 0 for a vector or direction of 0."""
+    lengths = writer.vectors.float().norm(dim=0).cpu() * along.float().norm(dim=1, keepdim=True).cpu()
+    return (writer.project(along).abs() / lengths.clamp_min(1e-30)).pow(focus)
 
 
 def _by_unembedding(model: Model, weights: Sequence[Mapping[int, float]]) -> Callable[[Writer], Tensor]:
@@ -95,5 +111,5 @@ METHOD = Method(
 )
 # Exact shares of the logit, over the model's other candidates: options for the neurons of one word.
 SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
-# The same over what each neuron usually does: what ``find`` asks for unless a method is named.
-SURPLUS: dict[str, Any] = {**SHARP, "baseline": SELF}
+# The same over what each neuron usually does, of neurons that write little else: what ``find`` asks for by default.
+SURPLUS: dict[str, Any] = {**SHARP, "baseline": SELF, "focus": 2}

@@ -43,7 +43,11 @@ def default_scores(model: Model, run: Run, targets: Sequence[Target], options: M
     Where an architecture has no exact shares the scores are not normalized, and a model that does not generate has no
     baseline of its own; the note says so. Options that the user gives are never replaced.
     """
-    defaults = SURPLUS if options.get("activation", "ffn") == "ffn" else {"contrast": SURPLUS["contrast"]}
+    defaults = (
+        SURPLUS
+        if options.get("activation", "ffn") == "ffn"
+        else {name: SURPLUS[name] for name in ("contrast", "focus")}
+    )
     wanted = {**defaults, **options}
     notes: list[str] = []
     while True:

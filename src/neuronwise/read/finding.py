@@ -92,8 +92,9 @@ def find(
 ) -> Finding:
     """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
 
-    Without a ``method`` neurons are scored by ``contribution`` with ``normalize``, ``contrast=10`` and
-    ``baseline="self"``: what each adds here beyond what it usually adds; ``options`` change single ones of these.
+    Without a ``method`` neurons are scored by ``contribution`` with ``normalize``, ``contrast=10``, ``baseline="self"``
+    and ``focus=2``: what each adds here beyond what it usually adds, times the share of its value vector that goes
+    there; ``options`` change single ones of these.
     Where the architecture lacks one of them, ``Finding.note`` says so. A named method has its own options alone.
 
     ``targets`` are tokens to score as well, generated or not, at ``position`` if it is given. ``form="logits"`` gives
@@ -166,10 +167,11 @@ def finding_head(model: Model, record: Mapping[str, Any], seed: int, top: int) -
     """What every finding says first: how it was made, from the record of its neurons."""
     method = METHODS[record["method"]]
     surplus = " beyond what it usually adds" if record["options"].get("baseline") else ""
+    focus = ", times how little else it writes" if record["options"].get("focus") else ""
     return {
         "schema": SCHEMA,
         **{key: record[key] for key in ("model", "prompt", "chat", "text", "method")},
-        "meaning": method.meaning + surplus,
+        "meaning": method.meaning + surplus + focus,
         "source": method.source,
         **{key: record[key] for key in ("options", "activation")},
         "seed": seed,
