@@ -130,7 +130,7 @@ def test_bad_baselines_get_a_sentence(model: Model, make: Any, tmp_path: Path) -
         baseline.require(Model(short))
     with pytest.raises(MethodError, match=r"was gathered for .*, not for llama"):
         baseline.require(make("llama"))
-    for given, said in ((7, "is no baseline"), (str(tmp_path / "none"), "There is no baseline")):
+    for given, said in ((7, "baseline=7"), (str(tmp_path / "none"), "There is no baseline")):
         with pytest.raises(MethodError, match=said):
             nw.locate(model, run, target=5, baseline=given)
     with pytest.raises(MethodError, match="activation='ffn'"):
