@@ -24,6 +24,7 @@ EXPLAINED = {
     "span": ("without a photo", "read by cross-attention"),
     "heat": ("without a photo", "only the model's own processor knows"),
     "adapter": ("peft does not address",),
+    "relevance": ("no rule for",),
     "generation": ("generates nothing",),
 }
 

@@ -86,6 +86,10 @@ def wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradient_module, "times_gradients", more)
 
 
+def whole_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuronwise.model.relevance.half", lambda left, right: left * right)
+
+
 def idle_suppression(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervene, "_changed", lambda *args: contextlib.nullcontext())
 
@@ -191,6 +195,7 @@ FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
         changed(contribution_module, "_by_unembedding", lambda found, *_: lambda writer: 1.01 * found(writer)),
     ),
     "a wrong gradient": ("gradient", wrong_gradient),
+    "products that pass all to both factors": ("relevance", whole_products),
     "suppression that does nothing": ("suppression", idle_suppression),
     "suppression by half": ("suppression", half_suppression),
     "an edit that adds too little": ("edit", edit_that_adds_less),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module, resources
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -15,12 +17,17 @@ from families import tiny
 from neuronwise.errors import MethodError, NeuronwiseError, TargetError
 from neuronwise.locate.circuit import circuit
 from neuronwise.locate.graph import ROOT, Circuit
+from neuronwise.locate.memory import bytes_needed
 from neuronwise.locate.relp import readout_weights
 from neuronwise.model import Model, Run, Target
+from neuronwise.model.passes import edit
 from neuronwise.model.prompt import Prompted
 from neuronwise.model.relevance import relevance_rules
 from neuronwise.model.stream import written_gradients
 
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads((resources.files("neuronwise.locate") / "circuit.schema.json").read_text(encoding="utf-8"))
+)
 FAMILIES = ("llama", "gpt2", "gemma2", "qwen2_moe", "llama_shared", "opt")
 
 
@@ -117,6 +124,10 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     run = run_of("llama")
     found = circuit(run.model, run, target=9, position=0, nodes=8)
     found.save(tmp_path / "circuit.json")
+    content = json.loads((tmp_path / "circuit.json").read_text())
+    SCHEMA.validate(content)
+    for change in ({"nodes": []}, {"edges": [{"source": "@1", "target": "top", "weight": 1.0}]}, {"value": None}):
+        assert not SCHEMA.is_valid({**content, **change})
     assert Circuit.load(tmp_path / "circuit.json") == found
     (tmp_path / "circuit.json").write_text('{"schema": "neuronwise.circuit/1"}')
     with pytest.raises(NeuronwiseError, match="damaged"):
@@ -125,6 +136,35 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
         Circuit.load(tmp_path / "none.json")
     with pytest.raises(NeuronwiseError, match="without its run"):
         Circuit.from_dict(json.loads(json.dumps(found.to_dict()))).page(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "opt"])
+def test_the_estimate_of_memory_bounds_what_the_graph_keeps(name: str) -> None:
+    run = run_of(name)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    parameters = {p.untyped_storage().data_ptr() for p in run.model.module.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), relevance_rules(run.model):
+        embedded = run.model.module.get_input_embeddings()
+        with edit(embedded, lambda values: values.detach().requires_grad_(True)):
+            run.model.forward(run.forced_inputs(), rows=[-1])
+    real = sum(size for place, size in kept.items() if place not in parameters)
+    graph, _ = bytes_needed(run.model, run.length, 10, 0)
+    assert real < 1.5 * graph
+    assert graph < 6 * real
+
+
+def test_a_circuit_too_large_is_refused_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of("llama")
+    monkeypatch.setattr(import_module("neuronwise.locate.memory"), "bytes_free", lambda device: 2**20)
+    monkeypatch.setattr(type(run.model), "forward", lambda *_: pytest.fail("nothing is to be computed"))
+    with pytest.raises(MethodError, match=r"A circuit of 5000 nodes over 9 positions of .* needs about 4\.\d GiB"):
+        circuit(run.model, run, target=9, nodes=5000)
 
 
 @pytest.mark.builtin
@@ -140,6 +180,7 @@ def test_the_built_in_model_on_a_photo_and_its_page(builtin: Model, chelsea: Pat
     assert "<script" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     content = json.loads((tmp_path / "circuit.json").read_text(encoding="utf-8"))
+    SCHEMA.validate(content)
     assert content["schema"] == "neuronwise.circuit/1"
     assert len(content["nodes"]) == 30
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from families import NAMES, tiny
 from neuronwise.errors import MethodError
+from neuronwise.locate import score_all
 from neuronwise.locate.relp import METHOD
 from neuronwise.model import Model, Run, Target
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
@@ -149,3 +150,47 @@ def test_relp_is_activation_times_the_gradient_under_the_rules(positions: str) -
         each = (a * gradient)[0].detach()
         expected = each.sum(0) if positions == "all" else each[-1]
         torch.testing.assert_close(scores.layer(layer), expected.float(), rtol=1e-4, atol=1e-6)
+
+
+def in_place(gate: Tensor, up: Tensor) -> Tensor:
+    gate = gate.clone()
+    gate *= up
+    return gate
+
+
+@pytest.mark.parametrize(
+    ("product", "what"),
+    [
+        (in_place, "mul_"),
+        (lambda gate, up: gate.clone().mul_(up), "mul_"),
+        (lambda gate, up: gate / (1 + up.abs()), "div|abs"),
+        (lambda gate, up: torch.maximum(gate, up), "maximum"),
+        (lambda gate, up: torch.einsum("bij,bij->bij", gate, up), "einsum"),
+        (lambda gate, up: gate.pow(3) + up, "pow"),
+    ],
+)
+def test_a_form_without_a_rule_is_refused_by_its_module(
+    product: Any, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, inputs = tiny("llama", torch.float32)
+    llama: Any = module
+    mlp = type(llama.model.layers[0].mlp)
+    monkeypatch.setattr(
+        mlp, "forward", lambda self, x: self.down_proj(product(self.act_fn(self.gate_proj(x)), self.up_proj(x)))
+    )
+    run = Run.of(Model(module), Prompted("", False, inputs), [5])
+    with pytest.raises(MethodError, match=rf"no rule for \w*({what})\w* in LlamaMLP \(layer 2, 'mlp'\)"):
+        score_all(run.model, run, [Target(9, 0, "t")], "relp")
+    assert hooks_in(module) == 0
+
+
+@pytest.mark.parametrize("product", [lambda gate, up: gate * up, lambda gate, up: torch.mul(gate, up)])
+def test_a_form_with_a_rule_is_not(product: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, inputs = tiny("llama", torch.float32)
+    llama: Any = module
+    mlp = type(llama.model.layers[0].mlp)
+    monkeypatch.setattr(
+        mlp, "forward", lambda self, x: self.down_proj(product(self.act_fn(self.gate_proj(x)), self.up_proj(x)))
+    )
+    run = Run.of(Model(module), Prompted("", False, inputs), [5])
+    assert len(score_all(run.model, run, [Target(9, 0, "t")], "relp")[0])

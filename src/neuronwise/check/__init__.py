@@ -16,6 +16,7 @@ from neuronwise.check.changes import adapter, edit, saved, suppression
 from neuronwise.check.kept import State, placement, untouched
 from neuronwise.check.passes import activations, generation, logits
 from neuronwise.check.photo import heat, span
+from neuronwise.check.relevance import relevance
 from neuronwise.check.result import (
     FAILED,
     NOT_APPLICABLE,
@@ -42,6 +43,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "shares": ("exact shares add up to the logit", shares),
     "contribution": ("contribution is a · ⟨U, v⟩", contribution),
     "gradient": ("gradients are finite differences", gradient),
+    "relevance": ("relevance adds up to the logit", relevance),
     "suppression": ("suppressing is zeroing by hand", suppression),
     "edit": ("an edit adds its numbers and comes out to the bit", edit),
     "saved": ("a saved edit loads the same", saved),
@@ -68,7 +70,7 @@ def conform(
 ) -> Report:
     """Run every check on a few tokens that ``model`` generates after ``prompted`` (see ``Model.prepare``).
 
-    Some forty passes and three backward ones; the model is left as it is. What a check compares with is computed by
+    Some forty passes and four backward ones; the model is left as it is. What a check compares with is computed by
     hand, outside of what it checks. Raises ``NeuronwiseError`` only when the model cannot be run at all.
     """
     before = State.of(model.module)

@@ -20,6 +20,7 @@ from neuronwise.errors import MethodError
 from neuronwise.locate.contrast import Contrast
 from neuronwise.locate.graph import ROOT, Circuit, Edge, Leaf
 from neuronwise.locate.locating import describe
+from neuronwise.locate.memory import require_memory
 from neuronwise.locate.method import require_own
 from neuronwise.locate.positions import strongest
 from neuronwise.locate.relp import readout_weights, relp
@@ -51,12 +52,14 @@ def circuit(
 
     ``contrast`` as for ``relp``. One backward pass for each node. Raises ``MethodError`` for an architecture with a
     mixer of positions that has no rule, and for one whose neurons all lie in routed experts; neurons of routed experts
-    beside dense ones are no nodes, and what passes through them counts to the edges that it belongs to.
+    beside dense ones are no nodes, and what passes through them counts to the edges that it belongs to. What would need
+    more memory than is free is refused with the estimate, before anything is computed.
     """
     if not isinstance(nodes, int) or not 1 <= nodes <= MOST:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MethodError(f"nodes is {nodes}; ask for 1 to {MOST} nodes, each of which takes a backward pass.")
     require_own(model, [run])
     wanted = run.target(concept, target, position, occurrence)
+    require_memory(model, run.length, nodes, CHUNK)
     weights = readout_weights(model, run, wanted, contrast)
     found = _strongest(model, run, wanted, contrast, nodes)
     record = {**describe(model, run, wanted, "circuit", {"nodes": nodes, "contrast": contrast})}

@@ -70,7 +70,7 @@ class Circuit:
         return tuple(edge for edge in self.edges if edge.source == place)
 
     def to_dict(self) -> dict[str, Any]:
-        """The circuit as one JSON object of schema ``neuronwise.circuit/1``."""
+        """The circuit as one JSON object of schema ``neuronwise.circuit/1`` (circuit.schema.json)."""
         return {
             "schema": SCHEMA,
             **self.record,

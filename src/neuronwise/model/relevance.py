@@ -52,8 +52,8 @@ def relevance_rules(model: Model) -> Iterator[None]:
     inside = _Inside()
     with Hooks() as hooks:
         for block in model.blocks:
-            inside.watch(hooks, block.module)
             for name, module in block.module.named_modules():
+                inside.watch(hooks, block.layer, name, module)
                 if looks_like_norm(name, module):
                     hooks.after(module, _linear_norm)
                 elif is_activation(module):
@@ -88,19 +88,22 @@ def is_activation(module: nn.Module) -> bool:
 
 
 class _Inside:
-    """Whether a decoder layer is being computed: the rules hold there and nowhere else (no image encoder's)."""
+    """Which part of a decoder layer is being computed: the rules hold there and nowhere else (no image encoder's)."""
 
     def __init__(self) -> None:
-        self.depth = 0
+        self.stack: list[str] = []
         self.entered = False
 
-    def watch(self, hooks: Hooks, module: nn.Module) -> None:
-        hooks.before(module, lambda *_: self._move(1))
-        hooks.after(module, lambda *_: self._move(-1))
+    def watch(self, hooks: Hooks, layer: int, name: str, module: nn.Module) -> None:
+        hooks.before(module, lambda *_: self._enter(f"{type(module).__name__} (layer {layer}, '{name}')"))
+        hooks.after(module, lambda *_: self._leave())
 
-    def _move(self, step: int) -> None:
-        self.depth += step
+    def _enter(self, part: str) -> None:
+        self.stack.append(part)
         self.entered = True
+
+    def _leave(self) -> None:
+        self.stack.pop()
 
 
 def _linear_norm(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> object:
@@ -145,7 +148,7 @@ class _Rules(TorchFunctionMode):
         self, func: Function, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
     ) -> object:
         kwargs = kwargs or {}
-        if not self.inside.depth:
+        if not self.inside.stack:
             return func(*args, **kwargs)
         if func is functional.scaled_dot_product_attention:
             return func(*(_constant(value) for value in args[:2]), *args[2:], **_constant_named(kwargs, "query", "key"))
@@ -158,7 +161,35 @@ class _Rules(TorchFunctionMode):
             left, right = args[0], args[1]
             if _varies(left) and _varies(right):
                 return half(cast(Tensor, left), cast(Tensor, right))
+        if _unruled(func, args, kwargs):
+            return self._refused_if_used(func(*args, **kwargs), func)
         return func(*args, **kwargs)
+
+    def _refused_if_used(self, output: object, func: Function) -> object:
+        """An error once a gradient passes here: within norms and attention patterns none does."""
+        part = self.inside.stack[-1]
+
+        def refuse(gradient: Tensor) -> None:
+            raise MethodError(
+                f"method='relp' has no rule for {getattr(func, '__name__', func)} in {part}; use "
+                "method='gradient_activation'."
+            )
+
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(refuse)
+        return output
+
+
+def _unruled(func: Function, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+    """Whether a function of what varies is neither linear nor one of those that have a rule."""
+    given = [*args, *kwargs.values()]
+    if func in ADDED_PRODUCTS:
+        given = given[1:]
+    if func in BILINEAR or func in ADDED_PRODUCTS:
+        return all(map(_varies, given[:2]))
+    if func in DIVISIONS:
+        return any(map(_varies, given[1:2]))
+    return func in CURVED and any(map(_varies, given))
 
 
 def half(left: Tensor, right: Tensor) -> Tensor:
@@ -193,3 +224,30 @@ RATIOS: set[Function] = {
 """Elementwise functions with f(0) = 0, soft caps and clamps among them."""
 
 PRODUCTS: set[Function] = {torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__}
+
+BILINEAR: set[Function] = {
+    torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm, Tensor.mul_,
+    Tensor.__imul__, functional.linear, functional.conv1d, torch.outer,
+}  # fmt: skip
+"""Products that have a rule with one varying factor alone; that of queries and keys ends in a pattern."""
+
+ADDED_PRODUCTS: set[Function] = {
+    torch.baddbmm, Tensor.baddbmm, torch.addmm, Tensor.addmm, torch.addcmul, Tensor.addcmul, Tensor.addcmul_,
+    torch.einsum,
+}  # fmt: skip
+"""The same behind a first argument, to which they are added (or which says how)."""
+
+DIVISIONS: set[Function] = {
+    torch.div, Tensor.div, Tensor.div_, Tensor.__truediv__, Tensor.__itruediv__, torch.true_divide, torch.addcdiv,
+}  # fmt: skip
+"""Linear in what is divided alone."""
+
+CURVED: set[Function] = {
+    torch.pow, Tensor.pow, Tensor.__pow__, Tensor.pow_, torch.sqrt, Tensor.sqrt, torch.rsqrt, Tensor.rsqrt, torch.log,
+    Tensor.log, torch.log1p, torch.abs, Tensor.abs, torch.sin, Tensor.sin, torch.cos, Tensor.cos, torch.reciprocal,
+    Tensor.reciprocal, Tensor.__rtruediv__, torch.erf, Tensor.erf, torch.maximum, torch.minimum, torch.max, torch.min,
+    torch.amax, Tensor.amax, torch.prod, Tensor.prod, torch.cumprod, torch.logsumexp, torch.norm, Tensor.norm,
+    functional.normalize, functional.glu, functional.selu, functional.celu, functional.prelu, functional.logsigmoid,
+    functional.layer_norm, functional.group_norm, functional.rms_norm,
+}  # fmt: skip
+"""Functions that are not linear and have no rule outside of norms, activation functions and patterns."""
