@@ -67,6 +67,31 @@ def test_arrays(shape: tuple[int, ...]) -> None:
     assert np.asarray(open_image(np.ones(shape, dtype=np.float32)))[0, 0, 0] == 255
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "uint16", "int32", "int64", "uint64", "float32", "float64"])
+def test_numbers_up_to_255_are_the_same_photo_in_every_dtype(kind: str) -> None:
+    pixels = np.arange(128, dtype=np.uint8).reshape(8, 16)
+    assert (np.asarray(open_image(pixels.astype(kind)))[..., 0] == pixels).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.0005, 0.0005])
+def test_fractions_a_hair_outside_are_clipped(shift: float) -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    opened = np.asarray(open_image(pixels / 255 + shift))[..., 0]
+    assert np.abs(opened.astype(int) - pixels).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.linspace(-1, 1, 64).reshape(8, 8), np.linspace(0, 1.5, 64).reshape(8, 8), np.array([[0.0, 3.1]]),
+        np.array([[-3, 200]]), np.array([[0, 70_000]]), np.array([[-0.2, 0.9]]),
+    ],
+)  # fmt: skip
+def test_numbers_that_could_mean_two_things_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="fractions from 0 to 1"):
+        open_image(array)
+
+
 @pytest.mark.parametrize("array", [np.zeros((2, 2, 5)), np.zeros((0, 3)), np.full((2, 2), np.nan), np.zeros(3)])
 def test_what_is_no_image_array(array: np.ndarray) -> None:
     with pytest.raises(ImageError):

@@ -13,12 +13,16 @@ from neuronwise.errors import ImageError, reason
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.generic]"
 
+HAIR = 0.05  # how far fractions may lie outside 0 to 1, as resampling leaves them
+DIM = 32  # floats whose largest is above 1 and below this are neither fractions nor 0 to 255
+
 
 def open_image(source: ImageLike) -> Image.Image:
     """Open a path, a PIL image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as an upright RGB image.
 
-    Transparent images are laid on white, 16-bit and float ones are scaled to 8 bits, an animation gives its first
-    frame, EXIF rotation is applied. Raises ``ImageError`` for a missing, truncated, empty or non-image source.
+    Transparent images are laid on white. Whole numbers up to 255 are taken as such, larger ones as 16 bits, floats up
+    to 1 as fractions. An animation gives its first frame, EXIF rotation is applied. Raises ``ImageError`` for a
+    missing, truncated, empty or non-image source, and for numbers that are none of these.
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source, "The image")
@@ -73,10 +77,17 @@ def _to_bytes(array: NDArray[np.generic]) -> NDArray[np.generic]:
     values = array.astype(np.float64)
     if not np.isfinite(values).all():
         raise ImageError("The image holds values that are not finite.")
-    if array.dtype == np.bool_ or (np.issubdtype(array.dtype, np.floating) and values.min() >= 0 and values.max() <= 1):
+    low, high = float(values.min()), float(values.max())
+    whole = not np.issubdtype(array.dtype, np.floating)
+    if array.dtype == np.bool_ or (not whole and low >= -HAIR and high <= 1 + HAIR):
         top = 1.0
-    elif array.dtype in (np.uint16, np.int32, np.int64) or values.max() > 255:
-        top = 65535.0 if values.max() <= 65535 else values.max()
-    else:
+    elif low >= 0 and (high <= 255 if whole else DIM <= high <= 255):
         top = 255.0
+    elif low >= 0 and 255 < high <= 65535:
+        top = 65535.0
+    else:
+        raise ImageError(
+            f"The array's values go from {low:.4g} to {high:.4g}; give whole numbers from 0 to 255 (or to 65535), or "
+            "fractions from 0 to 1."
+        )
     return np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
