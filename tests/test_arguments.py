@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import neuronwise as nw
 from neuronwise.errors import NeuronwiseError
+from neuronwise.images import open_image
 from neuronwise.intervene import mean_ablate, patch, perturb, scale
 
 
@@ -101,3 +103,21 @@ def test_numbers_of_numpy_and_torch_are_numbers(tiny_model: nw.Model, run: nw.Ru
 def test_an_error_is_one_line_whatever_it_quotes() -> None:
     told = str(NeuronwiseError("There is no file 'a\nb\x1b[31m\u202ec'."))
     assert told == "There is no file 'a\\nb\\x1b[31m\\u202ec'."
+
+
+def test_a_result_says_which_photo_it_is_of(tiny_model: nw.Model, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat.png")
+    run = tiny_model.run(prompt="the cat", max_new_tokens=0)
+    assert nw.locate(tiny_model, run, target=" dog").record["file"] is None
+    run.image = open_image(tmp_path / "cat.png")
+    assert nw.locate(tiny_model, run, target=" dog").record["file"] == "cat.png"
+    assert nw.find(tiny_model, run, targets=" dog", method="contribution", heat=False).to_dict()["file"] == "cat.png"
+
+
+def test_top_bounds_refined_neurons_too(tiny_model: nw.Model) -> None:
+    runs = [tiny_model.run(prompt=text, max_new_tokens=0, chat=False) for text in ("the cat is", "a cat is")]
+    refined = nw.locate(tiny_model, runs, target=" dog", method="integrated_gradients")
+    assert len(refined) > 1
+    assert (
+        nw.locate(tiny_model, runs, target=" dog", method="integrated_gradients", top=1).members == refined.members[:1]
+    )

@@ -10,6 +10,7 @@ from PIL import Image
 
 from neuronwise.errors import ImageError
 from neuronwise.images import open_image
+from neuronwise.images.open import file_of
 
 
 @pytest.fixture
@@ -113,3 +114,11 @@ def test_what_is_no_image_file(tmp_path: Path, photo: Image.Image) -> None:
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:700])
     with pytest.raises(ImageError, match="truncated"):
         open_image(tmp_path / "half.jpg")
+
+
+def test_a_photo_knows_its_file(tmp_path: Path, photo: Image.Image) -> None:
+    photo.save(tmp_path / "cat.png")
+    for source in (tmp_path / "cat.png", str(tmp_path / "cat.png"), Image.open(tmp_path / "cat.png")):
+        assert file_of(open_image(source)) == "cat.png"
+    assert file_of(open_image(photo.copy())) is None
+    assert file_of(open_image(np.asarray(photo))) is None

@@ -13,6 +13,7 @@ from neuronwise.errors import ImageError, reason
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.generic]"
 
+FILE = "neuronwise_file"  # in the info of an opened photo
 HAIR = 0.05  # how far fractions may lie outside 0 to 1, as resampling leaves them
 DIM = 32  # floats whose largest is above 1 and below this are neither fractions nor 0 to 255
 
@@ -24,6 +25,19 @@ def open_image(source: ImageLike) -> Image.Image:
     to 1 as fractions. An animation gives its first frame, EXIF rotation is applied. Raises ``ImageError`` for a
     missing, truncated, empty or non-image source, and for numbers that are none of these.
     """
+    image = _opened(source)
+    file = getattr(source, "filename", None) if isinstance(source, Image.Image) else source
+    if isinstance(file, (str, os.PathLike)) and os.fspath(file):
+        image.info[FILE] = os.path.basename(os.fspath(file))
+    return image
+
+
+def file_of(image: Image.Image) -> str | None:
+    """The name of the file that an opened photo is from, without its folders; None for one that is from none."""
+    return image.info.get(FILE)
+
+
+def _opened(source: ImageLike) -> Image.Image:
     if isinstance(source, Image.Image):
         return _to_rgb(source, "The image")
     if isinstance(source, np.ndarray):

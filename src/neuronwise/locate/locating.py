@@ -79,10 +79,10 @@ def locate(
         settings = own if joining else chosen.for_top(top, own)
         scored = [chosen.score(model, r, [t], settings, photo)[0] for r, t, photo in cases]
         if joining:
-            found = chosen.given(chosen.join)(scored, **{name: options[name] for name in joining if name in options})
+            found = chosen.given(chosen.join)(scored, **{n: options[n] for n in joining if n in options})[:top]
         else:
             found = scored[0].top(top) if isinstance(run, Run) else joined(scored, agree or "mean", top)
-    several = {"prompts": [one.prompt for one in runs], "texts": [one.text for one in runs]}
+    several = {f"{name}s": [getattr(one, name) for one in runs] for name in ("prompt", "file", "text")}
     record = {**describe(model, runs[0], targets[0], method, options), **found.record, "method": method}
     return NeuronSet(found.members, record | ({} if isinstance(run, Run) and chosen.needs != "photos" else several))
 
@@ -129,6 +129,7 @@ def describe(model: Model, run: Run, target: Target, method: str, options: Mappi
         "position": target.position if run.output_ids else None,
         "model": model.name,
         "prompt": run.prompt,
+        "file": run.file,
         "chat": run.chat,
         "text": run.text,
         "versions": versions(),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError, TargetError
+from neuronwise.images.open import file_of
 from neuronwise.model.activations import Activations
 from neuronwise.model.concepts import Concept, concept_of, concepts_in
 from neuronwise.model.prompt import Inputs, Prompted, target_tokens
@@ -75,6 +76,11 @@ class Run:
     def prompt(self) -> str:
         """The prompt that was given."""
         return self.prompted.prompt
+
+    @property
+    def file(self) -> str | None:
+        """The name of the photo's file, without its folders; None without a photo, or for one that is from no file."""
+        return None if self.image is None else file_of(self.image)
 
     @property
     def chat(self) -> bool:

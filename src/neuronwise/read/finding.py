@@ -61,7 +61,14 @@ class Finding:
         head = finding_head(self.run.model, self.concepts[0].neurons.record, self.seed, self.top)
         note = {} if self.note is None else {"note": self.note}
         rows = [self._row(concept) for concept in self.concepts]
-        return {**head, "rendered": self.run.rendered, "form": self.form, **note, "concepts": rows}
+        return {
+            **head,
+            "file": self.run.file,
+            "rendered": self.run.rendered,
+            "form": self.form,
+            **note,
+            "concepts": rows,
+        }
 
     def _row(self, concept: FoundConcept) -> dict[str, Any]:
         target = concept.target
