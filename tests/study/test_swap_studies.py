@@ -15,13 +15,13 @@ from neuronwise.data.photos import Photos, load_photos
 from neuronwise.data.words import COCO_KINDS
 from neuronwise.edit import swap
 from neuronwise.neurons import Neuron, NeuronSet
+from neuronwise.study.interventions import INTERVENTIONS, Intervention, Scene
 from neuronwise.study.kind import Study
 from neuronwise.study.kinds import KINDS
 from neuronwise.study.recipe_file import make_recipe
 from neuronwise.study.rows import where
 from neuronwise.study.runner import resume, run_study
 from neuronwise.study.suppression.changes import Nothing
-from neuronwise.study.suppression.intervention import INTERVENTIONS, Intervention, Scene
 from neuronwise.study.suppression.trials import target_of, trials
 from neuronwise.study.workspace import Workspace
 from wired import PLANTED

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from neuronwise.edit.swap import SwapSettings, swap
 from neuronwise.errors import MethodError
 from neuronwise.intervene import mean_ablate, scale, suppress
+from neuronwise.study.interventions import Intervention, Scene
 from neuronwise.study.store import Row
-from neuronwise.study.suppression.intervention import Intervention, Scene
 
 
 @dataclass(frozen=True)

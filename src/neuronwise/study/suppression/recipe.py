@@ -13,9 +13,9 @@ from neuronwise.errors import MethodError
 from neuronwise.measure.captions import require_metrics
 from neuronwise.study.concept_photos import supported
 from neuronwise.study.entries import FOUND, Count, Options, Sweep, combinations, each, name_of, named
+from neuronwise.study.interventions import INTERVENTIONS, Intervention
 from neuronwise.study.methods import Method, Methods
 from neuronwise.study.recipe_fields import STRICT, MetricModels, NotNegative, PhotoRecipe, Positive, Share, Text, once
-from neuronwise.study.suppression.intervention import INTERVENTIONS, Intervention
 
 
 class Changing(BaseModel):

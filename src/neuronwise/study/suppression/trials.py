@@ -16,9 +16,9 @@ from neuronwise.locate.controls import random_same_layers
 from neuronwise.neurons import Neuron, NeuronSet
 from neuronwise.study.concept_photos import ConceptPhotos, supported
 from neuronwise.study.entries import FOUND, Options, each
+from neuronwise.study.interventions import Scene
 from neuronwise.study.methods import Method, concept_neurons
 from neuronwise.study.store import Row
-from neuronwise.study.suppression.intervention import Scene
 from neuronwise.study.suppression.recipe import Changing, SuppressionRecipe
 from neuronwise.study.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""What an intervention of this study is, and the table of them."""
+"""What an intervention of a study is, and the table of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from neuronwise.edit.settings import checked
 from neuronwise.errors import MethodError, reason
 from neuronwise.neurons import Neuron, NeuronSet
 from neuronwise.registry import Registry
-from neuronwise.study.store import Row
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from neuronwise.model.model import Model
     from neuronwise.model.run import Run
+    from neuronwise.study.store import Row
 
 
 @dataclass(frozen=True)
