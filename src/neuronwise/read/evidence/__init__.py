@@ -1,7 +1,8 @@
-"""Which regions of the photo a word depends on."""
+"""Which regions of the photo a word depends on: one small file for each kind of map, and the table of their names.
 
-from neuronwise.read.evidence.maps import Evidence, evidence, evidences
-from neuronwise.read.evidence.method import EvidenceMethod
-from neuronwise.read.evidence.table import EVIDENCE
+``__init__.pyi`` lists the public names; the table loads no torch.
+"""
 
-__all__ = ["EVIDENCE", "Evidence", "EvidenceMethod", "evidence", "evidences"]
+from neuronwise.lazy import face
+
+face(__name__)

@@ -1,0 +1,13 @@
+from neuronwise.read.decode import Effect as Effect
+from neuronwise.read.decode import decode as decode
+from neuronwise.read.decode import decode_all as decode_all
+from neuronwise.read.decode import effects as effects
+from neuronwise.read.evidence import EVIDENCE as EVIDENCE
+from neuronwise.read.evidence import Evidence as Evidence
+from neuronwise.read.evidence import evidence as evidence
+from neuronwise.read.finding import Finding as Finding
+from neuronwise.read.finding import FoundConcept as FoundConcept
+from neuronwise.read.finding import find as find
+from neuronwise.read.heatmap import Heatmap as Heatmap
+from neuronwise.read.heatmap import heatmap as heatmap
+from neuronwise.read.heatmap import heatmaps as heatmaps
