@@ -64,7 +64,7 @@ def print_concept(concept: Mapping[str, Any], *, published: bool) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else f"{value:.3g}"
 
 
 def people_see(tokens: Sequence[str]) -> str:
