@@ -13,6 +13,8 @@ A case is one word: of a caption, the word that names a concept; of a text, the 
 - ``others``: where the recipe asks, a list: the share of their answers' probability that other facts lose without the
   first K neurons
 - ``seconds_finding``: CPU seconds of the method
+
+For the rows of maps over photos see ``maps``.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from neuronwise.neurons import NeuronSet
 from neuronwise.study.concept_photos import ConceptPhotos
 from neuronwise.study.entries import each
 from neuronwise.study.kind import Case
+from neuronwise.study.localization.maps import map_cases, measure_maps
 from neuronwise.study.localization.recipe import LocalizationRecipe
 from neuronwise.study.store import Row
 from neuronwise.study.word_cases import asked, facts_known, words_said
@@ -42,19 +45,21 @@ Space = Workspace[LocalizationRecipe]
 def cases(workspace: Space) -> list[Case]:
     """Words of captions, then facts."""
     recipe = workspace.recipe
-    if not recipe.words and not recipe.facts:
-        raise StudyError("This study has neither words nor facts: words and facts are both 0.")
+    if not recipe.words and not recipe.facts and not recipe.maps:
+        raise StudyError("This study has no words, facts or maps: all three are 0.")
     found = []
     for shown, photo in _words(workspace)[: recipe.words]:
         inputs = {"what": "word", "concept": shown.name, "photo": photo.id, "word": shown.word(photo)}
         found.append(Case(f"word/{shown.name}/{photo.id}", inputs))
     for number, (prompt, answer) in enumerate(_facts(workspace)[: recipe.facts]):
         found.append(Case(f"fact/{number}", {"what": "fact", "prompt": prompt, "answer": answer}))
-    return found
+    return found + map_cases(workspace)
 
 
 def measure(workspace: Space, case: Case) -> list[Row]:
-    """One row for each fill and method."""
+    """One row for each fill and method, or for each map."""
+    if case.inputs["what"] == "map":
+        return measure_maps(workspace, case)
     recipe = workspace.recipe
     methods = each(recipe.methods)
     concept, inpainted = None, None

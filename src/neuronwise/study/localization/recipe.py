@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from neuronwise.data.photos import Photos
+from neuronwise.errors import MethodError
 from neuronwise.measure.localization import COUNTS
-from neuronwise.study.recipe_fields import NotNegative, PhotoRecipe, Positive, Text, once
+from neuronwise.read.evidence.table import EVIDENCE
+from neuronwise.study.entries import Options, Sweep, name_of, named
+from neuronwise.study.recipe_fields import STRICT, NotNegative, PhotoRecipe, Positive, Text, once
 from neuronwise.study.word_neurons import WordMethods
+
+
+class Kind(BaseModel):
+    """A kind of evidence with its options. ``name``: how the tables call it."""
+
+    model_config = STRICT
+    key: ClassVar[str] = "by"
+    by: Text
+    name: Text | None = None
+    options: Options = {}
+    sweep: Sweep = {}
+
+    @field_validator("options")
+    @classmethod
+    def _fitting(cls, options: Options, info: ValidationInfo) -> Options:
+        try:
+            EVIDENCE[info.data["by"]].check(options)
+        except MethodError as error:
+            raise ValueError(str(error)) from error
+        return options
+
+    @property
+    def called(self) -> str:
+        """Its name in tables."""
+        return name_of(self)
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Kinds = Annotated[list[Kind], named(Kind.key)]
 
 
 class LocalizationRecipe(PhotoRecipe):
@@ -19,6 +51,10 @@ class LocalizationRecipe(PhotoRecipe):
 
     ``fills``: what a neuron that is taken away becomes. ``positions``: at the position that predicts the word, or
     everywhere. ``mean_over``: the number of words (or facts) that means are taken over.
+
+    ``maps``: of how many words, for objects that take at most ``largest`` of their photo, the maps over the photo are
+    judged: those of ``evidence``, and the heat of the ``heat_top`` first neurons of the methods in ``heat``. ``texts``:
+    the model's own captions and annotators'. ``shares``: how much of the photo is taken away, the hottest part first.
     """
 
     methods: WordMethods
@@ -30,16 +66,27 @@ class LocalizationRecipe(PhotoRecipe):
     positions: Literal["predicting", "all"] = "predicting"
     mean_over: Positive = 32
     others: Positive | None = None
+    maps: NotNegative = 0
+    texts: list[Literal["own", "reference"]] = ["own", "reference"]
+    evidence: Kinds = []
+    heat: WordMethods = []
+    heat_top: Positive = 50
+    largest: Share = 0.6
+    shares: list[Share] = [0.1, 0.2, 0.4]
 
-    _fills = field_validator("fills")(once)
+    _once = field_validator("fills", "texts", "shares")(once)
 
     def at(self, data: str) -> Self:
         """The same recipe on other photos, or on other facts where there are no words."""
-        return super().at(data) if self.words else self.model_copy(update={"fact_file": data or self.fact_file})
+        return (
+            super().at(data)
+            if self.words or self.maps
+            else self.model_copy(update={"fact_file": data or self.fact_file})
+        )
 
     def load(self) -> Photos:
         """Open the folder of photos, if words of captions are asked for."""
-        return super().load() if self.words else Photos(())
+        return super().load() if self.words or self.maps else Photos(())
 
     @field_validator("counts")
     @classmethod
