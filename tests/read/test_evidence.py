@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from typer.testing import CliRunner
 
 import neuronwise as nw
+from neuronwise.cli import app
 from neuronwise.errors import MethodError, PromptError
 from neuronwise.model import Model, Run, Target
 from neuronwise.model.photo_tokens import PhotoTokens
@@ -201,7 +204,7 @@ def test_what_it_is_and_what_it_takes(by: str) -> None:
     assert method.unit in ("nats", "logits")
     found = nw.evidence(run.model, run, target=5, position=0, by=by)
     assert (found.by, found.target.token_id, found.unit) == (by, 5, method.unit)
-    assert found.to_dict()["grid"] == [[float(value) for value in row] for row in found.grid]
+    np.testing.assert_allclose(found.to_dict()["grid"], found.grid, rtol=1e-5)
     with pytest.raises(MethodError, match=rf"^{by} has no option tremble; it takes"):
         nw.evidence(run.model, run, target=5, by=by, tremble=1)
     before = hooks_of(run.model)
@@ -243,3 +246,38 @@ def test_what_has_no_evidence_says_so() -> None:
     blind = Run.of(run.model, run.prompted, SAID)
     with pytest.raises(PromptError, match="no image"):
         nw.evidence(run.model, blind, target=5)
+
+
+def test_the_shell_refuses_before_a_model_is_opened(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    for given in (
+        ["evidence", str(photo)],
+        ["evidence", str(photo), "--concept", "dog", "--target", " dog"],
+        ["evidence", str(photo), "--concept", "dog", "--by", "magic"],
+        ["evidence", str(photo), "--concept", "dog", "--set", "tremble=1"],
+        ["evidence", str(tmp_path / "none.png"), "--concept", "dog"],
+        ["find", str(photo), "--evidence", "magic"],
+        ["find", "--text", "The capital of France is", "--evidence", "relp"],
+    ):
+        done = CliRunner().invoke(app, given)
+        assert isinstance(done.exception, nw.NeuronwiseError), given
+
+
+@pytest.mark.builtin
+def test_the_shell_saves_the_map_and_a_finding_has_one(builtin: Model, chelsea: Path, tmp_path: Path) -> None:
+    with mock.patch("neuronwise.model.load", return_value=builtin):
+        made = tmp_path / "cat.png"
+        done = CliRunner().invoke(
+            app, ["evidence", str(chelsea), "--concept", "cat", "--by", "lens", "--out", str(made), "--json"]
+        )
+        content = json.loads(done.stdout)
+        assert (content["schema"], content["word"], content["by"]) == ("neuronwise.evidence/1", "cat", "lens")
+        assert Image.open(made).size == Image.open(chelsea).size
+    run = builtin.run(image=chelsea)
+    found = nw.find(builtin, run, "cat", top=2, heat=False, evidence="lens", method="contribution").to_dict()
+    np.testing.assert_allclose(found["concepts"][0]["evidence"]["grid"], content["grid"], rtol=1e-3)
+    without = nw.find(
+        builtin, builtin.run(prompt="The cat", max_new_tokens=0, chat=False), [], " sat", top=2, evidence="lens"
+    )
+    assert without.concepts[0].evidence is None

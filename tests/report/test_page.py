@@ -236,13 +236,38 @@ def test_a_neuron_shows_its_own_heat_and_keeps_it_when_pinned(tmp_path: Path, op
     page.mouse.move(5, 5)
     assert hottest(page) == pytest.approx(cell_center(1, 1), abs=4)
     assert rows.nth(0).locator(".address").get_attribute("aria-pressed") == "true"
-    page.get_by_role("button", name="back to the mean").click()
+    page.get_by_role("button", name="let go").click()
     assert hottest(page) == pytest.approx(cell_center(2, 1), abs=4)
     rows.nth(2).hover()  # helps by a negative activation: brightest where it is most negative
     assert hottest(page) == pytest.approx(cell_center(2, 2), abs=4)
     rows.nth(5).hover()
     settle(page)
     assert "no map of its own" in page.locator("[data-part=showing]").text_content()
+
+
+def test_what_the_word_depends_on_comes_first_and_is_told_from_heat(tmp_path: Path, open_page: Any) -> None:
+    map_ = [[value if value else -9.0 for value in row] for row in grid(1, 2)]
+    evidence = {
+        "by": HOSTILE, "meaning": f"{HOSTILE} of {{token}}", "options": {}, "unit": "nats", "signed": True,
+        "grid": map_, "box": list(BOX), "photo": list(PHOTO), "note": HOSTILE,
+    }  # fmt: skip
+    finding = make_finding(concepts=[concept("dog", 2, evidence=evidence), concept("cat", 5)])
+    page = open_page(write_page(tmp_path, finding, Image.new("RGB", PHOTO, (90, 90, 90)), make_heat()[:2]))
+    showing = page.locator("[data-part=showing]")
+    assert hottest(page) == pytest.approx(cell_center(1, 2), abs=4)
+    assert showing.text_content().startswith(f"What dog depends on, by {HOSTILE}")
+    assert [page.locator(f"[data-part={end}]").text_content() for end in ("low", "high")] == ["0", "3.00 nats"]
+    page.get_by_role("button", name="where these neurons fire").click()
+    assert hottest(page) == pytest.approx(cell_center(2, 1), abs=4)
+    assert "not what the word depends on" in showing.text_content()
+    page.get_by_role("button", name="what the word depends on").click()
+    page.locator(".rows li").nth(0).hover()
+    assert hottest(page) == pytest.approx(cell_center(1, 1), abs=4)
+    page.mouse.move(5, 5)
+    assert hottest(page) == pytest.approx(cell_center(1, 2), abs=4)
+    page.locator(".word").nth(1).click()
+    settle(page)
+    assert page.locator("[data-part=views]").is_hidden()
 
 
 def test_both_ends_of_a_neuron_are_shown_and_like_tokens_once(tmp_path: Path, open_page: Any) -> None:

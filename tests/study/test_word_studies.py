@@ -213,6 +213,27 @@ def test_random_neurons_are_drawn_anew_for_every_photo(described: Study) -> None
     assert len({tuple(row["neurons"]) for row in random}) == len(random) == 4
 
 
+def test_maps_are_judged_beside_their_controls(model: nw.Model, photos: Photos, tmp_path: Path) -> None:
+    keys = {**LOCALIZATION, "words": 0, "facts": 0, "maps": 2, "texts": ["own"], "evidence": ["relp", "lens"],
+            "heat": ["contribution", "random"], "heat_top": 3, "shares": [0.25, 1.0]}  # fmt: skip
+    found = run_study(model, make_recipe(keys), photos, tmp_path / "maps")
+    assert not found.failed
+    maps = ["relp", "lens", "heat: contribution", "heat: random", "center", "random cells"]
+    own = [row for row in found.rows if row["of"] == "word"]
+    assert [row["map"] for row in own] == maps * 2
+    for row in own:
+        assert row["chance"] == pytest.approx(row["object_share"] / (2 - row["object_share"]))
+        assert len(row["fill"]) == len(row["gray"]) == 2
+    for row in own:
+        if row["map"] == "relp":  # the red square is all that "dog" depends on
+            assert row["pointing"]
+            assert row["iou"] > 0.5  # cells of 7 pixels, brought to the photo's size bilinearly
+            assert row["before"] - row["gray"][1] > 1
+    (table,) = KINDS["localization"].tables(found)
+    assert [line[0] for line in table.rows] == [*maps, "chance"]
+    assert table.rows[0][1].mean == 1.0  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("kind", ["localization", "properties"])
 def test_gone_on_with_it_is_the_same_row_for_row(
     kind: str, model: nw.Model, photos: Photos, localized: Study, described: Study, facts: str, tmp_path: Path

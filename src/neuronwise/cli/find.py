@@ -11,9 +11,12 @@ from neuronwise.cli.output import command_line, note, print_finding
 from neuronwise.cli.photos import PhotoSource, find_in_photos, find_over_photos
 from neuronwise.errors import NeuronwiseError
 from neuronwise.locate.methods import METHODS
+from neuronwise.read.evidence.table import EVIDENCE
 
 if TYPE_CHECKING:
     from neuronwise.model import Run
+
+NO_EVIDENCE, ON_PAGE = "none", "relp"
 
 
 @command(app)
@@ -29,18 +32,27 @@ def find(
     scoring: Scoring,
     ask: Ask,
     source: PhotoSource,
+    evidence: Annotated[
+        str | None,
+        option(
+            f"Map what of the photo each word depends on: {', '.join(EVIDENCE)}, or none.",
+            show_default=f"{ON_PAGE} with --out",
+        ),
+    ] = None,
     out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,
     placement: Placement,
 ) -> Output:
     """Find the neurons behind the words that a model writes about photos, or behind its answer to a text."""
     require_folder(out)
+    if evidence not in (None, NO_EVIDENCE):
+        EVIDENCE[evidence]  # an unknown name is refused before a model is opened
     photos = images or []
     image = photos[0] if photos else None
     if source.removes(scoring) or _wants_inpainted(scoring, text):
         require_photos(photos)
         if len(photos) > 1:
             raise NeuronwiseError("An object is removed from one photo, or from those of --data; name one photo.")
-        refuse("over photos, where find takes words of captions", "text", "target", "position", "chat")
+        refuse("over photos, where find takes words of captions", "text", "target", "position", "chat", "evidence")
         if not words.concepts:
             raise NeuronwiseError("Over photos, find takes words of captions: name one with --concept WORD.")
         source.require_used(scoring.method)
@@ -48,12 +60,14 @@ def find(
         return _output(content, out)
     if source.data is not None or len(photos) > 1:
         require_photos(photos)
-        refuse("over photos, where find takes words of captions", "text", "target", "position", "chat")
+        refuse("over photos, where find takes words of captions", "text", "target", "position", "chat", "evidence")
         return _output(find_in_photos(source, photos, lambda: placement.load(model), words, scoring, ask, out), out)
     ask.require_one(image, text)
     refuse("without --data, --mask or --box", "photos", "inpainting", "dilation")
     if not words.targets and (words.concepts or image is not None):
         refuse("without --target", "position")
+    if image is None:
+        refuse("without a photo", "evidence")
     options = scoring.checked()
     loaded = placement.load(model, "builtin" if text is None else "builtin-text")
     if image is not None:
@@ -61,7 +75,8 @@ def find(
     else:
         run = ask.text(loaded, text or "", look=bool(words.concepts))
     scoring.gather(loaded, options)
-    content = _find_in_run(run, words, scoring, options, out)
+    by = evidence or (NO_EVIDENCE if out is None else ON_PAGE)
+    content = _find_in_run(run, words, scoring, options, out, None if by == NO_EVIDENCE else by)
     return _output(content, out)
 
 
@@ -80,7 +95,9 @@ def _wants_inpainted(scoring: Scoring, text: str | None) -> bool:
     return method.compares and not by_prompt
 
 
-def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, out: Path | None) -> dict[str, Any]:
+def _find_in_run(
+    run: Run, words: Words, scoring: Scoring, options: Settings, out: Path | None, evidence: str | None
+) -> dict[str, Any]:
     """The object that is printed; with ``out`` it is written there beside its page."""
     from neuronwise.read import find as find_neurons
 
@@ -91,7 +108,7 @@ def _find_in_run(run: Run, words: Words, scoring: Scoring, options: Settings, ou
     found = find_neurons(
         model, run, words.concepts or None, targets,
         method=None if scoring.by_default else scoring.chosen, top=words.top, seed=scoring.seed,
-        position=words.position, heat=out is not None, form=scoring.form, **options,
+        position=words.position, heat=out is not None, evidence=evidence, form=scoring.form, **options,
     )  # fmt: skip
     content = {**found.to_dict(), "command": command_line()}
     if out is not None:

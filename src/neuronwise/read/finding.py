@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuronwise.arguments import checked
@@ -14,9 +14,11 @@ from neuronwise.locate.methods import METHODS
 from neuronwise.locate.positions import keeps_positions
 from neuronwise.locate.scores import Scores
 from neuronwise.model import Model
+from neuronwise.model.concepts import Concept
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import Effect, decode_all, effects
+from neuronwise.read.evidence import Evidence, evidences
 from neuronwise.read.heatmap import Heatmap, heatmaps
 
 SCHEMA = "neuronwise.find/2"
@@ -26,7 +28,8 @@ SCHEMA = "neuronwise.find/2"
 class FoundConcept:
     """One word (or target) with its ranked neurons, what they raise and lower here and, for an image, its heatmap.
 
-    ``tokens`` are what the neurons raise, or under ``form="logits"`` the published form.
+    ``tokens`` are what the neurons raise, or under ``form="logits"`` the published form. ``heat`` is where the neurons
+    fire, ``evidence`` what of the photo the word depends on.
     """
 
     word: str
@@ -38,13 +41,14 @@ class FoundConcept:
     heat: Heatmap | None = None
     heat_note: str | None = None
     scores: Scores | None = field(default=None, repr=False, compare=False)
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
 class Finding:
     """What ``find`` found in one run; ``to_dict`` is the object that the shell prints with --json.
 
-    ``note`` says what of the default score the architecture does not have.
+    ``note`` says what of the default score the architecture does not have, and why there is no evidence.
     """
 
     run: Run = field(repr=False)
@@ -75,6 +79,8 @@ class Finding:
         more: dict[str, object] = {"occurrences": [list(span) for span in concept.spans]}
         if "note" in concept.neurons.record:
             more["note"] = concept.neurons.record["note"]
+        if concept.evidence is not None:
+            more["evidence"] = concept.evidence.to_dict()
         position = target.position if self.run.output_ids else None
         return concept_row(
             self.run.model, concept.word, target.token_id, position, concept.neurons, concept.effects, concept.tokens,
@@ -93,6 +99,7 @@ def find(
     top: int = 100,
     seed: int = 0,
     heat: bool = True,
+    evidence: str | None = None,
     form: str = "cosine",
     position: int | None = None,
     **options: object,
@@ -104,19 +111,14 @@ def find(
     there; ``options`` change single ones of these.
     Where the architecture lacks one of them, ``Finding.note`` says so. A named method has its own options alone.
 
+    ``evidence``: a name of ``EVIDENCE``, for a map of what of the photo each word depends on; where there is none,
+    ``Finding.note`` says why.
+
     ``targets`` are tokens to score as well, generated or not, at ``position`` if it is given. ``form="logits"`` gives
     ``tokens`` in the published form (see ``effects``). All words share their passes; ``positions`` of a method that
     scores each are added up. Raises ``TargetError`` when there is nothing to score.
     """
-    concepts = [concepts] if isinstance(concepts, str) else concepts
-    targets = [targets] if isinstance(targets, str | int) else targets
-    words = [run.concept(word) for word in concepts] if concepts is not None else ([] if targets else run.concepts)
-    wanted = [run.target(concept) for concept in words] + [
-        run.target(target=target, position=position) for target in targets
-    ]
-    if not wanted:
-        hint = "name a concept or a target" if run.text else "the model generated nothing, so name a target"
-        raise TargetError(f"The text {run.text!r} has no noun to look for; {hint}.")
+    words, wanted = _wanted(run, concepts, targets, position)
     scored = _scored(model, run, wanted, method, top, seed, options)
     named, options = method or "contribution", scored.options
     sets = [
@@ -128,6 +130,7 @@ def find(
     published = decode_all(model, members, form=form) if form != "cosine" else [effect.raises for effect in read]
     both = iter(zip(read, published, strict=True))
     maps, note = _heat(model, run, sets) if heat and run.image is not None else ([None] * len(sets), None)
+    shown, lacking = _evidence(model, run, wanted, evidence)
     offset = len(model.decode_ids(run.output_ids)) - len(model.decode_ids(run.output_ids).lstrip())
     found = []
     for index, target in enumerate(wanted):
@@ -136,11 +139,27 @@ def find(
             spans = tuple((o.start - offset, o.end - offset) for o in words[index].occurrences)
         own = [next(both) for _ in sets[index]]
         ends, tokens = [effect for effect, _ in own], [listed for _, listed in own]
-        found.append(
-            FoundConcept(target.text, target, spans, sets[index], ends, tokens, maps[index], note, scored.scores[index])
-        )
-    shown = {name: plain(value) for name, value in options.items()}
-    return Finding(run, named, shown, top, seed, tuple(found), scored.note, form)
+        one = FoundConcept(target.text, target, spans, sets[index], ends, tokens, maps[index], note)
+        found.append(replace(one, scores=scored.scores[index], evidence=shown[index]))
+    plainly = {name: plain(value) for name, value in options.items()}
+    notes = "; ".join(filter(None, (scored.note, lacking))) or None
+    return Finding(run, named, plainly, top, seed, tuple(found), notes, form)
+
+
+def _wanted(
+    run: Run, concepts: str | Sequence[str] | None, targets: str | int | Sequence[str | int], position: int | None
+) -> tuple[Sequence[Concept], list[Target]]:
+    """The words that are looked for, and what is scored: they first, then the targets."""
+    concepts = [concepts] if isinstance(concepts, str) else concepts
+    targets = [targets] if isinstance(targets, str | int) else targets
+    words = [run.concept(word) for word in concepts] if concepts is not None else ([] if targets else run.concepts)
+    wanted = [run.target(concept) for concept in words] + [
+        run.target(target=target, position=position) for target in targets
+    ]
+    if not wanted:
+        hint = "name a concept or a target" if run.text else "the model generated nothing, so name a target"
+        raise TargetError(f"The text {run.text!r} has no noun to look for; {hint}.")
+    return words, wanted
 
 
 def _scored(
@@ -168,6 +187,19 @@ def _heat(model: Model, run: Run, sets: list[NeuronSet]) -> tuple[list[Heatmap |
     except (PromptError, MethodError) as error:
         return [None] * len(sets), str(error)
     return list(maps), maps[0].note
+
+
+def _evidence(
+    model: Model, run: Run, wanted: Sequence[Target], by: str | None
+) -> tuple[Sequence[Evidence | None], str | None]:
+    """A map for each word where there is one; else none, and the reason."""
+    nothing = [None] * len(wanted)
+    if by is None or run.image is None:
+        return nothing, None
+    try:
+        return evidences(model, run, wanted, by=by), None
+    except (PromptError, MethodError) as error:
+        return nothing, f"there is no evidence by {by}: {error}"
 
 
 def finding_head(model: Model, record: Mapping[str, Any], seed: int, top: int) -> dict[str, Any]:

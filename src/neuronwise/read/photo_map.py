@@ -21,13 +21,14 @@ class PhotoMap:
     """``grid`` (h, w) over a photo.
 
     ``box`` is what it covers, (left, top, right, bottom) in photo pixels; ``note`` says how the grid came about where
-    it is not plain.
+    it is not plain; ``floor`` is the value up to which nothing is drawn, its lowest without one.
     """
 
     grid: Values
     box: Box
     photo: Image.Image = field(repr=False)
     note: str | None = field(default=None, kw_only=True)
+    floor: float | None = field(default=None, kw_only=True)
 
     def image(self) -> Values:
         """(H, W): the grid brought bilinearly to the photo's size; NaN where the model saw nothing."""
@@ -53,8 +54,8 @@ class PhotoMap:
     def overlay(self, strength: float = 0.55) -> Image.Image:
         """The photo with the heat laid over it, transparent where it is cold."""
         heat = self.image()
-        low, high = np.nanmin(heat), np.nanmax(heat)
-        level = np.nan_to_num((heat - low) / (high - low) if high > low else np.zeros_like(heat))
+        low, high = np.nanmin(heat) if self.floor is None else self.floor, np.nanmax(heat)
+        level = np.nan_to_num((heat - low) / (high - low) if high > low else np.zeros_like(heat)).clip(0)
         color = np.stack([np.clip(1.6 * level, 0, 1), np.clip(1.8 * level - 0.7, 0, 1), 0.35 * (1 - level)], axis=-1)
         alpha = (strength * level)[..., None]
         photo = np.asarray(self.photo, dtype=np.float32) / 255

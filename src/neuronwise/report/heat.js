@@ -1,4 +1,4 @@
-// Heat: a grid of activations, drawn over the part of the photo that the model saw.
+// Maps: a grid of numbers, drawn over the part of the photo that the model saw.
 
 const FIELD = 320; // points of the drawn field along its longer side: smooth to the eye, a millisecond to compute
 const CANVAS = 960; // pixels of the canvas along its longer side
@@ -17,8 +17,8 @@ const PALETTE = Uint8ClampedArray.from(Array.from({ length: 256 }, (_, step) =>
   [...color(step / 255), Math.min(255, 1.2 * step)]).flat());
 
 /** Bilinear, with cell centers where they lie in the photo (half a cell from the edge). */
-function upsample({ cells }, rows, columns, width, height) {
-  const grid = Uint8Array.from(atob(cells), (character) => character.charCodeAt(0));
+function upsample({ cells, steps }, rows, columns, width, height) {
+  const grid = steps ?? Uint8Array.from(atob(cells), (character) => character.charCodeAt(0));
   const field = new Float32Array(width * height);
   const across = Array.from({ length: width }, (_, x) => between(x, width, columns));
   for (let y = 0; y < height; y++) {
@@ -37,6 +37,16 @@ function between(index, points, cells) {
   const place = Math.min(Math.max(((index + 0.5) / points) * cells - 0.5, 0), cells - 1);
   const first = Math.floor(place);
   return [first, Math.min(first + 1, cells - 1), place - first];
+}
+
+/** A map of evidence in the form of heat; where less than 0 speaks against the word, that is not drawn. */
+function evidenceMap({ grid, box, photo: size, signed }) {
+  const values = grid.flat();
+  const low = signed ? 0 : Math.min(...values);
+  const high = Math.max(low, ...values);
+  const steps = Uint8Array.from(values, (value) => Math.round(255 * Math.max(0, value - low) / ((high - low) || 1)));
+  return { rows: grid.length, columns: grid[0].length, box: box.map((edge, k) => edge / size[k % 2]),
+    mean: { low, high, steps } };
 }
 
 function drawHeat(canvas, heat, grid, opacity, contour, downward) {

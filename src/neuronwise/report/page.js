@@ -3,7 +3,7 @@
 const finding = JSON.parse(document.getElementById("finding-json").textContent);
 const heats = JSON.parse(document.getElementById("heat-json").textContent);
 const photo = part("photo");
-const state = { concept: 0, layer: null, pinned: null, pointed: null, everything: false };
+const state = { concept: 0, layer: null, pinned: null, pointed: null, everything: false, view: "evidence" };
 
 // The fragment of each concept's address: its word, numbered where a word is asked for twice.
 const fragments = finding.concepts.map(({ word }, index) => {
@@ -108,11 +108,36 @@ function draw() {
   drawSeen();
 }
 
+/** The map of what the chosen word depends on, in place of the neurons' heat; false where that is shown instead. */
+function drawEvidence(concept, wanted) {
+  const { evidence } = concept;
+  part("views").hidden = !evidence || !heats[state.concept]?.mean;
+  for (const button of part("views").children) {
+    button.setAttribute("aria-pressed", wanted === null && button.dataset.view === state.view
+      || wanted !== null && button.dataset.view === "heat");
+  }
+  if (!evidence || wanted !== null || (state.view === "heat" && heats[state.concept]?.mean)) return false;
+  const map = evidenceMap(evidence);
+  const meaning = evidence.meaning.split("{token}").flatMap((text, index) =>
+    (index ? [tokenElement(concept.token, "inline"), text] : [text]));
+  part("showing").replaceChildren("What ", make("b", {}, concept.word.trim()), " depends on, by ", evidence.by, ": ",
+    ...meaning);
+  part("showing").parentElement.hidden = part("heat").hidden = part("controls").hidden = false;
+  part("unpin").hidden = true;
+  part("heat-note").textContent = evidence.note ?? "";
+  part("heat-note").hidden = !evidence.note;
+  part("low").textContent = digits(map.mean.low);
+  part("high").textContent = map.mean.high === map.mean.low ? "nothing speaks for it"
+    : `${digits(map.mean.high)} ${evidence.unit}`;
+  drawHeat(part("heat"), map, map.mean, part("opacity").value / 100, part("contour").checked, false);
+  return true;
+}
+
 function drawSeen() {
   const concept = finding.concepts[state.concept];
   const wanted = state.pointed ?? state.pinned;
   pointLayer(wanted === null ? null : concept.neurons[wanted].layer);
-  if (!photo) return;
+  if (!photo || drawEvidence(concept, wanted)) return;
   const heat = heats[state.concept];
   const own = wanted === null ? undefined : heat?.neurons?.[wanted];
   const grid = own ?? heat?.mean;
@@ -126,7 +151,7 @@ function drawSeen() {
   // Where a neuron helps the word by firing less than usual, the photo matters where it fires least.
   const downward = Boolean(own) && below(concept.neurons[wanted]);
   part("showing").replaceChildren(...(own ? ["Where ", make("b", {}, name), downward ? " fires least" : " fires"]
-    : ["Where the neurons of ", make("b", {}, concept.word.trim()), " fire, on average",
+    : ["Where the neurons of ", make("b", {}, concept.word.trim()), " fire, on average: not what the word depends on",
       name && ` (${name} has no map of its own)`]));
   part("low").textContent = digits(downward ? grid.high : grid.low);
   part("high").textContent = grid.low === grid.high ? "the same everywhere" : digits(downward ? grid.low : grid.high);
@@ -175,6 +200,12 @@ function listen() {
     drawSoon();
   };
   listenToRows((index) => { state.pointed = index; drawSoon(); }, pin);
+  for (const button of part("views").children) {
+    button.addEventListener("click", () => {
+      Object.assign(state, { view: button.dataset.view, pinned: null, pointed: null });
+      draw();
+    });
+  }
   part("unpin").addEventListener("click", () => pin(state.pinned));
   part("all-layers").addEventListener("click", () => { state.layer = null; draw(); });
   part("more").addEventListener("click", () => {

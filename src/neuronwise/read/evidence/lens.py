@@ -50,5 +50,5 @@ def _read(rows: Tensor, unembedding: Tensor, bias: Tensor | None, weights: Mappi
 
 METHOD = EvidenceMethod(
     "lens", lens, meaning="log p of {token} less that of its alternatives, read at each image token", unit="nats",
-    source="after Token Activation Map (arXiv 2506.23270)",
+    source="after Token Activation Map (arXiv 2506.23270)", signed=False,
 )  # fmt: skip

@@ -35,13 +35,17 @@ class Evidence(PhotoMap):
 
     def to_dict(self) -> dict[str, Any]:
         """The map as plain JSON values: what it is, its grid row by row, and the part of the photo that it covers."""
+        method = EVIDENCE[self.by]
         return {
             "by": self.by,
-            "meaning": EVIDENCE[self.by].meaning,
-            "unit": self.unit,
+            "meaning": method.meaning,
+            "source": method.source,
             "options": dict(self.record.get("options", {})),
-            "grid": [[float(value) for value in row] for row in self.grid],
+            "unit": self.unit,
+            "signed": method.signed,
+            "grid": [[float(f"{value:.6g}") for value in row] for row in self.grid],
             "box": list(self.box),
+            "photo": list(self.photo.size),
             "note": self.note,
         }
 
@@ -80,11 +84,12 @@ def evidences(
     values = method.function(run, targets, tokens, **options)
     if not torch.isfinite(values).all():
         raise NonFiniteError(f"Evidence by {by} is not finite; load the model with dtype=torch.float32.")
-    assert run.image is not None
+    photo, grid = run.image, tokens.grid
+    assert photo is not None
     return [
         Evidence(
-            tokens.grid.spread(own).numpy(), tokens.grid.box, run.image, note=tokens.grid.note, target=target, by=by,
-            unit=method.unit, record=describe(model, run, target, by, options),
+            grid.spread(own).numpy(), grid.box, photo, note=grid.note, floor=0.0 if method.signed else None,
+            target=target, by=by, unit=method.unit, record=describe(model, run, target, by, options),
         )
         for own, target in zip(values, targets, strict=True)
     ]  # fmt: skip

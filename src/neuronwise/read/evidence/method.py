@@ -17,7 +17,7 @@ class EvidenceMethod:
     ``function(run, targets, tokens, **options)`` → (targets, n) float32: for each target one number for each of the n
     parts of the photo that ``tokens`` names, large where the word depends on it. Its keyword-only parameters are what a
     user sets. ``meaning`` completes "Evidence: …", with {token} for the word; ``unit`` is that of the numbers;
-    ``source`` the publication.
+    ``source`` the publication. ``signed``: whether numbers below 0 say that the part speaks against the word.
     """
 
     name: str
@@ -25,6 +25,7 @@ class EvidenceMethod:
     meaning: str
     unit: str
     source: str = ""
+    signed: bool = True
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -78,25 +78,31 @@ def measure_maps(workspace: Space, case: Case) -> list[Row]:
     target, other = run.target(word), _another(workspace, run, concept, case)
     tokens = PhotoTokens.of(run)
     mask, deletion = workspace.mask(photo, concept), PhotoDeletion(run, target, tokens)
+    judged = [
+        (of, name, over) for of, maps in _maps(workspace, run, target, other).items() for name, over in maps.items()
+    ]
+    parts = [hottest(over.grid, recipe.shares) for _, _, over in judged]
+    filled, gray = (
+        taken([cells for part in parts for cells in part]) for taken in (deletion.by_fill, deletion.by_gray)
+    )
     rows: list[Row] = []
-    for of, maps in _maps(workspace, run, target, other).items():
-        for name, over in maps.items():
-            fit, cells = map_fit(over, mask), hottest(over.grid, recipe.shares)
-            rows.append(
-                {
-                    "map": name,
-                    "of": of,
-                    "word": word,
-                    "other": None if other is None else other.text,
-                    "pointing": fit.pointing,
-                    "iou": fit.iou,
-                    "object_share": fit.object_share,
-                    "chance": fit.chance,
-                    "before": deletion.before,
-                    "fill": deletion.by_fill(cells),
-                    "gray": deletion.by_gray(cells),
-                }
-            )
+    for number, (of, name, over) in enumerate(judged):
+        fit, own = map_fit(over, mask), slice(number * len(recipe.shares), (number + 1) * len(recipe.shares))
+        rows.append(
+            {
+                "map": name,
+                "of": of,
+                "word": word,
+                "other": None if other is None else other.text,
+                "pointing": fit.pointing,
+                "iou": fit.iou,
+                "object_share": fit.object_share,
+                "chance": fit.chance,
+                "before": deletion.before,
+                "fill": None if filled is None else filled[own],
+                "gray": None if gray is None else gray[own],
+            }
+        )
     return rows
 
 

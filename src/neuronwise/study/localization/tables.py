@@ -8,6 +8,7 @@ from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.localization import area
 from neuronwise.study.kind import Study
+from neuronwise.study.localization.map_tables import map_tables
 from neuronwise.study.rows import Rows, average, by, mean, where
 from neuronwise.study.store import Row
 
@@ -17,12 +18,13 @@ SHOWN = (1, 10, 100, 1000)
 
 
 def tables(study: Study) -> list[Table]:
-    """Areas and points of the curves, for words and facts and each fill."""
-    return [
+    """Areas and points of the curves, for words and facts and each fill, and maps over photos."""
+    curves = [
         table
         for (what, fill), rows in groups(study).items()
         for table in (_areas(rows, what, fill), _points(rows, what, fill), *_losses(rows, what, fill))
     ]
+    return curves + map_tables(study)
 
 
 def groups(study: Study) -> dict[tuple[str, str], Rows]:
