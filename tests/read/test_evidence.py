@@ -277,7 +277,6 @@ def test_the_shell_saves_the_map_and_a_finding_has_one(builtin: Model, chelsea: 
     run = builtin.run(image=chelsea)
     found = nw.find(builtin, run, "cat", top=2, heat=False, evidence="lens", method="contribution").to_dict()
     np.testing.assert_allclose(found["concepts"][0]["evidence"]["grid"], content["grid"], rtol=1e-3)
-    without = nw.find(
-        builtin, builtin.run(prompt="The cat", max_new_tokens=0, chat=False), [], " sat", top=2, evidence="lens"
-    )
+    text = builtin.run(prompt="The cat", max_new_tokens=0, chat=False)
+    without = nw.find(builtin, text, [], " sat", top=2, method="contribution", evidence="lens")
     assert without.concepts[0].evidence is None
