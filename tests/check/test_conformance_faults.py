@@ -135,11 +135,6 @@ def edit_that_does_not_come_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Edit, "revert", revert)
 
 
-def wrong_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = extremes._top_tokens
-    monkeypatch.setattr(extremes, "_top_tokens", lambda vectors, *rest: own(-vectors, *rest))
-
-
 def wrong_span(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Run.image_positions.func  # type: ignore[attr-defined]
     monkeypatch.setattr(Run, "image_positions", property(lambda self: own(self) + 1))
@@ -202,7 +197,7 @@ FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "an edit that leaves a bit": ("edit", edit_that_does_not_come_out),
     "another edit in the folder": ("saved", changed(changes, "load_edit", lambda edit, *_: _scaled(edit, 1.0001))),
     "a wrong adapter": ("adapter", changed(Delta, "factors", lambda pair, *_: tuple(1.05 * one for one in pair))),
-    "tokens from the wrong end": ("decoding", wrong_tokens),
+    "tokens from the wrong end": ("decoding", changed(extremes, "_extremes", lambda ends, *_: ends[::-1])),
     "a span beside the photo": ("span", wrong_span),
     "a word taken for the photo": ("span", wrong_image_token),
     "heat of another shape": ("heat", changed(Heatmap, "image", lambda found, *_: found[:-1])),

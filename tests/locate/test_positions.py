@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import neuronwise as nw
 from conformed import tiny, words
 from families import tiny as tiny_module
-from neuronwise.errors import MethodError
+from neuronwise.errors import ArgumentError, MethodError
 from neuronwise.images import open_image
 from neuronwise.intervene import patch
 from neuronwise.locate import METHODS
@@ -100,9 +100,14 @@ def test_image_positions_are_those_of_the_image() -> None:
 
 def test_what_is_no_position_is_refused(run: Run) -> None:
     model = run.model
-    for strange in ("some", 1.5, True, [], [0, "all"]):
+    for unknown in ("some", []):
         with pytest.raises(MethodError, match=r"positions=.* is unknown"):
+            nw.locate(model, run, target=6, method="relp", positions=unknown)
+    for strange in (1.5, True, [0, "all"]):  # of another kind: as an argument of locate, and as an option of scores
+        with pytest.raises(ArgumentError, match=r"locate: positions.* does not fit; it takes a whole number"):
             nw.locate(model, run, target=6, method="relp", positions=strange)  # type: ignore[arg-type]
+        with pytest.raises(MethodError, match=r"positions.* does not fit; it takes a whole number"):
+            nw.scores(model, run, target=6, method="relp", positions=strange)
     for outside in (-1, last(run) + 1):
         with pytest.raises(MethodError, match=f"Position {outside} has no part"):
             nw.locate(model, run, target=6, method="relp", positions=outside)

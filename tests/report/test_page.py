@@ -326,7 +326,7 @@ def test_everything_is_reached_by_keyboard(tmp_path: Path, open_page: Any) -> No
     page.keyboard.press("ArrowDown")
     assert page.evaluate(focused) == "L6.U101"
     page.keyboard.press("Enter")
-    assert page.locator("[aria-pressed=true]").text_content() == "L6.U101"
+    assert page.locator(".address[aria-pressed=true]").text_content() == "L6.U101"
     page.keyboard.press("Tab")
     assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Copy L6.U101"
     page.keyboard.press("Enter")

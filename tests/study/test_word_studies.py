@@ -299,7 +299,7 @@ def test_properties_recipes_that_are_refused() -> None:
 
 
 def test_studies_without_cases_are_refused(model: nw.Model, photos: Photos, tmp_path: Path, facts: str) -> None:
-    with pytest.raises(StudyError, match="both 0"):
+    with pytest.raises(StudyError, match="all three are 0"):
         run_study(model, make_recipe({**LOCALIZATION, "words": 0, "facts": 0}), photos)
     unknown = tmp_path / "facts.json"
     unknown.write_text(json.dumps([json.loads(Path(facts).read_text())[1]]))
