@@ -19,6 +19,12 @@ def test_every_kind_ships_a_recipe_and_all_are_valid() -> None:
     assert {read_recipe(name).kind for name in shipped()} == set(KINDS)
 
 
+@pytest.mark.parametrize("name", shipped())
+def test_a_recipe_written_out_with_its_defaults_is_the_same(name: str) -> None:
+    recipe = read_recipe(name)
+    assert make_recipe(recipe.model_dump(mode="json")) == recipe
+
+
 def test_the_shipped_suppression_study() -> None:
     recipe = read_recipe("suppression")
     assert isinstance(recipe, SuppressionRecipe)

@@ -281,6 +281,8 @@ def test_methods_that_need_a_photo_are_left_out_without(model: nw.Model, photos:
         ({"methods": ["random", "random_same_layers"]}, "name one more method"),
         ({"methods": [{"method": "two_stage", "options": {"gradient": "null"}}]}, "each word is looked at by itself"),
         ({"methods": [{"method": "contribution", "K": [3]}]}, "that several photos share"),
+        ({"heat": ["random", "random"]}, "heat: the list names something twice"),
+        ({"evidence": ["relp", {"by": "relp"}]}, "evidence: the list names something twice"),
         ({"counts": [5, 1]}, "must rise"),
         ({"positions": "some"}, "positions"),
         ({"kappa": 1}, "no such key"),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from neuronwise.data.photos import Photos
 from neuronwise.errors import MethodError
 from neuronwise.measure.localization import COUNTS
 from neuronwise.read.evidence.table import EVIDENCE
-from neuronwise.study.entries import Options, Sweep, name_of, named
+from neuronwise.study.entries import Options, Sweep, each, name_of, named
+from neuronwise.study.methods import checked
 from neuronwise.study.recipe_fields import STRICT, NotNegative, PhotoRecipe, Positive, Text, once
-from neuronwise.study.word_neurons import WordMethods
+from neuronwise.study.word_neurons import WordMethod, WordMethods
 
 
 class Kind(BaseModel):
@@ -41,7 +42,21 @@ class Kind(BaseModel):
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Kinds = Annotated[list[Kind], named(Kind.key)]
+
+
+def _kinds_once(kinds: list[Kind]) -> list[Kind]:
+    if kinds:
+        once([kind.called for kind in each(kinds)])
+    return kinds
+
+
+def _methods_checked(methods: list[WordMethod]) -> list[WordMethod]:
+    return checked(methods) if methods else methods
+
+
+# Lists that may be empty: a study without maps needs neither.
+Kinds = Annotated[list[Kind], named(Kind.key), AfterValidator(_kinds_once)]
+Heat = Annotated[list[WordMethod], named(WordMethod.key), AfterValidator(_methods_checked)]
 
 
 class LocalizationRecipe(PhotoRecipe):
@@ -69,7 +84,7 @@ class LocalizationRecipe(PhotoRecipe):
     maps: NotNegative = 0
     texts: list[Literal["own", "reference"]] = ["own", "reference"]
     evidence: Kinds = []
-    heat: WordMethods = []
+    heat: Heat = []
     heat_top: Positive = 50
     largest: Share = 0.6
     shares: list[Share] = [0.1, 0.2, 0.4]
