@@ -363,7 +363,7 @@ def test_decoding_reads_the_experts_own_value_vector(tiny_tokenizer: Any) -> Non
         neuron = Neuron(LAYER, 5, 2)
         read = model.module.lm_head.weight.detach() @ column(model, name, neuron)
         best = read.topk(3).indices.tolist()
-        assert nw.decode(model, neuron, 3) == [tiny_tokenizer.decode([token]) for token in best]
+        assert nw.decode(model, neuron, 3, form="logits") == [tiny_tokenizer.decode([token]) for token in best]
 
 
 def test_an_edit_of_an_expert_that_is_not_there_is_refused() -> None:

@@ -235,7 +235,7 @@ def test_contexts_are_written_once_and_by_seed(model: nw.Model) -> None:
 def test_what_it_refuses(model: nw.Model, make: Any) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"layers": (7,)}, "layers 0 to 2"),
-        ({"layers": ()}, "no layer"),
+        ({"layers": ()}, "No layer"),
         ({"exact_for": "all"}, "exact_for"),
         ({"kl_position": "first"}, "kl_position"),
         ({"v_num_grad_steps": 0}, "v_num_grad_steps"),
