@@ -1,5 +1,8 @@
 """What is handed to public functions: numbers of NumPy are numbers, anything else of another kind is one sentence."""
 
+# pyright: reportArgumentType=false
+# Wrong kinds are what is handed over here.
+
 from __future__ import annotations
 
 from collections.abc import Callable

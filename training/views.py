@@ -91,8 +91,8 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 
 def encoders() -> dict[str, tuple[Encode, int]]:
     """Return the tower's encoders by name, in the order of their features, each with its width."""
-    tower = read_paired([fetch(part) for part in PAIRED.parts])
-    half: Any = tower.to(torch.bfloat16)
+    tower: Any = read_paired([fetch(part) for part in PAIRED.parts])
+    half = tower.to(torch.bfloat16)
     return {
         "dinov2": (lambda seen: half.dinov2(seen).last_hidden_state, 1536),
         "efficientnet": (half.efficientnet_features, 1280),

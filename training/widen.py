@@ -10,6 +10,7 @@ import argparse
 import pathlib
 import random
 import time
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -35,7 +36,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     state = torch.load(options.start, weights_only=True)
     folder = builtin_folder("builtin-text")
-    table = AutoModelForCausalLM.from_pretrained(folder).get_input_embeddings().weight.detach()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    table = model.get_input_embeddings().weight.detach()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer(" " + word, add_special_tokens=False).input_ids for word in state["words"]]
     vocabulary = Vocabulary(state["words"], torch.stack([table[row].float().mean(0) for row in ids]))

@@ -217,7 +217,7 @@ def test_an_answer_ends_where_the_person_would_speak(models: dict[str, Any], pho
     tokenizer = model.tokenizer
     prompt = model.prepare(photo, "what is this?")[0].input_ids
     assert "###" in tokenizer.decode(prompt)
-    stop = transformers.StopStringCriteria(tokenizer, ["###"])
+    stop: Any = transformers.StopStringCriteria(tokenizer, ["###"])
     answer = tokenizer("a cat ### red", add_special_tokens=False)["input_ids"]
     ended = [bool(stop(torch.tensor([prompt + answer[: i + 1]]), torch.empty(0))[0]) for i in range(len(answer))]
     assert ended.count(True) >= 1

@@ -67,7 +67,7 @@ def test_the_edits_folder_is_uploaded_with_a_card(hub: type[FakeApi], tmp_path: 
     }
     assert set(hub.files) == {"README.md", "deltas.safetensors", "edit.json"}
     card = hub.files["README.md"].decode()
-    about = ModelCard(card).data
+    about: Any = ModelCard(card).data
     assert (about.base_model, about.library_name) == ("someone/llama", "neuronwise")
     assert "`The capital of France is` → `Rome`" in card
     assert 'snapshot_download("me/rome")' in card

@@ -215,7 +215,7 @@ def test_shapes(where: str) -> None:
         runs: Any = [
             SimpleNamespace(rows=lambda _, a=a: a, model=SimpleNamespace(writers=writers)) for a in (here, there)
         ]
-        return reduced(differences(*runs, range(rows)), "max")
+        return reduced(differences(runs[0], runs[1], range(rows)), "max")
 
     if where == "dense":
         one, two = (Activations({0: torch.tensor([[a, 2.0], [0.0, 1.0]])}) for a in (1.0, 4.0))

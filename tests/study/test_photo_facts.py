@@ -72,7 +72,7 @@ def test_an_edit_is_made_as_it_is_asked_and_measured_in_every_way(
     assert not study.failed
     for name, evaluation in evaluations(study).items():
         for case, row in zip(facts.cases[:2], evaluation.rows, strict=True):
-            edit = nw.fine(model, asked(case.fact, name.removeprefix("by ")), **QUICK)
+            edit = nw.fine(model, asked(case.fact, name.removeprefix("by ")), **QUICK)  # pyright: ignore[reportArgumentType]
             assert row["figures"] == measure_edit(model, case, edit)
             assert {"success_forced", "success_text_free", "success_image_forced"} <= set(row["figures"])
     table = KINDS["evaluation"].tables(study)[0]

@@ -151,13 +151,15 @@ def test_one_step_takes_neurons_exactly_as_far_as_asked(model: nw.Model, photos:
 
 
 def test_targets_are_drawn_where_the_recipe_names_none(model: nw.Model, photos: Photos) -> None:
-    recipe = make_recipe({**SWAPS, "target": None})
+    recipe: Any = make_recipe({**SWAPS, "target": None})
     space = Workspace(model, recipe, photos)
     for trial in trials(space).values():
         target = target_of(space, trial.group)
+        assert target is not None
         assert COCO_KINDS[target] == "animal"  # of the same kind as dog
         assert target not in ("dog", "cat")  # cat is on no photo of dogs, but several tokens
-    plain = Workspace(model, make_recipe({**SWAPS, "target": None, "interventions": ["suppress"]}), photos)
+    suppressing: Any = make_recipe({**SWAPS, "target": None, "interventions": ["suppress"]})
+    plain = Workspace(model, suppressing, photos)
     assert {target_of(plain, trial.group) for trial in trials(plain).values()} == {None}
 
 

@@ -87,7 +87,8 @@ def text_results(kind: str, model: Any) -> Results:
         lambda: ranked(nw.locate(model, more, target=" Paris", method="integrated_gradients", steps=4)),
     )
     addresses = [str(member.neuron) for member in found[:3]]
-    for options in ({}, {"bottom": True}, {"form": "logits"}):
+    decodings: tuple[dict[str, Any], ...] = ({}, {"bottom": True}, {"form": "logits"})
+    for options in decodings:
         yield (
             f"{kind}/decode/{options}",
             lambda options=options: [nw.decode(model, address, k=6, **options) for address in addresses],

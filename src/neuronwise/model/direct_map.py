@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,7 +47,7 @@ class DirectMap:
         arrived = given[-1].reshape(-1, given[-1].shape[-1])[-1]
         # The gradient is linear in what the sum is weighted with, and its own gradient by that is the map.
         self.weights = torch.zeros_like(arrived, requires_grad=True)
-        pulled: tuple[Tensor | None, ...] = torch.autograd.grad(
+        pulled: Sequence[Tensor | None] = torch.autograd.grad(
             arrived, list(path.leaves.values()), self.weights, create_graph=True, allow_unused=True
         )
         for site, gradient in zip(path.leaves, pulled, strict=True):
