@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -47,10 +46,9 @@ class DirectMap:
         arrived = given[-1].reshape(-1, given[-1].shape[-1])[-1]
         # The gradient is linear in what the sum is weighted with, and its own gradient by that is the map.
         self.weights = torch.zeros_like(arrived, requires_grad=True)
-        pulled: Sequence[Tensor | None] = torch.autograd.grad(
-            arrived, list(path.leaves.values()), self.weights, create_graph=True, allow_unused=True
-        )
-        for site, gradient in zip(path.leaves, pulled, strict=True):
+        leaves = list(path.leaves.values())
+        pulled = torch.autograd.grad(arrived, leaves, self.weights, create_graph=True, allow_unused=True)
+        for site, gradient in zip(path.leaves, cast("tuple[Tensor | None, ...]", pulled), strict=True):
             if gradient is not None:
                 self.rows[site] = gradient.reshape(-1, gradient.shape[-1])[-1]
 
