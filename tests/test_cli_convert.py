@@ -47,7 +47,7 @@ def test_convert_find_heatmap_edit_save(kind: str, tmp_path: Path) -> None:
     assert len(concept["neurons"]) == 5
     assert "<img" in (page / "index.html").read_text()
     run = model.run(photo, "what is this?", max_new_tokens=3)
-    neurons = nw.locate(model, run, target=target, top=5)
+    neurons = nw.find(model, run, targets=target, top=5).concepts[0].neurons
     assert [(n["layer"], n["unit"]) for n in concept["neurons"]] == [(s.neuron.layer, s.neuron.unit) for s in neurons]
     heat = nw.heatmap(model, run, neurons)
     assert (heat.grid.shape, heat.box) == (GRIDS[kind], (0, 0, 90, 60))
