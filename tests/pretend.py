@@ -42,6 +42,12 @@ class Backend:
     def _is_in_bad_fork(self) -> bool:
         return False
 
+    def get_rng_state(self, device: torch.device) -> torch.Tensor:
+        return torch.get_rng_state()  # its random numbers are the CPU's too
+
+    def set_rng_state(self, state: torch.Tensor, device: torch.device) -> None:
+        torch.set_rng_state(state)
+
     def manual_seed_all(self, seed: int) -> None:
         pass
 

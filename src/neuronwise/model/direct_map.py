@@ -12,6 +12,7 @@ from neuronwise.model.direct import DirectPath
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.norms import FrozenNorm, freeze, looks_like_norm
 from neuronwise.model.passes import frozen_parameters, inputs_of
+from neuronwise.model.weights import plain_weight
 from neuronwise.model.writers import Site
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class DirectMap:
         """(n, d) as written at a site → (n, width of the head's input) float32."""
         row = self.rows.get(site)
         if row is None:
-            return vectors.float() if self.norm is None else self.norm.linear(vectors.float())
+            return vectors.float() if self.norm is None else self.norm.linear(vectors.to(self.norm.scale.device).float())
         arrived = torch.autograd.grad(row, self.weights, vectors.to(row), retain_graph=True, is_grads_batched=True)
         return arrived[0].detach().float()
 
@@ -73,8 +74,7 @@ def final_norm(model: Model) -> FrozenNorm | None:
     if found is None:
         return None
     with torch.no_grad():
-        probe = torch.randn(4, model.hidden_size, generator=torch.Generator().manual_seed(0))
-        probe = probe.to(found.weight.device, found.weight.dtype)  # type: ignore[arg-type]
+        probe = torch.randn(4, model.hidden_size, generator=torch.Generator().manual_seed(0)).to(plain_weight(found))
         frozen = freeze(found, probe, found(probe))
     return (
         None if frozen is None else FrozenNorm(torch.ones((), device=probe.device), frozen.gain, None, frozen.centered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -32,10 +33,19 @@ def drawn(model: Model, prompts: Sequence[str], length: int, seed: int) -> Itera
     for group in grouped(sizes, TOKENS) if together else [[index] for index in range(len(inputs))]:
         rows = [inputs[index] for index in group]
         batch = padded(rows, "left", settings.pad_token_id or 0) if together else rows[0]
-        with Recorder(model.blocks, rows=None) as recorder, torch.random.fork_rng():
-            torch.manual_seed(seed + group[0])
+        with Recorder(model.blocks, rows=None) as recorder, seeded(model, seed + group[0]):
             model.reader(batch).generate(**model.placed(batch), generation_config=settings)
         yield from (_last(step, len(group)) for step in recorder.passes)
+
+
+@contextlib.contextmanager
+def seeded(model: Model, seed: int) -> Iterator[None]:
+    """What the body draws, on the CPU and on the model's devices, follows from ``seed``; what is drawn later does not."""
+    placed = {model.device, *(parameter.device for parameter in model.module.parameters())}
+    devices = [device for device in placed if device.type not in ("cpu", "meta")]
+    with torch.random.fork_rng(devices, device_type=devices[0].type if devices else None):
+        torch.manual_seed(seed)
+        yield
 
 
 def _last(step: Activations, count: int) -> Activations:

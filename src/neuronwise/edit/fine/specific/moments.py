@@ -16,6 +16,7 @@ from neuronwise.errors import ModelError, NonFiniteError
 from neuronwise.model.model import Model
 from neuronwise.model.passes import inputs_of, stop_after
 from neuronwise.model.prompt import Inputs
+from neuronwise.model.sample import seeded
 
 STARTS = "The In A I He She It We On When After This For One As There".split()
 PHRASES = ("I read about {}", "The {}")
@@ -108,9 +109,7 @@ def written(model: Model, count: int, length: int, seed: int) -> list[Passage]:
     most = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     length = min(length, most) if isinstance(most, int) and most > 0 else length
     found: list[Passage] = []
-    device = model.device
-    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with torch.no_grad(), seeded(model, seed):
         for size in sorted({len(ids) for ids in starts if len(ids) < length}):
             ids = torch.tensor([ids for ids in starts if len(ids) == size])
             drawn = model.greedy(length - size)
