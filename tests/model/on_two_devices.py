@@ -227,7 +227,7 @@ def test_a_photo_from_finding_to_reverting(tiny_tokenizer: Any) -> None:
         finding = read.find(model, run, top=10)
         found = finding.concepts[0].neurons
         heat = nw.heatmap(model, run, found[:3])
-        with nw.suppress(model, found):
+        with nw.suppress(model, nw.locate(model, run, "dog", top=10)):  # what writes it always, too
             silent = model.run(image=photo, max_new_tokens=2).text
         with intervene.shuffle_image_tokens(model, run, seed=1):
             shuffled = logits(model, run)
