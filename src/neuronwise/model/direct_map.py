@@ -57,7 +57,9 @@ class DirectMap:
         """(n, d) as written at a site → (n, width of the head's input) float32."""
         row = self.rows.get(site)
         if row is None:
-            return vectors.float() if self.norm is None else self.norm.linear(vectors.to(self.norm.scale.device).float())
+            if self.norm is None:
+                return vectors.float()
+            return self.norm.linear(vectors.to(self.norm.scale.device).float())
         arrived = torch.autograd.grad(row, self.weights, vectors.to(row), retain_graph=True, is_grads_batched=True)
         return arrived[0].detach().float()
 

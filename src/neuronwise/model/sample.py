@@ -40,7 +40,7 @@ def drawn(model: Model, prompts: Sequence[str], length: int, seed: int) -> Itera
 
 @contextlib.contextmanager
 def seeded(model: Model, seed: int) -> Iterator[None]:
-    """What the body draws, on the CPU and on the model's devices, follows from ``seed``; what is drawn later does not."""
+    """What the body draws, on the CPU and on the model's devices, follows from ``seed``; later draws do not."""
     placed = {model.device, *(parameter.device for parameter in model.module.parameters())}
     devices = [device for device in placed if device.type not in ("cpu", "meta")]
     with torch.random.fork_rng(devices, device_type=devices[0].type if devices else None):
