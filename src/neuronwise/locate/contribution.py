@@ -83,7 +83,10 @@ def contribution(
 
 def _focus(writer: Writer, along: Tensor, focus: float) -> Tensor:
     """(T, width): |cos|^focus between the value vectors and (T, d) directions, 0 for a vector or direction of 0."""
-    lengths = writer.vectors.float().norm(dim=0).cpu() * along.float().norm(dim=1, keepdim=True).cpu()
+    lengths = (
+        torch.linalg.vector_norm(writer.vectors, dim=0, dtype=torch.float32).cpu()
+        * along.float().norm(dim=1, keepdim=True).cpu()
+    )
     return (writer.project(along).abs() / lengths.clamp_min(1e-30)).pow(focus)
 
 

@@ -14,6 +14,8 @@ from neuronwise.model.activations import Activations
 from neuronwise.model.weights import is_plain, linear_bias, linear_weight, materialized, under_adapter
 from neuronwise.neurons import Neuron
 
+PIECE = 2**18  # numbers of a matrix that are made float32 at a time
+
 Site = tuple[int, str]  # (layer, path in it) of the module whose output carries what a writer writes
 
 
@@ -198,7 +200,12 @@ class Writer:
     def project(self, directions: Tensor) -> Tensor:
         """⟨direction, value vector⟩ of every neuron: (T, d) → (T, width) float32, on the CPU."""
         vectors = self.vectors
-        return (directions.to(vectors.device).float() @ vectors.float()).cpu()
+        directions = directions.to(vectors.device).float()
+        if vectors.dtype == torch.float32:
+            return (directions @ vectors).cpu()
+        # Piece by piece: a float32 copy of a whole matrix beside the weights is what they were made small to avoid.
+        pieces = vectors.split(max(PIECE // vectors.shape[0], 1), dim=1)
+        return torch.cat([(directions @ piece.float()).cpu() for piece in pieces], dim=1)
 
     @property
     def holder(self) -> tuple[nn.Module, str]:
