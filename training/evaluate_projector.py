@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 
 from material import Material, add_folders
-from neuronwise.architectures.builtin import SIGHTS, Sight, fetch, read_trained
+from neuronwise.architectures.builtin import SIGHTS, Sight, read_trained
+from neuronwise.architectures.parts import fetch
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.captions import caption_scores as overlap
 from neuronwise.measure.captions import corpus_scores

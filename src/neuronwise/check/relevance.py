@@ -39,7 +39,7 @@ def relevance(subject: Subject) -> Measured:
     moved = difference(allowed(logits[0, -1].float()), subject.logits())
     total, value = sum(shares), float(head[token].detach())
     off = abs(total - value) / (sum(map(abs, shares)) + abs(value) + 1e-12)
-    what = f"logits as they are to {moved:.0e}; {len(shares)} parts add up to {total:.4f}, the logit is {value:.4f}"
+    what = f"logits as they are to {moved:.0e}; what enters adds up to {total:.4f}, the logit is {value:.4f}"
     return within("difference", max(moved, off), subject.tolerance, what, moved=moved, total=total, logit=value)
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neuronwise.architectures.builtin import cache_folder
+from neuronwise.architectures.parts import cache_folder
 from neuronwise.data.texts import openings
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError
 from neuronwise.files import versions, write_folder, write_json

