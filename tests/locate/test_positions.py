@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -96,6 +97,16 @@ def test_image_positions_are_those_of_the_image() -> None:
     run = Run.of(model, prompted, [5], photo)
     found = nw.locate(model, run, target=5, method="relp", positions="image", top=None)
     assert {member.position for member in found} == set(run.image_positions.tolist())
+
+
+def test_numbers_of_numpy_are_positions_too(run: Run, tmp_path: Path) -> None:
+    for given, plain in ((np.int64(1), 1), (np.array([0, 1]), [0, 1]), ([np.int64(1)], [1])):
+        wanted: dict[str, Any] = {"target": 6, "method": "gradient_activation"}
+        expected = nw.scores(run.model, run, positions=plain, **wanted).top(3)
+        assert nw.scores(run.model, run, positions=given, **wanted).top(3).members == expected.members
+        found = nw.locate(run.model, run, positions=given, contrast=np.array([3, 4]), top=3, **wanted)  # type: ignore[arg-type]
+        found.save(tmp_path / "found.json")
+        assert nw.NeuronSet.load(tmp_path / "found.json").members == found.members
 
 
 def test_what_is_no_position_is_refused(run: Run) -> None:

@@ -61,8 +61,8 @@ def locate(
     options |= {} if positions is None else {"positions": positions}
     chosen = METHODS[method]
     joining = keywords(chosen.join) if chosen.join and agree is None and not isinstance(run, Run) else ()
-    own = {name: value for name, value in options.items() if name not in joining}
-    chosen.check(own)
+    own = chosen.check({name: value for name, value in options.items() if name not in joining})
+    options |= own
     require_own(model, runs)
     targets = _targets(runs, concept, target, position, occurrence)
     cases = list(zip(runs, targets, _one_each(inpainted, len(runs)), strict=True))

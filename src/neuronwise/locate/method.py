@@ -78,14 +78,15 @@ class Method:
         """Whether it gives every neuron a score."""
         return self.needs in ("run", "inpainted", "twin")
 
-    def check(self, options: Mapping[str, object]) -> None:
-        """Raise ``MethodError`` for options that it does not have, and for settings that are impossible."""
-        require_options(self.name, self.options, self.function, options)
+    def check(self, options: Mapping[str, object]) -> dict[str, Any]:
+        """The options as it takes them; raises ``MethodError`` for unknown or impossible ones."""
+        fitting = options_as_taken(self.name, self.options, self.function, options)
         if self.settings is not None:
             try:
-                self.settings(**options)
+                self.settings(**fitting)
             except TypeError as error:
                 raise MethodError(f"{self.name} cannot take these settings: {reason(error)}.") from error
+        return fitting
 
     def for_top(self, top: int | None, options: Mapping[str, object]) -> dict[str, object]:
         """The options when only the ``top`` best are wanted: what need not be exact for that is bounded."""
@@ -102,9 +103,9 @@ class Method:
         """Scores of every neuron for each of several targets of one run, with as few passes as the method allows."""
         if not self.scores_all:
             raise self.misused()
-        self.check(options)
+        fitting = self.check(options)
         require_own(model, [run])
-        return self.function(model, run, targets, *self._beside(inpainted), **options)
+        return self.function(model, run, targets, *self._beside(inpainted), **fitting)
 
     def score_positions(
         self, model: Model, run: Run, target: Target, options: Mapping[str, object], inpainted: ImageLike | None = None
@@ -134,16 +135,18 @@ class Method:
         return MethodError(f"{self.name} cannot be called like this: {_CALLS[self.needs]}.")
 
 
-def require_options(
+def options_as_taken(
     name: str, known: Sequence[str], function: Callable[..., object], options: Mapping[str, object]
-) -> None:
-    """Raise ``MethodError`` for options other than the ``known`` ones, and for values of another kind than theirs."""
+) -> dict[str, Any]:
+    """The options as ``function`` takes them, NumPy's numbers as Python's.
+
+    Raises ``MethodError`` for options other than the ``known`` ones, and for values of another kind than theirs.
+    """
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise MethodError(f"{name} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}.")
     hints = kinds_of(function)
-    for name, value in options.items():
-        taken(name, value, hints.get(name, object), error=MethodError)
+    return {name: taken(name, value, hints.get(name, object), error=MethodError) for name, value in options.items()}
 
 
 def require_own(model: Model, runs: Sequence[Run]) -> None:

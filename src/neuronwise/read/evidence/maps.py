@@ -78,7 +78,7 @@ def evidences(
 ) -> list[Evidence]:
     """``evidence`` for several targets of one run, with as few passes as the kind of evidence allows."""
     method = EVIDENCE[by]
-    method.check(options)
+    options = method.check(options)
     require_own(model, [run])
     tokens = PhotoTokens.of(run, whole=whole)
     values = method.function(run, targets, tokens, **options)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from neuronwise.locate.method import keywords, require_options
+from neuronwise.locate.method import keywords, options_as_taken
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,6 @@ class EvidenceMethod:
         """The names of what a user can set."""
         return keywords(self.function)
 
-    def check(self, options: Mapping[str, object]) -> None:
-        """Raise ``MethodError`` for options that it does not have, or of another kind."""
-        require_options(self.name, self.options, self.function, options)
+    def check(self, options: Mapping[str, object]) -> dict[str, Any]:
+        """The options as it takes them; raises ``MethodError`` for ones that it does not have, or of another kind."""
+        return options_as_taken(self.name, self.options, self.function, options)
