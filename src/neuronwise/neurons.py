@@ -92,14 +92,21 @@ def _parsed(address: str) -> tuple[Neuron, int | None]:
     return Neuron(layer, unit, expert), position
 
 
-_NUMBERS = {"score": float, "activation": float | None, "position": int | None, "baseline": float | None}
+_NUMBERS = {
+    "score": float,
+    "activation": float | None,
+    "position": int | None,
+    "baseline": float | None,
+    "adds": float | None,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredNeuron:
     """A neuron with its score and, where the method knows it, its activation at the position that was scored.
 
-    ``baseline`` is what the activation was measured against, ``None`` where that is 0. ``position`` is the row of the
+    ``baseline`` is what the activation was measured against, ``None`` where that is 0. ``adds`` is what the neuron adds
+    to the logit, where the score is that times something else (the option ``focus``). ``position`` is the row of the
     sequence that the score belongs to, ``None`` where scores are reduced over positions. With one it prints as
     ``L23.U8083@14``, without as the neuron does; ``ScoredNeuron.parse`` reads both.
     """
@@ -109,6 +116,7 @@ class ScoredNeuron:
     activation: float | None = None
     position: int | None = None
     baseline: float | None = None
+    adds: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.neuron, Neuron):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -138,15 +146,15 @@ class ScoredNeuron:
         return -1 if (self.activation or 0.0) < (self.baseline or 0.0) else 1
 
     def to_row(self) -> dict[str, int | float | None]:
-        """The neuron as plain JSON values: layer, unit, expert, score, activation; position and baseline if any."""
+        """The neuron as plain JSON values: layer, unit, expert, score, activation; position, baseline, adds if any."""
         row = {**self.neuron.to_row(), "score": self.score, "activation": self.activation}
-        more = {"position": self.position, "baseline": self.baseline}
+        more = {"position": self.position, "baseline": self.baseline, "adds": self.adds}
         return row | {name: value for name, value in more.items() if value is not None}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ScoredNeuron:
         """Read what ``to_row`` gave, whatever else the row holds."""
-        numbers = (_whole(row.get(name)) for name in ("activation", "position", "baseline"))
+        numbers = (_whole(row.get(name)) for name in ("activation", "position", "baseline", "adds"))
         return cls(Neuron.from_row(row), row.get("score", 0.0), *numbers)
 
 
@@ -234,12 +242,12 @@ class NeuronSet:
     def to_pandas(self) -> pd.DataFrame:
         """A data frame of one row per member, in order.
 
-        Its columns: layer, expert, unit, score, activation, position, and baseline where any was measured against one.
+        Its columns: layer, expert, unit, score, activation, position, and baseline and adds where any has them.
         """
         import pandas as pd
 
         columns = ["layer", "expert", "unit", "score", "activation", "position"]
-        columns += ["baseline"] * any(member.baseline is not None for member in self.members)
+        columns += [name for name in ("baseline", "adds") if any(getattr(m, name) is not None for m in self.members)]
         frame = pd.DataFrame([member.to_row() for member in self.members], columns=columns)
         return frame.astype(
             {"layer": "int64", "expert": "Int64", "unit": "int64", "score": "float64", "position": "Int64"}

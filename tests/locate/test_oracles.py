@@ -81,6 +81,10 @@ def test_focus_weighs_by_the_cosine(focus: float) -> None:
     cosine = functional.cosine_similarity(down.T, read[None], dim=1)
     expected = a * (read @ down) * cosine.abs() ** focus
     torch.testing.assert_close(scores.layer(1), expected.detach(), rtol=1e-4, atol=1e-6)
+    best = scores.top(1)[0]
+    unweighed = score_all(run.model, run, [TARGET], "contribution")[0]
+    assert best.adds == pytest.approx(unweighed.of(best.neuron), rel=1e-5)
+    assert unweighed.top(1)[0].adds is None
     with pytest.raises(MethodError, match="focus is -1"):
         score_all(run.model, run, [TARGET], "contribution", focus=-1)
 

@@ -280,8 +280,8 @@ def test_both_ends_of_a_neuron_are_shown_and_like_tokens_once(tmp_path: Path, op
     assert row.locator(".raises .chip").nth(0).get_attribute("title") == '" dog" "Dog"'
     assert row.locator(".raises .chip.own").count() == 1
     assert row.locator(".lowers .chip").count() == 2
-    assert row.locator(".usual").text_content() == "usually 1.00"
-    assert page.locator(".usual").count() == 19  # of the 20 that are shown; the first has none
+    assert row.locator(".activation .beside").text_content() == "usually 1.00"
+    assert page.locator(".activation .beside").count() == 19  # of the 20 that are shown; the first has none
     assert "raises and lowers here" in page.locator("[data-part=explained]").text_content()
     published = open_page(write_page(tmp_path / "published", {**finding, "form": "logits"}))
     assert published.locator(".rows li").nth(1).locator(".raises").count() == 0

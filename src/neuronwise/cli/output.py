@@ -17,6 +17,7 @@ from neuronwise.neurons import ScoredNeuron
 
 SHOWN = 10  # neurons of a word in a table
 TOKENS = 8  # of a neuron there
+SOMETIMES = ("adds", "usually")  # columns that are left out where no neuron has them
 
 
 def note(text: str) -> None:
@@ -46,18 +47,19 @@ def print_finding(content: Mapping[str, Any], out: Path | None) -> None:
 
 
 def print_concept(concept: Mapping[str, Any], *, published: bool) -> None:
-    """Print a word's first neurons: their score, activation, what they usually do, and their tokens."""
+    """Print a word's first neurons: their score, what they add, activation, what they usually do, and their tokens."""
     shown: Sequence[Mapping[str, Any]] = concept["neurons"][:SHOWN]
     columns = {
         "neuron": [str(ScoredNeuron.from_row(row)) for row in shown],
-        **{name: [_number(row[name]) for row in shown] for name in ("score", "activation")},
+        "score": [_number(row["score"]) for row in shown],
+        "adds": [_number(row.get("adds")) for row in shown],
+        "activation": [_number(row["activation"]) for row in shown],
         "usually": [_number(row.get("baseline")) for row in shown],
         **{
             end: [people_see(row[end]) for row in shown] for end in (("tokens",) if published else ("raises", "lowers"))
         },
     }
-    if not any(columns["usually"]):
-        del columns["usually"]
+    columns = {name: cells for name, cells in columns.items() if name not in SOMETIMES or any(cells)}
     found = len(concept["neurons"])
     title = token_line([concept["word"]]) + (f" ({SHOWN} of {found})" if found > SHOWN else "")
     print_table(title, list(columns), list(zip(*columns.values(), strict=True)))
@@ -87,7 +89,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("neuron", "score", "activation", "usually"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("neuron", "score", "activation", *SOMETIMES))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

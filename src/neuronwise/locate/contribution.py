@@ -47,7 +47,7 @@ def contribution(
 
     ``focus``: times |cos|^focus, cos between v and what it is read by (ours): with 2, times the share of the squared
     norm of v that goes to this logit (or contrast), so that neurons come first that write little else. Scores then no
-    longer add up.
+    longer add up; what each neuron adds stands beside them, as ``adds``.
     """
     if not 0 <= focus < math.inf:
         raise MethodError(f"focus is {focus}; give a number from 0.")
@@ -74,7 +74,10 @@ def contribution(
             focused = _focus(writer, along, focus) if focus else torch.ones(len(along), 1)
             for own, a, read, weight in zip(scores, fired, writer.project(along), focused, strict=True):
                 if a is not None:
-                    own.put(writer, (a if mean is None else a - mean) * read * weight, a, mean)
+                    adds = (a if mean is None else a - mean) * read
+                    own.put(writer, adds * weight, a, mean)
+                    if focus:
+                        own.adds[writer] = adds
     if usual is not None and shares is not None and not focus:
         for index, own in enumerate(scores):
             own.usual = share_total(shares, index) - sum(float(values.sum()) for values in own.values())

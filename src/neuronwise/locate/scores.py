@@ -20,7 +20,7 @@ class Scores(dict[Writer, Tensor]):
     """Scores of every neuron for one target: (width,) float32 for each writer.
 
     ``activations`` holds what was scored, in the same form, where the method has it, and ``baselines`` what that was
-    measured against. Experts that the token was not routed to have no entry without a baseline: they wrote nothing.
+    measured against; ``adds``, what each neuron adds where the score weighs that. Experts that the token was not routed to have no entry without a baseline: they wrote nothing.
     ``usual`` is the part of an exactly shared logit that is no neuron's surplus over its baseline: with it the scores
     add up to the logit.
     """
@@ -31,6 +31,7 @@ class Scores(dict[Writer, Tensor]):
         super().__init__(values or {})
         self.activations: dict[Writer, Tensor] = dict(activations or {})
         self.baselines: dict[Writer, Tensor] = {}
+        self.adds: dict[Writer, Tensor] = {}
         self.usual: float | None = None
 
     def put(self, writer: Writer, values: Tensor, activations: Tensor, baselines: Tensor | None = None) -> None:
@@ -82,6 +83,7 @@ class Scores(dict[Writer, Tensor]):
                 score,
                 _at(self.activations, writers[index], column),
                 baseline=_at(self.baselines, writers[index], column),
+                adds=_at(self.adds, writers[index], column),
             )
             for index, column, score in zip(at.tolist(), columns, flat[best].tolist(), strict=True)
         )

@@ -33,12 +33,18 @@ function row(neuron, index, largest, own, others, pinned) {
         name),
       make("button", { type: "button", class: "copy plain", tabindex: -1, "aria-label": `Copy ${name}` }, "copy")),
     make("span", { class: "score", title: String(neuron.score) },
-      make("span", { class: "track" }, bar), make("span", { class: "number" }, digits(neuron.score))),
+      make("span", { class: "track" }, bar),
+      make("span", { class: "number" }, digits(neuron.score), ...beside("adds", neuron.adds))),
     make("span", { class: "activation number", title: String(neuron.activation ?? "not recorded by this method") },
       digits(neuron.activation),
-      ...(neuron.baseline == null ? [] : [make("span", { class: "usual" }, `usually ${digits(neuron.baseline)}`)])),
+      ...beside("usually", neuron.baseline)),
     make("span", { class: "tokens" }, ...ends(neuron, own),
     ...(others.length ? [make("span", { class: "shared" }, `also among the neurons of ${others.join(", ")}`)] : [])));
+}
+
+/** A second number below the first, where there is one. */
+function beside(name, value) {
+  return value == null ? [] : [make("span", { class: "beside" }, `${name} ${digits(value)}`)];
 }
 
 /** Both ends of a neuron; of a finding in the published form, or of an older one, its tokens alone. */
