@@ -20,9 +20,9 @@ class Scores(dict[Writer, Tensor]):
     """Scores of every neuron for one target: (width,) float32 for each writer.
 
     ``activations`` holds what was scored, in the same form, where the method has it, and ``baselines`` what that was
-    measured against; ``adds``, what each neuron adds where the score weighs that. Experts that the token was not routed to have no entry without a baseline: they wrote nothing.
-    ``usual`` is the part of an exactly shared logit that is no neuron's surplus over its baseline: with it the scores
-    add up to the logit.
+    measured against; ``adds``, what each neuron adds where the score weighs that. Experts that the token was not
+    routed to have no entry without a baseline: they wrote nothing. ``usual`` is the part of an exactly shared logit
+    that is no neuron's surplus over its baseline: with it the scores add up to the logit.
     """
 
     def __init__(
