@@ -29,3 +29,4 @@ from neuronwise.read import decode as decode
 from neuronwise.read import evidence as evidence
 from neuronwise.read import find as find
 from neuronwise.read import heatmap as heatmap
+from neuronwise.read import lens as lens

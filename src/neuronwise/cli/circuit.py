@@ -11,7 +11,6 @@ from neuronwise.cli.app import Output, app, command
 from neuronwise.cli.options import Ask, ModelOption, Placement, parse_contrast, require_folder
 from neuronwise.cli.output import command_line, note, print_table
 from neuronwise.cli.progress import status
-from neuronwise.errors import NeuronwiseError
 
 LISTED = 10
 
@@ -36,19 +35,13 @@ def circuit(
 ) -> Output:
     """Draw the circuit behind a word: neurons at their positions, and what of the answer passes between them."""
     ask.require_one(image, text)
-    if concept is not None and target is not None:
-        raise NeuronwiseError("Give either --concept or --target.")
-    if image is not None and concept is None and target is None:
-        raise NeuronwiseError("Name a word of the caption: --concept WORD, or any token: --target TOKEN.")
+    ask.require_word(image, concept, target)
     require_folder(out)
     alternatives = parse_contrast(contrast) if contrast else None
     from neuronwise.locate import circuit as find_circuit
 
     loaded = placement.load(model, "builtin" if text is None else "builtin-text")
-    if image is not None:
-        run = ask.photo(loaded, image)
-    else:
-        run = ask.text(loaded, text or "", look=bool(concept))
+    run = ask.run(loaded, image, text, look=bool(concept))
     token = run.answer if concept is None and target is None else target
     with status("tracing the circuit"):
         found = find_circuit(loaded, run, concept, target=token, nodes=nodes, contrast=alternatives)

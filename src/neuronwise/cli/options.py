@@ -90,6 +90,17 @@ class Ask:
             refuse("with --text, which is the whole prompt", "prompt")
         require_photos([image])
 
+    def require_word(self, image: Path | None, concept: str | None, target: str | None) -> None:
+        """Refuse a word and a token together, and a photo with neither: what a text asks for has an answer."""
+        if concept is not None and target is not None:
+            raise NeuronwiseError("Give either --concept or --target.")
+        if image is not None and concept is None and target is None:
+            raise NeuronwiseError("Name a word of the caption: --concept WORD, or any token: --target TOKEN.")
+
+    def run(self, model: Model, image: Path | None, text: str | None, *, look: bool) -> Run:
+        """Ask about the photo, or continue the text."""
+        return self.photo(model, image) if image is not None else self.text(model, text or "", look=look)
+
     def text(self, model: Model, text: str, *, look: bool) -> Run:
         """Continue a text, unless the user says otherwise by nothing, or far enough to ``look`` for a word."""
         length = (CONTINUED if look else 0) if self.max_new_tokens is None else self.max_new_tokens
@@ -267,6 +278,12 @@ def parse_layers(text: str) -> list[int]:
     return sorted(chosen)
 
 
+def parse_positions(text: str) -> str | list[int]:
+    """Positions written as "3" or "3,7"; any other word as it is."""
+    numbers = [part.strip() for part in text.split(",")]
+    return [int(part) for part in numbers] if all(part.isdecimal() for part in numbers) else text
+
+
 def parse_box(text: str) -> list[float]:
     """A box "x,y,width,height" in pixels; raises ``NeuronwiseError`` for anything else."""
     try:
@@ -296,6 +313,12 @@ def require_folder(folder: Path | None, *, new: bool = False) -> None:
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise NeuronwiseError(f"The folder '{parent}' cannot be written to.")
+
+
+def require_figure(file: Path | None) -> None:
+    """Refuse a file that is neither a figure nor JSON by its name, before anything is computed."""
+    if file is not None and file.suffix.lower() not in (".json", ".svg", ".png"):
+        raise NeuronwiseError(f"--out is '{file}'; end it in .json, .svg or .png.")
 
 
 def require_studies() -> None:

@@ -169,10 +169,8 @@ class _CutPass:
                         yield Edge(str(node), name, weight)
 
     def _leaf_places(self) -> tuple[Leaf, ...]:
-        inputs = self.run.forced_inputs()
-        ids = inputs.get("decoder_input_ids", inputs["input_ids"])[0].tolist()  # the decoder's, where it has its own
         image = set(self.run.image_positions.tolist()) if self.run.has_image_tokens else set()
         return tuple(
-            Leaf(position, "image" if position in image else "token", self.model.tokenizer.decode([token]))
-            for position, token in enumerate(ids[: self.last + 1])
+            Leaf(position, "image" if position in image else "token", token)
+            for position, token in enumerate(self.run.tokens[: self.last + 1])
         )

@@ -46,7 +46,7 @@ def log_prob_increase(
         def written(lens: LogitLens = lens, acts: Activations = acts) -> Iterator[Written]:
             return _written(model, lens, acts)
 
-        if exact is not None and lens.has_bounds:
+        if exact is not None and lens.tail.has_bounds:
             for index in indices:
                 _best(lens, written, targets[index].token_id, exact, chunk, results[index])
         else:
@@ -70,8 +70,8 @@ def _written(model: Model, lens: LogitLens, acts: Activations) -> Iterator[Writt
 
 def _increases(lens: LogitLens, residual: Tensor, vectors: Tensor, tokens: list[int], chunk: int) -> Tensor:
     """(n, tokens): the exact increases."""
-    before = lens.log_probabilities(residual.unsqueeze(0))[0, tokens]
-    pieces = [lens.log_probabilities(residual + piece)[:, tokens] - before for piece in vectors.split(chunk)]
+    before = lens.tail.log_probabilities(residual.unsqueeze(0))[0, tokens].cpu()
+    pieces = [lens.tail.log_probabilities(residual + piece)[:, tokens].cpu() - before for piece in vectors.split(chunk)]
     increases = torch.cat(pieces)
     if not torch.isfinite(increases).all():
         raise MethodError("log_prob_increase met numbers that are not finite; load the model in float32.")
@@ -87,7 +87,7 @@ def _best(
     whose bound is over it is read too.
     """
     for writer, residual, a, vectors in written():
-        scores.put(writer, lens.increase_bounds(residual, vectors, token) + ROUNDING, a)
+        scores.put(writer, lens.tail.increase_bounds(residual, vectors, token) + ROUNDING, a)
     bounds = torch.cat(list(scores.values()))
     lowest = float(bounds.topk(min(exact, len(bounds))).values[-1])
     chosen = {writer: values >= lowest for writer, values in scores.items()}

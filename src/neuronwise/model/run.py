@@ -197,6 +197,13 @@ class Run:
         inputs = self.forced_inputs()
         return inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
 
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The text of the token at each row of the full sequence in the decoder, leading spaces kept; "" for none."""
+        inputs = self.forced_inputs()
+        ids = inputs.get("decoder_input_ids", inputs["input_ids"])[0].tolist()
+        return tuple(self.model.tokenizer.decode([token]) if token >= 0 else "" for token in ids)
+
     @property
     def has_image_tokens(self) -> bool:
         """Whether the prompt holds tokens of an image."""

@@ -11,3 +11,5 @@ from neuronwise.read.finding import find as find
 from neuronwise.read.heatmap import Heatmap as Heatmap
 from neuronwise.read.heatmap import heatmap as heatmap
 from neuronwise.read.heatmap import heatmaps as heatmaps
+from neuronwise.read.lens import Lens as Lens
+from neuronwise.read.lens import lens as lens

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.locate.contrast import contrasted
-from neuronwise.model.direct import logit_scale
-from neuronwise.model.passes import inputs_of, outputs_of
 from neuronwise.model.photo_tokens import PhotoTokens
 from neuronwise.model.run import Run, Target
+from neuronwise.model.tail import CELLS, read_streams
 from neuronwise.read.evidence.method import EvidenceMethod
 
 
 def lens(
-    run: Run, targets: Sequence[Target], tokens: PhotoTokens, *, contrast: Sequence[str | int] | int = 10
+    run: Run,
+    targets: Sequence[Target],
+    tokens: PhotoTokens,
+    *,
+    contrast: Sequence[str | int] | int = 10,
+    layer: int | None = None,
 ) -> Tensor:
     """log p(t) at each image token's own row, less the mean log p of the word's alternatives there (nats, [TAM]).
 
-    ``contrast``: the alternatives, tokens or the number of the model's own where the word is predicted. In the
-    difference the normalizer cancels, so it is taken of logits, before any soft cap. One pass. Raises ``MethodError``
-    for a model whose decoder has no rows at the image's tokens.
+    ``contrast``: the alternatives, tokens or the number of the model's own where the word is predicted. ``layer``: read
+    behind this one, not behind the last. One pass, see ``neuronwise.lens``. Raises ``MethodError`` for a model whose
+    decoder has no rows at the image's tokens, or whose stream cannot be read, and for a layer that it does not have.
     """
     model = run.model
     if tokens.readers:
@@ -31,21 +35,14 @@ def lens(
             f"The decoder of {model.name} reads the photo by cross-attention and has no rows for it, so there is "
             "nothing to read there; use by='occlusion'."
         )
+    if layer is not None and not 0 <= layer < model.num_layers:
+        raise MethodError(f"layer is {layer}; {model.name} has layers 0 to {model.num_layers - 1}.")
     weights = [contrasted(model, run, target, contrast) for target in targets]
-    with torch.no_grad(), inputs_of(model.head) as streams, outputs_of(model.head) as seen:
-        logits = model.forward(run.forced_inputs(), rows=[-1])
-    scale = logit_scale(logits, seen[-1])
-    bias = getattr(model.head, "bias", None)
-    rows = streams[-1].reshape(-1, streams[-1].shape[-1])[tokens.grid.positions.to(streams[-1].device)].float()
-    return torch.stack([scale * _read(rows, model.unembedding, bias, own) for own in weights]).cpu()
-
-
-def _read(rows: Tensor, unembedding: Tensor, bias: Tensor | None, weights: Mapping[int, float]) -> Tensor:
-    """(n,) the weighted sum of some logits of rows (n, d), without computing the others."""
-    ids = torch.tensor(list(weights), device=unembedding.device)
-    shares = torch.tensor(list(weights.values()), device=unembedding.device)
-    read = rows @ (shares @ unembedding[ids].float()).to(rows.device)
-    return read if bias is None else read + (bias.detach()[ids].float() @ shares).to(rows.device)
+    tail = read_streams(model, run.forced_inputs(), [*tokens.grid.positions.tolist(), -1])
+    streams = tail.streams[-1 if layer is None else layer][:-1]
+    ids = list(dict.fromkeys(token for own in weights for token in own))
+    read = torch.cat([tail.log_probabilities(part)[:, ids].cpu() for part in streams.split(CELLS)])
+    return torch.stack([read @ torch.tensor([own.get(token, 0.0) for token in ids]) for own in weights])
 
 
 METHOD = EvidenceMethod(
