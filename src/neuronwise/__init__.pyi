@@ -25,6 +25,7 @@ from neuronwise.neurons import Neuron as Neuron
 from neuronwise.neurons import NeuronSet as NeuronSet
 from neuronwise.neurons import ScoredNeuron as ScoredNeuron
 from neuronwise.read import Evidence as Evidence
+from neuronwise.read import causal_trace as causal_trace
 from neuronwise.read import decode as decode
 from neuronwise.read import evidence as evidence
 from neuronwise.read import find as find

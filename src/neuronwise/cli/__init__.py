@@ -7,7 +7,7 @@ import sys
 from typer import Abort
 
 # Each registers its commands by being imported; --help lists them in this order.
-from neuronwise.cli import find, evidence, lens, circuit, decode, suppress  # noqa: F401  # isort: skip
+from neuronwise.cli import find, evidence, lens, trace, circuit, decode, suppress  # noqa: F401  # isort: skip
 from neuronwise.cli import edit, evaluate, statistics, study  # noqa: F401  # isort: skip
 from neuronwise.cli import models, check, presets, convert, sbu  # noqa: F401  # isort: skip
 from neuronwise.cli.app import app

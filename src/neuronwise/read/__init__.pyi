@@ -1,3 +1,4 @@
+from neuronwise.read.causal_trace import causal_trace as causal_trace
 from neuronwise.read.decode import Effect as Effect
 from neuronwise.read.decode import decode as decode
 from neuronwise.read.decode import decode_all as decode_all
@@ -13,3 +14,4 @@ from neuronwise.read.heatmap import heatmap as heatmap
 from neuronwise.read.heatmap import heatmaps as heatmaps
 from neuronwise.read.lens import Lens as Lens
 from neuronwise.read.lens import lens as lens
+from neuronwise.read.trace import Trace as Trace
