@@ -105,6 +105,14 @@ def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError) -> Any
         raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: {reason(problem)}.") from problem
 
 
+def read_object(path: PathLike, what: str, error: Raises = NeuronwiseError) -> dict[str, Any]:
+    """The JSON object that a file holds; as ``read_json``, and ``error`` for any other value."""
+    found = read_json(path, what, error)
+    if not isinstance(found, dict):
+        raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: it holds no object.")
+    return found
+
+
 def make_folder(path: PathLike, error: Raises = NeuronwiseError) -> Path:
     """Make a folder and those above it unless they exist; raises ``error`` where the disk refuses."""
     with _writing(path, error):
@@ -212,7 +220,7 @@ def parsed(content: bytes, path: Path, error: Raises = StudyError) -> tuple[list
     lines = content.split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         try:
-            row = json.loads(line)
+            row = from_json(line)
             if not isinstance(row, dict):
                 raise ValueError("a row is an object")
         except ValueError as problem:

@@ -11,6 +11,7 @@ import pytest
 
 import neuronwise as nw
 from neuronwise.data.photos import Photos, load_photos
+from neuronwise.drawing.tables import Estimate
 from neuronwise.errors import StudyError
 from neuronwise.measure.localization import Ablation
 from neuronwise.measure.properties import token_text
@@ -214,8 +215,9 @@ def test_random_neurons_are_drawn_anew_for_every_photo(described: Study) -> None
 
 
 def test_maps_are_judged_beside_their_controls(model: nw.Model, photos: Photos, tmp_path: Path) -> None:
-    keys = {**LOCALIZATION, "words": 0, "facts": 0, "maps": 2, "texts": ["own"], "evidence": ["relp", "lens"],
-            "heat": ["contribution", "random"], "heat_top": 3, "shares": [0.25, 1.0]}  # fmt: skip
+    keys = {**SHARED, "kind": "localization", "concepts": ["dog"], "words": 0, "facts": 0, "maps": 2, "texts": ["own"],
+            "evidence": ["relp", "lens"], "heat": ["contribution", "random"], "heat_top": 3,
+            "shares": [0.25, 1.0]}  # fmt: skip
     found = run_study(model, make_recipe(keys), photos, tmp_path / "maps")
     assert not found.failed
     maps = ["relp", "lens", "heat: contribution", "heat: random", "center", "random cells"]
@@ -229,9 +231,18 @@ def test_maps_are_judged_beside_their_controls(model: nw.Model, photos: Photos, 
             assert row["pointing"]
             assert row["iou"] > 0.5  # cells of 7 pixels, brought to the photo's size bilinearly
             assert row["before"] - row["gray"][1] > 1
-    (table,) = KINDS["localization"].tables(found)
+    table, beyond = KINDS["localization"].tables(found)
     assert [line[0] for line in table.rows] == [*maps, "chance"]
     assert table.rows[0][1].mean == 1.0  # type: ignore[union-attr]
+    assert [line[0] for line in beyond.rows] == maps[:4]
+    ious = {(row["case"], row["map"]): row["iou"] for row in own}
+    less = [iou - ious[case, "center"] for (case, name), iou in ious.items() if name == "relp"]
+    cell = beyond.rows[0][1 + beyond.columns[1:].index("IoU − center")]
+    assert isinstance(cell, Estimate)
+    assert cell.mean == pytest.approx(sum(less) / 2)
+    assert (cell.low, cell.high) == pytest.approx((min(less), max(less)))  # of two photos
+    page = write_report(tmp_path / "maps").read_text()
+    assert "IoU − another word" in page
 
 
 @pytest.mark.parametrize("kind", ["localization", "properties"])
@@ -284,6 +295,8 @@ def test_methods_that_need_a_photo_are_left_out_without(model: nw.Model, photos:
         ({"heat": ["random", "random"]}, "heat: the list names something twice"),
         ({"evidence": ["relp", {"by": "relp"}]}, "evidence: the list names something twice"),
         ({"counts": [5, 1]}, "must rise"),
+        ({"methods": []}, "methods: the list is empty; words and facts need a method"),
+        ({"maps": 3}, "heat: the list is empty; maps need a method here or a kind of evidence"),
         ({"positions": "some"}, "positions"),
         ({"kappa": 1}, "no such key"),
     ],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import NonFiniteError
-from neuronwise.model.batches import batch, batching, grouped, stackable
+from neuronwise.model.batches import batches, batching, stackable
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
 
@@ -48,13 +48,12 @@ def read_forced(model: Model, asked: Sequence[tuple[Inputs, Sequence[int]]]) -> 
         guests.setdefault(host, []).append(index)
     chosen = sorted(guests)
     readings: dict[int, Reading] = {}
-    for group in grouped([sequences[host]["input_ids"].shape[1] for host in chosen]):
+    starts = [inputs["input_ids"].shape[1] - 1 for inputs, _ in asked]
+    for group, together in batches(model, [sequences[host] for host in chosen]):
         members = [chosen[place] for place in group]
-        starts = [inputs["input_ids"].shape[1] - 1 for inputs, _ in asked]
-        rows = [
-            [starts[index] + step for index in guests[host] for step in range(len(asked[index][1]))] for host in members
-        ]
-        together = batch(model, [sequences[host] for host in members], "right")
+        places = [[starts[index] + step for index in guests[host] for step in range(len(asked[index][1]))]
+                  for host in members]  # fmt: skip
+        rows = [[together.row(number, place) for place in own] for number, own in enumerate(places)]
         logits = model.forward(together.inputs, rows=rows)[0]
         for index in itertools.chain.from_iterable(guests[host] for host in members):
             ids = asked[index][1]

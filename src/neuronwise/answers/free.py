@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from neuronwise.errors import ModelError
-from neuronwise.model.batches import batching, grouped, padded, stackable
+from neuronwise.model.batches import generating
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
 
@@ -28,14 +28,8 @@ def continued(model: Model, prompts: Sequence[Inputs], lengths: Sequence[int], l
     """
     if getattr(model.module, "generation_config", None) is None:
         raise ModelError(f"{model.name} does not generate; measure it with free=False.")
-    if not prompts:
-        return []
-    if not (stackable(prompts) and batching(model).left):
-        return [continuations(model, inputs, length, least)[0] for inputs, length in zip(prompts, lengths, strict=True)]
     found: dict[int, list[int]] = {}
-    for group in grouped([inputs["input_ids"].shape[1] + most for inputs, most in zip(prompts, lengths, strict=True)]):
-        pad = model.greedy(1).pad_token_id or 0
-        batch = padded([prompts[index] for index in group], "left", pad)
+    for group, batch in generating(model, prompts, lengths):
         made = continuations(model, batch, max(lengths[index] for index in group), least)
         found |= {index: ids[: lengths[index]] for index, ids in zip(group, made, strict=True)}
     return [found[index] for index in range(len(prompts))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronwise.architectures.parts import Part, cache_folder, fetch, not_cached
 from neuronwise.errors import ModelError, ModelUnavailable
-from neuronwise.files import sha256, write_folder, write_json
+from neuronwise.files import from_json, sha256, write_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,7 +188,7 @@ def _fill(folder: pathlib.Path, sight: Sight | None) -> None:
 def _intact(folder: pathlib.Path) -> bool:
     """Say whether a cached folder is there and still holds every file that was built, at its size."""
     try:
-        sizes = json.loads((folder / SIZES).read_text())
+        sizes = from_json((folder / SIZES).read_bytes())
         return all((folder / file).stat().st_size == size for file, size in sizes.items())
     except (OSError, ValueError):
         return False

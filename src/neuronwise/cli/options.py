@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from neuronwise.cli.app import argument, option, refuse
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import NeuronwiseError
+from neuronwise.files import from_json
 from neuronwise.locate.methods import METHODS
 from neuronwise.model.sources import SOURCES
 
@@ -261,7 +261,7 @@ def parse_settings(given: Sequence[str] | None) -> Settings:
         if name in found:
             raise NeuronwiseError(f"--set {name} is given twice; give it once.")
         try:
-            found[name] = None if value.strip().lower() == "none" else json.loads(value)
+            found[name] = None if value.strip().lower() == "none" else from_json(value)
         except ValueError:
             found[name] = value
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from neuronwise.errors import DataError
+from neuronwise.files import from_json
 
 KINDS = (".txt", ".md", ".jsonl")
 
@@ -68,7 +68,7 @@ def _rows(path: Path, lines: Iterable[str], field: str) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = from_json(line)
         except ValueError as error:
             raise DataError(f"Line {number} of '{path}' is not JSON.") from error
         yield _of_row(row, field, f"line {number} of '{path}'")

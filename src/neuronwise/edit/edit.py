@@ -20,7 +20,7 @@ from neuronwise.edit.export import hub, merge, peft
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.presets import require_model
 from neuronwise.errors import EditError, NeuronwiseError
-from neuronwise.files import write_folder, write_json
+from neuronwise.files import from_json, write_folder, write_json
 from neuronwise.model.model import Model
 
 SCHEMA = "neuronwise.edit/1"
@@ -127,7 +127,7 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
     except TypeError as error:
         raise EditError(f"An edit is loaded from the folder it was saved in, not from {directory!r:.80}.") from error
     try:
-        content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        content = from_json((folder / ABOUT).read_bytes())
         _require_readable(content["schema"], folder)
         rows = content["deltas"]
         tensors = load_file(folder / TENSORS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from torch import Tensor
 from neuronwise.architectures.parts import cache_folder
 from neuronwise.data.texts import openings
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError
-from neuronwise.files import versions, write_folder, write_json
+from neuronwise.files import from_json, versions, write_folder, write_json
 from neuronwise.images import ImageLike
 from neuronwise.locate.method import require_own
 from neuronwise.model.activations import Activations
@@ -132,7 +131,7 @@ class Baseline:
     def load(cls, folder: str | os.PathLike[str]) -> Baseline:
         """Read what ``save`` wrote; raises ``MethodError`` for anything else."""
         try:
-            about = json.loads((Path(folder) / ABOUT).read_text(encoding="utf-8"))
+            about = from_json((Path(folder) / ABOUT).read_bytes())
             schema = about.pop("schema")
             tensors = load_file(Path(folder) / TENSORS)
             if schema != SCHEMA:

@@ -102,6 +102,17 @@ def batches(model: Model, rows: Sequence[Inputs], tokens: int = TOKENS) -> Itera
         yield group, batch(model, [rows[index] for index in group], "left" if known.passes else "right")
 
 
+def generating(
+    model: Model, rows: Sequence[Inputs], lengths: Sequence[int], tokens: int = TOKENS
+) -> Iterator[tuple[list[int], Inputs]]:
+    """As ``batches``, for prompts that ``generate`` goes on with by ``lengths`` tokens; it counts positions itself."""
+    together = len(rows) > 1 and stackable(rows) and batching(model).left
+    sizes = [row["input_ids"].shape[1] + length for row, length in zip(rows, lengths, strict=True)]
+    for group in grouped(sizes, tokens) if together else [[index] for index in range(len(rows))]:
+        members = [rows[index] for index in group]
+        yield group, padded(members, "left", model.greedy(1).pad_token_id or 0) if together else members[0]
+
+
 def padded(rows: Sequence[Inputs], side: str, pad: int = 0) -> Inputs:
     """Inputs of single prompts (1, n) as one batch (batch, longest); padding is masked out."""
     longest = max(row["input_ids"].shape[1] for row in rows)

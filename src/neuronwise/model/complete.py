@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from neuronwise.errors import ModelError, reason
+from neuronwise.errors import ModelError
+from neuronwise.files import read_object
 
 # What transformers opens of a folder, in its order: one file, or an index of shards.
 _SINGLE_OR_INDEX = (
@@ -28,12 +28,19 @@ def require_shards(folder: Path) -> None:
             return
 
 
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint; raises ``ModelError`` for a folder without one, or with a damaged one."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"The folder '{folder}' is not a checkpoint: it has no config.json.")
+    return read_object(folder / "config.json", "settings file of a checkpoint", ModelError)
+
+
 def weight_map(index: Path) -> dict[str, str]:
     """Which file of weights holds which tensor, from an index of shards; raises ``ModelError`` for a damaged one."""
-    try:
-        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ModelError(f"The {index.name} in '{index.parent}' is damaged: {reason(error)}.") from error
+    found = read_object(index, "list of the files of weights", ModelError).get("weight_map")
+    if not isinstance(found, dict):
+        raise ModelError(f"The {index.name} in '{index.parent}' is damaged: it has no weight_map.")
+    return found
 
 
 def require_files(folder: Path, names: Collection[str]) -> None:

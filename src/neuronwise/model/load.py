@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
-from neuronwise.errors import ModelError, reason
-from neuronwise.model.complete import require_shards, require_tensors
+from neuronwise.errors import ModelError
+from neuronwise.files import from_json, read_object
+from neuronwise.model.complete import require_shards, require_tensors, settings_of
 from neuronwise.model.model import Model
 from neuronwise.model.source import auto_class, checkpoint_of, opening, register_families, relative_of_type
 from neuronwise.model.weights import precision
@@ -86,8 +86,8 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
     name = os.fspath(source)
     path, within = checkpoint_of(name)
     options: dict[str, object] = {"trust_remote_code": trust_remote_code, **within}
-    if Path(path).is_dir() and not within and not (Path(path) / "config.json").is_file():
-        raise ModelError(f"The folder '{path}' is not a checkpoint: it has no config.json.")
+    if Path(path).is_dir() and not within:
+        settings_of(Path(path))
     with opening(f"The configuration of '{name}' cannot be opened"):
         config = AutoConfig.from_pretrained(path, **options)
         auto = auto_class(config)
@@ -99,11 +99,10 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
 def _require_checkpoint(path: str) -> None:
     folder = Path(path)
     if folder.is_dir():
-        if not (folder / SETTINGS[0]).is_file():
-            raise ModelError(f"The folder '{path}' is not a checkpoint: it has no config.json.")
+        settings_of(folder)
         for name in SETTINGS:
             if (folder / name).is_file():
-                _require_object(folder / name)
+                read_object(folder / name, "settings file of a checkpoint", ModelError)
         if not any(folder.glob(pattern) for pattern in ("*.safetensors", "*.bin", "*.safetensors.index.json")):
             raise ModelError(f"The folder '{path}' is not a checkpoint: it holds no weights.")
         if not any(True for pattern in ("*.safetensors", "*.bin") for _ in folder.glob(pattern)):
@@ -111,19 +110,10 @@ def _require_checkpoint(path: str) -> None:
         require_shards(folder)
 
 
-def _require_object(file: Path) -> None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise ModelError(f"The {file.name} in '{file.parent}' is damaged: {reason(error)}.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"The {file.name} in '{file.parent}' is damaged: it holds no object.")
-
-
 def _relative(path: str) -> str | None:
     """For a checkpoint of a type that nothing here opens: which relative of a known model it is."""
     try:
-        kind = json.loads((Path(path) / "config.json").read_text(encoding="utf-8")).get("model_type")
+        kind = from_json((Path(path) / "config.json").read_bytes()).get("model_type")
     except (OSError, ValueError, AttributeError):
         return None
     what = None if kind in CONFIG_MAPPING else relative_of_type(kind)

@@ -9,7 +9,7 @@ import torch
 
 from neuronwise.errors import ModelError
 from neuronwise.model.activations import Activations
-from neuronwise.model.batches import batching, grouped, padded, stackable
+from neuronwise.model.batches import generating
 from neuronwise.model.model import Model
 from neuronwise.model.record import Recorder
 
@@ -28,11 +28,7 @@ def drawn(model: Model, prompts: Sequence[str], length: int, seed: int) -> Itera
     settings = model.greedy(length)
     settings.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, min_new_tokens=length, min_length=None)
     inputs = [model.prepare(None, prompt, chat=False)[0].inputs for prompt in prompts]
-    together = stackable(inputs) and batching(model).left
-    sizes = [one["input_ids"].shape[1] + length for one in inputs]
-    for group in grouped(sizes, TOKENS) if together else [[index] for index in range(len(inputs))]:
-        rows = [inputs[index] for index in group]
-        batch = padded(rows, "left", settings.pad_token_id or 0) if together else rows[0]
+    for group, batch in generating(model, inputs, [length] * len(inputs), TOKENS):
         with Recorder(model.blocks, rows=None) as recorder, seeded(model, seed + group[0]):
             model.reader(batch).generate(**model.placed(batch), generation_config=settings)
         yield from (_last(step, len(group)) for step in recorder.passes)

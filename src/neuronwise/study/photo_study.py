@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Generic, TypeVar
 
-import torch
-
 from neuronwise.data.photos import Photos
 from neuronwise.drawing.style import Figure
 from neuronwise.drawing.tables import Table
 from neuronwise.errors import NonFiniteError, NothingToStudy, StudyError
 from neuronwise.model.model import Model
+from neuronwise.model.sample import seeded
 from neuronwise.study.failures import FAILURES, reason
 from neuronwise.study.kind import SCHEMA, Case, Kind, Study
 from neuronwise.study.progress import Progress
@@ -89,8 +88,7 @@ class PhotoJob(Generic[P]):
         failed = None
         try:
             # What is drawn without its own seed is the same after a resumption.
-            with torch.random.fork_rng():
-                torch.manual_seed(self._workspace.recipe.seed)
+            with seeded(self._workspace.model, self._workspace.recipe.seed):
                 rows = self._measure_case(self._workspace, case)
             _require_plain(rows)
         except StudyError:

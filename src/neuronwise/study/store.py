@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError
-from neuronwise.files import Lines, parsed, versions, whole_file, write_json
+from neuronwise.files import Lines, from_json, parsed, versions, whole_file, write_json
 
 MANIFEST, BEFORE, CASES, TABLE = "manifest.json", "before.jsonl", "cases.jsonl", "cases.parquet"
 
@@ -131,7 +131,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Row:
     """The manifest of a study's folder; raises ``StudyError`` where there is none, or a damaged one."""
     path = Path(folder) / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes())
         if not isinstance(content, dict) or "schema" not in content or not isinstance(content.get("recipe"), dict):
             raise ValueError("no manifest")
     except FileNotFoundError as error:

@@ -5,7 +5,6 @@ The names of the tensors stay as they are; constants that follow from the config
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.architectures.mplug_owl2 import MPLUGOwl2Config, MPLUGOwl2ForConditionalGeneration, MPLUGOwl2Processor
 from neuronwise.architectures.mplug_owl2.language import PUBLISHED_CONSTANTS
 from neuronwise.architectures.mplug_owl2.variants import variant_of_names
-from neuronwise.errors import ModelError, NeuronwiseError, reason
+from neuronwise.errors import ModelError, NeuronwiseError
+from neuronwise.model.complete import settings_of
 from neuronwise.model.source import relative_of_type
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -47,13 +47,7 @@ def plan(parts: Sequence[Path]) -> Plan:
 
 
 def _config(folder: Path) -> MPLUGOwl2Config:
-    try:
-        published = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model_type = published["model_type"]
-    except OSError as error:
-        raise ModelError(f"'{folder}' is not a checkpoint: it has no config.json.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"The config.json in '{folder}' is damaged: {reason(error)}.") from error
+    model_type = settings_of(folder).get("model_type")
     if model_type != MPLUGOwl2Config.model_type:
         what = relative_of_type(model_type) or f"a model of type '{model_type}'"
         raise ModelError(f"'{folder}' is not an mPLUG-Owl2 model: it looks like {what}.")

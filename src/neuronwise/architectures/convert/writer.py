@@ -24,7 +24,7 @@ from neuronwise._version import __version__
 from neuronwise.architectures.convert.plan import Output, Plan, outputs
 from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.errors import ModelError, NeuronwiseError, NonFiniteError
-from neuronwise.files import lock, new_folders, require_free, sha256, whole_file
+from neuronwise.files import from_json, lock, new_folders, require_free, sha256, whole_file
 from neuronwise.model.complete import listed, require_tensors
 
 SHARD_BYTES = 2 * 1024**3  # also the most that is held in memory at a time, beside one tensor
@@ -128,7 +128,7 @@ class _Ledger:
         self.partial, self.file, self.fingerprint = partial, work / LEDGER, fingerprint
         self.done: dict[str, str] = {}
         try:
-            said: Any = json.loads(self.file.read_text(encoding="utf-8"))
+            said: Any = from_json(self.file.read_bytes())
             before = dict(said["shards"]) if said["fingerprint"] == fingerprint else {}
         except (OSError, ValueError, KeyError, TypeError):
             before = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuronwise.errors import DataError, reason
+from neuronwise.files import from_json
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -119,8 +120,8 @@ def _first_line_is_record(data: bytes) -> bool:
     """JSON lines often end in .json: then the first line is an object, and something follows it."""
     first, _, rest = data.strip().partition(b"\n")
     try:
-        return bool(rest.strip()) and isinstance(json.loads(first), dict)
-    except (ValueError, RecursionError):
+        return bool(rest.strip()) and isinstance(from_json(first), dict)
+    except ValueError:
         return False
 
 
@@ -131,17 +132,17 @@ def _lines(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
             continue
         where = f"{name}, line {number}"
         try:
-            yield Row(where, number, json.loads(line.decode("utf-8")), name, path.parent)
+            yield Row(where, number, from_json(line.decode("utf-8")), name, path.parent)
         except UnicodeDecodeError:
             yield Problem(where, "it is not text in UTF-8.")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             yield Problem(where, f"it is not JSON ({_why(error)}).")
 
 
 def _listed(path: Path, name: str, text: str) -> Iterator[Row | Problem]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = from_json(text)
+    except ValueError as error:
         if text.lstrip().startswith("["):
             return _up_to_break(path, name, text)
         raise DataError(f"'{path}' is not JSON ({_why(error)}).") from error

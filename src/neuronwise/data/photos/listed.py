@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from neuronwise.data.photos.form import Form
 from neuronwise.data.photos.photo import Captioned, Photos, SeenObject
 from neuronwise.errors import DataError, reason
+from neuronwise.files import from_json
 
 LISTING = "metadata.jsonl"
 
@@ -28,7 +28,7 @@ def read_listed(folder: Path, part: str | None = None) -> Photos:
         if not line.strip():
             continue
         try:
-            photos.append(_photo(folder, json.loads(line)))
+            photos.append(_photo(folder, from_json(line)))
         except FileNotFoundError as error:
             problems.append(f"{LISTING} line {number}: there is no photo '{error}'.")
         except (ValueError, KeyError, TypeError, AttributeError) as error:

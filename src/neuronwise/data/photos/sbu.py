@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import urllib.error
 import urllib.request
@@ -17,7 +16,7 @@ from PIL import Image
 
 from neuronwise.data.photos.listed import LISTING
 from neuronwise.errors import DataError, reason
-from neuronwise.files import Lines, make_folder, write_bytes
+from neuronwise.files import Lines, from_json, make_folder, write_bytes
 
 DEAD = "dead.jsonl"
 SMALLEST = 64  # pixels: dead links often answer with a tiny placeholder instead of an error
@@ -38,7 +37,7 @@ class Fetched:
 def read_list(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """(address, caption) pairs of ``sbu-captions-all.json``; raises ``DataError`` for anything else."""
     try:
-        content = json.loads(Path(source).read_text(encoding="utf-8"))
+        content = from_json(Path(source).read_bytes())
         pairs = list(zip(content["image_urls"], content["captions"], strict=True))
     except OSError as error:
         raise DataError(f"There is no list of SBU captions '{source}'.") from error

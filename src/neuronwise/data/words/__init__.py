@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import TypedDict
+
+from neuronwise.files import from_json
 
 
 class CocoWords(TypedDict):
@@ -18,7 +19,7 @@ class CocoWords(TypedDict):
 
 
 def _coco_words() -> CocoWords:
-    found: CocoWords = json.loads((Path(__file__).parent / "coco.json").read_text(encoding="utf-8"))
+    found: CocoWords = from_json((Path(__file__).parent / "coco.json").read_bytes())
     return found
 
 

@@ -22,7 +22,7 @@ from neuronwise.edit.memory.keys import critical_layers, writer_in
 from neuronwise.edit.memory.passages import Passage, require_text, side_by_side
 from neuronwise.edit.memory.statistics import ABOUT, SCHEMA, SUMS, Statistics
 from neuronwise.errors import EditError, NeuronwiseError, NonFiniteError
-from neuronwise.files import make_folder, versions, whole_file, write_json
+from neuronwise.files import from_json, make_folder, versions, whole_file, write_json
 from neuronwise.model import passes
 from neuronwise.model.model import Model
 from neuronwise.model.state import likeness
@@ -118,7 +118,7 @@ class _State:
             return cls({layer: torch.zeros(f, f) for layer, f in widths.items()}, now, settings)
         try:
             with safe_open(folder / SUMS, framework="pt") as file:
-                saved = json.loads(file.metadata()["state"])
+                saved = from_json(file.metadata()["state"])
                 before = file.get_tensor("fingerprint")
                 if saved["settings"] != settings or not torch.equal(before, now):
                     raise EditError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from neuronwise.edit.delta import Record
 from neuronwise.errors import EditError, MethodError, NonFiniteError
+from neuronwise.files import from_json
 from neuronwise.model.model import Model
 from neuronwise.model.state import alike, likeness
 
@@ -32,7 +32,7 @@ class Statistics:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         try:
-            about = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+            about = from_json((self.folder / ABOUT).read_bytes())
             schema = about["schema"]
             self.layers: tuple[int, ...] = tuple(about["layers"])
             self.tokens: int = about["tokens"]

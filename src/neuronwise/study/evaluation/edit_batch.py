@@ -7,8 +7,6 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
 from neuronwise.errors import EditError
@@ -16,6 +14,7 @@ from neuronwise.measure.case import ask_case, case_figures, others_figures
 from neuronwise.measure.cost import Cost, costs
 from neuronwise.measure.figures import Figures
 from neuronwise.model.model import Model
+from neuronwise.model.sample import seeded
 from neuronwise.study.evaluation.editors import Maker
 from neuronwise.study.evaluation.rows import done_row, failed_row
 from neuronwise.study.evaluation.unedited import Unedited
@@ -83,8 +82,7 @@ class EditBatch:
         edit: Edit | None = None
         try:
             # What an editor draws without its own seed is the same after a resumption.
-            with torch.random.fork_rng(), costs(self._model) as cost:
-                torch.manual_seed(self._choices.seed)
+            with seeded(self._model, self._choices.seed), costs(self._model) as cost:
                 edit = self._maker.make(self._model, [case.fact for case in cases])
             cost.seconds /= len(cases)
             cost.cpu_seconds /= len(cases)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from neuronwise.model.concepts import Concept
 
 Space = Workspace[LocalizationRecipe]
-CONTROLS = ("center", "random cells")
 
 
 def map_cases(workspace: Space) -> list[Case]:

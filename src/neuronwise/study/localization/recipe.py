@@ -13,7 +13,7 @@ from neuronwise.read.evidence.table import EVIDENCE
 from neuronwise.study.entries import Options, Sweep, each, name_of, named
 from neuronwise.study.methods import checked
 from neuronwise.study.recipe_fields import STRICT, NotNegative, PhotoRecipe, Positive, Text, once
-from neuronwise.study.word_neurons import WordMethod, WordMethods
+from neuronwise.study.word_neurons import WordMethod
 
 
 class Kind(BaseModel):
@@ -54,15 +54,15 @@ def _methods_checked(methods: list[WordMethod]) -> list[WordMethod]:
     return checked(methods) if methods else methods
 
 
-# Lists that may be empty: a study without maps needs neither.
+# Lists that may be empty: a study without maps needs no kinds of evidence, one of maps alone no curves' methods.
 Kinds = Annotated[list[Kind], named(Kind.key), AfterValidator(_kinds_once)]
-Heat = Annotated[list[WordMethod], named(WordMethod.key), AfterValidator(_methods_checked)]
+MaybeMethods = Annotated[list[WordMethod], named(WordMethod.key), AfterValidator(_methods_checked)]
 
 
 class LocalizationRecipe(PhotoRecipe):
-    """``words``, ``facts``: how many, drawn by the seed. ``fact_file``: facts in any known form, or "shipped".
-    ``others``: how many other facts lose the same neurons. Without words no photos are needed, and ``--data`` on the
-    shell names the facts.
+    """``words``, ``facts``: how many, drawn by the seed; ``methods``: whose neurons are taken away. ``fact_file``:
+    facts in any known form, or "shipped". ``others``: how many other facts lose the same neurons. Without words and
+    maps no photos are needed, and ``--data`` on the shell names the facts.
 
     ``fills``: what a neuron that is taken away becomes. ``positions``: at the position that predicts the word, or
     everywhere. ``mean_over``: the number of words (or facts) that means are taken over.
@@ -72,10 +72,10 @@ class LocalizationRecipe(PhotoRecipe):
     the model's own captions and annotators'. ``shares``: how much of the photo is taken away, the hottest part first.
     """
 
-    methods: WordMethods
-    counts: list[Positive] = list(COUNTS)
     words: NotNegative = 60
     facts: NotNegative = 60
+    methods: MaybeMethods = Field(default=[], validate_default=True)
+    counts: list[Positive] = list(COUNTS)
     fact_file: Text = "shipped"
     fills: list[Literal["zero", "mean"]] = ["zero", "mean"]
     positions: Literal["predicting", "all"] = "predicting"
@@ -84,7 +84,7 @@ class LocalizationRecipe(PhotoRecipe):
     maps: NotNegative = 0
     texts: list[Literal["own", "reference"]] = ["own", "reference"]
     evidence: Kinds = []
-    heat: Heat = []
+    heat: MaybeMethods = Field(default=[], validate_default=True)
     heat_top: Positive = 50
     largest: Share = 0.6
     shares: list[Share] = [0.1, 0.2, 0.4]
@@ -102,6 +102,20 @@ class LocalizationRecipe(PhotoRecipe):
     def load(self) -> Photos:
         """Open the folder of photos, if words of captions are asked for."""
         return super().load() if self.words or self.maps else Photos(())
+
+    @field_validator("methods")
+    @classmethod
+    def _for_curves(cls, methods: list[WordMethod], info: ValidationInfo) -> list[WordMethod]:
+        if not methods and (info.data.get("words") or info.data.get("facts")):
+            raise ValueError("the list is empty; words and facts need a method")
+        return methods
+
+    @field_validator("heat")
+    @classmethod
+    def _for_maps(cls, heat: list[WordMethod], info: ValidationInfo) -> list[WordMethod]:
+        if info.data.get("maps") and not heat and not info.data.get("evidence"):
+            raise ValueError("the list is empty; maps need a method here or a kind of evidence")
+        return heat
 
     @field_validator("counts")
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from neuronwise.architectures.convert.plan import Recipe, taken
 from neuronwise.architectures.convert.weights import Weights, open_weights
-from neuronwise.errors import ModelError, reason
+from neuronwise.errors import ModelError
+from neuronwise.model.complete import settings_of
 
 IMAGE_TOKEN = "<image>"
 DELTA = 0.05  # the mean gain of a final norm below which weights are differences, to be added to LLaMA's
@@ -65,16 +65,10 @@ def open_language(folder: Path) -> Language:
     """Open a LLaMA folder; raises ``ModelError`` for other architectures, deltas, and folders that lack something."""
     from transformers import LlamaConfig
 
-    file = folder / "config.json"
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"The folder '{folder}' is not a language model: it has no config.json.") from error
-    except ValueError as error:
-        raise ModelError(f"The config.json in '{folder}' is damaged: {reason(error)}.") from error
-    if said.get("model_type") != "llama":
+    model_type = settings_of(folder).get("model_type")
+    if model_type != "llama":
         raise ModelError(
-            f"'{folder}' looks like a model of type '{said.get('model_type')}'; MiniGPT-4 is built on LLaMA (Vicuna v0 "
+            f"'{folder}' looks like a model of type '{model_type}'; MiniGPT-4 is built on LLaMA (Vicuna v0 "
             "or Llama-2 Chat)."
         )
     weights = open_weights(folder)
