@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from neuronwise.errors import PromptError
-from neuronwise.model.prompt import INSTRUCTION, exact_tokens, lay_out
+from neuronwise.model.prompt import INSTRUCTION, Ask, exact_tokens, lay_out
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
@@ -36,7 +36,7 @@ class FakeProcessor:
 
 def image_prompt(tokenizer: Any, kind: str, prompt: str | None, template: str | None, chat: bool | None = None) -> Any:
     processor: Any = FakeProcessor(tokenizer, template)
-    prompted = lay_out(processor, tokenizer, kind, prompt, Image.new("RGB", (2, 2)), chat)
+    prompted = lay_out(processor, tokenizer, kind, Ask(prompt, (Image.new("RGB", (2, 2)),), chat))
     return prompted, processor.asked[0][0]
 
 
@@ -62,8 +62,8 @@ def test_habits(tiny_tokenizer: Any) -> None:
 def test_a_text_is_taken_as_it_stands_or_through_the_template(tiny_tokenizer: Any) -> None:
     tiny_tokenizer.chat_template = TEMPLATE
     try:
-        plain = lay_out(tiny_tokenizer, tiny_tokenizer, "llama", "the cat", None, False)
-        chat = lay_out(tiny_tokenizer, tiny_tokenizer, "llama", "the cat", None, None)
+        plain = lay_out(tiny_tokenizer, tiny_tokenizer, "llama", Ask("the cat", chat=False))
+        chat = lay_out(tiny_tokenizer, tiny_tokenizer, "llama", Ask("the cat"))
     finally:
         tiny_tokenizer.chat_template = None
     assert plain.input_ids == tiny_tokenizer("the cat")["input_ids"]
@@ -82,22 +82,22 @@ class Closing:
 
 def test_a_decoder_is_not_asked_to_go_on_after_the_end() -> None:
     closing: Any = Closing()
-    decoder = lay_out(closing, closing, "any", "the", None, False)
-    encoder = lay_out(closing, closing, "any", "the", None, False, reads_end=True)
+    decoder = lay_out(closing, closing, "any", Ask("the", chat=False))
+    encoder = lay_out(closing, closing, "any", Ask("the", chat=False), reads_end=True)
     assert decoder.input_ids == [4, 5]
     assert decoder.inputs["attention_mask"].shape == (1, 2)
     assert encoder.input_ids == [4, 5, 9]
 
 
 def test_what_cannot_be_asked(tiny_tokenizer: Any) -> None:
-    photo = Image.new("RGB", (2, 2))
+    photo = (Image.new("RGB", (2, 2)),)
     processor: Any = FakeProcessor(tiny_tokenizer)
     with pytest.raises(PromptError, match="empty"):
-        lay_out(processor, tiny_tokenizer, "any", " ", photo, None)
+        lay_out(processor, tiny_tokenizer, "any", Ask(" ", photo))
     with pytest.raises(PromptError, match="no chat template"):
-        lay_out(processor, tiny_tokenizer, "any", "what", photo, True)
+        lay_out(processor, tiny_tokenizer, "any", Ask("what", photo, True))
     with pytest.raises(PromptError, match="no image processor"):
-        lay_out(tiny_tokenizer, tiny_tokenizer, "any", "what", photo, None)
+        lay_out(tiny_tokenizer, tiny_tokenizer, "any", Ask("what", photo))
 
 
 @pytest.mark.builtin

@@ -48,10 +48,10 @@ def on_another_photo(model: Model, run: Run, image: ImageLike) -> Run:
     """The run with another photo in its prompt and the same output, forced token for token."""
     if run.image is None:
         raise MethodError("This run has no photo from which an object could be taken.")
-    prompted = model.run(image, run.prompt, max_new_tokens=0, chat=run.chat)
-    if prompted.prompted.input_ids != run.prompted.input_ids:
+    prompted, picture = run.asked(image)
+    if prompted.input_ids != run.prompted.input_ids:
         raise MethodError("The inpainted photo makes another prompt than the photo; both must have the same size.")
-    return Run.of(model, prompted.prompted, run.output_ids, prompted.image)
+    return Run.of(model, prompted, run.output_ids, picture)
 
 
 def differences(run: Run, other: Run, rows: Sequence[int]) -> Iterator[PositionScores]:

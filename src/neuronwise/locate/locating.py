@@ -129,12 +129,14 @@ def describe(model: Model, run: Run, target: Target, method: str, options: Mappi
         "position": target.position if run.output_ids else None,
         "model": model.name,
         "prompt": run.prompt,
+        "rendered": run.rendered,
+        **run.prompted.ask.record,
         "file": run.file,
         "chat": run.chat,
         "text": run.text,
         "versions": versions(),
     }
-    notes = [*([target.note] if target.note else []), *contrast_notes(model, options.get("contrast"))]
+    notes = [*filter(None, (run.prompted.note, target.note)), *contrast_notes(model, options.get("contrast"))]
     if notes:
         record["note"] = " ".join(notes)
     return record

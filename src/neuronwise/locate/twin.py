@@ -27,7 +27,7 @@ def twin_of(model: Model, run: Run, inpainted: ImageLike | None, counterfactual:
     if inpainted is not None:
         return on_another_photo(model, run, inpainted)
     assert counterfactual is not None
-    prompted, image = model.prepare(run.image, counterfactual, chat=run.chat)
+    prompted, image = run.asked(prompt=counterfactual)
     if len(prompted.input_ids) != len(run.prompted.input_ids):
         raise MethodError(
             f"The counterfactual {counterfactual!r} makes {len(prompted.input_ids)} tokens, the run's own prompt "

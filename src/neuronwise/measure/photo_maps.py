@@ -93,7 +93,7 @@ class PhotoDeletion:
 
     def _log_p(self, photo: Image.Image) -> float:
         model = self.run.model
-        prompted, _ = model.prepare(photo, self.run.prompt, self.run.chat)
+        prompted, _ = self.run.asked(photo)
         inputs = Run.of(model, prompted, self.run.output_ids, photo).forced_inputs()
         logits = model.forward(inputs, rows=[self.run.row(self.target.position)])[0, 0]
         return float(logits.float().log_softmax(-1)[self.target.token_id])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,12 +17,13 @@ from transformers.utils.generic import ModelOutput
 
 from neuronwise.arguments import checked
 from neuronwise.errors import ModelError, NeuronError, PromptError
-from neuronwise.images import ImageLike, open_image
+from neuronwise.images import ImageLike
 from neuronwise.model.anatomy import dissect, uncompiled
+from neuronwise.model.chat import Message
 from neuronwise.model.check import require_readable, require_sums
 from neuronwise.model.gate import GateRecorder
 from neuronwise.model.passes import Rows, only_rows, stop_after
-from neuronwise.model.prompt import Inputs, Prompted, exact_tokens, lay_out
+from neuronwise.model.prompt import Ask, Inputs, Prompted, exact_tokens, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
 from neuronwise.model.stop import StoppingTexts
@@ -166,9 +168,11 @@ class Model:
     @checked
     def run(
         self,
-        image: ImageLike | None = None,
+        image: ImageLike | Sequence[ImageLike] | None = None,
         prompt: str | None = None,
         *,
+        messages: Sequence[Message] | None = None,
+        template: Mapping[str, object] | None = None,
         text: str | None = None,
         max_new_tokens: int = 50,
         chat: bool | None = None,
@@ -177,14 +181,19 @@ class Model:
         """Generate greedily with the key-value cache, recording at each step only the last position's activations.
 
         With ``text`` nothing is generated: the run is that of the prompt followed by this text, exactly as written.
-        ``image`` is a path, a PIL image or an array, ``None`` for text alone; ``prompt=None`` asks in the model's own
-        habit. ``chat=None`` applies the chat template where the tokenizer has one. ``max_new_tokens=0`` runs one
-        forward pass, whose last position predicts. ``heat`` also keeps the activations at the image's tokens, so that
-        heatmaps need no pass of their own, unless they would take more than ``HEAT_SHARE`` of the weights' memory.
+        ``image`` is a path, a PIL image or an array, ``None`` for text alone, a list for several where the model's
+        processor takes them; ``prompt=None`` asks in the model's own habit. ``messages`` are a whole conversation in
+        place of a prompt, with ``template`` for options of the chat template (``{"enable_thinking": False}``);
+        ``Run.rendered`` is what was really asked. ``chat=None`` applies the chat template where the tokenizer has one.
+        ``max_new_tokens=0`` runs one forward pass, whose last position predicts. ``heat`` also keeps the activations at
+        the image's tokens, so that heatmaps need no pass of their own, unless they would take more than ``HEAT_SHARE``
+        of the weights' memory.
         Raises ``ImageError`` and ``PromptError``, ``TargetError`` for an empty text.
         """
         self._require_length(max_new_tokens)
-        prompted, picture = self.prepare(image, prompt, chat)
+        prompted, picture = self.prepare(image, prompt, chat, messages=messages, template=template)
+        if prompted.note is not None:
+            warnings.warn(prompted.note, stacklevel=3)
         if text is not None:
             said = exact_tokens(self.tokenizer, self.vocabulary_size, text, role="text").token_ids
             self.require_ids([*prompted.input_ids, *said])
@@ -214,19 +223,27 @@ class Model:
             raise ModelError(f"{self.name} does not generate; run it with max_new_tokens=0.")
 
     def prepare(
-        self, image: ImageLike | None = None, prompt: str | None = None, chat: bool | None = None
+        self,
+        image: ImageLike | Sequence[ImageLike] | None = None,
+        prompt: str | None = None,
+        chat: bool | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        template: Mapping[str, object] | None = None,
     ) -> tuple[Prompted, Image.Image | None]:
-        """The prompt as ``run`` lays it out, with the opened image, and no pass; raises as ``run`` does."""
+        """The prompt as ``run`` lays it out, with the opened image where it is one, and no pass; raises as ``run``."""
+        return self.laid_out(Ask.of(image, prompt, chat, messages, template))
+
+    def laid_out(self, ask: Ask) -> tuple[Prompted, Image.Image | None]:
+        """``prepare`` of what is to be asked."""
         if self.tokenizer is None:
             raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
-        _require_text(prompt)
-        picture = None if image is None else open_image(image)
         model_type = getattr(self.config, "model_type", "")
-        prompted = lay_out(self.processor, self.tokenizer, model_type, prompt, picture, chat, self.is_encoder_decoder)
+        prompted = lay_out(self.processor, self.tokenizer, model_type, ask, self.is_encoder_decoder)
         self.require_ids(prompted.input_ids)
-        if picture is None and self.image_token_id is not None and self.image_token_id in prompted.input_ids:
+        if not ask.images and self.image_token_id is not None and self.image_token_id in prompted.input_ids:
             raise PromptError("The prompt has the place of an image, but no image is given; give one, or leave it out.")
-        return prompted, picture
+        return prompted, ask.images[0] if len(ask.images) == 1 else None
 
     def require_ids(self, ids: Sequence[int]) -> None:
         """Raise ``PromptError`` for a prompt that is too long, or that the tokenizer wrote for another model."""
@@ -346,11 +363,6 @@ class Model:
             name: value.to(self.device, dtype if value.is_floating_point() and "pixel" in name else value.dtype)
             for name, value in inputs.items()
         }
-
-
-def _require_text(prompt: object) -> None:
-    if prompt is not None and not isinstance(prompt, str):
-        raise PromptError(f"A prompt is a text, not {type(prompt).__name__}.")
 
 
 def output_head(module: nn.Module) -> nn.Module:

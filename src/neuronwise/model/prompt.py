@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from neuronwise.errors import PromptError, TargetError
+from neuronwise.errors import PromptError, TargetError, reason
+from neuronwise.images import ImageLike, open_image
+from neuronwise.images.open import file_of
+from neuronwise.model.chat import Message, photos_in, render, require_conversation, text_of, with_places
 from neuronwise.model.protocols import Processor, Tokenizer
 
 Inputs = dict[str, Tensor]  # what a model's forward takes, by name
@@ -45,12 +49,64 @@ _MARKED = {
 
 
 @dataclass(frozen=True)
+class Ask:
+    """What is asked: a prompt (None: in the model's own habit) or a whole conversation, about photos or none.
+
+    ``chat=None`` applies the chat template where there is one; ``template`` are options that the template reads.
+    """
+
+    prompt: str | None = None
+    images: tuple[Image.Image, ...] = ()
+    chat: bool | None = None
+    messages: tuple[Message, ...] = ()
+    template: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        image: ImageLike | Sequence[ImageLike] | None,
+        prompt: str | None,
+        chat: bool | None,
+        messages: Sequence[Message] | None,
+        template: Mapping[str, object] | None,
+    ) -> Ask:
+        """As users say it, the photos opened; raises ``PromptError`` for what contradicts itself, ``ImageError``."""
+        if prompt is not None and not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise PromptError(f"A prompt is a text, not {type(prompt).__name__}.")
+        if messages is not None:
+            require_conversation(messages)
+        if messages and prompt is not None:
+            raise PromptError("Give either a prompt or messages, not both.")
+        if messages and chat is False:
+            raise PromptError("Messages are written by the chat template; leave chat out.")
+        photos = photos_in(messages or ())
+        if photos and image is not None:
+            raise PromptError("Give photos either in the messages or as image=, not both.")
+        if image is not None:
+            photos = list(image) if isinstance(image, list | tuple) else [cast("ImageLike", image)]
+        return cls(prompt, tuple(map(open_image, photos)), chat, tuple(messages or ()), dict(template or {}))
+
+    @property
+    def record(self) -> dict[str, object]:
+        """What a prompt and the name of one photo do not say, as plain JSON values."""
+        said = [{**message, "content": text_of(message)} for message in self.messages]
+        several = list(map(file_of, self.images)) if len(self.images) > 1 else []
+        found: dict[str, object] = {"messages": said, "template": dict(self.template), "images": several}
+        return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True)
 class Prompted:
-    """A prompt as the model gets it: the tensors of the first forward pass, batch of one."""
+    """A prompt as the model gets it: the tensors of the first forward pass, batch of one.
+
+    ``note`` says what a reader must know of how it was laid out. ``ask`` is what was asked for.
+    """
 
     prompt: str
     chat: bool
     inputs: Inputs = field(repr=False)
+    ask: Ask = field(default_factory=Ask, repr=False)
+    note: str | None = None
 
     @property
     def input_ids(self) -> list[int]:
@@ -65,48 +121,54 @@ def default_prompt(model_type: str, has_template: bool, has_image: bool) -> str:
     return INSTRUCTION if has_template or model_type in _TEMPLATES else HABITS.get(model_type, "a photo of")
 
 
-def lay_out(
-    processor: Processor,
-    tokenizer: Tokenizer,
-    model_type: str,
-    prompt: str | None,
-    image: Image.Image | None,
-    chat: bool | None,
-    reads_end: bool = False,
-) -> Prompted:
-    """Apply the chat template where there is one (``chat=None``) and turn prompt and image into tensors.
+def lay_out(processor: Processor, tokenizer: Tokenizer, model_type: str, ask: Ask, reads_end: bool = False) -> Prompted:
+    """Apply the chat template where there is one (``chat=None``) and turn prompt and photos into tensors.
 
     ``reads_end``: the end token that some tokenizers append stays (an encoder wants it, a decoder would go on after
-    the end).
+    the end). Raises ``PromptError``.
     """
-    owners = (processor,) if image is not None else (tokenizer, processor)
-    template_owner = next((owner for owner in owners if getattr(owner, "chat_template", None)), None)
-    has_template = template_owner is not None
-    if prompt is None:
-        prompt = default_prompt(model_type, has_template, image is not None)
-    if not prompt.strip() and not (image is not None and HABITS.get(model_type) == ""):
-        raise PromptError("The prompt is empty; write what the model should continue or answer.")
-    if chat and not has_template:
-        raise PromptError("This model has no chat template; leave chat out or set it to False.")
-    chat = has_template if chat is None else chat
-    if image is None:
-        return Prompted(prompt, chat, _text_inputs(tokenizer, template_owner if chat else None, prompt, reads_end))
-    if not hasattr(processor, "image_processor"):
+    owners = (processor,) if ask.images else (tokenizer, processor)
+    owner = next((owner for owner in owners if getattr(owner, "chat_template", None)), None)
+    if (ask.chat or ask.messages) and owner is None:
+        raise PromptError("This model has no chat template; give a prompt, and leave chat and messages out.")
+    chat = owner is not None and ask.chat is not False
+    if ask.template and not chat:
+        raise PromptError("Options of the chat template have no effect here: no chat template is applied.")
+    if ask.images and not hasattr(processor, "image_processor"):
         raise PromptError("This model has no image processor, so it cannot look at an image; leave the image out.")
-    return Prompted(prompt, chat, _image_inputs(processor, model_type, prompt, image, chat))
+    if ask.messages:
+        prompt = text_of([message for message in ask.messages if message["role"] == "user"][-1])
+    else:
+        prompt = default_prompt(model_type, owner is not None, bool(ask.images)) if ask.prompt is None else ask.prompt
+    if not prompt.strip() and not ask.messages and not (ask.images and HABITS.get(model_type) == ""):
+        raise PromptError("The prompt is empty; write what the model should continue or answer.")
+    mark = image_mark(processor)
+    if owner is not None and chat:
+        asked = ask.messages or ({"role": "user", "content": prompt},)
+        _require_no_marks(asked, mark if ask.images else None)
+        text = render(owner, with_places(asked, len(ask.images)), ask.template, mark)
+        inputs = _written_inputs(processor, tokenizer, text, ask.images, whole=owner is tokenizer)
+    elif ask.images:
+        text = _with_marks(processor, model_type, prompt, mark, len(ask.images))
+        inputs = _photo_inputs(processor, text, ask.images)
+    else:
+        inputs = _plain_inputs(tokenizer, prompt, reads_end)
+    return Prompted(prompt, chat, inputs, ask, _doubled(tokenizer, prompt, inputs, chat))
 
 
-def _text_inputs(
-    tokenizer: Tokenizer, template_owner: Processor | Tokenizer | None, prompt: str, reads_end: bool
+def _written_inputs(
+    processor: Processor, tokenizer: Tokenizer, text: str, images: Sequence[Image.Image], *, whole: bool
 ) -> Inputs:
-    if template_owner is not None:
-        text = template_owner.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        # A tokenizer's template holds all special tokens; a processor's leaves the first to the tokenizer, or has it.
-        bos = getattr(tokenizer, "bos_token", None)
-        special = template_owner is not tokenizer and not (bos and text.startswith(bos))
-        return _tensors(tokenizer(text, return_tensors="pt", add_special_tokens=special))
+    """Of a text that a template wrote: a tokenizer's holds all special tokens (``whole``); a processor's leaves the
+    first to the tokenizer, or has it."""
+    bos = getattr(tokenizer, "bos_token", None)
+    special = not whole and not (bos and text.startswith(bos))
+    if images:
+        return _photo_inputs(processor, text, images, add_special_tokens=special)
+    return _tensors(tokenizer(text, return_tensors="pt", add_special_tokens=special))
+
+
+def _plain_inputs(tokenizer: Tokenizer, prompt: str, reads_end: bool) -> Inputs:
     inputs = _tensors(tokenizer(prompt, return_tensors="pt"))
     length, ends = inputs["input_ids"].shape[1], (tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None))
     if not reads_end and length > 1 and int(inputs["input_ids"][0, -1]) in ends:
@@ -115,24 +177,53 @@ def _text_inputs(
     return inputs
 
 
-def _image_inputs(processor: Processor, model_type: str, prompt: str, image: Image.Image, chat: bool) -> Inputs:
-    mark = image_mark(processor)
+def _photo_inputs(processor: Processor, text: str, images: Sequence[Image.Image], **options: object) -> Inputs:
+    """What the processor makes of a text and its photos; raises ``PromptError`` where it does not take several."""
+    if len(images) == 1:
+        return _tensors(processor(images=images[0], text=text, return_tensors="pt", **options))
+    mark, failed = image_mark(processor), "its prompt has the place of one"
+    fits = mark is not None and text.count(mark) == len(images)
+    for given in ([list(images)], list(images)) if fits else ():  # some take a list for each text, some one list
+        try:
+            inputs = _tensors(processor(images=given, text=text, return_tensors="pt", **options))
+        except Exception as error:  # processors raise anything
+            failed = reason(error)
+            continue
+        if len(inputs["input_ids"]) == 1:
+            return inputs
+        failed = "it makes several prompts of them"
+    raise PromptError(f"This model's processor takes one photo, not {len(images)}: {failed}.")
+
+
+def _require_no_marks(messages: Sequence[Message], mark: str | None) -> None:
+    if mark and any(mark in text_of(message) for message in messages):
+        raise PromptError(f"The prompt has {mark}, whose place is in the chat template; leave {mark} out.")
+
+
+def _with_marks(processor: Processor, model_type: str, prompt: str, mark: str | None, photos: int) -> str:
+    """The prompt with its photos' marks: where it says, or where the model's format has them."""
     places = prompt.count(mark) if mark else 0
-    if places > (0 if chat else 1):
-        where = ", whose place is in the chat template; leave {} out" if chat else "; write it once, or leave it out"
-        raise PromptError(f"The prompt has {places} {mark} and 1 image is given{where.format(mark)}.")
-    if chat:
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        text = processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    if places not in (0, photos):
+        raise PromptError(
+            f"The prompt has {places} {mark} and {photos} image(s) are given; write as many, or leave it out."
         )
-        bos = getattr(processor.tokenizer, "bos_token", None)
-        special = not (bos and text.startswith(bos))
-        return _tensors(processor(images=image, text=text, return_tensors="pt", add_special_tokens=special))
     if mark and not places and (model_type not in HABITS or _reads_marks(processor)):
         kind = "minigpt4" if model_type in HABITS else model_type
-        prompt = image_format(kind, processor.tokenizer).format(image=mark, prompt=prompt)
-    return _tensors(processor(images=image, text=prompt, return_tensors="pt"))
+        return image_format(kind, processor.tokenizer).format(image="\n".join([mark] * photos), prompt=prompt)
+    return prompt
+
+
+def _doubled(tokenizer: Tokenizer, prompt: str, inputs: Inputs, chat: bool) -> str | None:
+    """A note on marks of the prompt that tokenizer or template write as well."""
+    ids, bos = inputs["input_ids"][0].tolist(), getattr(tokenizer, "bos_token_id", None)
+    if bos is not None and ids[:2] == [bos, bos]:
+        return (
+            f"The prompt begins with {getattr(tokenizer, 'bos_token', bos)} twice: the model's own is added to yours."
+        )
+    marks = [mark for mark in getattr(tokenizer, "all_special_tokens", ()) if chat and mark and mark in prompt]
+    if marks:
+        return f"The prompt holds {', '.join(marks)}, and the chat template writes its own; chat=False adds none."
+    return None
 
 
 def image_format(model_type: str, tokenizer: Tokenizer) -> str:

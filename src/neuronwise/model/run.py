@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError, TargetError
+from neuronwise.images import ImageLike, open_image
 from neuronwise.images.open import file_of
 from neuronwise.model.activations import Activations
+from neuronwise.model.chat import reworded
 from neuronwise.model.concepts import Concept, concept_of, concepts_in
 from neuronwise.model.prompt import Inputs, Prompted, target_tokens
 
@@ -76,6 +78,21 @@ class Run:
     def prompt(self) -> str:
         """The prompt that was given."""
         return self.prompted.prompt
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """The photos, in order; ``image`` is None where there are several."""
+        return self.prompted.ask.images if self.image is None else (self.image,)
+
+    @property
+    def photo(self) -> Image.Image:
+        """The run's photo; raises ``PromptError`` for a run without one, or of several."""
+        if self.image is None:
+            raise PromptError(
+                "This run has no image, so there is no map." if not self.images
+                else f"This run has {len(self.images)} images; maps are of runs with one."
+            )  # fmt: skip
+        return self.image
 
     @property
     def file(self) -> str | None:
@@ -166,7 +183,18 @@ class Run:
 
     def again(self) -> str:
         """What the model, as it is now, says to the same prompt and photo."""
-        return self.model.run(self.image, self.prompt, max_new_tokens=self.max_new_tokens, chat=self.chat).text
+        return self.model.run_prompted(self.prompted, self.image, max_new_tokens=self.max_new_tokens).text
+
+    def asked(self, image: ImageLike | None = None, prompt: str | None = None) -> tuple[Prompted, Image.Image | None]:
+        """The same question laid out with another photo, or with another text in place of the prompt."""
+        ask = self.prompted.ask
+        if image is not None:
+            ask = replace(ask, images=(open_image(image),))
+        if prompt is not None and ask.messages:
+            ask = replace(ask, messages=tuple(reworded(ask.messages, prompt)))
+        elif prompt is not None:
+            ask = replace(ask, prompt=prompt)
+        return self.model.laid_out(ask)
 
     @checked
     def activations(self, position: int, kind: str = "ffn") -> Activations:
@@ -207,7 +235,7 @@ class Run:
     @property
     def has_image_tokens(self) -> bool:
         """Whether the prompt holds tokens of an image."""
-        seen = self.image is not None and self.model.image_token_id in self.prompted.input_ids
+        seen = bool(self.images) and self.model.image_token_id in self.prompted.input_ids
         return seen and not self.model.is_encoder_decoder
 
     def row(self, position: int) -> int:
@@ -227,9 +255,9 @@ class Run:
         if self.model.is_encoder_decoder:
             raise PromptError("The image's tokens are read by this model's encoder; its decoder has no rows for them.")
         token, marked = self.model.image_token_id, self.prompted.inputs.get("image_embeds_position_mask")
-        if self.image is not None and marked is not None:
+        if self.images and marked is not None:
             return torch.nonzero(marked[0]).flatten()
-        if self.image is None or token is None:
+        if not self.images or token is None:
             raise PromptError("This run has no image, or this model has no image tokens in its prompt.")
         ids = torch.tensor(self.prompted.input_ids)
         positions = torch.nonzero(ids == token).flatten()

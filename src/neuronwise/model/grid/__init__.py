@@ -29,9 +29,8 @@ def image_grid(run: Run, *, whole: bool = False) -> ImageGrid:
     Of a photo that is cut into tiles the tiles are taken, joined in their place; with ``whole=True`` the overview of
     the whole photo, where the model has one.
     """
-    if run.image is None:
-        raise PromptError("This run has no image, so there is no map.")
-    return within(_placed(run, whole), *run.image.size)
+    size = run.photo.size
+    return within(_placed(run, whole), *size)
 
 
 def _placed(run: Run, whole: bool) -> ImageGrid:

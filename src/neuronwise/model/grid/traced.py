@@ -80,7 +80,7 @@ def _processed(run: Run, picture: Image.Image) -> Tensor | None:
     processor = run.model.processor
     if callable(processor):
         try:
-            return pixels_of(run.model.prepare(picture, run.prompt, run.chat)[0].inputs)
+            return pixels_of(run.asked(picture)[0].inputs)
         except NeuronwiseError:
             return None
     image_processor = getattr(processor, "image_processor", None)
