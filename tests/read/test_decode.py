@@ -14,6 +14,7 @@ from conformed import tiny
 from neuronwise.errors import MethodError, NeuronError
 from neuronwise.model import Model
 from neuronwise.model.direct_map import DirectMap
+from neuronwise.model.later_layers import LaterLayers
 from neuronwise.neurons import Neuron, ScoredNeuron
 from neuronwise.read import decode_all
 from neuronwise.read.decode import effects, merged, value_vectors
@@ -62,10 +63,82 @@ def test_the_direct_map_is_what_the_share_of_the_logit_is_made_of(name: str) -> 
     if writer not in scores:  # an expert that the token was not routed to
         writer = next(one for one in scores if one.layer == 1)
     shares = scores[writer] / scores.activations[writer]
-    arrived = value_vectors(model, writer.neurons, arrived=True)
+    arrived = value_vectors(model, writer.neurons, DirectMap(model))
     read = arrived @ model.unembedding[29].detach().float()
     known = scores.activations[writer].abs() > 1e-3
     assert float(functional.cosine_similarity(shares[known], read[known], dim=0)) > 0.999
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "olmo2", "falcon", "mixtral", "qwen3_moe", "t5"])
+def test_through_later_layers_it_is_a_mean_of_finite_differences(name: str) -> None:
+    model = tiny(name, torch.float64)[0]
+    texts = ["w5 w9 w11", "w30 w7 w8 w12"]
+    writer = next(one for one in model.writers if one.layer == 1)
+    neurons = [writer.neuron(unit) for unit in (3, 7, 11)]
+    block = model.blocks[1].module
+    site = block.get_submodule(writer.site[1])
+    given: list[Tensor] = []
+    handles = [model.head.register_forward_pre_hook(lambda m, args: given.append(args[0][0, -1].detach()))]
+    step, expected = 1e-2, []  # norms and softmax are taken in float32
+    for neuron in neurons:
+        vector, moved = model.blocks[1].value_vector(neuron).detach(), []
+        for text in texts:
+            inputs = model.extend(model.prepare(None, text, chat=False)[0].inputs, [])
+            ends = []
+            for size in (step, -step):
+
+                def add(module: Any, args: Any, out: Any, size: float = size, vector: Tensor = vector) -> Any:
+                    first = (out if isinstance(out, Tensor) else out[0]).clone()
+                    first.view(-1, first.shape[-1])[-1] += size * vector
+                    return first if isinstance(out, Tensor) else (first, *out[1:])
+
+                handle = site.register_forward_hook(add)
+                with torch.no_grad():
+                    model.forward(inputs)
+                handle.remove()
+                ends.append(given[-1])
+            moved.append((ends[0] - ends[1]) / (2 * step))
+        expected.append(torch.stack(moved).mean(0))
+    for handle in handles:
+        handle.remove()
+    cases = [model.extend(model.prepare(None, text, chat=False)[0].inputs, []) for text in texts]
+    found = value_vectors(model, neurons, LaterLayers(model, cases))
+    by_hand = torch.stack(expected).float()
+    assert float((found - by_hand).norm() / by_hand.norm()) < 5e-3
+    direct = value_vectors(model, neurons, DirectMap(model))
+    assert functional.cosine_similarity(found, direct.to(found), dim=1).max() < 0.999
+    centered = model.unembedding.float() - model.unembedding.float().mean(0)
+    best = int(functional.cosine_similarity(centered, expected[1][None].float(), dim=1).argmax())
+    assert nw.decode(model, neurons[1], k=1, through="later layers", over=texts) == [f"w{best}"]
+
+
+def test_behind_the_last_layer_there_is_the_final_norm_alone(tiny_model: Any) -> None:
+    """Whose scale moves too: y = g ⊙ (v − h ⟨h, v⟩ / (d · rms²)) / rms."""
+    run = tiny_model.run(prompt="a dog sits", max_new_tokens=0, chat=False)
+    norm = tiny_model.module.model.norm
+    kept: list[Tensor] = []
+    handle = norm.register_forward_pre_hook(lambda module, args: kept.append(args[0][0, -1]))
+    tiny_model.forward(run.forced_inputs())
+    handle.remove()
+    h, v = kept[0].detach(), tiny_model.blocks[2].value_vectors[:, 7].detach()
+    square = h.square().mean() + norm.variance_epsilon
+    arrived = norm.weight.detach() * (v - h * (h @ v) / (len(h) * square)) / square.sqrt()
+    centered = tiny_model.unembedding - tiny_model.unembedding.mean(0)
+    order = functional.cosine_similarity(centered, arrived[None], dim=1).argsort(descending=True).tolist()
+    expected = [tiny_model.tokenizer.decode([token]) for token in order[:8]]
+    for over in (["a dog sits"], [run]):
+        assert nw.decode(tiny_model, "L2.U7", k=8, through="later layers", over=over) == expected
+
+
+def test_a_run_counts_where_it_predicted_each_token(tiny_model: Any) -> None:
+    run = tiny_model.run(prompt="a dog sits", max_new_tokens=2, chat=False)
+    cut = [run.forced_inputs(0), run.forced_inputs(1)]
+    by_hand = value_vectors(tiny_model, [Neuron(0, 3)], LaterLayers(tiny_model, cut))
+    centered = tiny_model.unembedding - tiny_model.unembedding.mean(0)
+    best = int(functional.cosine_similarity(centered, by_hand, dim=1).argmax())
+    found = nw.decode(tiny_model, "L0.U3", k=1, through="later layers", over=[run])
+    assert found == [tiny_model.tokenizer.decode([best])]
+    assert len(nw.decode(tiny_model, "L0.U3", k=5, through="later layers")) == 5
 
 
 @pytest.mark.parametrize("bottom", [False, True])
@@ -107,5 +180,12 @@ def test_what_cannot_be_read(tiny_model: Any) -> None:
         nw.decode(tiny_model, "L0.U1", k=10**6)
     with pytest.raises(MethodError, match="choose cosine or logits"):
         nw.decode(tiny_model, "L0.U1", form="sine")
+    with pytest.raises(MethodError, match="choose 'direct path' or 'later layers'"):
+        nw.decode(tiny_model, "L0.U1", through="walls")
+    with pytest.raises(MethodError, match="leave out through"):
+        nw.decode(tiny_model, "L0.U1", through="later layers", form="logits")
+    for over, through in ((["a dog"], "direct path"), ([], "later layers")):
+        with pytest.raises(MethodError, match="one or more, for through="):
+            nw.decode(tiny_model, "L0.U1", through=through, over=over)
     with pytest.raises(NeuronError, match=r"L0\.U99999"):
         nw.decode(tiny_model, "L0.U99999")

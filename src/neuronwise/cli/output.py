@@ -87,12 +87,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in ("neuron", "score", "activation", *SOMETIMES))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if title:  # not the table's own, which would be folded to its width
+        console.print(Text(title, style="italic"))
+    console.print(table)
 
 
 def print_json(content: Mapping[str, object]) -> None:

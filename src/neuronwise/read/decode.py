@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from neuronwise.arguments import checked
+from neuronwise.data.texts import openings
 from neuronwise.errors import MethodError
-from neuronwise.model import Model
+from neuronwise.locate.method import require_own
+from neuronwise.model import Model, Run
 from neuronwise.model.direct_map import DirectMap
-from neuronwise.model.writers import Writer
+from neuronwise.model.later_layers import LaterLayers
+from neuronwise.model.prompt import Inputs
+from neuronwise.model.writers import Site, Writer
 from neuronwise.neurons import Neuron, Neurons, ScoredNeuron, as_members
 from neuronwise.read.extremes import extreme_tokens
 
 FORMS = ("cosine", "logits")
+THROUGH = ("direct path", "later layers")
+CASES = 16  # of the built-in texts, those of three words or more: the first tokens of a text are like no others
+Arriving = Callable[[Site, Tensor], Tensor]  # (n, d) as written at a site → (n, d′) at the output head
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -31,42 +38,69 @@ class Effect:
 
 @checked
 def decode(
-    model: Model, neuron: ScoredNeuron | Neuron | str, k: int = 10, *, bottom: bool = False, form: str = "cosine"
+    model: Model,
+    neuron: ScoredNeuron | Neuron | str,
+    k: int = 10,
+    *,
+    bottom: bool = False,
+    form: str = "cosine",
+    through: str = "direct path",
+    over: Sequence[str | Run] | None = None,
 ) -> list[str]:
     """The ``k`` tokens that a neuron raises most; ``bottom``: those that it lowers most. See ``effects``."""
-    return decode_all(model, [neuron], k, bottom=bottom, form=form)[0]
+    return decode_all(model, [neuron], k, bottom=bottom, form=form, through=through, over=over)[0]
 
 
 @checked
 def decode_all(
-    model: Model, neurons: Neurons, k: int = 10, *, bottom: bool = False, form: str = "cosine"
+    model: Model,
+    neurons: Neurons,
+    k: int = 10,
+    *,
+    bottom: bool = False,
+    form: str = "cosine",
+    through: str = "direct path",
+    over: Sequence[str | Run] | None = None,
 ) -> list[list[str]]:
     """``decode`` for many neurons, in one product of their value vectors and the unembedding."""
-    found = effects(model, neurons, k, form=form)
+    found = effects(model, neurons, k, form=form, through=through, over=over)
     return [effect.lowers if bottom else effect.raises for effect in found]
 
 
 @checked
-def effects(model: Model, neurons: Neurons, k: int = 10, *, form: str = "cosine") -> list[Effect]:
+def effects(
+    model: Model,
+    neurons: Neurons,
+    k: int = 10,
+    *,
+    form: str = "cosine",
+    through: str = "direct path",
+    over: Sequence[str | Run] | None = None,
+) -> list[Effect]:
     """The ``k`` tokens that each neuron raises and lowers most.
 
     ``form="cosine"``: the largest and the smallest of cos(U′_t, v′), U′ the unembedding with its mean row taken off, v′
-    the value vector as it arrives at the output head: through post-norms, the final norm's gain and centering, and
-    projections (ours). A neuron that comes with its activation below its baseline (0 without one) writes its value
-    vector turned around, so that its ends change places: what it raises *here*. ``form="logits"``: the largest and the
-    smallest of U·v, whatever the activation ([MMN] §3.3). Raises ``NeuronError`` for a neuron out of range.
+    the value vector as it arrives at the output head (ours). A neuron that comes with its activation below its baseline
+    (0 without one) writes its value vector turned around, so that its ends change places: what it raises *here*.
+    ``form="logits"``: the largest and the smallest of U·v, whatever the activation ([MMN] §3.3).
+
+    ``through="direct path"``: past post-norms, the final norm's gain and centering, and projections. ``through="later
+    layers"``: by the mean Jacobian of everything above, at the last position of each text and where each run predicted
+    its tokens (``over``; by default at the ends of 16 neutral openings). Raises ``NeuronError`` for a neuron out of
+    range, and ``MethodError``.
     """
     listed = as_members(neurons)
-    if form not in FORMS:
-        raise MethodError(f"form={form!r} is unknown; choose {' or '.join(FORMS)}.")
+    _require(form, through, over)
     if not listed:
         return []
     if not 1 <= k <= model.vocabulary_size:
         raise MethodError(f"k is {k}; ask for 1 to {model.vocabulary_size} tokens.")
     parsed = [one.neuron for one in listed]
     distinct = list(dict.fromkeys(parsed))
-    vectors = value_vectors(model, distinct, arrived=form == "cosine")
-    ends = extreme_tokens(vectors, model.unembedding, k, centered=form == "cosine")
+    arriving: Arriving | None = None
+    if form == "cosine":
+        arriving = DirectMap(model) if through == "direct path" else LaterLayers(model, _cases(model, over))
+    ends = extreme_tokens(value_vectors(model, distinct, arriving), model.unembedding, k, centered=form == "cosine")
     words = token_strings(model, [token for end in ends for ids in end for token in ids])
     tokens = ([[words[token] for token in ids] for ids in end] for end in ends)
     own = dict(zip(distinct, map(Effect, *tokens), strict=True))
@@ -75,6 +109,31 @@ def effects(model: Model, neurons: Neurons, k: int = 10, *, form: str = "cosine"
         Effect(own[neuron].lowers, own[neuron].raises) if negative else own[neuron]
         for neuron, negative in zip(parsed, turned, strict=True)
     ]
+
+
+def _require(form: str, through: str, over: Sequence[str | Run] | None) -> None:
+    if form not in FORMS:
+        raise MethodError(f"form={form!r} is unknown; choose {' or '.join(FORMS)}.")
+    if through not in THROUGH:
+        raise MethodError(f"through={through!r} is unknown; choose {' or '.join(map(repr, THROUGH))}.")
+    if through == "later layers" and form == "logits":
+        raise MethodError("form='logits' reads the value vector as it is; leave out through='later layers'.")
+    if over is not None and (through != "later layers" or not over):
+        raise MethodError("over= lists the texts or runs, one or more, for through='later layers'.")
+
+
+def _cases(model: Model, over: Sequence[str | Run] | None) -> list[Inputs]:
+    """Sequences whose last position predicts: texts, and runs up to each of their tokens."""
+    if over is None:
+        over = [text for text in openings() if len(text.split()) > 2][:CASES]
+    cases: list[Inputs] = []
+    for one in over:
+        if isinstance(one, str):
+            cases.append(model.extend(model.prepare(None, one, chat=False)[0].inputs, []))
+        else:
+            require_own(model, [one])
+            cases += [one.forced_inputs(upto) for upto in range(max(len(one.output_ids), 1))]
+    return cases
 
 
 def merged(tokens: Sequence[str]) -> list[str]:
@@ -87,19 +146,18 @@ def merged(tokens: Sequence[str]) -> list[str]:
     return list(groups.values())
 
 
-def value_vectors(model: Model, neurons: Sequence[Neuron], *, arrived: bool = False) -> Tensor:
-    """(n, d) value vectors, or what of them arrives at the output head; each writer is read once.
+def value_vectors(model: Model, neurons: Sequence[Neuron], arriving: Arriving | None = None) -> Tensor:
+    """(n, d) value vectors, or what of them arrives at the output head by a map; each writer is read once.
 
     Raises ``NeuronError`` for a neuron out of range.
     """
     rows: dict[Writer, list[int]] = {}
     for row, neuron in enumerate(neurons):
         rows.setdefault(model.writer(neuron), []).append(row)
-    through = DirectMap(model) if arrived else None
     found: dict[int, Tensor] = {}
     for writer, own in rows.items():
         vectors = writer.vectors[:, writer.columns([neurons[row] for row in own])].T
-        found |= zip(own, vectors if through is None else through(writer.site, vectors), strict=True)
+        found |= zip(own, vectors if arriving is None else arriving(writer.site, vectors), strict=True)
     return torch.stack([found[row].to(found[0].device) for row in range(len(neurons))])
 
 
