@@ -8,8 +8,6 @@ import pathlib
 from masks import Masks
 from photos import Photo, read_captioned, read_coco, split_classes, split_coco
 
-SETS = tuple(f"{kind}{part}" for kind in ("coco", "classes", "flickr") for part in ("", "_dev", "_test"))
-
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coco", type=pathlib.Path, required=True, help="COCO folder: annotations/, train2017/, …")

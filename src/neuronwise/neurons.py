@@ -296,14 +296,6 @@ def as_members(given: Neurons) -> tuple[ScoredNeuron, ...]:
     return tuple(_members(given))
 
 
-def as_neuron(given: ScoredNeuron | Neuron | str) -> Neuron:
-    """One neuron, given as such, with its score or by its address; raises ``NeuronError`` for anything else."""
-    neurons = as_neurons(given)
-    if len(neurons) != 1:
-        raise NeuronError(f"Give one neuron or its address, such as 'L23.U8083'; these are {len(neurons)}.")
-    return neurons[0]
-
-
 def _members(given: object) -> Iterator[ScoredNeuron]:
     if isinstance(given, NeuronSet):
         yield from given.members

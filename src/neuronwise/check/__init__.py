@@ -121,7 +121,7 @@ def _record(about: Subject) -> dict[str, Any]:
     }
 
 
-def require_image(model: Model, image: Any) -> None:
+def require_image(model: Model, image: object) -> None:
     """Raise ``ModelError`` for a model that reads photos and gets none, or one that reads none and gets one."""
     sees = reads_images(model)
     if sees and image is None:

@@ -9,7 +9,6 @@ from neuronwise.study.evaluation.unedited import known_cases as known_cases
 from neuronwise.study.kinds import KINDS as KINDS
 from neuronwise.study.recipe_file import make_recipe as make_recipe
 from neuronwise.study.recipe_file import read_recipe as read_recipe
-from neuronwise.study.results import is_study as is_study
 from neuronwise.study.results import read_study as read_study
 from neuronwise.study.runner import resume as resume
 from neuronwise.study.runner import run_study as run_study

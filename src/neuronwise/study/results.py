@@ -15,14 +15,6 @@ from neuronwise.study.store import Row, read_before, read_cases, read_manifest
 SCHEMAS = ("neuronwise.study/1", "neuronwise.evaluation/1", "neuronwise.evaluation/2")
 
 
-def is_study(folder: str | os.PathLike[str]) -> bool:
-    """Whether this is a folder that a study made."""
-    try:
-        return read_manifest(folder)["schema"] in SCHEMAS
-    except StudyError:
-        return False
-
-
 def read_study(folder: str | os.PathLike[str]) -> Study:
     """What a folder holds of a study, also while it is being written; raises ``StudyError`` for any other folder."""
     manifest = read_manifest(folder)
