@@ -12,6 +12,9 @@ from neuronwise.edit import pmet as pmet
 from neuronwise.edit import rome as rome
 from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError
+from neuronwise.heads import Head as Head
+from neuronwise.heads import HeadSet as HeadSet
+from neuronwise.heads import ScoredHead as ScoredHead
 from neuronwise.intervene import suppress as suppress
 from neuronwise.locate import Baseline as Baseline
 from neuronwise.locate import Circuit as Circuit

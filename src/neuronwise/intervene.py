@@ -10,16 +10,19 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError
+from neuronwise.heads import Head, Heads, as_heads, names_heads
 from neuronwise.locate.baseline import Baseline, resolved
 from neuronwise.locate.firing import firing
 from neuronwise.locate.method import require_own
 from neuronwise.model import Model, Run
+from neuronwise.model.heads import Attention, attention_of, edit_heads, mixed
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.passes import edit, edit_input, inputs_of
 from neuronwise.model.writers import Writer
@@ -32,8 +35,8 @@ Change = Callable[[Tensor, list[int]], Tensor]
 
 @checked
 @contextlib.contextmanager
-def suppress(model: Model, neurons: Neurons, positions: Sequence[int] | None = None) -> Iterator[None]:
-    """Within the body the neurons' activations are 0 (a ← 0).
+def suppress(model: Model, neurons: Neurons | Heads, positions: Sequence[int] | None = None) -> Iterator[None]:
+    """Within the body the neurons' activations are 0 (a ← 0); of attention heads, what the output projection reads.
 
     At all positions and steps, or only at ``positions`` of the sequence (prompt and generated tokens counted from 0).
     Raises ``NeuronError`` for a neuron the model does not have, before anything is changed.
@@ -44,10 +47,16 @@ def suppress(model: Model, neurons: Neurons, positions: Sequence[int] | None = N
 
 @checked
 @contextlib.contextmanager
-def scale(model: Model, neurons: Neurons, factor: float, positions: Sequence[int] | None = None) -> Iterator[None]:
-    """Within the body the neurons' activations are multiplied by ``factor`` (a ← c·a)."""
+def scale(
+    model: Model, neurons: Neurons | Heads, factor: float, positions: Sequence[int] | None = None
+) -> Iterator[None]:
+    """Within the body the neurons' activations, or the outputs of heads, are multiplied by ``factor`` (a ← c·a)."""
     _require_finite("factor", factor)
-    chosen = _by_writer(model, neurons)
+    if names_heads(neurons):
+        with _heads_changed(model, as_heads(neurons), positions, lambda head, values: values * factor):
+            yield
+        return
+    chosen = _by_writer(model, cast(Neurons, neurons))
     with (
         _changed(model, chosen, positions, lambda own: lambda a, at: a * factor),
         _changed_vectors(chosen, positions, lambda vectors, own: vectors * factor),
@@ -59,25 +68,37 @@ def scale(model: Model, neurons: Neurons, factor: float, positions: Sequence[int
 @contextlib.contextmanager
 def mean_ablate(
     model: Model,
-    neurons: Neurons,
-    means: Mapping[Neuron, float] | Baseline | str = "self",
+    neurons: Neurons | Heads,
+    means: Mapping[Neuron, float] | Mapping[Head, Tensor] | Baseline | str = "self",
     positions: Sequence[int] | None = None,
 ) -> Iterator[None]:
     """Within the body the neurons' activations are what they usually are (a ← ā).
+
+    Heads take the mean outputs that ``mean_outputs`` gathers.
 
     ``means``: a ``Baseline``, the folder of one, "self" (see ``Baseline.gather``), or a mean for each neuron, see
     ``mean_activations``. For a routed expert's neuron ā counts with the router's weight, and is written at every token,
     whichever experts the router chose; such neurons are set at all positions only.
     """
-    chosen = _by_writer(model, neurons)
-    if not isinstance(means, Mapping):
-        usual = resolved(model, means)
-        assert usual is not None
-        means = {neuron: usual.of(model, neuron) for own in chosen.values() for neuron in own}
-    missing = [str(neuron) for own in chosen.values() for neuron in own if neuron not in means]
+    if names_heads(neurons):
+        heads, outputs = as_heads(neurons), cast("Mapping[Head, Tensor]", means if isinstance(means, Mapping) else {})
+        lacking = [str(head) for head in heads if not isinstance(outputs.get(head), Tensor)]
+        if lacking:
+            raise MethodError(f"There is no mean output of {', '.join(lacking[:5])}; gather it with mean_outputs.")
+        with _heads_changed(model, heads, positions, lambda head, values: outputs[head].to(values).expand_as(values)):
+            yield
+        return
+    chosen = _by_writer(model, cast(Neurons, neurons))
+    if isinstance(means, Mapping):
+        usual = cast("Mapping[Neuron, float]", means)
+    else:
+        baseline = resolved(model, means)
+        assert baseline is not None
+        usual = {neuron: baseline.of(model, neuron) for own in chosen.values() for neuron in own}
+    missing = [str(neuron) for own in chosen.values() for neuron in own if neuron not in usual]
     if missing:
         raise MethodError(f"There is no mean for {', '.join(missing[:5])}; gather it with mean_activations.")
-    values = {writer: torch.tensor([means[neuron] for neuron in own]) for writer, own in chosen.items()}
+    values = {writer: torch.tensor([usual[neuron] for neuron in own]) for writer, own in chosen.items()}
 
     def change(own: list[Neuron]) -> Change:
         return lambda a, at: values[model.writer(own[0])].to(a).expand_as(a)
@@ -104,6 +125,23 @@ def mean_activations(model: Model, neurons: Neurons, runs: Iterable[Run]) -> dic
     if not rows:
         raise MethodError("A mean needs one run or more.")
     return dict(zip(listed, (sums / rows).tolist(), strict=True))
+
+
+@checked
+def mean_outputs(model: Model, heads: Heads, runs: Iterable[Run]) -> dict[Head, Tensor]:
+    """(size,) float32 for each head: the mean over all positions of some runs of what the output projection reads."""
+    listed = as_heads(heads)
+    places = {head: attention_of(model, head) for head in listed}
+    sums: dict[Head, Tensor] = {}
+    rows = 0
+    for run in runs:
+        seen = mixed(model, run.forced_inputs(), range(run.length))
+        rows += run.length
+        for head, own in places.items():
+            sums[head] = sums.get(head, torch.zeros(own.size)) + seen[own][:, own.columns(head)].float().sum(0).cpu()
+    if not rows:
+        raise MethodError("A mean needs one run or more.")
+    return {head: total / rows for head, total in sums.items()}
 
 
 @checked
@@ -254,6 +292,29 @@ def _changed(
             if writer.expert is None:
                 put_own = partial(put, columns=writer.columns(own), change=change(own))
                 stack.enter_context(edit_input(writer.module, put_own, within=model.blocks[writer.layer].module))
+        yield
+
+
+@contextlib.contextmanager
+def _heads_changed(
+    model: Model, heads: Sequence[Head], positions: Sequence[int] | None, change: Callable[[Head, Tensor], Tensor]
+) -> Iterator[None]:
+    """The outputs (batch, rows, size) of heads pass through ``change``; all are looked up before anything is."""
+    groups: dict[Attention, list[Head]] = {}
+    for head in dict.fromkeys(heads):
+        groups.setdefault(attention_of(model, head), []).append(head)
+
+    def put(inputs: Tensor, attention: Attention, own: Sequence[Head]) -> Tensor:
+        whole = rows.of(inputs).clone()
+        for head in own:
+            columns = attention.columns(head)
+            whole[:, rows.chosen, columns] = change(head, whole[:, rows.chosen, columns])
+        return whole.reshape(inputs.shape)
+
+    with contextlib.ExitStack() as stack:
+        rows = stack.enter_context(_rows(model, positions))
+        for attention, own in groups.items():
+            stack.enter_context(edit_heads(model, attention, partial(put, attention=attention, own=own)))
         yield
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate import heads
 from neuronwise.locate.method import Method
 from neuronwise.model.activations import Activations
 from neuronwise.model.last_position import LastPosition
@@ -93,4 +94,5 @@ METHOD = Method(
     causal_effect,
     meaning="by how much silencing each neuron lowers the log-probability of {token}",
     needs="among",
+    heads=heads.causal_effect,
 )

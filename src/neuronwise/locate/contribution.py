@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.locate import heads
 from neuronwise.locate.baseline import SELF, Baseline, resolved
 from neuronwise.locate.contrast import contrasted
 from neuronwise.locate.method import Method
@@ -112,6 +113,7 @@ def _along_the_direct_path(gradients: Sequence[Mapping[Site, Tensor]]) -> Callab
 METHOD = Method(
     "contribution",
     contribution,
+    heads=heads.contribution,
     meaning="what each neuron adds to the logit of {token}",
     source="Pan et al. 2024 (arXiv 2311.07470), eq. 4; Pan et al. 2025 (arXiv 2503.01090), eq. 3",
 )

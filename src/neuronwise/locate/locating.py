@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
 from neuronwise.files import versions
+from neuronwise.heads import Heads, HeadSet
 from neuronwise.images import ImageLike
 from neuronwise.locate.baseline import Baseline
 from neuronwise.locate.contrast import contrast_notes
+from neuronwise.locate.heads import joined as joined_heads
 from neuronwise.locate.joint import AGREE, joined
-from neuronwise.locate.method import keywords, require_own
+from neuronwise.locate.method import Method, keywords, options_as_taken, require_own
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.positions import Positions, keeps_positions, strongest
 from neuronwise.locate.scores import Pair, Scores
@@ -24,25 +26,49 @@ from neuronwise.neurons import Neurons, NeuronSet
 Word = str | Concept
 
 
+@overload
+def locate(
+    model: Model,
+    run: Run | Sequence[Run],
+    concept: Word | Sequence[Word] | None = None,
+    *,
+    kind: Literal["heads"],
+    among: Heads | None = None,
+    **options: Any,
+) -> HeadSet: ...
+@overload
+def locate(
+    model: Model,
+    run: Run | Sequence[Run],
+    concept: Word | Sequence[Word] | None = None,
+    *,
+    kind: Literal["neurons"] = "neurons",
+    among: Neurons | None = None,
+    **options: Any,
+) -> NeuronSet: ...
 @checked
 def locate(
     model: Model,
     run: Run | Sequence[Run],
     concept: Word | Sequence[Word] | None = None,
     *,
+    kind: Literal["neurons", "heads"] = "neurons",
     target: str | int | None = None,
     method: str = "contribution",
     top: int | None = 100,
     position: int | None = None,
     occurrence: int = 0,
     agree: str | None = None,
-    among: Neurons | None = None,
+    among: Neurons | Heads | None = None,
     inpainted: ImageLike | Sequence[ImageLike] | None = None,
     null: Sequence[Pair] = (),
     positions: Positions | None = None,
     **options: object,
-) -> NeuronSet:
+) -> NeuronSet | HeadSet:
     """The ``top`` neurons (all for None) for a concept of the run's text, or for any target token.
+
+    ``kind="heads"`` ranks attention heads: by contribution, by default exact shares of the logit, or by causal_effect,
+    which without ``among`` tries all.
 
     ``method`` is a name of ``METHODS`` and ``options`` are its own. ``among``: the neurons that causal_effect ranks and
     random_same_layers follows. ``inpainted``: the photo without the object, one for each of several runs, for
@@ -60,16 +86,19 @@ def locate(
     _require(runs, agree)
     options |= {} if positions is None else {"positions": positions}
     chosen = METHODS[method]
-    joining = keywords(chosen.join) if chosen.join and agree is None and not isinstance(run, Run) else ()
-    own = chosen.check({name: value for name, value in options.items() if name not in joining})
-    options |= own
     require_own(model, runs)
     targets = _targets(runs, concept, target, position, occurrence)
+    if kind == "heads":
+        if inpainted is not None or null:
+            raise MethodError("Heads are scored in runs as they are; leave inpainted and null out.")
+        return _heads(model, runs, targets, chosen, top, agree, among, options)
+    joining = keywords(chosen.join) if chosen.join and agree is None and not isinstance(run, Run) else ()
+    options |= (own := chosen.check({name: value for name, value in options.items() if name not in joining}))
     cases = list(zip(runs, targets, _one_each(inpainted, len(runs)), strict=True))
     if chosen.needs == "among":
         if among is None or len(runs) > 1:
             raise chosen.misused()
-        found = chosen.function(model, runs[0], targets[0], NeuronSet.of(among), **own)[:top]
+        found = chosen.function(model, runs[0], targets[0], NeuronSet.of(cast(Neurons, among)), **own)[:top]
     elif chosen.needs == "photos":
         pairs = [(r, t, chosen.given(photo)) for r, t, photo in cases]
         found = chosen.function(model, pairs, chosen.given(chosen.settings)(**own), null=null, top=top)
@@ -82,9 +111,43 @@ def locate(
             found = chosen.given(chosen.join)(scored, **{n: options[n] for n in joining if n in options})[:top]
         else:
             found = scored[0].top(top) if isinstance(run, Run) else joined(scored, agree or "mean", top)
-    several = {f"{name}s": [getattr(one, name) for one in runs] for name in ("prompt", "file", "text")}
     record = {**describe(model, runs[0], targets[0], method, options), **found.record, "method": method}
-    return NeuronSet(found.members, record | ({} if isinstance(run, Run) and chosen.needs != "photos" else several))
+    single = isinstance(run, Run) and chosen.needs != "photos"
+    return NeuronSet(found.members, record | ({} if single else _several(runs)))
+
+
+def _heads(
+    model: Model,
+    runs: Sequence[Run],
+    targets: Sequence[Target],
+    method: Method,
+    top: int | None,
+    agree: str | None,
+    among: Neurons | Heads | None,
+    options: Mapping[str, object],
+) -> HeadSet:
+    scoring = method.heads
+    if scoring is None:
+        known = ", ".join(name for name, one in METHODS.items() if one.heads is not None)
+        raise MethodError(f"{method.name} does not score attention heads; use one of {known}.")
+    own = options_as_taken(f"{method.name} of heads", keywords(scoring), scoring, options)
+    cases = list(zip(runs, targets, strict=True))
+    if method.needs == "among":
+        scored = [scoring(model, r, t, among, **own) for r, t in cases]
+    else:
+        if among is not None:
+            raise MethodError(f"{method.name} scores all heads; leave among out.")
+        scored = [scoring(model, r, [t], **own)[0] for r, t in cases]
+    found = scored[0].top(top) if len(runs) == 1 else joined_heads(scored, agree or "mean", top)
+    record = {**describe(model, runs[0], targets[0], method.name, own), "kind": "heads", **found.record}
+    notes = [*([record["note"]] if "note" in record else []), *scored[0].notes]
+    record |= ({"note": " ".join(notes)} if notes else {}) | (_several(runs) if len(runs) > 1 else {})
+    return HeadSet(found.members, record)
+
+
+def _several(runs: Sequence[Run]) -> dict[str, Any]:
+    """What a record says of runs that were looked at together."""
+    return {f"{name}s": [getattr(one, name) for one in runs] for name in ("prompt", "file", "text")}
 
 
 @checked

@@ -48,6 +48,8 @@ class Method:
     method has them; its options are the same but for how they are reduced.
     ``meaning`` completes "Score: …", with {token} for the scored token. ``source`` is the publication. A ``control``
     ranks by nothing. ``join`` merges the scores of several prompts of one fact, where the method has a way of its own.
+    ``heads`` scores attention heads: ``heads(model, run, targets, **options)`` → one ``HeadScores`` for each target, or
+    of a method that needs "among" ``heads(model, run, target, among, **options)`` → one, of all heads for None.
     An option called ``exact`` is given the number of neurons wanted, and one called ``seed`` the seed of a command.
     """
 
@@ -60,6 +62,7 @@ class Method:
     settings: type | None = None
     join: Callable[..., NeuronSet] | None = None
     by_position: Callable[..., Sequence[Iterable[PositionScores]]] | None = None
+    heads: Callable[..., Any] | None = None
 
     @cached_property
     def options(self) -> tuple[str, ...]:
