@@ -67,12 +67,10 @@ def locate(
 ) -> NeuronSet | HeadSet:
     """The ``top`` neurons (all for None) for a concept of the run's text, or for any target token.
 
-    ``kind="heads"`` ranks attention heads: by contribution, by default exact shares of the logit, or by causal_effect,
-    which without ``among`` tries all.
-
-    ``method`` is a name of ``METHODS`` and ``options`` are its own. ``among``: the neurons that causal_effect ranks and
-    random_same_layers follows. ``inpainted``: the photo without the object, one for each of several runs, for
-    methods that compare two photos; two_stage may find fewer than ``top``, and takes ``null``.
+    ``method`` is a name of ``METHODS`` and ``options`` are its own. ``kind="heads"`` ranks attention heads: by
+    contribution (exact shares of the logit) or by causal_effect, which without ``among`` tries all. ``among``: what
+    causal_effect ranks and random_same_layers follows. ``inpainted``: the photo without the object, one for each of
+    several runs, for methods that compare two; two_stage may find fewer than ``top``, and takes ``null``.
     ``positions``: a number (or several; prompt and generated tokens count from 0), "image" or "all" for neurons at
     positions, such as L23.U8083@14.
 
@@ -82,16 +80,12 @@ def locate(
     the mean score; the score is then votes / runs (our choices, after Sato & Takagi 2025). By default the mean, or the
     method's own way: integrated_gradients keeps what the prompts share. Raises ``MethodError`` and ``TargetError``.
     """
-    runs = [run] if isinstance(run, Run) else list(run)
-    _require(runs, agree)
+    _require(model, runs := [run] if isinstance(run, Run) else list(run), agree)
     options |= {} if positions is None else {"positions": positions}
     chosen = METHODS[method]
-    require_own(model, runs)
     targets = _targets(runs, concept, target, position, occurrence)
     if kind == "heads":
-        if inpainted is not None or null:
-            raise MethodError("Heads are scored in runs as they are; leave inpainted and null out.")
-        return _heads(model, runs, targets, chosen, top, agree, among, options)
+        return _heads(model, runs, targets, chosen, top, agree, among, options, inpainted is not None or null)
     joining = keywords(chosen.join) if chosen.join and agree is None and not isinstance(run, Run) else ()
     options |= (own := chosen.check({name: value for name, value in options.items() if name not in joining}))
     cases = list(zip(runs, targets, _one_each(inpainted, len(runs)), strict=True))
@@ -104,16 +98,21 @@ def locate(
         found = chosen.function(model, pairs, chosen.given(chosen.settings)(**own), null=null, top=top)
     elif chosen.by_position is not None and keeps_positions(positions):
         found = strongest(chosen.score_positions(model, _only(runs), targets[0], own, cases[0][2]), top)
+    elif joining:
+        scored = _scored(model, cases, chosen, own)
+        found = chosen.given(chosen.join)(scored, **{n: options[n] for n in joining if n in options})[:top]
     else:
-        settings = own if joining else chosen.for_top(top, own)
-        scored = [chosen.score(model, r, [t], settings, photo)[0] for r, t, photo in cases]
-        if joining:
-            found = chosen.given(chosen.join)(scored, **{n: options[n] for n in joining if n in options})[:top]
-        else:
-            found = scored[0].top(top) if isinstance(run, Run) else joined(scored, agree or "mean", top)
+        scored = _scored(model, cases, chosen, chosen.for_top(top, own))
+        found = scored[0].top(top) if isinstance(run, Run) else joined(scored, agree or "mean", top)
     record = {**describe(model, runs[0], targets[0], method, options), **found.record, "method": method}
-    single = isinstance(run, Run) and chosen.needs != "photos"
-    return NeuronSet(found.members, record | ({} if single else _several(runs)))
+    several = {} if isinstance(run, Run) and chosen.needs != "photos" else _several(runs)
+    return NeuronSet(found.members, record | several)
+
+
+def _scored(
+    model: Model, cases: Sequence[tuple[Run, Target, ImageLike | None]], method: Method, options: Mapping[str, object]
+) -> list[Scores]:
+    return [method.score(model, run, [target], options, photo)[0] for run, target, photo in cases]
 
 
 def _heads(
@@ -125,7 +124,10 @@ def _heads(
     agree: str | None,
     among: Neurons | Heads | None,
     options: Mapping[str, object],
+    photos: object,
 ) -> HeadSet:
+    if photos:
+        raise MethodError("Heads are scored in runs as they are; leave inpainted and null out.")
     scoring = method.heads
     if scoring is None:
         known = ", ".join(name for name, one in METHODS.items() if one.heads is not None)
@@ -210,7 +212,8 @@ def plain(option: object) -> object:
     return dict(option.record) if isinstance(option, Baseline) else option
 
 
-def _require(runs: Sequence[Run], agree: str | None) -> None:
+def _require(model: Model, runs: Sequence[Run], agree: str | None) -> None:
+    require_own(model, runs)
     if not runs:
         raise MethodError("Give one run or more.")
     if agree not in (None, *AGREE):
