@@ -25,6 +25,7 @@ from neuronwise.model import Model, Run
 from neuronwise.model.heads import Attention, attention_of, edit_heads, mixed
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.passes import edit, edit_input, inputs_of
+from neuronwise.model.state import acting, uncounted
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, Neurons, NeuronSet, as_neurons
 
@@ -58,6 +59,7 @@ def scale(
         return
     chosen = _by_writer(model, cast(Neurons, neurons))
     with (
+        acting(model, "scale", _named(chosen), factor, _at(positions)),
         _changed(model, chosen, positions, lambda own: lambda a, at: a * factor),
         _changed_vectors(chosen, positions, lambda vectors, own: vectors * factor),
     ):
@@ -104,6 +106,9 @@ def mean_ablate(
         return lambda a, at: values[model.writer(own[0])].to(a).expand_as(a)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            acting(model, "mean", tuple(means[n] for n in _named(chosen)), _named(chosen), _at(positions))
+        )
         for writer, own in chosen.items():
             if writer.expert is not None:
                 stack.enter_context(_always(model, writer, own, values[writer]))
@@ -164,6 +169,7 @@ def perturb(
         return torch.stack([noise[neuron] for neuron in own], dim=1)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(acting(model, "perturb", listed, sigma, seed, _at(positions)))
         rows = stack.enter_context(_rows(model, positions))
         for writer, own in chosen.items():
             if writer.expert is None:
@@ -197,7 +203,10 @@ def patch(model: Model, neurons: Neurons, source: Run, positions: Mapping[int, i
         columns = [order[neuron] for neuron in own]
         return lambda a, at: torch.stack([theirs[position][columns] for position in at]).to(a).expand_as(a)
 
-    with _changed(model, chosen, list(pairs), change):
+    with (
+        acting(model, "patch", _named(chosen), id(source), tuple(pairs.items())),
+        _changed(model, chosen, list(pairs), change),
+    ):
         yield
 
 
@@ -220,7 +229,7 @@ def shuffle_image_tokens(model: Model, run: Run, *, seed: int = 0) -> Iterator[N
         shuffled[:, positions] = hidden[:, order]
         return shuffled
 
-    with edit_input(model.blocks[0].module, shuffle):
+    with acting(model, "shuffle", tuple(order.tolist())), edit_input(model.blocks[0].module, shuffle):
         yield
 
 
@@ -354,7 +363,7 @@ def _changed_vectors(
         raise MethodError(f"{first} is a routed expert's neuron; it can only be changed at all positions.")
     saved: list[tuple[Tensor, Tensor, Tensor]] = []
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _restorable(routed):
             for writer, own in routed.items():
                 weight, columns = writer.own_weight, writer.columns(own)
                 before = weight[:, columns]
@@ -362,9 +371,26 @@ def _changed_vectors(
                 weight[:, columns] = change(before, own)
         yield
     finally:
-        with torch.no_grad():
+        with torch.no_grad(), _restorable(routed):
             for weight, columns, before in reversed(saved):
                 weight[:, columns] = before
+
+
+@contextlib.contextmanager
+def _restorable(writers: Iterable[Writer]) -> Iterator[None]:
+    """The weights of these writers change in the body, and change back later."""
+    with contextlib.ExitStack() as stack:
+        for module in {id(writer.holder[0]): writer.holder[0] for writer in writers}.values():
+            stack.enter_context(uncounted(module))
+        yield
+
+
+def _named(chosen: Chosen) -> tuple[Neuron, ...]:
+    return tuple(neuron for own in chosen.values() for neuron in own)
+
+
+def _at(positions: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if positions is None else tuple(positions)
 
 
 def _by_writer(model: Model, neurons: Neurons) -> Chosen:

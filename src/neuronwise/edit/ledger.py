@@ -14,6 +14,7 @@ from neuronwise.edit.storage import first_alike, stored
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.hooks import Args, Kwargs, Removable, first_tensor
 from neuronwise.model.model import EDITS, Model
+from neuronwise.model.state import uncounted
 from neuronwise.model.writers import Writer
 
 LIKE = 0.03  # relative difference of column norms up to which two models count as the same (half precision allowed for)
@@ -72,8 +73,13 @@ class Ledger:
             if Ledger.of(model).holds(edit):  # unless the body took it out
                 Ledger.of(model).revert(model, edit)
 
-    @torch.no_grad()
     def change(self, model: Model, edits: Sequence[Recorded]) -> None:
+        """``_change``, which the model's state knows by its edits alone."""
+        with uncounted(model.module):
+            self._change(model, edits)
+
+    @torch.no_grad()
+    def _change(self, model: Model, edits: Sequence[Recorded]) -> None:
         """Bring the weights from the present edits to ``edits``: originals plus the sum of all deltas, in float32.
 
         When anything fails on the way, also by an interrupt, the weights are what they were before the call.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from neuronwise.arguments import kinds_of, taken
 from neuronwise.errors import MethodError, reason
+from neuronwise.model.state import state_of
 
 if TYPE_CHECKING:
     from neuronwise.images import ImageLike
@@ -153,10 +154,12 @@ def options_as_taken(
 
 
 def require_own(model: Model, runs: Sequence[Run]) -> None:
-    """Raise ``MethodError`` for runs of another model."""
+    """Raise ``MethodError`` for runs of another model, or recorded in another state of this one."""
+    now = state_of(model)
     for run in runs:
         if run.model.module is not model.module:
             raise MethodError(f"This run is of {run.model.name}; score it with the model that made it.")
+        run.require_state(now)
 
 
 def keywords(function: Callable[..., object]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from neuronwise.model.passes import Rows, only_rows, stop_after
 from neuronwise.model.prompt import Ask, Inputs, Prompted, exact_tokens, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
+from neuronwise.model.state import state_of
 from neuronwise.model.stop import StoppingTexts
 from neuronwise.model.weights import dtype_of, keep_readable, plain_weight
 from neuronwise.model.writers import Writer
@@ -214,7 +215,7 @@ class Model:
                 output_ids = []
         require_complete(recorder.passes, self.blocks, len(recorder.passes))
         seen = recorder.opened if heat else None
-        return Run(self, prompted, output_ids, recorder.passes, picture, seen, max_new_tokens)
+        return Run(self, prompted, output_ids, recorder.passes, picture, seen, max_new_tokens, state_of(self))
 
     def _require_length(self, max_new_tokens: int) -> None:
         if max_new_tokens < 0:

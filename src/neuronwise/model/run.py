@@ -19,6 +19,7 @@ from neuronwise.model.activations import Activations
 from neuronwise.model.chat import reworded
 from neuronwise.model.concepts import Concept, concept_of, concepts_in
 from neuronwise.model.prompt import Inputs, Prompted, target_tokens
+from neuronwise.model.state import State, state_of
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model
@@ -46,7 +47,7 @@ class Run:
     """What the model read and said. ``text`` is the generated text; ``output_ids`` its tokens, without the end token.
 
     ``steps[k]`` holds the activations of the position that predicted generated token k (``Run.activations(k)``);
-    ``seen``, where they were asked for, those at the image's tokens.
+    ``seen``, where they were asked for, those at the image's tokens. ``state`` is the model's when they were recorded.
     """
 
     model: Model = field(repr=False)
@@ -56,6 +57,7 @@ class Run:
     image: Image.Image | None = field(default=None, repr=False)
     seen: Activations | None = field(default=None, repr=False)
     max_new_tokens: int = 0
+    state: State | None = field(default=None, repr=False)
     _extra: dict[tuple[str, int], Activations] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -211,9 +213,20 @@ class Run:
             return self.steps[position]
         key = (kind, position)
         if key not in self._extra:
+            self.require_state(state_of(self.model))
             inputs = self.forced_inputs()
             self._extra[key] = self.model.record(inputs, rows=[self.row(position)], kind=kind)
         return self._extra[key]
+
+    def require_state(self, now: State) -> None:
+        """Raise ``MethodError`` where the model's state is no longer that in which the run was recorded.
+
+        A run of which nothing is recorded yet is of the state ``now`` from here on.
+        """
+        changed = None if self.state is None else self.state.difference(now)
+        if changed is not None:
+            raise MethodError(f"This run was recorded in another state of {self.model.name}: {changed}. Run it again.")
+        self.state = now
 
     def rows(self, rows: list[int], kind: str = "ffn") -> Activations:
         """Activations of many rows of the full sequence, by one more pass."""

@@ -2,21 +2,140 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
+from neuronwise.model.blocks import Block
 from neuronwise.model.weights import is_plain, plain_weight
-
-if TYPE_CHECKING:
-    from neuronwise.model.model import Model
 
 LIKE = 0.03  # relative difference of embedding norms up to which two models count as the same
 
 
-def likeness(model: Model) -> Tensor:
+SAMPLE = 64  # numbers of each W_down that are looked at, for changes that torch does not count (.data)
+LIBRARIES = ("neuronwise", "transformers", "accelerate", "peft", "torch")  # whose own hooks change nothing for good
+_ACTING = "_neuronwise_interventions"  # where a module keeps what acts on it now
+_RESTORED: MutableMapping[Tensor, int] = (
+    WeakIdKeyDictionary()
+)  # parameter → how many of its counted changes are the ledger's, or taken back
+
+
+class HasWeights(Protocol):
+    """A model, as far as its weights and what is in them go."""
+
+    module: Any
+    blocks: list[Block]
+
+    @property
+    def edits(self) -> tuple[object, ...]:
+        """The edits that are applied now."""
+        ...
+
+
+class HasMemory(HasWeights, Protocol):
+    """One that remembers."""
+
+    def memo(self, key: Hashable, make: Callable[[], str]) -> str:
+        """What ``make`` gave the first time."""
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """What a model computes depends on: cheap to take, and equal as long as nothing has changed.
+
+    An edit that was applied and reverted leaves the state as it was; so does an intervention that is over.
+    """
+
+    edits: tuple[str, ...]
+    interventions: tuple[Hashable, ...]
+    hooks: frozenset[int]
+    weights: int
+
+    def difference(self, other: State) -> str | None:
+        """In what another state differs from this one, in words; None where it does not."""
+        first = next((f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)), None)
+        return None if first is None else _DIFFERENCES[first]
+
+
+_DIFFERENCES = {
+    "edits": "an edit has been applied or reverted since",
+    "interventions": "another intervention, or none, was in force",
+    "hooks": "hooks have been set or removed since",
+    "weights": "its weights have been changed since",
+}
+
+
+def state_of(model: HasWeights) -> State:
+    """The state of a model as it is now; no pass and no reading of all weights."""
+    module: nn.Module = model.module
+    edits = tuple(sorted(getattr(edit, "fingerprint", "") for edit in model.edits))
+    acting = tuple(what for _, what in module.__dict__.get(_ACTING, ()))
+    return State(edits, acting, _foreign_hooks(module), hash((_counted(module), _sampled(model) if not edits else ())))
+
+
+@contextlib.contextmanager
+def acting(model: HasWeights, *what: Hashable) -> Iterator[None]:
+    """Within the body an intervention, known by ``what`` it does, is part of the model's state."""
+    present: list[tuple[object, Hashable]] = model.module.__dict__.setdefault(_ACTING, [])
+    entry = (object(), what)
+    present.append(entry)
+    try:
+        yield
+    finally:
+        present.remove(entry)
+
+
+@contextlib.contextmanager
+def uncounted(module: nn.Module) -> Iterator[None]:
+    """Changes of the weights in the body are not changes of the state: they are recorded elsewhere, or taken back."""
+    before = [(parameter, _version(parameter)) for parameter in module.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, version in before:
+            if _version(parameter) != version:
+                _RESTORED[parameter] = _RESTORED.get(parameter, 0) + _version(parameter) - version
+
+
+def _version(parameter: Tensor) -> int:
+    return 0 if parameter.is_inference() else parameter._version
+
+
+def _counted(module: nn.Module) -> tuple[tuple[int, int], ...]:
+    parameters = list(module.parameters())
+    return tuple((p.data_ptr() if is_plain(p) else 0, _version(p) - _RESTORED.get(p, 0)) for p in parameters)
+
+
+def _sampled(model: HasWeights) -> tuple[bytes, ...]:
+    found = []
+    for block in model.blocks:
+        for writer in block.dense:
+            weight = getattr(*writer.holder, None)
+            if isinstance(weight, Tensor) and is_plain(weight):
+                numbers = weight.detach().reshape(-1)[:: max(1, weight.numel() // SAMPLE)]
+                found.append(numbers.float().cpu().numpy().tobytes())
+    return tuple(found)
+
+
+def _foreign_hooks(module: nn.Module) -> frozenset[int]:
+    """Hooks that somebody else has set, such as a steering vector's."""
+    return frozenset(
+        number
+        for part in module.modules()
+        for table in ("_forward_hooks", "_forward_pre_hooks")
+        for number, hook in getattr(part, table).items()
+        if (getattr(getattr(hook, "func", hook), "__module__", None) or "").partition(".")[0] not in LIBRARIES
+    )
+
+
+def likeness(model: HasWeights) -> Tensor:
     """(≤ 64 + 1,) norms of the first input embeddings, and f: what edits of W_down leave as it is."""
     rows = plain_weight(model.module.get_input_embeddings())[:64].float().norm(dim=1).cpu()
     return torch.cat([rows, torch.tensor([float(max(block.width for block in model.blocks))])])
@@ -27,7 +146,7 @@ def alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=LIKE, atol=1e-6)
 
 
-def weights_hash(model: Model) -> str | None:
+def weights_hash(model: HasMemory) -> str | None:
     """SHA-256 over all parameters as they are, edits included; None where some are offloaded or quantized.
 
     About one second for each gigabyte. It is computed anew only when a parameter was replaced or changed in place.
