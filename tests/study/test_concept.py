@@ -17,15 +17,10 @@ from neuronwise.errors import MethodError, StudyError
 from neuronwise.study.concept import find
 from shell import shell
 from wired import PLANTED
-from wired_study import PLACES, talking, write_photos
+from wired_study import PLACES, write_photos
 
 EXACTLY = {(1, unit) for unit in PLANTED}
 ASKED: dict[str, Any] = {"prompt": "the", "max_new_tokens": 2, "dilation": 0}
-
-
-@pytest.fixture(scope="module")
-def model(tiny_tokenizer: Any) -> nw.Model:
-    return talking(tiny_tokenizer)
 
 
 @pytest.fixture(scope="module")

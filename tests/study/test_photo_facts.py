@@ -18,7 +18,7 @@ from neuronwise.study.evaluation.results import evaluations
 from neuronwise.study.kinds import KINDS
 from neuronwise.study.recipe_file import make_recipe
 from neuronwise.study.runner import resume, run_study
-from wired_study import talking, write_photos
+from wired_study import write_photos
 
 QUICK = {"freeze_last": 0, "steps": 2}
 RECIPE: dict[str, Any] = {
@@ -50,11 +50,6 @@ def test_a_fact_is_about_an_object_that_is_annotated_and_named() -> None:
     assert {fact.image for fact in found.values()} == {"a.png", "c.png", "d.png"}
     drawn = {next(iter(named.cases(Photos(photos.photos[3:]), seed))).fact.subject for seed in range(20)}
     assert drawn == {"bus", "cat"}
-
-
-@pytest.fixture(scope="module")
-def model(tiny_tokenizer: Any) -> nw.Model:
-    return talking(tiny_tokenizer)
 
 
 @pytest.fixture(scope="module")

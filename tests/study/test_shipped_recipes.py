@@ -12,7 +12,7 @@ from neuronwise.report.study import write_report
 from neuronwise.study.recipe_fields import Recipe
 from neuronwise.study.recipe_file import make_recipe, read_recipe
 from neuronwise.study.runner import resume, run_study
-from wired_study import talking, write_photos
+from wired_study import write_photos
 
 TINY: dict[str, Any] = {"model": "wired", "prompt": "the", "max_new_tokens": 2, "data": {}}
 SWAPS = {**TINY, "target": "cat", "photos": 1, "at_least": 1}
@@ -34,11 +34,6 @@ def smallest(name: str) -> Recipe:
     if "editors" in keys:
         keys["editors"] = [{**one, "settings": {"freeze_last": 0, "steps": 2}} for one in keys["editors"]]
     return make_recipe(keys)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_tokenizer: Any) -> nw.Model:
-    return talking(tiny_tokenizer)
 
 
 @pytest.fixture(scope="module")

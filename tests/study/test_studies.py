@@ -23,19 +23,9 @@ from neuronwise.study.results import read_study
 from neuronwise.study.runner import resume, run_study
 from neuronwise.study.workspace import Workspace
 from wired import DECOYS, PLANTED
-from wired_study import PLACES, RECIPE, talking, write_photos
+from wired_study import PLACES, RECIPE, write_photos
 
 EXACTLY = sorted([1, unit] for unit in PLANTED)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_tokenizer: Any) -> nw.Model:
-    return talking(tiny_tokenizer)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
-    return load_photos(write_photos(tmp_path_factory.mktemp("photos")))
 
 
 def of(found: Study, method: str, role: str | None = None, **columns: Any) -> list[Any]:

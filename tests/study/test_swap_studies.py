@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import neuronwise as nw
-from neuronwise.data.photos import Photos, load_photos
+from neuronwise.data.photos import Photos
 from neuronwise.data.words import COCO_KINDS
 from neuronwise.edit import swap
 from neuronwise.neurons import Neuron, NeuronSet
@@ -25,7 +25,7 @@ from neuronwise.study.suppression.changes import Nothing
 from neuronwise.study.suppression.trials import target_of, trials
 from neuronwise.study.workspace import Workspace
 from wired import PLANTED
-from wired_study import AFTER_DOG, RECIPE, talking, write_photos
+from wired_study import AFTER_DOG, RECIPE, talking
 
 UNUSED = 27
 SWAPS: dict[str, Any] = {
@@ -45,11 +45,6 @@ def model(tiny_tokenizer: Any) -> nw.Model:
         made.module.lm_head.weight[cat, UNUSED] = 20.0
         made.module.model.language_model.embed_tokens.weight[cat, AFTER_DOG] = 1.0
     return made
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
-    return load_photos(write_photos(tmp_path_factory.mktemp("photos")))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 import neuronwise as nw
-from neuronwise.data.photos import Photos, load_photos
+from neuronwise.data.photos import Photos
 from neuronwise.drawing.tables import Estimate
 from neuronwise.errors import StudyError
 from neuronwise.measure.localization import Ablation
@@ -25,7 +25,6 @@ from neuronwise.study.runner import resume, run_study
 from neuronwise.study.word_neurons import word_neurons
 from neuronwise.study.workspace import Workspace
 from wired import PLANTED
-from wired_study import talking, write_photos
 
 TRUE = {f"L1.U{unit}" for unit in PLANTED}
 SHARED: dict[str, Any] = {
@@ -45,16 +44,6 @@ PROPERTIES = {
     "counts": [1, 3], "noise_sigma": 30.0, "said_sigmas": [30.0], "noisy": ["contribution", "random"],
     "methods": ["contribution", "random", "random_same_layers"],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tiny_tokenizer: Any) -> nw.Model:
-    return talking(tiny_tokenizer)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
-    return load_photos(write_photos(tmp_path_factory.mktemp("photos")))
 
 
 @pytest.fixture(scope="module")
