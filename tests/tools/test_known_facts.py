@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 
 import neuronwise as nw
 from neuronwise.answers.request import target_ids
+from scripts import scripts_of
 
 
 @pytest.fixture(scope="module")
-def script(scripts: Any) -> Any:
-    return scripts("known_facts")
+def script() -> Iterator[Any]:
+    with scripts_of("tools") as load:
+        yield load("known_facts")
 
 
 def test_what_the_model_says_is_known_and_anything_else_is_not(script: Any, tiny_folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Which of the shipped facts a model knows, and which of their probes it answers rightly before any edit.
 
-    python benchmarks/known_facts.py
-    python benchmarks/known_facts.py --model builtin-text --facts-only --out known.json
+    python tools/known_facts.py
+    python tools/known_facts.py --model builtin-text --facts-only --out known.json
 
 Text alone, no chat template. "forced": every token of the answer is the argmax behind "prompt answer". "free": greedy
 generation says the whole answer first, and then no further letter of the word. A fact is known when it is both. A probe

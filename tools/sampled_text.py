@@ -1,6 +1,6 @@
 """Text that a model makes up itself, to gather key statistics from without any data.
 
-python benchmarks/sampled_text.py sampled.jsonl
+python tools/sampled_text.py sampled.jsonl
 neuronwise statistics sampled.jsonl --model builtin-text --layers 3-16 --tokens 20000 --out runs/statistics
 """
 
