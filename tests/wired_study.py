@@ -56,5 +56,5 @@ def write_photos(folder: Path, plain: int = 4) -> Path:
 RECIPE: dict[str, Any] = {
     "kind": "suppression", "model": "wired", "prompt": "the", "max_new_tokens": 2, "K": [len(PLANTED)],
     "methods": ["two_stage", "contribution", "random", "random_same_layers"], "metrics": ["bleu-1"], "without": 3,
-    "dilation": 0,
+    "dilation": 0, "interventions": ["suppress"],
 }  # fmt: skip

@@ -101,11 +101,34 @@ def test_mean_ablation_puts_means_in_place_of_activations(found: Study, model: n
     row = of(found, "two_stage", "held_out", intervention="mean_ablate", K=3)[0]
     runs = [model.run(photo.path, "the", max_new_tokens=2) for photo in photos]
     neurons = [f"L1.U{unit}" for unit in PLANTED]
-    from neuronwise.intervene import mean_ablate, mean_activations
+    from neuronwise.intervene import mean_ablate
 
-    with mean_ablate(model, neurons, mean_activations(model, neurons, runs)):
+    with mean_ablate(model, neurons, nw.Baseline.gather(model, runs)):
         path = next(photo.path for photo in photos if photo.id == row["photo"])
         assert row["after"] == model.run(path, "the", max_new_tokens=2).text
+
+
+def test_means_are_reported_beside_zeros_by_default_and_may_be_a_saved_baseline(
+    model: nw.Model, tiny_model: nw.Model, photos: Photos, tmp_path: Path
+) -> None:
+    gray = [photo.path for photo in photos if photo.id.startswith("plain")]
+    nw.Baseline.gather(model, [model.run(path, "the", max_new_tokens=2) for path in gray]).save(tmp_path / "usual")
+    plain = {name: value for name, value in RECIPE.items() if name != "interventions"} | {"methods": ["contribution"]}
+    recipe = make_recipe({**plain, "means": str(tmp_path / "usual")})
+    found = run_study(model, recipe, photos)
+    names = [one.name for one in KINDS["suppression"].tables(found)]
+    assert [name for name in names if name.endswith("held_out")] == [
+        "suppression-mean-ablate-held_out", "suppression-suppress-held_out",
+    ]  # fmt: skip
+    ablated = of(found, "contribution", "held_out", intervention="mean_ablate")
+    assert {row["after"] for row in ablated} == {"mat mat"}  # usual is what they do without a dog
+    whole = run_study(model, make_recipe(plain), photos)  # over the captions of all photos, half of them a dog's
+    assert {row["after"] for row in of(whole, "contribution", "held_out", intervention="mean_ablate")} == {"dog mat"}
+    nw.Baseline.gather(tiny_model, texts=["a dog sits"]).save(tmp_path / "other")
+    with pytest.raises(MethodError, match="This baseline has 3 layers"):
+        run_study(model, make_recipe({**plain, "means": str(tmp_path / "other")}), photos)
+    with pytest.raises(StudyError, match="means: there is no baseline 'nowhere'"):
+        make_recipe({**plain, "means": "nowhere"})
 
 
 def test_hallucinated_concepts_are_those_that_nothing_supports(model: nw.Model, tmp_path: Path) -> None:

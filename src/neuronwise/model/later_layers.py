@@ -78,7 +78,7 @@ class LaterLayers:
             with torch.no_grad(), forward_ad.dual_level(), contextlib.ExitStack() as stack:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # fused attention has no forward derivative
                 stack.enter_context(plain_implementation(model.module))
-                stack.enter_context(edit_input(model.blocks[0].module, widen))
+                stack.enter_context(edit_input(layer, widen))  # one copy is enough for the layers below
                 stack.enter_context(edit(layer.get_submodule(site[1]), write, within=layer))
                 with inputs_of(model.head) as given, stop_before(model.head):
                     model.forward(inputs)

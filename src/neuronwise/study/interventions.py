@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from neuronwise.edit.settings import checked
 from neuronwise.errors import MethodError, reason
-from neuronwise.neurons import Neuron, NeuronSet
+from neuronwise.neurons import NeuronSet
 from neuronwise.registry import Registry
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from neuronwise.locate.baseline import Baseline
     from neuronwise.model.model import Model
     from neuronwise.model.run import Run
     from neuronwise.study.store import Row
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 class Scene:
     """``neurons`` of a concept, the ``runs`` that they were found on, and the ``words`` by which these name it.
 
-    ``target`` is the word to put in its place, None in a study without one. ``means()`` are the neurons' mean
-    activations. ``moved``, where the neurons are random ones: how far, as a share of their norm, the intervention moved
-    those that they stand beside.
+    ``target`` is the word to put in its place, None in a study without one. ``means()`` is what neurons usually do.
+    ``moved``, where the neurons are random ones: how far, as a share of their norm, the intervention moved those that
+    they stand beside.
     """
 
     model: Model
@@ -34,7 +35,7 @@ class Scene:
     runs: Sequence[Run]
     words: Sequence[str]
     target: str | None
-    means: Callable[[], Mapping[Neuron, float]]
+    means: Callable[[], Baseline]
     moved: float | None = None
 
 

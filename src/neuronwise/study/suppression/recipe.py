@@ -79,20 +79,23 @@ class SuppressionRecipe(PhotoRecipe):
     of the others. ``photos``: instead, each photo by itself, so many of them: neurons are found on it and it is asked
     again. ``without``: photos without the concept. ``hallucinated``: the concept's photos are those whose caption names
     it while neither annotations nor references support it, and photos that do have it are captioned too (``without``
-    of them). ``means``: photos whose mean activations mean_ablate takes. ``target``: the word that swap puts in
-    place of the concept, by default another category. ``prompts``: what else photos of the concept are asked; a prompt
-    with {} holds their caption and is asked without the photo.
+    of them). ``means``: what mean_ablate sets neurons to, the baseline over the captions of so many photos, "self", or
+    the folder of a saved one. ``target``: the word that swap puts in place of the concept, by default another category.
+    ``prompts``: what else photos of the concept are asked; a prompt with {} holds their caption and is asked without
+    the photo.
     """
 
     methods: Methods
     K: list[Count] = [10, 50]
-    interventions: Annotated[list[Changing], named(Changing.key, _whole)] = [Changing(intervention="suppress")]
+    interventions: Annotated[list[Changing], named(Changing.key, _whole)] = [
+        Changing(intervention=name) for name in ("mean_ablate", "suppress")
+    ]
     held_out: Share = 0.5
     found_on: Positive = 5
     photos: Positive | None = None
     without: NotNegative = 6
     null_photos: Positive = 5
-    means: Positive = 16
+    means: Positive | Text = 16
     metrics: list[Text] = ["bleu-4", "rouge-l", "cider"]
     metric_models: MetricModels = MetricModels()
     hallucinated: bool | None = None
@@ -135,6 +138,18 @@ class SuppressionRecipe(PhotoRecipe):
     @field_serializer("interventions")
     def _short(self, listed: list[Changing]) -> list[str | Options]:
         return [one.short or one.model_dump() for one in listed]
+
+    @field_validator("means")
+    @classmethod
+    def _baseline(cls, means: int | str) -> int | str:
+        from neuronwise.locate.baseline import SELF, Baseline  # loads torch, which --help does not need
+
+        if isinstance(means, str) and means != SELF:
+            try:
+                Baseline.load(means)
+            except MethodError as error:
+                raise ValueError(str(error)) from error
+        return means
 
     @field_validator("metrics")
     @classmethod

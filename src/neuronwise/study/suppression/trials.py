@@ -11,7 +11,7 @@ from neuronwise.answers.naming import names, objects_named
 from neuronwise.data.photos import Captioned
 from neuronwise.data.words import COCO_CATEGORIES, COCO_KINDS, PERSON
 from neuronwise.errors import MethodError
-from neuronwise.intervene import mean_activations
+from neuronwise.locate.baseline import Baseline, resolved
 from neuronwise.locate.controls import random_same_layers
 from neuronwise.neurons import Neuron, NeuronSet
 from neuronwise.study.concept_photos import ConceptPhotos, supported
@@ -57,6 +57,8 @@ def trials(workspace: Space) -> dict[str, Trial]:
 
 def _listed(workspace: Space) -> Iterator[Trial]:
     recipe = workspace.recipe
+    if isinstance(recipe.means, str):
+        _usual(workspace)  # so that the baseline of another model is refused before anything is asked
     for group in _groups(workspace):
         if not split_of(workspace, group)["found_on"]:
             why = "no photo is left to find its neurons on (with a mask, and beside the held-out ones)"
@@ -161,7 +163,7 @@ def changed(workspace: Space, trial: Trial) -> Iterator[Row]:
         [workspace.run(photo) for photo in photos],
         [shown.word(photo) for photo in photos],
         target_of(workspace, trial.group),
-        lambda: _means(workspace, neurons),
+        lambda: _usual(workspace),
         moved,
     )
     with entry.intervening.begin(scene, entry.intervening.made(entry.options)) as noted:
@@ -232,9 +234,17 @@ def _beside(workspace: Space, control: Method) -> Method:
     return (wanted or direct)[0]
 
 
-def _means(workspace: Space, neurons: NeuronSet) -> dict[Neuron, float]:
-    there = [photo for photo in workspace.photos if photo.id in workspace.captions]
-    drawn = workspace.random("means").sample(there, min(workspace.recipe.means, len(there)))
-    if not drawn:
-        raise MethodError("There is no photo to take mean activations from.")
-    return mean_activations(workspace.model, neurons, [workspace.run(photo) for photo in drawn])
+def _usual(workspace: Space) -> Baseline:
+    """What the recipe's ``means`` names; raises ``MethodError`` for the baseline of another model."""
+
+    def gather() -> Baseline:
+        means, model = workspace.recipe.means, workspace.model
+        if isinstance(means, str):
+            named = resolved(model, means)
+            assert named is not None
+            return named
+        there = [photo for photo in workspace.photos if photo.id in workspace.captions]
+        drawn = workspace.random("means").sample(there, min(means, len(there)))
+        return Baseline.gather(model, [workspace.run(photo) for photo in drawn])
+
+    return workspace.memo("usual", gather)
