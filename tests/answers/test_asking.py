@@ -11,7 +11,7 @@ import neuronwise as nw
 from families import tiny
 from neuronwise.answers.answers import BEYOND, ask
 from neuronwise.answers.forced import read_forced
-from neuronwise.answers.free import begins_with, continued
+from neuronwise.answers.free import begins_with, continued, sampled
 from neuronwise.answers.questions import Question
 from neuronwise.model.batches import batching, grouped, padded, text_inputs
 
@@ -107,6 +107,28 @@ def test_a_continuation_has_the_length_that_fluency_needs(tiny_folder: Any) -> N
     inputs = [text_inputs(model, "the cat")]
     assert continued(model, inputs, [12]) == [[]]
     assert len(continued(model, inputs, [12], least=True)[0]) == 12
+
+
+def test_texts_are_drawn_among_the_likeliest_and_go_on_past_the_end_token(tiny_folder: Any) -> None:
+    model = nw.load(tiny_folder)
+    prompts = [text_inputs(model, text) for text in ("the cat", "the dog sat on the mat", "the cat")]
+    said = sampled(model, prompts, 30, 2, seed=1)
+    assert said == sampled(model, prompts, 30, 2, seed=1)
+    assert said != sampled(model, prompts, 30, 2, seed=2)
+    assert said[0] != said[2]  # each is drawn by itself
+    for inputs, ids in zip(prompts, said, strict=True):
+        read = inputs["input_ids"][0].tolist()
+        assert len(ids) == 30
+        assert ids[: len(read)] == read
+        logits = model.forward({"input_ids": torch.tensor([ids])}, rows=list(range(len(read) - 1, 29)))[0]
+        likeliest = logits.topk(2).indices.tolist()
+        assert all(token in two for token, two in zip(ids[len(read) :], likeliest, strict=True))
+    assert sampled(model, prompts[1:2], 3, 2, seed=0) == [prompts[1]["input_ids"][0].tolist()]
+    likeliest_only = sampled(model, prompts[:1], 12, 1, seed=0)[0]
+    end = likeliest_only[5]
+    model.module.generation_config.eos_token_id = end
+    assert sampled(model, prompts[:1], 12, 1, seed=0)[0] == likeliest_only
+    assert len(continued(model, prompts[:1], [12])[0]) < 12
 
 
 def test_questions_without_answers_are_asked_for_the_models_own_words(tiny_folder: Any) -> None:

@@ -244,3 +244,20 @@ def test_side_by_side_in_many_families(name: str, tiny_folder: Any) -> None:
     for fact, edit in zip(SEVERAL, fine_each(model, SEVERAL, **settings), strict=True):
         assert gap(nw.fine(model, fact, **settings), edit) < 5e-4
     assert same(before, weights(model))
+
+
+def test_a_text_is_read_behind_the_end_token_where_the_preset_says_so() -> None:
+    """The released code does so for GPT-J alone."""
+    model = speaker("llama")
+    assert [name for name, preset in PRESETS.items() if preset.settings.prepend_end] == ["gptj"]
+    plain, behind = (Request.of(model, FACT, prepend_end=prepend) for prepend in (False, True))
+    end = model.tokenizer.eos_token_id
+    assert behind.run.prompted.input_ids == [end, *plain.run.prompted.input_ids]
+    assert behind.run.output_ids == plain.run.output_ids
+    observe(Batch.of(model, [behind]))
+    ids = torch.tensor([[end, *plain.run.prompted.input_ids, *plain.run.output_ids]])
+    expected = model.module(input_ids=ids).logits[0, -len(plain.run.output_ids) - 1 : -1].argmax(-1).tolist()
+    assert behind.said == expected
+    edits = [nw.fine(model, FACT, steps=2, prepend_end=prepend) for prepend in (False, True)]
+    assert not same(edits[0], edits[1])
+    assert edits[1].record["settings"]["prepend_end"] is True

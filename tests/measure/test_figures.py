@@ -50,6 +50,14 @@ def test_any_answer_counts_for_portability_and_kinds_weigh_the_same() -> None:
     assert found["portability_reasoning_free"] == 0.5
     assert found["portability_forced"] == pytest.approx((0.375 + 1) / 2)
     assert found["portability_free"] == 0.75
+    # The released code asks for the first answer alone.
+    assert found["portability_reasoning_first_forced"] == pytest.approx((0.75 + 0) / 2)
+    assert found["portability_first_forced"] == pytest.approx((0.375 + 1) / 2)
+
+
+def test_the_first_answer_alone_may_be_the_worse_one() -> None:
+    found = figures([answered("portability_reasoning", " no", Italian=reading("ab", "ax"), Latin=reading("ab", "ab"))])
+    assert (found["portability_forced"], found["portability_first_forced"]) == (1, 0.5)
 
 
 def test_locality_compares_with_before_and_not_with_the_truth() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import neuronwise as nw
-from neuronwise.measure import costs, fluency, mean_interval
+from neuronwise.measure import costs, fluency, fluency_released, mean_interval
 
 TEXTS = (
     "the cat sat on the mat and the cat sat on the dog",
@@ -41,6 +41,21 @@ def test_fluency_by_hand() -> None:
     assert fluency("a b a b a") == pytest.approx((2 / 3 + 4 / 3 * third) / 2)
     assert fluency("a a a a") == 0
     assert fluency("") == 0
+
+
+def test_released_fluency_counts_the_words_of_nltk_sentence_by_sentence() -> None:
+    from nltk import FreqDist, ngrams
+
+    text = "The cat can't sit.\n\nIs it (really) Mira's cat?  It's 3.5 kg; it can't sit."
+    words = ["The", "cat", "ca", "n't", "sit", ".", "Is", "it", "(", "really", ")", "Mira", "'s", "cat", "?"]
+    words += ["It", "'s", "3.5", "kg", ";", "it", "ca", "n't", "sit", "."]
+    bits = []
+    for n in (2, 3):
+        counts = np.array([*FreqDist(ngrams(words, n)).values()])
+        bits.append(float(-(counts / counts.sum() * np.log2(counts / counts.sum())).sum()))
+    assert fluency_released(text) == pytest.approx((2 / 3 * bits[0] + 4 / 3 * bits[1]) / 2)
+    assert fluency_released("ﬁne ﬁne") == fluency_released("fine fine") == 0
+    assert fluency_released(text) != pytest.approx(fluency(text))
 
 
 def test_bootstrap_agrees_with_scipy() -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from neuronwise.answers.forced import Reading, read_forced
-from neuronwise.answers.free import continued
+from neuronwise.answers.free import continued, sampled
 from neuronwise.answers.questions import OWN, Question
 from neuronwise.answers.request import target_ids
 from neuronwise.model.batches import text_inputs
@@ -15,7 +15,8 @@ from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
 
 BEYOND = 3  # tokens generated beyond the longest answer
-LENGTH = 100  # tokens that a model generates for its fluency
+LENGTH = 100  # tokens that a model generates for its fluency; as released, with the prompt
+TOP_K = 5  # likeliest tokens, among which the released protocol draws
 OWN_TOKENS = 5  # length of the model's own answer where a probe has none
 
 
@@ -76,6 +77,13 @@ def long_texts(model: Model, beginnings: Sequence[Question]) -> tuple[str, ...]:
     """What the model goes on to say for ``LENGTH`` tokens, for its fluency."""
     said = continued(model, _inputs(model, beginnings), [LENGTH] * len(beginnings), least=True)
     return tuple(model.decode_ids(ids) for ids in said)
+
+
+def sampled_texts(model: Model, beginnings: Sequence[Question], seed: int = 0) -> tuple[str, ...]:
+    """Texts of ``LENGTH`` tokens with their beginnings, drawn as in the released code of [ROME]; of text alone."""
+    inputs = _inputs(model, [beginning for beginning in beginnings if beginning.image is None])
+    drawn = sampled(model, inputs, LENGTH, TOP_K, seed)
+    return tuple(model.tokenizer.decode(ids, skip_special_tokens=True) for ids in drawn)
 
 
 def _inputs(model: Model, questions: Sequence[Question]) -> list[Inputs]:

@@ -59,11 +59,11 @@ def questions_of(case: FactCase) -> tuple[Question, ...]:
     return tuple(found)
 
 
-def beginnings_of(case: FactCase) -> tuple[Question, ...]:
+def beginnings_of(case: FactCase, most: int | None = BEGINNINGS) -> tuple[Question, ...]:
     """What the model writes on from to measure its fluency: the case's first beginnings, else its request."""
     if not case.generation:
         return (Question("fluency", case.fact.text, image=case.fact.image),)
-    return tuple(Question("fluency", prompt) for prompt in case.generation[:BEGINNINGS])
+    return tuple(Question("fluency", prompt) for prompt in case.generation[:most])
 
 
 def others_of(facts: Iterable[Fact]) -> tuple[Question, ...]:

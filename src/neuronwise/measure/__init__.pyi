@@ -16,3 +16,9 @@ from neuronwise.measure.cost import costs as costs
 from neuronwise.measure.figures import Figures as Figures
 from neuronwise.measure.figures import figures as figures
 from neuronwise.measure.fluency import fluency as fluency
+from neuronwise.measure.fluency import fluency_released as fluency_released
+from neuronwise.measure.judged import Judged as Judged
+from neuronwise.measure.judged import auroc as auroc
+from neuronwise.measure.judged import judged as judged
+from neuronwise.measure.probe import Probe as Probe
+from neuronwise.measure.probe import probe as probe

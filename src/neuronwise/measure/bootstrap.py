@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
+FEWER = 2_000  # resamples where each is computed by itself
 BLOCK = 2_000_000  # numbers drawn at once, so that many cases do not need much memory
 
 
@@ -62,3 +63,26 @@ def interval_of_means(
     )
     low, high = np.quantile(figure(drawn), [(1 - level) / 2, (1 + level) / 2])
     return Mean(float(figure(columns.mean(axis=0, keepdims=True))[0]), float(low), float(high), count)
+
+
+def interval_of_groups(
+    figure: Callable[[NDArray[np.intp]], float],
+    groups: NDArray[np.intp],
+    *,
+    level: float = 0.95,
+    resamples: int = FEWER,
+    seed: int = 0,
+) -> Mean:
+    """Any figure of cases with its percentile bootstrap interval over groups of cases, such as the words of a photo.
+
+    ``groups`` is (cases,), the group of each case; ``figure`` takes numbers of cases, some of them repeatedly.
+    Resamples for which it is NaN are left out. ``n`` counts cases.
+    """
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    generator = np.random.default_rng(seed)
+    drawn = [
+        figure(np.concatenate([members[place] for place in generator.integers(0, len(members), len(members))]))
+        for _ in range(resamples)
+    ]
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Mean(figure(np.arange(len(groups))), float(low), float(high), len(groups))

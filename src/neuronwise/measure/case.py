@@ -7,31 +7,41 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from neuronwise.answers.answers import Answered, ask, long_texts
+from neuronwise.answers.answers import Answered, ask, long_texts, sampled_texts
 from neuronwise.answers.questions import beginnings_of, questions_of
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.figures import Figures, figures
-from neuronwise.measure.fluency import fluency
+from neuronwise.measure.fluency import fluency, fluency_released
 from neuronwise.model.model import Model
 
 
 @dataclass(frozen=True)
 class CaseAnswers:
-    """What a model says now to all questions of one case; ``long`` are texts of 100 tokens, for its fluency."""
+    """What a model says now to all questions of one case.
+
+    For its fluency, ``long`` are 100 greedy tokens behind some beginnings, ``drawn`` texts as the released code of
+    [ROME] draws them.
+    """
 
     answers: tuple[Answered, ...]
     long: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The answers as plain JSON values."""
-        return {"answers": [answered.to_dict() for answered in self.answers], "long": list(self.long)}
+        answers = [answered.to_dict() for answered in self.answers]
+        return {"answers": answers, "long": list(self.long), "drawn": list(self.drawn)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CaseAnswers:
         """Read what ``to_dict`` gave."""
-        return cls(tuple(Answered.from_dict(row) for row in content["answers"]), tuple(content["long"]))
+        return cls(
+            tuple(Answered.from_dict(row) for row in content["answers"]),
+            tuple(content["long"]),
+            tuple(content.get("drawn", ())),
+        )
 
 
 def ask_case(
@@ -45,16 +55,26 @@ def ask_case(
     """Ask the model, as it is now, everything about ``case``.
 
     ``before`` are its answers before the edit: its own words there are asked for again. ``free`` generates, ``fluency``
-    generates 100 tokens more (slow). Raises ``NonFiniteError`` when the model gives no finite probabilities.
+    generates texts of 100 tokens more (slow). Raises ``NonFiniteError`` when the model gives no finite probabilities.
     """
     answers = ask(model, questions_of(case), None if before is None else before.answers, free=free)
-    return CaseAnswers(tuple(answers), long_texts(model, beginnings_of(case)) if fluency else ())
+    if not fluency:
+        return CaseAnswers(tuple(answers))
+    return CaseAnswers(
+        tuple(answers), long_texts(model, beginnings_of(case)), sampled_texts(model, beginnings_of(case, None))
+    )
 
 
 def case_figures(after: CaseAnswers, before: CaseAnswers | None = None) -> Figures:
-    """``figures`` of one case and, where texts were generated for it, their mean ``fluency``."""
+    """``figures`` of one case and, where texts were generated for it, their mean ``fluency``, ours and as released."""
     found = figures(after.answers, None if before is None else before.answers)
-    return {**found, "fluency": fmean(map(fluency, after.long))} if after.long else found
+    for name, measured, texts in (
+        ("fluency", fluency, after.long),
+        ("fluency_released", fluency_released, after.drawn),
+    ):
+        if texts:
+            found[name] = fmean(map(measured, texts))
+    return found
 
 
 def measure_edit(

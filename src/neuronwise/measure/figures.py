@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import exp
 from statistics import fmean
 
@@ -19,8 +19,9 @@ def figures(after: Sequence[Answered], before: Sequence[Answered] | None = None)
     """Each figure of one case by its name; one that the case has no question for is left out.
 
     Names end in their protocol: ``_forced`` (teacher forcing: share of an answer's tokens that are argmax; of several
-    answers the best counts) and ``_free`` (greedy generation starts with the answer). Figures that compare need the
-    answers ``before``: locality, over-editing, unchanging and other facts.
+    answers the best counts) and ``_free`` (greedy generation starts with the answer); portability also in
+    ``_first_forced``, of the first of several answers alone, as in KnowEdit's released code. Figures that compare need
+    the answers ``before``: locality, over-editing, unchanging and other facts.
     """
     found: dict[str, float | None] = {}
     for part in dict.fromkeys(answered.question.part for answered in after):
@@ -35,7 +36,22 @@ def figures(after: Sequence[Answered], before: Sequence[Answered] | None = None)
         for protocol in ("forced", "free"):
             kinds = [v for name, v in found.items() if name.startswith(group) and name.endswith(protocol)]
             found[f"{group}{protocol}"] = _mean(kinds)
+    return _present(found | _first_answers(after))
+
+
+def _present(found: Mapping[str, float | None]) -> Figures:
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _first_answers(after: Sequence[Answered]) -> dict[str, float | None]:
+    """Portability by the first of several answers alone: each kind's, and the mean of kinds."""
+    shares: dict[str, list[float]] = {}
+    for answered in after:
+        part = answered.question.part
+        if part.startswith(PORTABILITY):
+            shares.setdefault(part, []).append(answered.readings[answered.question.answers[0]].share)
+    kinds = {f"{part}_first_forced": fmean(own) for part, own in shares.items()}
+    return {**kinds, f"{PORTABILITY}first_forced": _mean(kinds.values())}
 
 
 def _kept(pairs: Sequence[tuple[Answered, Answered]]) -> dict[str, float | None]:

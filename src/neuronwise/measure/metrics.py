@@ -78,6 +78,7 @@ MODEL_METRICS: Registry[ModelMetric] = Registry(
         "clipscore": "neuronwise.measure.semantic:CLIPSCORE",
         "bertscore": "neuronwise.measure.semantic:BERTSCORE",
         "mover_score": "neuronwise.measure.semantic:MOVER_SCORE",
+        "bleurt": "neuronwise.measure.bleurt:BLEURT",
     },
     plural="metrics by a model",
     group="neuronwise.model_metrics",

@@ -27,7 +27,7 @@ class Embedder:
     def __init__(self, folder: str | os.PathLike[str], layer: int | None = None) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        self.model, self.tokenizer = _opened(folder, AutoModel, AutoTokenizer)
+        self.model, self.tokenizer = opened(folder, AutoModel, AutoTokenizer)
         depth = self.model.config.num_hidden_layers
         self.layer = depth - depth // 4 if layer is None else layer
 
@@ -88,7 +88,7 @@ class ClipScorer:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         from transformers import AutoModel, AutoProcessor
 
-        self.model, self.processor = _opened(folder, AutoModel, AutoProcessor)
+        self.model, self.processor = opened(folder, AutoModel, AutoProcessor)
         if not hasattr(self.model, "get_image_features"):
             raise ModelError(f"The model in '{folder}' does not embed images; CLIPScore needs a CLIP.")
 
@@ -104,7 +104,8 @@ class ClipScorer:
         return (2.5 * (said @ seen.T)[:, 0].clamp_min(0)).tolist()
 
 
-def _opened(folder: str | os.PathLike[str], model: Any, processor: Any) -> tuple[Any, Any]:
+def opened(folder: str | os.PathLike[str], model: Any, processor: Any) -> tuple[Any, Any]:
+    """A model and its processor from a local folder; raises ``DataError`` and ``ModelError`` where there is none."""
     if not (Path(folder) / "config.json").is_file():
         raise DataError(f"'{folder}' is not a model's folder; name one that holds its config.json and weights.")
     try:

@@ -63,6 +63,7 @@ class MetricModels(BaseModel):
     model_config = STRICT
     bert: Text | None = None
     clip: Text | None = None
+    bleurt: Text | None = None
 
     def given(self) -> list[tuple[ModelMetric, str]]:
         """The metrics whose model is named, each with its folder."""

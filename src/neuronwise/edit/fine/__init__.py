@@ -94,7 +94,7 @@ def fine_each(
 def _learned(
     model: Model, facts: Sequence[Fact], settings: FineSettings, image: ImageLike | None, together: int
 ) -> list[Change]:
-    requests = [Request.of(model, fact, image) for fact in facts]
+    requests = [Request.of(model, fact, image, prepend_end=settings.prepend_end) for fact in facts]
     for group in side_by_side(requests, together):
         observe(Batch.of(model, [requests[number] for number in group]))
     changes = [Change(model, request, choose(model, request, settings)) for request in requests]

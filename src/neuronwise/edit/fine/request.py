@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
+from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
 from neuronwise.model.batches import batch
 from neuronwise.model.model import Model
@@ -31,9 +32,13 @@ class Request:
     said: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: Model, fact: Fact, image: ImageLike | None = None) -> Request:
-        """The request of a fact; with ``image`` it is asked about that photo."""
-        return cls(fact, forced(model, fact, image))
+    def of(cls, model: Model, fact: Fact, image: ImageLike | None = None, *, prepend_end: bool = False) -> Request:
+        """The request of a fact; with ``image`` it is asked about that photo.
+
+        ``prepend_end``: a text is read behind the end token; raises ``MethodError`` for a tokenizer that has none.
+        """
+        run = forced(model, fact, image)
+        return cls(fact, _behind_end(run) if prepend_end and run.image is None else run)
 
     @property
     def target(self) -> Tensor:
@@ -64,6 +69,17 @@ class Request:
     def pads(self) -> bool:
         """Whether it may be padded beside others: text alone, read by a decoder alone."""
         return set(self.run.forced_inputs()) <= PADDED and not self.run.model.is_encoder_decoder
+
+
+def _behind_end(run: Run) -> Run:
+    """The same run with the end token before its prompt."""
+    model = run.model
+    end = model.tokenizer.eos_token_id
+    if end is None:
+        raise MethodError(f"The tokenizer of {model.name} has no end token to prepend; use prepend_end=False.")
+    ids = torch.tensor([[end, *run.prompted.input_ids]])
+    inputs = {**run.prompted.inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return Run.of(model, replace(run.prompted, inputs=inputs), run.output_ids)
 
 
 @dataclass(frozen=True)

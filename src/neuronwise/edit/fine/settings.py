@@ -18,7 +18,8 @@ class FineSettings:
     ``neurons`` "contribution" or "random"; ``layer`` restricts them to one layer; a weight of 0 leaves a term of the
     loss out. ``rate`` is Adam's, ``steps`` the most that are taken, ``enough`` the probability of every target token
     at which they end. ``start`` "zero" as in the paper; "search" (ours) first looks along Adam's first step, up to
-    three times, for a length that reaches it or from which to go on, see ``start.py``.
+    three times, for a length that reaches it or from which to go on, see ``start.py``. ``prepend_end`` reads a text
+    behind the end token, as the released code does for GPT-J, whose tokenizer marks no beginning.
     """
 
     n: int = 5
@@ -32,6 +33,7 @@ class FineSettings:
     neurons: str = "contribution"
     layer: int | None = None
     start: str = "zero"
+    prepend_end: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,7 +49,10 @@ class FineSettings:
 
 # Where nothing is published, the rate is 5e-3 below a billion parameters and 1e-3 above.
 PRESETS: dict[str, Preset[FineSettings]] = {
-    "gptj": Preset(FineSettings(rate=0.001), "FiNE hparams/FINE/gptj-6b.yaml"),
+    "gptj": Preset(
+        FineSettings(rate=0.001, prepend_end=True),
+        "FiNE hparams/FINE/gptj-6b.yaml, easyeditor/models/fine/fine_main.py",
+    ),
     "llama-2": Preset(FineSettings(rate=0.005), "FiNE hparams/FINE/llama2-7b.yaml"),
     "llama-3": Preset(FineSettings(rate=0.001), "FiNE hparams/FINE/llama3-8b.yaml"),
     "small": Preset(FineSettings(rate=0.005), f"{OURS}: the higher of the published rates"),

@@ -14,6 +14,7 @@ LABELS = {
     "success_image": "Edit success, photo alone",
     "generality": "Generality (paraphrases)",
     "portability": "Portability, mean of kinds",
+    "portability_first": "Portability, the first answer alone",
     "locality": "Locality, mean of kinds",
     "overediting": "Over-editing (same subject answers the new target)",
     "unchanging": "Unchanging (same subject answers as before)",
@@ -22,10 +23,13 @@ LABELS = {
     "paraphrase": "CounterFact paraphrase",
     "neighborhood": "CounterFact neighborhood",
     "fluency": "Fluency (n-gram entropy, bits)",
+    "fluency_released": "Fluency as released (n-gram entropy, bits)",
 }
+TEXTS = {"fluency": "100 tokens, greedy", "fluency_released": "100 tokens with the prompt, drawn from the top 5"}
 ORDER = (
-    "success", "success_text", "success_image", "generality", "portability", "portability_", "locality", "locality_",
-    "overediting", "unchanging", "others_unchanged", "efficacy", "paraphrase", "neighborhood", "fluency",
+    "success", "success_text", "success_image", "generality", "portability", "portability_first", "portability_",
+    "locality", "locality_", "overediting", "unchanging", "others_unchanged", "efficacy", "paraphrase", "neighborhood",
+    "fluency", "fluency_released",
 )  # fmt: skip
 
 
@@ -33,7 +37,7 @@ def described(name: str) -> tuple[str, str]:
     """What a figure measures, and its protocol: "generality_free" → ("Generality (paraphrases)", "free generation")."""
     what, _, protocol = name.rpartition("_")
     if name in LABELS or protocol not in PROTOCOLS:
-        return LABELS.get(name, name), "100 tokens, greedy" if name == "fluency" else ""
+        return LABELS.get(name, name), TEXTS.get(name, "")
     how = PROTOCOLS[protocol]
     if what == "neighborhood":
         how = how.replace("p(new) > p(true)", "p(true) > p(new)").replace("p(new) − p(true)", "p(true) − p(new)")
@@ -41,7 +45,8 @@ def described(name: str) -> tuple[str, str]:
         return f"{LABELS[what]} {protocol}", how
     if what not in LABELS:
         group, _, kind = what.partition("_")
-        return f"{group.capitalize()}: {kind.replace('_', ' ')}", how
+        kind, alone = kind.removesuffix("_first"), ", the first answer alone" if kind.endswith("_first") else ""
+        return f"{group.capitalize()}: {kind.replace('_', ' ')}{alone}", how
     return LABELS[what], how
 
 

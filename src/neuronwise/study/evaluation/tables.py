@@ -28,12 +28,14 @@ COMPARED = {
     "generality_forced": "paraphrases, forced",
     "generality_free": "paraphrases, free",
     "portability_forced": "portability",
+    "portability_first_forced": "portability, first answer",
     "locality_relation_specificity_forced": "same subject, other relation",
     "locality_neighborhood_forced": "other subjects",
     "others_unchanged_forced": "other facts",
     "overediting_forced": "over-editing",
     "unchanging_forced": "unchanging",
     "fluency": "fluency",
+    "fluency_released": "fluency, as released",
 }
 QUALITY = ("success_forced", "generality_forced", "locality_forced", "others_unchanged_forced")
 Editors = Mapping[str, Evaluation]

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure.bootstrap import mean_interval
+from neuronwise.measure.metrics import MODEL_METRICS
 from neuronwise.measure.properties import common, crucial_elsewhere, exclusive, pairwise, specific
 from neuronwise.neurons import Neuron
 from neuronwise.study.kind import Study
@@ -49,7 +50,8 @@ def subsets(sets: Sequence[T], size: int, seed: int) -> list[Sequence[T]]:
 
 
 def _meaning(rows: Rows) -> Table:
-    measured = [name for name in ("clipscore", "bertscore", "mover_score") if any(row.get(name) for row in rows)]
+    measured = [name for name in MODEL_METRICS if any(row.get(name) is not None for row in rows)]
+    absent = [name for name in MODEL_METRICS if name not in measured]
     body: list[list[Cell]] = []
     for name, own in by(rows, "method").items():
         scores = [mean(own, metric) for metric in measured]
@@ -61,6 +63,11 @@ def _meaning(rows: Rows) -> Table:
         body,
         "Say the word: of the first neurons, the share with the caption's word among their top tokens. "
         + ("Scores: of the best neuron of each photo, mean over photos. " if measured else "")
+        + (
+            f"Not measured: {', '.join(absent)}; give their models as metric_models (bert, clip, bleurt). "
+            if absent
+            else ""
+        )
         + "95 % bootstrap intervals over photos.",
     )
 
