@@ -21,6 +21,7 @@ from neuronwise.locate import Circuit as Circuit
 from neuronwise.locate import circuit as circuit
 from neuronwise.locate import locate as locate
 from neuronwise.locate import scores as scores
+from neuronwise.locate import specific_neurons as specific_neurons
 from neuronwise.measure import Probe as Probe
 from neuronwise.measure import probe as probe
 from neuronwise.model import Model as Model

@@ -17,7 +17,7 @@ from neuronwise.neurons import ScoredNeuron
 
 SHOWN = 10  # neurons of a word in a table
 TOKENS = 8  # of a neuron there
-SOMETIMES = ("adds", "usually")  # columns that are left out where no neuron has them
+SOMETIMES = ("adds", "own", "usually")  # columns that are left out where no neuron has them
 
 
 def note(text: str) -> None:
@@ -53,6 +53,7 @@ def print_concept(concept: Mapping[str, Any], *, published: bool) -> None:
         "neuron": [str(ScoredNeuron.from_row(row)) for row in shown],
         "score": [_number(row["score"]) for row in shown],
         "adds": [_number(row.get("adds")) for row in shown],
+        "own": [_number(row.get("own")) for row in shown],
         "activation": [_number(row["activation"]) for row in shown],
         "usually": [_number(row.get("baseline")) for row in shown],
         **{

@@ -9,5 +9,7 @@ from neuronwise.locate.locating import scores as scores
 from neuronwise.locate.method import Method as Method
 from neuronwise.locate.methods import METHODS as METHODS
 from neuronwise.locate.scores import Scores as Scores
+from neuronwise.locate.specific import mean_size as mean_size
+from neuronwise.locate.specific import specific_neurons as specific_neurons
 from neuronwise.locate.two_stage import TwoStage as TwoStage
 from neuronwise.locate.two_stage import two_stage as two_stage

@@ -13,6 +13,7 @@ from neuronwise.locate.locating import describe, plain
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.positions import keeps_positions
 from neuronwise.locate.scores import Scores
+from neuronwise.locate.specific import less, mean_size
 from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
 from neuronwise.model.run import Run, Target
@@ -29,7 +30,8 @@ class FoundConcept:
     """One word (or target) with its ranked neurons, what they raise and lower here and, for an image, its heatmap.
 
     ``tokens`` are what the neurons raise, or under ``form="logits"`` the published form. ``heat`` is where the neurons
-    fire, ``evidence`` what of the photo the word depends on.
+    fire, ``evidence`` what of the photo the word depends on. Beside other words, ``own`` holds each neuron's score less
+    the mean size of its scores for them, ``also`` the words that have it among their neurons.
     """
 
     word: str
@@ -42,6 +44,8 @@ class FoundConcept:
     heat_note: str | None = None
     scores: Scores | None = field(default=None, repr=False, compare=False)
     evidence: Evidence | None = None
+    own: list[float] | None = None
+    also: list[list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,14 @@ class Finding:
         if concept.evidence is not None:
             more["evidence"] = concept.evidence.to_dict()
         position = target.position if self.run.output_ids else None
-        return concept_row(
+        row = concept_row(
             self.run.model, concept.word, target.token_id, position, concept.neurons, concept.effects, concept.tokens,
             **more,
         )  # fmt: skip
+        if concept.own is not None and concept.also is not None:
+            for neuron, own, also in zip(row["neurons"], concept.own, concept.also, strict=True):
+                neuron |= {"own": own, "also": also}
+        return row
 
 
 @checked
@@ -102,6 +110,7 @@ def find(
     evidence: str | None = None,
     form: str = "cosine",
     position: int | None = None,
+    specific: float = 0.0,
     **options: object,
 ) -> Finding:
     """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
@@ -114,6 +123,9 @@ def find(
     ``evidence``: a name of ``EVIDENCE``, for a map of what of the photo each word depends on; where there is none,
     ``Finding.note`` says why.
 
+    ``specific``: each word's neurons are ranked by their score less so many times the mean size of their scores for the
+    other words (see ``specific_neurons``).
+
     ``targets`` are tokens to score as well, generated or not, at ``position`` if it is given. ``form="logits"`` gives
     ``tokens`` in the published form (see ``effects``). All words share their passes; ``positions`` of a method that
     scores each are added up. Raises ``TargetError`` when there is nothing to score.
@@ -121,10 +133,9 @@ def find(
     words, wanted = _wanted(run, concepts, targets, position)
     scored = _scored(model, run, wanted, method, top, seed, options)
     named, options = method or "contribution", scored.options
-    sets = [
-        scores.top(top, describe(model, run, target, named, options))
-        for scores, target in zip(scored.scores, wanted, strict=True)
-    ]
+    records = [describe(model, run, target, named, options) for target in wanted]
+    sets = _ranked(scored.scores, records, top, specific)
+    apart = _apart(scored.scores, wanted, sets)
     members = [member for one in sets for member in one]
     read = effects(model, members)
     published = decode_all(model, members, form=form) if form != "cosine" else [effect.raises for effect in read]
@@ -140,7 +151,8 @@ def find(
         own = [next(both) for _ in sets[index]]
         ends, tokens = [effect for effect, _ in own], [listed for _, listed in own]
         one = FoundConcept(target.text, target, spans, sets[index], ends, tokens, maps[index], note)
-        found.append(replace(one, scores=scored.scores[index], evidence=shown[index]))
+        own_share, also = apart[index]
+        found.append(replace(one, scores=scored.scores[index], evidence=shown[index], own=own_share, also=also))
     plainly = {name: plain(value) for name, value in options.items()}
     notes = "; ".join(filter(None, (scored.note, lacking))) or None
     return Finding(run, named, plainly, top, seed, tuple(found), notes, form)
@@ -178,6 +190,39 @@ def _scored(
     if "reduce" in chosen.options and keeps_positions(own.get("positions")):
         own = {"reduce": "sum", **own}  # a finding has each neuron once
     return Scored(chosen.score(model, run, wanted, chosen.for_top(top, own)), own)
+
+
+def _ranked(
+    scored: Sequence[Scores], records: Sequence[Mapping[str, object]], top: int, specific: float
+) -> list[NeuronSet]:
+    """The best neurons of each word; with ``specific`` by what is left of their scores beside the other words'."""
+    if not specific:
+        return [scores.top(top, record) for scores, record in zip(scored, records, strict=True)]
+    if len(scored) < 2:
+        raise MethodError("specific compares the words of a text; find two or more, or use specific_neurons.")
+    return [
+        less(own, mean_size(_without(scored, place)), specific).top(top, {**records[place], "specific": specific})
+        for place, own in enumerate(scored)
+    ]
+
+
+def _apart(
+    scored: Sequence[Scores], wanted: Sequence[Target], sets: Sequence[NeuronSet]
+) -> list[tuple[list[float] | None, list[list[str]] | None]]:
+    """Of each word's neurons: the score less the mean size of those for the others, and which others have them."""
+    if len(scored) < 2:
+        return [(None, None)]
+    found: list[tuple[list[float] | None, list[list[str]] | None]] = []
+    for place, own in enumerate(scored):
+        alone = less(own, mean_size(_without(scored, place)), 1.0)
+        others = [(target.text, one) for at, (target, one) in enumerate(zip(wanted, sets, strict=True)) if at != place]
+        also = [[text for text, one in others if neuron in one] for neuron in sets[place].neurons]
+        found.append(([alone.of(neuron) for neuron in sets[place].neurons], also))
+    return found
+
+
+def _without(scored: Sequence[Scores], place: int) -> list[Scores]:
+    return [*scored[:place], *scored[place + 1 :]]
 
 
 def _heat(model: Model, run: Run, sets: list[NeuronSet]) -> tuple[list[Heatmap | None], str | None]:

@@ -2,6 +2,7 @@
 
 const AT_FIRST = 20;
 const AT_MOST = 100;
+const OWN = "the score less the mean size of this neuron's scores for the other words";
 
 function drawRows(concept, state, shared) {
   const focused = part("rows").contains(document.activeElement) && document.activeElement.closest("li").dataset.index;
@@ -34,7 +35,8 @@ function row(neuron, index, largest, own, others, pinned) {
       make("button", { type: "button", class: "copy plain", tabindex: -1, "aria-label": `Copy ${name}` }, "copy")),
     make("span", { class: "score", title: String(neuron.score) },
       make("span", { class: "track" }, bar),
-      make("span", { class: "number" }, digits(neuron.score), ...beside("adds", neuron.adds))),
+      make("span", { class: "number" }, digits(neuron.score), ...beside("adds", neuron.adds),
+        ...beside("own", neuron.own, OWN))),
     make("span", { class: "activation number", title: String(neuron.activation ?? "not recorded by this method") },
       digits(neuron.activation),
       ...beside("usually", neuron.baseline)),
@@ -43,8 +45,8 @@ function row(neuron, index, largest, own, others, pinned) {
 }
 
 /** A second number below the first, where there is one. */
-function beside(name, value) {
-  return value == null ? [] : [make("span", { class: "beside" }, `${name} ${digits(value)}`)];
+function beside(name, value, title = "") {
+  return value == null ? [] : [make("span", { class: "beside", title }, `${name} ${digits(value)}`)];
 }
 
 /** Both ends of a neuron; of a finding in the published form, or of an older one, its tokens alone. */
