@@ -20,7 +20,7 @@ from neuronwise.neurons import NeuronSet
 if TYPE_CHECKING:
     from neuronwise.model import Model
 
-Others: TypeAlias = "Scores | Sequence[str | tuple[Run, str | Target]] | None"
+Words: TypeAlias = "Sequence[str | tuple[Run, str | Target]] | None"
 
 
 @checked
@@ -30,7 +30,7 @@ def specific_neurons(
     concept: str | None = None,
     *,
     target: str | int | None = None,
-    others: Others = None,
+    others: Scores | Words = None,
     weight: float = 1.0,
     method: str | None = None,
     top: int | None = 100,
@@ -84,7 +84,7 @@ def less(own: Scores, shared: Scores, weight: float) -> Scores:
     return found
 
 
-def _pairs(run: Run, wanted: Target, others: Others) -> list[tuple[Run, Target]]:
+def _pairs(run: Run, wanted: Target, others: Words) -> list[tuple[Run, Target]]:
     if others is None:
         targets = [run.target(concept) for concept in run.concepts]
         return [(run, one) for one in targets if (one.token_id, one.position) != (wanted.token_id, wanted.position)]

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +114,7 @@ def probe(
 
 def _table(features: Features, columns: tuple[Neuron, ...] | None) -> tuple[Numbers, tuple[Neuron, ...] | None]:
     """(cases, columns) numbers, and the neuron of each column; of ``Scores`` 0 where an expert was not routed to."""
-    if isinstance(features, np.ndarray) or not all(isinstance(one, Scores) for one in features):
+    if not _are_scores(features):
         table = np.asarray(features, dtype=np.float64)
         if table.ndim != 2 or (columns is not None and len(columns) != table.shape[1]):
             raise MethodError("Features are Scores, one for each case, or an array of (cases, neurons).")
@@ -136,6 +136,10 @@ def _table(features: Features, columns: tuple[Neuron, ...] | None) -> tuple[Numb
     if not np.isfinite(table).all():
         raise NonFiniteError("Some features are not finite; load the model with dtype=torch.float32.")
     return table, columns
+
+
+def _are_scores(features: object) -> TypeGuard[Sequence[Scores]]:
+    return isinstance(features, Sequence) and bool(features) and all(isinstance(one, Scores) for one in features)
 
 
 def _truth(labels: Sequence[bool | int], count: int) -> Truth:
@@ -225,7 +229,8 @@ def _fit(table: Numbers, truth: Truth, strength: float) -> Fitted:
         l1_ratio=1.0, C=strength, solver="liblinear", class_weight="balanced", random_state=0, max_iter=1000
     )
     model.fit((table[:, used] - mean) / spread, truth)
-    return Fitted(used, mean, spread, model.coef_[0], float(model.intercept_[0]), table.shape[1])
+    weights, constant = np.asarray(model.coef_)[0], float(np.asarray(model.intercept_)[0])
+    return Fitted(used, mean, spread, weights, constant, table.shape[1])
 
 
 def _chosen(fitted: Fitted, columns: tuple[Neuron, ...] | None) -> NeuronSet:

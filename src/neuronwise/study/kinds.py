@@ -19,6 +19,7 @@ KINDS: Registry[Kind] = Registry(
         "properties": "neuronwise.study.properties:PROPERTIES",
         "localization": "neuronwise.study.localization:LOCALIZATION",
         "circuits": "neuronwise.study.circuits:CIRCUITS",
+        "probe": "neuronwise.study.probing:PROBE",
         "evaluation": "neuronwise.study.evaluation.kind:EVALUATION",
     },
     group="neuronwise.studies",
