@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuronwise.model import Run
 
 NO_EVIDENCE, ON_PAGE = "none", "relp"
+OVER_PHOTOS = "over photos, where find takes words of captions"
 
 
 @command(app)
@@ -39,6 +40,10 @@ def find(
             show_default=f"{ON_PAGE} with --out",
         ),
     ] = None,
+    specific: Annotated[
+        float,
+        option("Rank a word's neurons by their score less so many times the mean size of their scores for the others."),
+    ] = 0.0,
     out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,
     placement: Placement,
 ) -> Output:
@@ -52,7 +57,7 @@ def find(
         require_photos(photos)
         if len(photos) > 1:
             raise NeuronwiseError("An object is removed from one photo, or from those of --data; name one photo.")
-        refuse("over photos, where find takes words of captions", "text", "target", "position", "chat", "evidence")
+        refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific")
         if not words.concepts:
             raise NeuronwiseError("Over photos, find takes words of captions: name one with --concept WORD.")
         source.require_used(scoring.method)
@@ -60,7 +65,7 @@ def find(
         return _output(content, out)
     if source.data is not None or len(photos) > 1:
         require_photos(photos)
-        refuse("over photos, where find takes words of captions", "text", "target", "position", "chat", "evidence")
+        refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific")
         return _output(find_in_photos(source, photos, lambda: placement.load(model), words, scoring, ask, out), out)
     ask.require_one(image, text)
     refuse("without --data, --mask or --box", "photos", "inpainting", "dilation")
@@ -76,6 +81,7 @@ def find(
         run = ask.text(loaded, text or "", look=bool(words.concepts))
     scoring.gather(loaded, options)
     by = evidence or (NO_EVIDENCE if out is None else ON_PAGE)
+    options |= {"specific": specific} if specific else {}
     content = _find_in_run(run, words, scoring, options, out, None if by == NO_EVIDENCE else by)
     return _output(content, out)
 
