@@ -40,10 +40,6 @@ def find(
             show_default=f"{ON_PAGE} with --out",
         ),
     ] = None,
-    specific: Annotated[
-        float,
-        option("Rank a word's neurons by their score less so many times the mean size of their scores for the others."),
-    ] = 0.0,
     out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,
     placement: Placement,
 ) -> Output:
@@ -81,7 +77,6 @@ def find(
         run = ask.text(loaded, text or "", look=bool(words.concepts))
     scoring.gather(loaded, options)
     by = evidence or (NO_EVIDENCE if out is None else ON_PAGE)
-    options |= {"specific": specific} if specific else {}
     content = _find_in_run(run, words, scoring, options, out, None if by == NO_EVIDENCE else by)
     return _output(content, out)
 
@@ -114,7 +109,8 @@ def _find_in_run(
     found = find_neurons(
         model, run, words.concepts or None, targets,
         method=None if scoring.by_default else scoring.chosen, top=words.top, seed=scoring.seed,
-        position=words.position, heat=out is not None, evidence=evidence, form=scoring.form, **options,
+        position=words.position, specific=words.specific, heat=out is not None, evidence=evidence, form=scoring.form,
+        **options,
     )  # fmt: skip
     content = {**found.to_dict(), "command": command_line()}
     if out is not None:

@@ -122,6 +122,13 @@ class Words:
         int | None, option("The generated token, counted from 0, at which targets are scored.", min=0)
     ] = None
     top: Annotated[int, option("Neurons for each word.", min=1, max=MOST)] = 100
+    specific: Annotated[
+        float,
+        option(
+            "Rank a word's neurons by their score less so many times the mean size of their scores for the others.",
+            min=0,
+        ),
+    ] = 0.0
 
     @property
     def concepts(self) -> list[str]:
