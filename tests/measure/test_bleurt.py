@@ -32,12 +32,18 @@ def test_a_score_is_the_classifiers_output_and_the_best_reference_counts(tmp_pat
     folder = checkpoint(tmp_path / "bleurt", tiny_tokenizer, 1)
     model = BertForSequenceClassification.from_pretrained(folder).eval()
     meant, said = ["a cat on the mat", "the dog"], "the cat sat"
-    singles = [float(model(**tiny_tokenizer([one], [said], return_tensors="pt")).logits) for one in meant]
+
+    def score(reference: str, candidate: str) -> float:
+        with torch.no_grad():
+            return float(model(**tiny_tokenizer([reference], [candidate], return_tensors="pt")).logits)
+
+    singles = [score(one, said) for one in meant]
     assert singles[0] != pytest.approx(singles[1], abs=1e-6)
     scores = MODEL_METRICS["bleurt"].score(str(folder), None, [said, "the dog"], [meant, meant[:1]])  # type: ignore[arg-type]
     assert scores[0] == pytest.approx(max(singles), abs=1e-5)
-    swapped = float(model(**tiny_tokenizer([said], [meant[0]], return_tensors="pt")).logits)
-    assert Bleurt(str(folder))(said, meant[:1]) != pytest.approx(swapped, abs=1e-6)  # the reference comes first
+    assert Bleurt(str(folder))(said, meant[:1]) != pytest.approx(
+        score(said, meant[0]), abs=1e-6
+    )  # the reference comes first
 
 
 def test_what_is_no_checkpoint_of_it_is_refused_with_what_to_give(tmp_path: Path, tiny_tokenizer: Any) -> None:
