@@ -38,7 +38,7 @@ SAME_OUTPUT = "published, one map a word"
 
 def plain(model: nw.Model, image: Image.Image, length: int) -> list[int]:
     """Lay out, generate greedily with the cache, decode; nothing is recorded."""
-    prompted = published.lay_out(model, image)
+    prompted = model.prepare(image)[0]
     with torch.no_grad():
         inputs = model.placed(prompted.inputs)
         sequence = model.module.generate(**inputs, do_sample=False, max_new_tokens=length, use_cache=True)[0].tolist()
@@ -58,7 +58,7 @@ def find(model: nw.Model, image: Image.Image, length: int, top: int = 100) -> re
 
 
 def literally(model: nw.Model, image: Image.Image, length: int, prepared: published.Preparation) -> published.Found:
-    return published.find(model, published.lay_out(model, image), prepared, length)
+    return published.find(model, model.prepare(image)[0], prepared, length)
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 import neuronwise as nw
@@ -165,11 +164,3 @@ def bilinear_interpolation(img: np.ndarray[Any, Any], height: int, width: int) -
                 + u * v * img[y + 1, x + 1]
             )
     return dst
-
-
-def lay_out(model: nw.Model, image: Image.Image) -> Prompted:
-    """The photo and the default question as the library lays them out, so that all procedures see the same."""
-    from neuronwise.model import prompt
-
-    kind = getattr(model.config, "model_type", "")
-    return prompt.lay_out(model.processor, model.tokenizer, kind, None, image, None)

@@ -27,7 +27,7 @@ def photo() -> Any:
 def test_published_scores_are_ours(scripts: Any, random_llava: Any, photo: Any) -> None:
     published = scripts("published")
     prepared = published.prepare(random_llava, dtype=torch.float32)
-    prompted = published.lay_out(random_llava, photo)
+    prompted = random_llava.prepare(photo)[0]
     theirs = published.find(random_llava, prompted, prepared, length=8, top=20, dtype=torch.float32)
     run = random_llava.run(image=photo, max_new_tokens=8, heat=True)
     assert theirs.ids == run.output_ids

@@ -1,4 +1,4 @@
-"""How well each method finds the neurons that a word depends on: deletion and insertion curves."""
+"""How well each method finds the neurons that a word depends on: deletion and insertion curves; maps over photos."""
 
 from neuronwise.study.localization.figures import figures
 from neuronwise.study.localization.measure import cases, measure
@@ -14,5 +14,5 @@ LOCALIZATION = photo_kind(
     tables,
     figures,
     title="Deletion and insertion",
-    sentence="How much of a word depends on the neurons that each method finds, and how much do they carry alone?",
+    sentence="How much of a word depends on the neurons that each method finds? Do maps of it lie on what it names?",
 )

@@ -56,7 +56,7 @@ def _figures(rows: Rows, text: str, shares: Sequence[float]) -> Table:
     blind = [Estimate.of(over_photos(any_map, lambda row, key=key: row[key])) for key in ("object_share", "chance")]
     body.append(["chance", blind[0], None, blind[1], None, None, None, None, None])
     columns = ("map", *(f"{figure}{of}" for figure in FIGURES for of in ("", ", another word")))
-    title = f"Maps over the photo, {len(any_map)} words of {TEXTS[text]}"
+    title = f"Maps over {len(by(any_map, 'photo'))} photos, {len(any_map)} words of {TEXTS[text]}"
     return Table(f"maps-{text}", title, columns, body, NOTE.format(shares=", ".join(f"{share:g}" for share in shares)))
 
 
