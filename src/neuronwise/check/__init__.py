@@ -77,10 +77,12 @@ def conform(
     about = subject_of(model, prompted, picture, seed)
     results = []
     for number, (name, (title, check)) in enumerate(CHECKS.items()):
+        about.run.state = None  # what a check left otherwise is for "untouched" to say, not for those after it
         results.append(_result(name, title, lambda check=check: check(about)))
         if progress is not None:
             progress(number + 1, len(NAMES))
     for name, (title, closing) in CLOSING.items():
+        about.run.state = None
         results.append(_result(name, title, lambda closing=closing: closing(about, before)))
         if progress is not None:
             progress(len(results), len(NAMES))

@@ -22,6 +22,7 @@ from neuronwise.errors import EditError, MethodError
 from neuronwise.intervene import suppress
 from neuronwise.model.hooks import Hooks, first_tensor
 from neuronwise.model.model import Model
+from neuronwise.model.state import uncounted
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 
@@ -64,7 +65,7 @@ def _zeroed(model: Model, neurons: Sequence[Neuron]) -> Iterator[None]:
     Where weights are quantized or offloaded what the neurons write is taken out of the writer's output instead.
     """
     saved: list[tuple[Tensor, Tensor]] = []
-    with Hooks() as hooks, torch.no_grad():
+    with Hooks() as hooks, torch.no_grad(), uncounted(model.module):
         try:
             for writer, members in model.by_writer(neurons).items():
                 units = writer.columns(members)
@@ -216,7 +217,7 @@ def _adapted(subject: Subject, folder: Path) -> Tensor:
     from peft import PeftModel
 
     model = subject.model
-    with structure_kept(model.module), warnings.catch_warnings(), torch.no_grad():
+    with uncounted(model.module), structure_kept(model.module), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         adapted = PeftModel.from_pretrained(model.module, str(folder)).eval()
         output = adapted(**model.placed(subject.inputs), use_cache=False)
