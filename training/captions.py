@@ -21,12 +21,16 @@ _NAMED = ("{A}, {b}.", "{A}, {b}.", "{A}, {b}.", "A close-up of {a}, {b}.")
 
 @dataclasses.dataclass
 class Sample:
-    """A prompt for one view, or for no `image`, and the sentences that may answer it; cut off unless they `end`."""
+    """A prompt for one view, or for no `image`, and the sentences that may answer it; cut off unless they `end`.
+
+    `unseen` are COCO categories that cannot be seen in what is shown of the view: not to be said.
+    """
 
     prompt: str
     answers: list[str]
     image: bool = True
     ends: bool = True
+    unseen: frozenset[str] = frozenset()
 
 
 def with_article(words: str) -> str:
@@ -100,14 +104,20 @@ class Packer:
         before, after = "<|im_start|>user\n", f"\n{sample.prompt}<|im_end|>\n<|im_start|>assistant\n"
         return self._ids(before) + image + self._ids(after)
 
-    def answer(self, text: str) -> tuple[list[int], list[float]]:
-        """Return an answer's ids with the end of turn, and the weight of each in the loss: objects weigh more."""
+    def answer(self, text: str, unseen: frozenset[str] = frozenset()) -> tuple[list[int], list[float]]:
+        """Return an answer's ids with the end of turn, and the weight of each in the loss: objects weigh more.
+
+        The first token of an unseen object has a negative weight: it is to be unlikely there. What follows it within
+        the object's name weighs nothing.
+        """
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)  # type: ignore[operator]
-        spans = [(mention.start, mention.end) for mention in mentions(text)]
-        weights = [
-            self.object_weight if any(start < last and first < end for first, last in spans) else 1.0
-            for start, end in encoded.offset_mapping
-        ]
+        weights = [1.0] * len(encoded.input_ids)
+        for mention in mentions(text):
+            weight = self.object_weight
+            for at, (start, end) in enumerate(encoded.offset_mapping):
+                if start < mention.end and mention.start < end:
+                    weights[at] = weight if mention.category not in unseen else -weight
+                    weight = weight if mention.category not in unseen else 0.0
         return [*encoded.input_ids, self.end], [*weights, 1.0]
 
     def pack(self, samples: list[Sample], kept: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -127,7 +137,7 @@ class Packer:
             ids, segments = [shared[at] for at in positions], [0] * len(positions)
             last, predictions = len(ids) - 1, []
             for number, text in enumerate(sample.answers, start=1):
-                tokens, weights = self.answer(text)
+                tokens, weights = self.answer(text, sample.unseen)
                 weights[-1] *= sample.ends
                 before = last
                 for offset, (token, weight) in enumerate(zip(tokens, weights, strict=True)):

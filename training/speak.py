@@ -34,6 +34,7 @@ from captions import (
     plain_word,
 )
 from ground import Cases, WordHead, grounding
+from hiding import drawn_cells, hideable, unseen
 from lora import adapt
 from material import Material, add_folders
 from photos import Photo
@@ -71,13 +72,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cells", type=float, default=0.5, help="weight of the loss against masks")
     parser.add_argument("--bags", type=float, default=0.02, help="weight of the loss against the captions' words")
     parser.add_argument("--object-weight", type=float, default=2.0)
+    parser.add_argument("--balance", default="0.3,0.6", help="how much rare objects are drawn more: Flickr8k, the rest")
+    parser.add_argument("--hide", type=float, default=0.35, help="share of masked photos with one object hidden")
     parser.add_argument("--mix", default="0.45,0.22,0.12,0.08,0.13")
     parser.add_argument("--texts", type=int, default=0, help="questions without a photo in a step, answered as before")
     parser.add_argument("--validate", type=int, default=200)
     return parser.parse_args()
 
 
-def rarity(pool: list[tuple], balance: float = 0.8) -> list[float]:
+def rarity(pool: list[tuple], balance: float) -> list[float]:
     """Return how often each case is to be drawn: more often where its rarest object is rare, so that cats are not dogs.
 
     `balance` lies between each case alike (0) and each object alike (1).
@@ -110,25 +113,36 @@ class Draw:
             cases.of("coco", "objects"),
             cases.crops("classes"),
         ]
-        self.weights = [list(itertools.accumulate(rarity(pool))) for pool in self.pools]
+        flickr, others = (float(share) for share in options.balance.split(","))
+        balances = [flickr] + [others] * (len(self.pools) - 1)
+        self.weights = [list(itertools.accumulate(rarity(*pair))) for pair in zip(self.pools, balances, strict=True)]
 
-    def __call__(self, chance: random.Random) -> tuple[tuple, Sample]:
+    def __call__(self, chance: random.Random, count: int) -> tuple[tuple, Sample, torch.Tensor]:
+        """Return a case, what is to be said of it, and which of its cells are shown, mostly `count` (cells; bool)."""
         kind = chance.choices(range(len(self.pools)), self.mix)[0]
         case = chance.choices(self.pools[kind], cum_weights=self.weights[kind])[0]
-        answers = self.answers(kind, case[2], case[3], chance)
+        _, _, photo, view = case
+        at, words = self.cases.vocabulary.at, self.cases.vocabulary.words
+        coverage, annotated = self.cases.coverage(photo, view)
+        known = [at[name] for name in sorted(photo.objects) if annotated[at[name]]] if kind in (1, 2) else []
+        hidden = None
+        if known and chance.random() < self.options.hide and (choice := hideable(coverage, known)):
+            hidden = chance.choice(choice)
+        shown = drawn_cells(coverage, count, chance, hidden)
+        answers = self.answers(kind, photo, view, coverage[shown], chance)
         if not answers:
-            return self(chance)
+            return self(chance, count)
         asked = PROMPT if chance.random() < DEFAULT_SHARES[kind] else chance.choice(OTHER_PROMPTS)
-        return case, Sample(asked, answers)
+        absent = frozenset(words[row] for row in unseen(coverage, shown, known))
+        return case, Sample(asked, answers, unseen=absent), shown
 
-    def answers(self, kind: int, photo: Photo, view: View, chance: random.Random) -> list[str]:
+    def answers(self, kind: int, photo: Photo, view: View, coverage: torch.Tensor, chance: random.Random) -> list[str]:
         if kind < 2:
             captions = photo.captions
             if view.flip:
                 captions = [text for text in captions if " left" not in text and " right" not in text]
             return caption_choices(captions, photo.agreed_objects, chance, self.options.answers)
         if kind == 2:
-            coverage, _ = self.cases.coverage(photo, view)
             area = coverage.sum(0)
             # What fills a fifth of a cell or more, the largest first: a person and a dog before a cup.
             seen = [at for at in area.argsort(descending=True).tolist() if area[at] > 0.2][:3]
@@ -137,11 +151,6 @@ class Draw:
             return plain_answers(view.word, chance, 1)
         assert photo.class_index is not None
         return class_answers(photo.class_index, photo.class_name, chance)[: self.options.answers]
-
-
-def keep_cells(count: int, kept: int, generator: torch.Generator) -> torch.Tensor:
-    """Return (count, 64) booleans, `kept` of each row true."""
-    return torch.rand(count, CELLS, generator=generator).argsort(1) < kept
 
 
 @torch.no_grad()
@@ -289,17 +298,18 @@ def main() -> None:
     while training.step < options.steps:
         step = training.step
         # Drawn by step number, so that a resumed run sees what an uninterrupted one would have seen.
-        chance, generator = random.Random(options.seed * 1_000_003 + step), torch.Generator().manual_seed(step)
+        chance = random.Random(options.seed * 1_000_003 + step)
         torch.manual_seed(options.seed * 1_000_003 + step)
-        drawn = [draw(chance) for _ in range(options.batch)]
+        count = CELLS if step >= options.all_after * options.steps else options.kept
+        drawn = [draw(chance, count) for _ in range(options.batch)]
         # Views that are only grounded cost little beside those that the language model reads.
-        batch = cases.batch([case for case, _ in drawn] + [draw(chance)[0] for _ in range(options.grounded)])
+        further = [draw(chance, count)[0] for _ in range(options.grounded)]
+        batch = cases.batch([case for case, _, _ in drawn] + further)
         with torch.autocast("cpu", torch.bfloat16):
             projected = training.projector(batch["features"], options.drop)
         projected = projected.float()
-        every = step >= options.all_after * options.steps
-        kept = keep_cells(len(drawn), CELLS if every else options.kept, generator)
-        packed = packer.pack([sample for _, sample in drawn] + chance.sample(texts, options.texts), kept)
+        kept = torch.stack([shown for _, _, shown in drawn])
+        packed = packer.pack([sample for _, sample, _ in drawn] + chance.sample(texts, options.texts), kept)
         losses = [
             speaker.packed_loss(projected[: options.batch][kept], packed),
             options.cells * training.head.cell_loss(projected, batch["coverage"], batch["annotated"]),

@@ -39,7 +39,11 @@ class Speaker:
         # Only rows that predict an answer meet the vocabulary.
         logits = self.model.lm_head(hidden.flatten(0, 1)[batch["rows"]]).float()
         losses = nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
-        return (losses * batch["weights"]).sum() / batch["weights"].sum()
+        weights = batch["weights"]
+        # What must not be said has a negative weight: -log(1 - p), in place of -log p.
+        unlikely = -torch.log1p(-(-losses).exp().clamp(max=1 - 1e-4))
+        losses = torch.where(weights < 0, unlikely, losses)
+        return (losses * weights.abs()).sum() / weights.abs().sum()
 
     @torch.no_grad()
     def loss(
