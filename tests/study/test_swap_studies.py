@@ -98,7 +98,7 @@ def test_the_outcome_is_that_of_the_edit(found: Study, model: nw.Model, photos: 
     photo = found.notes["split"][name.partition("/")[0]]["found_on"][0]
     run = model.run(next(one.path for one in photos if one.id == photo), "the", max_new_tokens=2)
     edit = swap(model, run, "dog", "cat", neurons=NeuronSet.of(found_neurons(found, name)), cap=2.0)
-    assert outcome == {key: edit.record[key] for key in ("norm", "steps", "success")}
+    assert outcome == {key: edit.record.get(key) for key in ("norm", "steps", "success", "enough")}
     assert table(found, "swaps")[SWAP, "contribution"][1] == "1.00"
 
 

@@ -145,6 +145,38 @@ def test_facts_need_no_photos_and_other_facts_lose_the_same_neurons(tiny_folder:
     assert resume(tmp_path / "out", lambda _: model).rows == found.rows
 
 
+def test_specific_neurons_are_compared_with_facts_that_are_not_studied(tiny_folder: Path, tmp_path: Path) -> None:
+    model = nw.load(tiny_folder)
+    records = []
+    for subject in ("cat", "dog", "bear", "house", "France", "mat", "red", "animal"):
+        run = model.run(prompt=f"the capital of {subject} is", max_new_tokens=1, chat=False)
+        if f"▁{run.text.strip()}" in model.tokenizer.get_vocab():
+            records.append({"subject": subject, "template": "the capital of {} is", "attribute": run.text.strip(),
+                            "target_new": "Paris"})  # fmt: skip
+    assert len(records) >= 3
+    (tmp_path / "facts.json").write_text(json.dumps(records))
+    keys = {"kind": "localization", "words": 0, "facts": 2, "counts": [1, 3, 40], "fills": ["zero"], "weights": [0, 3],
+            "reference": 1, "methods": ["contribution", "random"]}  # fmt: skip
+    recipe = make_recipe(keys).at(str(tmp_path / "facts.json"))
+    found = run_study(model, recipe, recipe.load(), tmp_path / "out")
+    assert [row["method"] for row in found.rows[:4]] == [
+        "contribution", "random", "contribution, weight 0", "contribution, weight 3",
+    ]  # fmt: skip
+    prompt, answer = found.notes["facts"]["known"][2]
+    assert prompt not in {row["prompt"] for row in found.rows}
+    other = model.run(prompt=prompt, max_new_tokens=0, chat=False)
+    for plain, _, zero, three in (found.rows[:4], found.rows[4:]):
+        assert zero["deletion"] == plain["deletion"]
+        run = model.run(prompt=plain["prompt"], max_new_tokens=0, chat=False)
+        target = f" {plain['answer']}"
+        ranked = nw.specific_neurons(
+            model, run, target=target, others=[(other, other.target(target=f" {answer}"))], weight=3,
+            method="contribution", top=40,
+        ).neurons  # fmt: skip
+        ablation = Ablation(model, run, run.target(target=target))
+        assert three["deletion"] == pytest.approx(ablation.without([ranked[:k] for k in (1, 3, 40)]), abs=1e-5)
+
+
 def test_properties_of_the_planted_neurons(described: Study) -> None:
     assert not described.failed
     rows = [row for row in described.rows if row["concept"] == "dog"]

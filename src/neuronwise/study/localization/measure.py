@@ -34,8 +34,9 @@ from neuronwise.study.entries import each
 from neuronwise.study.kind import Case
 from neuronwise.study.localization.maps import map_cases, measure_maps
 from neuronwise.study.localization.recipe import LocalizationRecipe
+from neuronwise.study.localization.specific import specific_sets, studied_facts
 from neuronwise.study.store import Row
-from neuronwise.study.word_cases import asked, facts_known, words_said
+from neuronwise.study.word_cases import asked, words_said
 from neuronwise.study.word_neurons import word_neurons
 from neuronwise.study.workspace import Workspace
 
@@ -51,7 +52,7 @@ def cases(workspace: Space) -> list[Case]:
     for shown, photo in _words(workspace)[: recipe.words]:
         inputs = {"what": "word", "concept": shown.name, "photo": photo.id, "word": shown.word(photo)}
         found.append(Case(f"word/{shown.name}/{photo.id}", inputs))
-    for number, (prompt, answer) in enumerate(_facts(workspace)[: recipe.facts]):
+    for number, (prompt, answer) in enumerate(studied_facts(workspace)[: recipe.facts]):
         found.append(Case(f"fact/{number}", {"what": "fact", "prompt": prompt, "answer": answer}))
     return found + map_cases(workspace)
 
@@ -75,6 +76,8 @@ def measure(workspace: Space, case: Case) -> list[Row]:
     seed = workspace.seed(case.id)
     top = min(recipe.counts[-1], workspace.model.num_neurons)
     found = word_neurons(run, target, methods, top, concept=concept, inpainted=inpainted, seed=seed)
+    if recipe.weights and "prompt" in case.inputs:
+        found |= specific_sets(workspace, run, target, top)
     rows: list[Row] = []
     for fill in recipe.fills:
         means = _means(workspace, case.inputs["what"]) if fill == "mean" else None
@@ -111,7 +114,7 @@ def _lost_by_others(
     if recipe.others is None:
         return {}
     own = asked(workspace, case.inputs["prompt"], case.inputs["answer"])[1].token_id
-    known = [asked(workspace, *fact) for fact in _facts(workspace)]
+    known = [asked(workspace, *fact) for fact in studied_facts(workspace)]
     different = [(run, target) for run, target in known if target.token_id != own]
     if not different:
         return {}
@@ -126,12 +129,6 @@ def _words(workspace: Space) -> list[tuple[ConceptPhotos, Captioned]]:
     return words_said(workspace, any(method.compares for method in recipe.methods)) if recipe.words else []
 
 
-def _facts(workspace: Space) -> list[tuple[str, str]]:
-    recipe = workspace.recipe
-    wanted = max(recipe.facts, recipe.mean_over if "mean" in recipe.fills else 0)
-    return facts_known(workspace, recipe.fact_file, wanted) if recipe.facts else []
-
-
 def _means(workspace: Space, what: str) -> dict[str, Tensor]:
     """Means over the first words, or facts, of the study; the same in every process, so they are not kept on disk."""
     return workspace.memo(("means", what), lambda: mean_fill(workspace.model, _examples(workspace, what)))
@@ -144,5 +141,5 @@ def _examples(workspace: Space, what: str) -> Iterator[tuple[Run, Target]]:
             run = workspace.run(photo)
             yield run, run.target(shown.word(photo))
     else:
-        for prompt, answer in _facts(workspace)[:count]:
+        for prompt, answer in studied_facts(workspace)[:count]:
             yield asked(workspace, prompt, answer)

@@ -12,7 +12,7 @@ from neuronwise.measure.localization import COUNTS
 from neuronwise.read.evidence.table import EVIDENCE
 from neuronwise.study.entries import Options, Sweep, each, name_of, named
 from neuronwise.study.methods import checked
-from neuronwise.study.recipe_fields import STRICT, NotNegative, PhotoRecipe, Positive, Text, once
+from neuronwise.study.recipe_fields import STRICT, NonNegative, NotNegative, PhotoRecipe, Positive, Text, once
 from neuronwise.study.word_neurons import WordMethod
 
 
@@ -67,6 +67,9 @@ class LocalizationRecipe(PhotoRecipe):
     ``fills``: what a neuron that is taken away becomes. ``positions``: at the position that predicts the word, or
     everywhere. ``mean_over``: the number of words (or facts) that means are taken over.
 
+    ``weights``: for facts, each method that scores every neuron is followed by its scores less so many times their
+    mean size over ``reference`` other known facts, none of them studied or judged (see ``specific_neurons``).
+
     ``maps``: of how many words, for objects that take at most ``largest`` of their photo, the maps over the photo are
     judged: those of ``evidence``, and the heat of the ``heat_top`` first neurons of the methods in ``heat``. ``texts``:
     the model's own captions and annotators'. ``shares``: how much of the photo is taken away, the hottest part first.
@@ -81,6 +84,8 @@ class LocalizationRecipe(PhotoRecipe):
     positions: Literal["predicting", "all"] = "predicting"
     mean_over: Positive = 32
     others: Positive | None = None
+    weights: list[NonNegative] = []
+    reference: Positive = 40
     maps: NotNegative = 0
     texts: list[Literal["own", "reference"]] = ["own", "reference"]
     evidence: Kinds = []

@@ -55,13 +55,13 @@ def _swapped(scene: Scene, settings: SwapSettings) -> Iterator[Row]:
     """
     assert scene.target is not None
     if scene.moved is not None:
-        settings = replace(settings, step=scene.moved, cap=scene.moved, steps=1, beta=0.0)
+        settings = replace(settings, step=scene.moved, cap=scene.moved, steps=1, beta=0.0, fewer=0)
     words = [word.lower() for word in scene.words]
     source = max(dict.fromkeys(words), key=words.count)
     runs = [run for run, word in zip(scene.runs, words, strict=True) if word == source]
     edit = swap(scene.model, runs, source, scene.target, settings, neurons=scene.neurons)
     with edit.applied(scene.model):
-        yield {name: edit.record.get(name) for name in ("norm", "steps", "success")}
+        yield {name: edit.record.get(name) for name in ("norm", "steps", "success", "enough")}
 
 
 SUPPRESS = Intervention("suppress", _suppressed, Nothing)

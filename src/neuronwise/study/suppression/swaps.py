@@ -70,14 +70,17 @@ def _moved(rows: Rows, noted: dict[str, Row]) -> Table:
     for key, own in _cells(rows):
         notes = [noted[case] for case in by(own, "case") if noted.get(case)]
         if notes:
-            body.append([*_head(key), *(mean(notes, name) for name in ("success", "norm", "steps")), len(notes)])
+            body.append(
+                [*_head(key), *(mean(notes, name) for name in ("success", "norm", "steps", "enough")), len(notes)]
+            )
     return Table(
         "swaps",
         "How far the swaps went",
-        (*COLUMNS, "success", "norm of the change", "steps", "edits"),
+        (*COLUMNS, "success", "norm of the change", "steps", "neurons that would do", "edits"),
         body,
         "Success: the target's logit is above the word's wherever it was said, and newly generated captions are "
-        "swapped. Norm: as a share of the value vectors' norm.",
+        "swapped. Norm: as a share of the value vectors' norm. Would do: the least "
+        "number of the first neurons tried by which the swap succeeds too.",
     )
 
 
