@@ -9,6 +9,7 @@ from neuronwise.edit import fine as fine
 from neuronwise.edit import load_edit as load_edit
 from neuronwise.edit import memit as memit
 from neuronwise.edit import pmet as pmet
+from neuronwise.edit import revert_all as revert_all
 from neuronwise.edit import rome as rome
 from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -19,6 +20,7 @@ _PLAIN: dict[object, str] = {
 }  # fmt: skip
 _SEVERAL = (Sequence, Iterable, list, tuple)
 _WRONG = object()
+_FREE = contextlib.nullcontext()
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
@@ -28,6 +30,7 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     ... def top(count: int) -> None: ...
     >>> top("5")  # ArgumentError: top: count='5' does not fit; it takes a whole number.
 
+    Where the first argument is a model, other threads that use it wait until the function has returned.
     Annotations that say more than plain kinds, classes, several of them, or lists of them are not looked at.
     """
     signature = inspect.signature(function)
@@ -39,7 +42,8 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
         for name, value in bound.arguments.items():
             if signature.parameters[name].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 bound.arguments[name] = taken(name, value, known().get(name, object), function.__name__)
-        return function(*bound.args, **bound.kwargs)
+        with getattr(next(iter(bound.arguments.values()), None), "lock", _FREE):
+            return function(*bound.args, **bound.kwargs)
 
     return call
 

@@ -25,7 +25,8 @@ from neuronwise.model import Model, Run
 from neuronwise.model.heads import Attention, attention_of, edit_heads, mixed
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.passes import edit, edit_input, inputs_of
-from neuronwise.model.state import acting, uncounted
+from neuronwise.model.state import acting
+from neuronwise.model.value_vectors import changed_vectors
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, Neurons, NeuronSet, as_neurons
 
@@ -61,7 +62,7 @@ def scale(
     with (
         acting(model, "scale", _named(chosen), factor, _at(positions)),
         _changed(model, chosen, positions, lambda own: lambda a, at: a * factor),
-        _changed_vectors(chosen, positions, lambda vectors, own: vectors * factor),
+        changed_vectors(chosen, positions, lambda vectors, own: vectors * factor),
     ):
         yield
 
@@ -113,7 +114,7 @@ def mean_ablate(
             if writer.expert is not None:
                 stack.enter_context(_always(model, writer, own, values[writer]))
         # What they write by the router's choice goes; by then the constant that takes its place is computed.
-        stack.enter_context(_changed_vectors(chosen, positions, lambda vectors, own: vectors * 0))
+        stack.enter_context(changed_vectors(chosen, positions, lambda vectors, own: vectors * 0))
         stack.enter_context(_changed(model, chosen, positions, change))
         yield
 
@@ -176,7 +177,7 @@ def perturb(
                 layer = model.blocks[writer.layer].module
                 stack.enter_context(_noisy(writer, layer, writer.columns(own), together(own), rows))
         stack.enter_context(
-            _changed_vectors(chosen, positions, lambda vectors, own: vectors + together(own).to(vectors))
+            changed_vectors(chosen, positions, lambda vectors, own: vectors + together(own).to(vectors))
         )
         yield
 
@@ -350,39 +351,6 @@ def _always(
     written = vectors[:, writer.columns(own)].float() @ values.to(vectors.device)
     layer = model.blocks[writer.layer].module
     return edit(layer.get_submodule(writer.site[1]), lambda out: out + written.to(out), within=layer)
-
-
-@contextlib.contextmanager
-def _changed_vectors(
-    chosen: Chosen, positions: Sequence[int] | None, change: Callable[[Tensor, list[Neuron]], Tensor]
-) -> Iterator[None]:
-    """Change the value vectors (d, k) of routed neurons within the body; they are restored bit for bit."""
-    routed = {writer: own for writer, own in chosen.items() if writer.expert is not None}
-    if routed and positions is not None:
-        first = next(iter(routed.values()))[0]
-        raise MethodError(f"{first} is a routed expert's neuron; it can only be changed at all positions.")
-    saved: list[tuple[Tensor, Tensor, Tensor]] = []
-    try:
-        with torch.no_grad(), _restorable(routed):
-            for writer, own in routed.items():
-                weight, columns = writer.own_weight, writer.columns(own)
-                before = weight[:, columns]
-                saved.append((weight, columns, before))
-                weight[:, columns] = change(before, own)
-        yield
-    finally:
-        with torch.no_grad(), _restorable(routed):
-            for weight, columns, before in reversed(saved):
-                weight[:, columns] = before
-
-
-@contextlib.contextmanager
-def _restorable(writers: Iterable[Writer]) -> Iterator[None]:
-    """The weights of these writers change in the body, and change back later."""
-    with contextlib.ExitStack() as stack:
-        for module in {id(writer.holder[0]): writer.holder[0] for writer in writers}.values():
-            stack.enter_context(uncounted(module))
-        yield
 
 
 def _named(chosen: Chosen) -> tuple[Neuron, ...]:

@@ -5,6 +5,7 @@ from neuronwise.edit.alphaedit import alphaedit as alphaedit
 from neuronwise.edit.delta import Delta as Delta
 from neuronwise.edit.edit import Edit as Edit
 from neuronwise.edit.edit import load_edit as load_edit
+from neuronwise.edit.edit import revert_all as revert_all
 from neuronwise.edit.editor import Editor as Editor
 from neuronwise.edit.editors import EDITORS as EDITORS
 from neuronwise.edit.fine import FineSettings as FineSettings

@@ -23,6 +23,7 @@ from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 
 # The keys (f, n) of each layer that an edit was solved for; gone with the edit.
@@ -56,6 +57,7 @@ PRESETS: dict[str, Preset[AlphaEditSettings]] = {
 }  # fmt: skip
 
 
+@alone
 def alphaedit(
     model: Model,
     facts: Fact | Sequence[Fact],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -71,6 +70,31 @@ class Delta:
         """How many numbers of the weights it changes."""
         return self.left.shape[0] * (self.rank if self.right is None else self.right.shape[1])
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for the same change of the same place, however often it was loaded."""
+        whole = hashlib.sha256(repr((self.key, tuple(self.left.shape))).encode())
+        for factor in (self.left, self.units, self.right):
+            if factor is not None:
+                whole.update(factor.detach().cpu().contiguous().numpy().tobytes())
+        return whole.hexdigest()
+
+    def within(self, weight: Tensor) -> float:
+        """⟨W, ΔW⟩ of a (d, width) weight: it grows by ‖ΔW‖² when the delta is added."""
+        left = self.left.to(weight.device).double()
+        if self.units is not None:
+            return float((weight[:, self.units.to(weight.device)].double() * left).sum())
+        assert self.right is not None
+        return float(((left.T @ weight.double()) * self.right.to(weight.device).double()).sum())
+
+    @property
+    def square(self) -> float:
+        """‖ΔW‖², the sum of the squares of all its numbers."""
+        left = self.left.double()
+        if self.right is None:
+            return float(left.square().sum())
+        return float(((left.T @ left) * (self.right.double() @ self.right.double().T)).sum())
+
     def factors(self, width: int) -> tuple[Tensor, Tensor]:
         """(d, r) and (r, f) with r ≤ d: what a low-rank adapter holds."""
         if self.right is not None:
@@ -109,15 +133,8 @@ class Recorded:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for the same edit, however often it was loaded."""
-        asked = json.dumps(dict(self.record), sort_keys=True, default=str).encode()
-        whole = hashlib.sha256(asked)
-        for delta in self.deltas:
-            whole.update(repr((delta.key, tuple(delta.left.shape))).encode())
-            for factor in (delta.left, delta.units, delta.right):
-                if factor is not None:
-                    whole.update(factor.detach().cpu().contiguous().numpy().tobytes())
-        return whole.hexdigest()
+        """The same for the same changes, however often they were loaded, and whatever their record says."""
+        return hashlib.sha256("".join(sorted(delta.fingerprint for delta in self.deltas)).encode()).hexdigest()
 
 
 def columns(deltas: Sequence[Delta], width: int) -> Tensor:

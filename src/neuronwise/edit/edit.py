@@ -53,21 +53,28 @@ class Edit(Recorded):
         """Change the model's weights.
 
         Raises ``EditError``, the weights untouched, when the edit does not fit the model, is another model's, or is
-        applied already (as it is or as part of a sum), and ``NonFiniteError`` when the sum leaves the weights' dtype.
+        applied already (as it is, as part of a sum, or merged into the weights), and ``NonFiniteError`` when the sum
+        leaves the weights' dtype.
         """
         require_model(model)
-        Ledger.of(model).apply(model, self)
+        with model.lock:
+            Ledger.of(model).apply(model, self)
 
-    def revert(self, model: Model) -> None:
-        """Take this edit out, whatever was applied before or after it; without edits the weights are as they were."""
+    def revert(self, model: Model, *, force: bool = False) -> None:
+        """Take this edit out, whatever was applied before or after it; without edits the weights are as they were.
+
+        Raises ``EditError`` where weights that it changed were changed again by something else, such as training;
+        ``force`` gives that up.
+        """
         require_model(model)
-        Ledger.of(model).revert(model, self)
+        with model.lock:
+            Ledger.of(model).revert(model, self, force=force)
 
     @contextlib.contextmanager
     def applied(self, model: Model) -> Iterator[Model]:
-        """The edit for the duration of the body, also when it raises."""
+        """The edit for the duration of the body, also when it raises; other threads that use the model wait."""
         require_model(model)
-        with Ledger.of(model).applied(model, self):
+        with model.lock, Ledger.of(model).applied(model, self):
             yield model
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -118,6 +125,13 @@ class Edit(Recorded):
         write = self.save if adapter_for is None else lambda folder: self.to_peft(adapter_for, folder)
         adapter = adapter_for is not None
         return hub.push(self, repo_id, write, adapter=adapter, private=private, token=token, message=message)
+
+
+def revert_all(model: Model, *, force: bool = False) -> None:
+    """Take all edits out of a model; see ``Edit.revert``. ``model.edits`` lists them."""
+    require_model(model)
+    with model.lock:
+        Ledger.of(model).change(model, (), force=force)
 
 
 def load_edit(directory: str | os.PathLike[str]) -> Edit:

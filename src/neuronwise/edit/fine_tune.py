@@ -19,6 +19,7 @@ from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.edit.trial import changed, lowest_layer, recomputed_from, require_finite
 from neuronwise.errors import MethodError
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 from neuronwise.model.passes import frozen_parameters
 from neuronwise.model.run import Run
@@ -70,6 +71,7 @@ PRESETS: dict[str, Preset[FineTuneSettings]] = {
 }  # fmt: skip
 
 
+@alone
 def fine_tune(
     model: Model, facts: Fact | Sequence[Fact], settings: FineTuneSettings | None = None, **changes: object
 ) -> Edit:

@@ -17,6 +17,7 @@ from neuronwise.edit.presets import Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.errors import EditError, MethodError, PromptError
 from neuronwise.locate import refine, score_all
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run, Target
 from neuronwise.model.weights import plain_weight
@@ -65,6 +66,7 @@ PRESETS: dict[str, Preset[KnowledgeNeuronsSettings]] = {
 }  # fmt: skip
 
 
+@alone
 def knowledge_neurons(
     model: Model, facts: Fact | Sequence[Fact], settings: KnowledgeNeuronsSettings | None = None, **changes: object
 ) -> Edit:

@@ -20,6 +20,10 @@ from neuronwise.model.writers import Writer
 LIKE = 0.03  # relative difference of column norms up to which two models count as the same (half precision allowed for)
 
 
+WITHIN = "within|"  # begins the names of ⟨W, ΔW⟩ among an edit's norms
+ROUNDED = 0.2  # how far rounding may move the share of an edit that weights hold from 1
+
+
 class Held(NamedTuple):
     """What brings one writer back: its columns as they were before any edit, or the adapter that was put beside it."""
 
@@ -32,8 +36,8 @@ class Held(NamedTuple):
 class Ledger:
     """The edits of one model and, for each writer they change, what it was before any of them.
 
-    It lives on the module, not on its wrapper: two wrappers of one module share its weights. A module that carries no
-    edit has none.
+    It is kept with the weights (``Model.home``): all wrappers of one module share them. A model that carries no edit
+    has none.
     """
 
     def __init__(self) -> None:
@@ -43,51 +47,75 @@ class Ledger:
     @classmethod
     def of(cls, model: Model) -> Ledger:
         """The ledger of a model, an empty one where it carries no edit."""
-        return model.module.__dict__.get(EDITS) or cls()
+        return model.home.__dict__.get(EDITS) or cls()
 
     def holds(self, edit: Recorded) -> bool:
-        """Whether an edit is among them, or the same one, loaded from its folder."""
+        """Whether an edit is among them, or the same changes with another record."""
         return any(other is edit or other.fingerprint == edit.fingerprint for other in self.edits)
 
     def apply(self, model: Model, edit: Recorded) -> None:
         """Bring an edit into the model; see ``Edit.apply``."""
-        present = {id(delta) for other in self.edits for delta in other.deltas}
-        if self.holds(edit) or any(id(delta) in present for delta in edit.deltas):
+        present = {delta.fingerprint for other in self.edits for delta in other.deltas}
+        if self.holds(edit) or any(delta.fingerprint in present for delta in edit.deltas):
             raise EditError("This edit is applied already; revert it before applying it again.")
         require_same_model(model, edit)
+        require_not_within(model, edit)
         self.change(model, [*self.edits, edit])
 
-    def revert(self, model: Model, edit: Recorded) -> None:
+    def revert(self, model: Model, edit: Recorded, *, force: bool = False) -> None:
         """Take an edit out of the model; see ``Edit.revert``."""
         if not self.holds(edit):
             raise EditError("This edit is not applied to this model, so there is nothing to revert.")
-        self.change(model, [other for other in self.edits if other.fingerprint != edit.fingerprint])
+        self.change(model, [other for other in self.edits if other.fingerprint != edit.fingerprint], force=force)
 
     @contextlib.contextmanager
     def applied(self, model: Model, edit: Recorded) -> Iterator[None]:
         """The edit for the duration of the body, also when it raises."""
-        self.apply(model, edit)
-        try:
-            yield
-        finally:
-            if Ledger.of(model).holds(edit):  # unless the body took it out
-                Ledger.of(model).revert(model, edit)
+        with model.lock:
+            self.apply(model, edit)
+            try:
+                yield
+            finally:
+                if Ledger.of(model).holds(edit):  # unless the body took it out
+                    Ledger.of(model).revert(model, edit)
 
-    def change(self, model: Model, edits: Sequence[Recorded]) -> None:
-        """``_change``, which the model's state knows by its edits alone."""
-        with uncounted(model.module):
+    def change(self, model: Model, edits: Sequence[Recorded], *, force: bool = False) -> None:
+        """Bring the weights from the present edits to ``edits``: originals plus the sum of all deltas, in float32.
+
+        When anything fails on the way, also by an interrupt, the weights are what they were before the call. Columns
+        that somebody else has changed since are refused, unless ``force`` brings them back to what they were.
+        """
+        with uncounted(model.module):  # the model's state has the edits themselves
+            if not force:
+                self._require_untouched(model)
             self._change(model, edits)
+
+    def _require_untouched(self, model: Model) -> None:
+        present = self._by_writer(model, self.edits)
+        for writer, before in self.held.items():
+            found = stored(writer) if before.adapter is None else None
+            if found is None:
+                continue
+            exact = before.originals.to(torch.promote_types(torch.float32, before.originals.dtype))
+            left = (exact + summed(present[writer], before.touched, exact)).to(before.originals.dtype)
+            now = found.weight[:, before.touched.to(found.weight.device)]
+            if not torch.equal(now, left.to(now)):
+                raise EditError(
+                    f"Weights of layer {writer.layer} that an edit changed were changed again while it was in (by "
+                    "training, or by hand), and would be lost; revert(model, force=True) brings back what was there "
+                    "before the edit."
+                )
+
+    def _by_writer(self, model: Model, edits: Sequence[Recorded]) -> dict[Writer, list[Delta]]:
+        found: dict[Writer, list[Delta]] = {}
+        for edit in edits:
+            for delta in edit.deltas:
+                found.setdefault(first_alike(model, writer_of(model, delta)), []).append(delta)
+        return found
 
     @torch.no_grad()
     def _change(self, model: Model, edits: Sequence[Recorded]) -> None:
-        """Bring the weights from the present edits to ``edits``: originals plus the sum of all deltas, in float32.
-
-        When anything fails on the way, also by an interrupt, the weights are what they were before the call.
-        """
-        wanted: dict[Writer, list[Delta]] = {}
-        for edit in edits:
-            for delta in edit.deltas:
-                wanted.setdefault(first_alike(model, writer_of(model, delta)), []).append(delta)
+        wanted = self._by_writer(model, edits)
         undo: list[Callable[[], object]] = []
         held: dict[Writer, Held] = {}
         try:
@@ -105,9 +133,9 @@ class Ledger:
             if writer not in held:
                 before.release()
         self.edits, self.held = tuple(edits), held
-        model.module.__dict__.pop(EDITS, None)
+        model.home.__dict__.pop(EDITS, None)
         if edits:
-            model.module.__dict__[EDITS] = self
+            model.home.__dict__[EDITS] = self
 
     def _bring(self, writer: Writer, deltas: list[Delta], undo: list[Callable[[], object]]) -> Held | None:
         """Bring one writer to the sum of ``deltas``; what takes it back is appended to ``undo`` first."""
@@ -131,7 +159,9 @@ class Ledger:
         undo.append(lambda: write(weight, both, whole))
         base = whole.clone()
         if before is not None:
-            base[:, torch.searchsorted(both, past).to(base.device)] = before.originals
+            base[:, torch.searchsorted(both, past).to(base.device)] = before.originals.to(
+                base
+            )  # the model may be elsewhere by now
         originals = base[:, torch.searchsorted(both, touched).to(base.device)]
         exact = originals.to(torch.promote_types(torch.float32, originals.dtype))
         values = (exact + summed(deltas, touched, exact)).to(weight.dtype)
@@ -161,30 +191,46 @@ def adapter(module: nn.Module, deltas: Sequence[Delta]) -> Removable:
 
 
 def column_norms(model: Model, deltas: Iterable[Delta]) -> dict[str, Tensor]:
-    """Norms of the first 64 value vectors of each writer that deltas change: enough to tell one model from another.
+    """What tells the weights that deltas are made for from others, those of another model or with the deltas in them.
 
-    Those of the model itself: edits that it carries do not count.
+    The norms of the first 64 value vectors of each writer, and ⟨W, ΔW⟩ of each delta. Those of the model itself:
+    edits that it carries do not count.
     """
-    held = Ledger.of(model).held
     norms: dict[str, Tensor] = {}
     for delta in deltas:
-        name = "|".join(map(str, delta.key))
-        if name in norms:
-            continue
-        writer = writer_of(model, delta)
-        first = writer.vectors[:, :64].float().clone()
-        past = held.get(first_alike(model, writer))
-        if past is not None and past.adapter is None:
-            among = past.touched < 64
-            first[:, past.touched[among].to(first.device)] = past.originals[:, among.to(first.device)].to(first)
-        norms[name] = first.norm(dim=0).cpu()
+        vectors = _unedited(model, writer_of(model, delta))
+        norms["|".join(map(str, delta.key))] = vectors[:, :64].float().norm(dim=0).cpu()
+        norms[f"{WITHIN}{delta.fingerprint}"] = torch.tensor([delta.within(vectors)], dtype=torch.float64)
     return norms
+
+
+def _unedited(model: Model, writer: Writer) -> Tensor:
+    """(d, width) value vectors without the edits that the model carries."""
+    past = Ledger.of(model).held.get(first_alike(model, writer))
+    if past is None or past.adapter is not None:
+        return writer.vectors
+    vectors = writer.vectors.clone()
+    vectors[:, past.touched.to(vectors.device)] = past.originals.to(vectors)
+    return vectors
+
+
+def require_not_within(model: Model, edit: Recorded) -> None:
+    """Raise ``EditError`` when the weights hold all changes of an edit without having been edited here, as those of a
+    merged checkpoint do."""
+    shares = []
+    for delta in edit.deltas:
+        before, square = edit.norms.get(f"{WITHIN}{delta.fingerprint}"), delta.square
+        if before is None or not square:
+            return
+        shares.append((delta.within(_unedited(model, writer_of(model, delta))) - float(before)) / square)
+    if shares and all(abs(share - 1) < ROUNDED for share in shares):
+        raise EditError(f"The weights of {model.name} hold this edit already: it was merged into them.")
 
 
 def require_same_model(model: Model, edit: Recorded) -> None:
     """Raise ``EditError`` when an edit does not fit the model, or was made for another."""
     for name, now in column_norms(model, edit.deltas).items():
-        before = edit.norms.get(name)
+        before = None if name.startswith(WITHIN) else edit.norms.get(name)
         if before is None or (now.shape == before.shape and torch.allclose(now, before, rtol=LIKE, atol=1e-6)):
             continue
         made_for = edit.record.get("model", "another model")

@@ -16,6 +16,7 @@ from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 
 DEPTH = (1 / 8, 1 / 4)  # layers 4 to 8 of 32, where [MEMIT] and its followers edit LLaMA-like models
@@ -54,6 +55,7 @@ PRESETS: dict[str, Preset[MemitSettings]] = {
 }  # fmt: skip
 
 
+@alone
 def memit(
     model: Model,
     facts: Fact | Sequence[Fact],

@@ -22,6 +22,7 @@ from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.errors import MethodError
 from neuronwise.model.anatomy import mixes_tokens
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 
 
@@ -52,6 +53,7 @@ PRESETS: dict[str, Preset[PmetSettings]] = {
 }  # fmt: skip
 
 
+@alone
 def pmet(
     model: Model,
     facts: Fact | Sequence[Fact],

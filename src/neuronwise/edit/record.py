@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
-from neuronwise.edit.ledger import column_norms
+from neuronwise.edit.ledger import Ledger, column_norms
 from neuronwise.files import versions
 from neuronwise.model.model import Model
 
@@ -28,9 +28,10 @@ def edited(
     """The edit by ``method`` that made ``deltas``.
 
     Its record: method, settings, request (facts, or what else was asked), model, versions, and the ``outcome``, which
-    is whatever the method reports, as plain JSON values.
+    is whatever the method reports, as plain JSON values; ``made_with`` lists the edits that the model carried.
     """
     asked = request if isinstance(request, Mapping) else [asdict(fact) for fact in request]
+    made_with = [str(edit.record.get("method", "?")) for edit in Ledger.of(model).edits]
     record = {
         "method": method,
         "settings": asdict(settings),
@@ -38,6 +39,7 @@ def edited(
         "model": model.name,
         "revision": getattr(model.config, "_commit_hash", None),
         "seed": getattr(settings, "seed", None),  # None: nothing is random
+        **({"made_with": made_with} if made_with else {}),
         **outcome,
         "versions": versions(),
     }

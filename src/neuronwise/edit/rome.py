@@ -20,6 +20,7 @@ from neuronwise.edit.memory.value import Ending, ValueSettings, search
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.errors import MethodError, NonFiniteError
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 
 DEPTH = (1 / 6, 1 / 6)  # layer 5 of 32, which the published settings of LLaMA-like models name
@@ -72,6 +73,7 @@ PRESETS: dict[str, Preset[RomeSettings]] = {
 }  # fmt: skip
 
 
+@alone
 def rome(
     model: Model,
     facts: Fact | Sequence[Fact],

@@ -19,6 +19,7 @@ from neuronwise.edit.words import Seen, runs_of
 from neuronwise.errors import MethodError
 from neuronwise.locate import locate
 from neuronwise.locate.contribution import SHARP
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
 
@@ -49,6 +50,7 @@ class SuppressSettings:
 PRESETS = {"default": Preset(SuppressSettings(), OURS)}
 
 
+@alone
 def suppress(
     model: Model,
     seen: Seen,

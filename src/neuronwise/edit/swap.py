@@ -20,6 +20,7 @@ from neuronwise.errors import MethodError, NonFiniteError, TargetError
 from neuronwise.locate import locate
 from neuronwise.locate.contribution import SHARP
 from neuronwise.model.activations import Activations
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.model.stream import written_gradients
@@ -75,6 +76,7 @@ class SwapSettings:
 PRESETS = {"default": Preset(SwapSettings(), OURS)}
 
 
+@alone
 def swap(
     model: Model,
     seen: Seen,

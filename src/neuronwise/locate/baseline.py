@@ -21,6 +21,7 @@ from neuronwise.images import ImageLike
 from neuronwise.locate.method import require_own
 from neuronwise.model.activations import Activations
 from neuronwise.model.hooks import hooked
+from neuronwise.model.lock import alone
 from neuronwise.model.run import Run
 from neuronwise.model.sample import drawn
 from neuronwise.model.state import alike, likeness, weights_hash
@@ -203,6 +204,7 @@ class _Sums:
         return Baseline(means, spreads, record, likeness(model))
 
 
+@alone
 def _of_itself(model: Model, seed: int) -> Baseline:
     """Gathered once for each state of the weights, in memory and, for a model of some size, on disk."""
     if hooked(model.module):

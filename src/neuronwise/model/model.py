@@ -7,6 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
+from threading import RLock
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from neuronwise.model.anatomy import dissect, uncompiled
 from neuronwise.model.chat import Message
 from neuronwise.model.check import require_readable, require_sums
 from neuronwise.model.gate import GateRecorder
+from neuronwise.model.lock import alone, lock_of
 from neuronwise.model.passes import Rows, only_rows, stop_after
 from neuronwise.model.prompt import Ask, Inputs, Prompted, exact_tokens, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
@@ -37,7 +39,7 @@ T = TypeVar("T")
 HEAT_SHARE = 0.04  # of the weights' memory: the most that ``run(heat=True)`` keeps
 
 
-EDITS = "_neuronwise_edits"  # where a module keeps the ledger of its edits, whichever Model wraps it
+EDITS = "_neuronwise_edits"  # where ``home`` keeps the ledger of the edits
 
 
 class Model:
@@ -98,8 +100,18 @@ class Model:
     @property
     def edits(self) -> tuple[object, ...]:
         """The edits that are applied now, in the order in which they were."""
-        ledger = self.module.__dict__.get(EDITS)
+        ledger = self.home.__dict__.get(EDITS)
         return () if ledger is None else ledger.edits
+
+    @property
+    def home(self) -> nn.Module:
+        """The first decoder layer, which is the same whatever wraps it: what belongs to the weights is kept there."""
+        return self.blocks[0].module
+
+    @property
+    def lock(self) -> RLock:
+        """Held by the thread that uses the model; others wait."""
+        return lock_of(self.home)
 
     @property
     def unembedding(self) -> Tensor:
@@ -201,6 +213,7 @@ class Model:
             return Run.of(self, prompted, said, picture, max_new_tokens=max_new_tokens)
         return self.run_prompted(prompted, picture, max_new_tokens=max_new_tokens, heat=heat)
 
+    @alone
     def run_prompted(
         self, prompted: Prompted, picture: Image.Image | None = None, *, max_new_tokens: int = 50, heat: bool = False
     ) -> Run:
@@ -326,7 +339,7 @@ class Model:
         With one list of rows for each sequence of the batch, logits are (1, all of them, V), one after another.
         The logits are what the model returns: after any scale and soft cap of the architecture.
         """
-        with only_rows(self, rows):
+        with self.lock, only_rows(self, rows):
             output = self.reader(inputs)(**self.placed(inputs), use_cache=False)
         logits = output.logits if hasattr(output, "logits") else output[0]
         return logits
@@ -340,6 +353,7 @@ class Model:
         needed = pixels is not None and pixels.default is inspect.Parameter.empty
         return inner if needed and inner.get_output_embeddings() is self.head else self.module
 
+    @alone
     def record(
         self,
         inputs: Inputs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,6 +76,11 @@ class Run:
         Nothing is computed: activations are recorded by a pass of their own once they are asked for.
         """
         return cls(model, prompted, list(output_ids), [], image, None, max_new_tokens)
+
+    @property
+    def lock(self) -> RLock:
+        """The model's."""
+        return self.model.lock
 
     @property
     def prompt(self) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from dataclasses import dataclass, fields
+from threading import RLock
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,7 @@ LIKE = 0.03  # relative difference of embedding norms up to which two models cou
 
 SAMPLE = 64  # numbers of each W_down that are looked at, for changes that torch does not count (.data)
 LIBRARIES = ("neuronwise", "transformers", "accelerate", "peft", "torch")  # whose own hooks change nothing for good
-_ACTING = "_neuronwise_interventions"  # where a module keeps what acts on it now
+_ACTING = "_neuronwise_interventions"  # where ``home`` keeps what acts on it now
 _RESTORED: MutableMapping[Tensor, int] = (
     WeakIdKeyDictionary()
 )  # parameter → how many of its counted changes are the ledger's, or taken back
@@ -35,6 +36,16 @@ class HasWeights(Protocol):
     @property
     def edits(self) -> tuple[object, ...]:
         """The edits that are applied now."""
+        ...
+
+    @property
+    def home(self) -> nn.Module:
+        """Where what belongs to the weights is kept."""
+        ...
+
+    @property
+    def lock(self) -> RLock:
+        """Held while the model is changed."""
         ...
 
 
@@ -76,20 +87,21 @@ def state_of(model: HasWeights) -> State:
     """The state of a model as it is now; no pass and no reading of all weights."""
     module: nn.Module = model.module
     edits = tuple(sorted(getattr(edit, "fingerprint", "") for edit in model.edits))
-    acting = tuple(what for _, what in module.__dict__.get(_ACTING, ()))
+    acting = tuple(what for _, what in model.home.__dict__.get(_ACTING, ()))
     return State(edits, acting, _foreign_hooks(module), hash((_counted(module), _sampled(model) if not edits else ())))
 
 
 @contextlib.contextmanager
 def acting(model: HasWeights, *what: Hashable) -> Iterator[None]:
-    """Within the body an intervention, known by ``what`` it does, is part of the model's state."""
-    present: list[tuple[object, Hashable]] = model.module.__dict__.setdefault(_ACTING, [])
-    entry = (object(), what)
-    present.append(entry)
-    try:
-        yield
-    finally:
-        present.remove(entry)
+    """Within the body an intervention, known by ``what`` it does, is part of the model's state; other threads wait."""
+    with model.lock:
+        present: list[tuple[object, Hashable]] = model.home.__dict__.setdefault(_ACTING, [])
+        entry = (object(), what)
+        present.append(entry)
+        try:
+            yield
+        finally:
+            present.remove(entry)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from neuronwise.edit.record import edited
 from neuronwise.edit.trial import lowest_layer
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 
 TOGETHER = 8  # requests that pass the model side by side
@@ -32,6 +33,7 @@ RECIPES = ("published", "specific")
 BANDS = 3  # requests pass together when the lowest layers they change lie in the same third of the model
 
 
+@alone
 def fine(
     model: Model,
     facts: Fact | Sequence[Fact],
@@ -76,6 +78,7 @@ def fine(
     return edited("fine", model, settings, facts, [delta for change in learned for delta in change.deltas], **outcome)
 
 
+@alone
 def fine_each(
     model: Model,
     facts: Sequence[Fact],

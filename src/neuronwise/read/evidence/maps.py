@@ -19,6 +19,7 @@ from neuronwise.read.photo_map import PhotoMap
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
+from neuronwise.model.lock import alone
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Evidence(PhotoMap):
         }
 
 
+@alone
 def evidence(
     model: Model,
     run: Run,
@@ -73,6 +75,7 @@ def evidence(
     return evidences(model, run, [run.target(concept, target, position, occurrence)], by=by, whole=whole, **options)[0]
 
 
+@alone
 def evidences(
     model: Model, run: Run, targets: Sequence[Target], *, by: str = "occlusion", whole: bool = False, **options: object
 ) -> list[Evidence]:

@@ -23,9 +23,11 @@ from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import edited
 from neuronwise.edit.trial import acting, lowest_layer, recomputed_from
+from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 
 
+@alone
 def fine_specific(
     model: Model,
     facts: Fact | Sequence[Fact],
