@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib import import_module, resources
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -20,7 +21,7 @@ from neuronwise.locate.graph import ROOT, Circuit
 from neuronwise.locate.memory import bytes_needed
 from neuronwise.locate.relp import readout_weights
 from neuronwise.model import Model, Run, Target
-from neuronwise.model.passes import edit
+from neuronwise.model.passes import edit, edit_input, frozen_parameters
 from neuronwise.model.prompt import Prompted
 from neuronwise.model.relevance import relevance_rules
 from neuronwise.model.stream import written_gradients
@@ -28,7 +29,10 @@ from neuronwise.model.stream import written_gradients
 SCHEMA = jsonschema.Draft202012Validator(
     json.loads((resources.files("neuronwise.locate") / "circuit.schema.json").read_text(encoding="utf-8"))
 )
-FAMILIES = ("llama", "gpt2", "gemma2", "qwen2_moe", "llama_shared", "opt")
+FAMILIES = (
+    "llama", "gpt2", "gemma2", "qwen2_moe", "llama_shared", "opt", "mixtral", "deepseek_v3", "gpt_oss", "llama4_text",
+    "dbrx", "jetmoe", "switch_transformers",
+)  # fmt: skip
 
 
 class Letters:
@@ -86,6 +90,104 @@ def test_without_biases_the_leaves_have_it_all() -> None:
     assert [leaf.position for leaf in found.leaves] == list(range(run.length + 1 + run.row(0)))
 
 
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3", "dbrx"])
+def test_neurons_of_routed_experts_are_nodes(name: str) -> None:
+    run = run_of(name)
+    found = circuit(run.model, run, target=9, position=0, nodes=25, heads=0)
+    routed = [node for node in found.nodes if node.neuron.expert is not None]
+    assert routed
+    for node in routed:
+        assert node.position is not None
+        fired = run.model.writer(node.neuron).fired(run.rows([node.position]))
+        assert fired is not None
+        assert node.activation == pytest.approx(float(fired[node.neuron.unit]))
+        assert found.into(str(node))
+    assert Circuit.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def position_of(found: Circuit, place: str) -> int:
+    return found.leaves[-1].position if place == ROOT else int(place.rpartition("@")[2])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "mixtral", "deepseek_v2", "falcon", "qwen2_moe"])
+def test_heads_carry_what_passes_between_positions(name: str) -> None:
+    """Nothing else moves relevance from one position to another, so there the parts are the whole edge."""
+    run = run_of(name)
+    found = circuit(run.model, run, target=9, position=0, nodes=12, heads=5000)
+    scale = max(abs(node.score) for node in found.nodes)
+    across = [e for e in found.edges if position_of(found, e.source) != position_of(found, e.target)]
+    assert across
+    for edge in across:
+        assert sum(edge.heads.values()) == pytest.approx(edge.weight, abs=1e-5 * scale)
+    for edge in found.edges:  # a head writes where it is, so it has no part in places below it
+        layers = [nw.Head.parse(head).layer for head in edge.heads]
+        assert all(layer <= nw.ScoredNeuron.parse(edge.target).neuron.layer for layer in layers if edge.target != ROOT)
+        assert list(edge.heads.values()) == sorted(edge.heads.values(), key=abs, reverse=True)
+
+
+def test_what_a_head_brings_is_what_its_edges_carry() -> None:
+    """In a model without biases; and it is input · gradient of the head's output, with the heads above held fixed."""
+    run = run_of("llama")
+    found = circuit(run.model, run, target=9, position=0, nodes=12, heads=5000)
+    assert set(found.hops) <= {str(node) for node in found.nodes} | {ROOT}
+    scale = max(abs(node.score) for node in found.nodes)
+    for place, brought in found.hops.items():
+        for head, weight in brought.items():
+            carried = sum(edge.heads.get(head, 0.0) for edge in found.into(place))
+            assert carried == pytest.approx(weight, abs=1e-5 * scale)
+    direct = relevance_of_last_layers_heads(run, 9)
+    for number, weight in enumerate(direct):
+        assert found.hops[ROOT][f"L2.H{number}"] == pytest.approx(weight, abs=1e-5 * scale)
+
+
+def relevance_of_last_layers_heads(run: Run, target: int) -> list[float]:
+    """⟨U_t − mean of U, norm(W_o z_h)⟩ of the last layer, through that layer's neurons too, by autograd."""
+    core: Any = run.model.module
+    layer, kept = core.model.layers[2], []
+
+    def leaf(values: torch.Tensor) -> torch.Tensor:
+        kept.append(values.detach().requires_grad_(True))
+        return kept[0]
+
+    nodes = circuit(run.model, run, target=target, position=0, nodes=12, heads=0).nodes
+    held = [node.neuron.unit for node in nodes if node.neuron.layer == 2 and node.position == run.length - 3]
+
+    def hold(values: torch.Tensor) -> torch.Tensor:  # nodes are cut
+        values = values.clone()
+        values[0, -3, held] = values[0, -3, held].detach()
+        return values
+
+    with (
+        frozen_parameters(core),
+        relevance_rules(run.model),
+        edit_input(layer.self_attn.o_proj, leaf),
+        edit_input(layer.mlp.down_proj, hold),
+    ):
+        logits = run.model.forward(run.forced_inputs(), rows=[-3])[0, -1]
+    (gradient,) = torch.autograd.grad(logits[target] - logits.mean(), kept[0])
+    return (gradient * kept[0].detach())[0, -3].reshape(4, 8).sum(-1).tolist()
+
+
+def test_the_strongest_hops_are_told_apart_and_saved() -> None:
+    run = run_of("llama")
+    every = circuit(run.model, run, target=9, position=0, nodes=12, heads=5000)
+    few = circuit(run.model, run, target=9, position=0, nodes=12, heads=5)
+    sizes = sorted((abs(w) for brought in every.hops.values() for w in brought.values()), reverse=True)
+    assert sorted((abs(w) for brought in few.hops.values() for w in brought.values()), reverse=True) == sizes[:5]
+    assert [(e.source, e.target, e.weight) for e in few.edges] == [(e.source, e.target, e.weight) for e in every.edges]
+    content = json.loads(json.dumps(few.to_dict()))
+    SCHEMA.validate(content)
+    assert Circuit.from_dict(content) == few
+    head = next(iter(next(edge for edge in few.edges if edge.heads).heads))
+    content["edges"][0]["heads"] = {head.replace("H", "U"): 1.0}
+    assert not SCHEMA.is_valid(content)
+    old = {key: value for key, value in content.items() if key != "heads"}  # as written before heads were told
+    old["nodes"] = [{k: v for k, v in row.items() if k != "heads"} for row in old["nodes"]]
+    old["edges"] = [{k: v for k, v in row.items() if k != "heads"} for row in old["edges"]]
+    SCHEMA.validate(old)
+    assert Circuit.from_dict(old).hops == {}
+
+
 def test_the_leaves_of_an_encoder_decoder_are_the_decoders_tokens() -> None:
     run = run_of("t5")
     found = circuit(run.model, run, target=9, position=2, nodes=5)
@@ -112,9 +214,8 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         circuit(run.model, run, target=9, nodes=0)
     with pytest.raises(TargetError):
         circuit(run.model, run)
-    mixtral = run_of("mixtral")
-    with pytest.raises(MethodError, match="routed experts"):
-        circuit(mixtral.model, mixtral, target=9, position=0)
+    with pytest.raises(MethodError, match="heads is -1"):
+        circuit(run.model, run, target=9, heads=-1)
     bamba = run_of("bamba")
     with pytest.raises(MethodError, match="no rule for"):
         circuit(bamba.model, bamba, target=9, position=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from neuronwise.cli.app import Output, app, command
 from neuronwise.cli.options import Ask, ModelOption, Placement, parse_contrast, require_folder
 from neuronwise.cli.output import command_line, note, print_table
 from neuronwise.cli.progress import status
+
+if TYPE_CHECKING:
+    from neuronwise.locate.graph import Edge
 
 LISTED = 10
 
@@ -26,6 +29,9 @@ def circuit(
         str | None, typer.Option(help="Any token, such as ' Paris'.", show_default="the model's answer to a text")
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Neurons, each at its position.")] = 100,
+    heads: Annotated[
+        int, typer.Option(min=0, help="Pairs of a place and the attention head that brought it most, told apart.")
+    ] = 100,
     contrast: Annotated[
         list[str] | None, typer.Option(help="As for find.", show_default="the mean of all tokens")
     ] = None,
@@ -44,12 +50,17 @@ def circuit(
     run = ask.run(loaded, image, text, look=bool(concept))
     token = run.answer if concept is None and target is None else target
     with status("tracing the circuit"):
-        found = find_circuit(loaded, run, concept, target=token, nodes=nodes, contrast=alternatives)
+        found = find_circuit(loaded, run, concept, target=token, nodes=nodes, heads=heads, contrast=alternatives)
     if out is not None:
         found.page(out)
     if "note" in found.record:
         note(found.record["note"])
     content = {**found.to_dict(), "command": command_line()}
-    rows = [[edge.source, edge.target, f"{edge.weight:.3f}"] for edge in found.edges[:LISTED]]
+    rows = [[edge.source, edge.target, f"{edge.weight:.3f}", _by_heads(edge)] for edge in found.edges[:LISTED]]
     title = f"{len(found.nodes)} nodes, {len(found.edges)} edges"
-    return Output(content, lambda: print_table(title, ["from", "to", "logits"], rows))
+    return Output(content, lambda: print_table(title, ["from", "to", "logits", "by heads"], rows))
+
+
+def _by_heads(edge: Edge) -> str:
+    """The three heads that carry most of an edge."""
+    return ", ".join(f"{head} {weight:.3f}" for head, weight in list(edge.heads.items())[:3])

@@ -33,19 +33,22 @@ class Leaf:
 class Edge:
     """The part of ``target``'s relevance that comes directly from ``source``, in logits.
 
-    Both are places of the circuit: "L23.U8083@14" a node, "@5" the leaf at position 5, "target" the root.
+    Both are places of the circuit: "L23.U8083@14" a node, "@5" the leaf at position 5, "target" the root. ``heads``:
+    the parts of the weight that single attention heads brought to the target's position last, strongest first.
     """
 
     source: str
     target: str
     weight: float
+    heads: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Circuit:
     """Nodes with their relevance as score, leaves, and edges, strongest first.
 
-    ``rest`` is, for each place that edges lead to, the part of its relevance that no edge carries. ``value`` is the
+    ``rest`` is, for each place that edges lead to, the part of its relevance that no edge carries. ``hops`` says, for
+    places, how much of their relevance which attention head brought to their position last. ``value`` is the
     root's: the target's logit less that of its alternatives. ``record`` says how the circuit was made; ``run``, which
     is not saved, is what it was found in.
     """
@@ -57,6 +60,7 @@ class Circuit:
     value: float
     record: Mapping[str, Any] = field(default_factory=dict)
     run: Run | None = field(default=None, repr=False, compare=False)
+    hops: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Circuit({self.record.get('target')!r}: {len(self.nodes)} nodes, {len(self.edges)} edges)"
@@ -75,11 +79,18 @@ class Circuit:
             "schema": SCHEMA,
             **self.record,
             "value": self.value,
-            "nodes": [{**node.to_row(), "place": str(node), "rest": self.rest[str(node)]} for node in self.nodes],
+            "nodes": [
+                {**node.to_row(), "place": str(node), "rest": self.rest[str(node)], **self._heads(str(node))}
+                for node in self.nodes
+            ],
             "leaves": [asdict(leaf) for leaf in self.leaves],
-            "edges": [asdict(edge) for edge in self.edges],
+            "edges": [_row(edge) for edge in self.edges],
             "rest": self.rest[ROOT],
+            **self._heads(ROOT),
         }
+
+    def _heads(self, place: str) -> dict[str, Any]:
+        return {"heads": dict(self.hops[place])} if place in self.hops else {}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Circuit:
@@ -89,13 +100,15 @@ class Circuit:
                 raise NeuronwiseError(
                     f"This circuit has the form {content['schema']!r}; this version reads {SCHEMA!r}."
                 )
-            own = ("schema", "value", "nodes", "leaves", "edges", "rest")
+            own = ("schema", "value", "nodes", "leaves", "edges", "rest", "heads")
             record = {name: value for name, value in content.items() if name not in own}
             nodes = NeuronSet(tuple(ScoredNeuron.from_row(row) for row in content["nodes"]), record)
             rest = {row["place"]: row["rest"] for row in content["nodes"]} | {ROOT: content["rest"]}
             leaves = tuple(Leaf(**row) for row in content["leaves"])
             edges = tuple(Edge(**row) for row in content["edges"])
-            return cls(nodes, leaves, edges, rest, content["value"], record)
+            rows = {row["place"]: row for row in content["nodes"]} | {ROOT: content}
+            hops = {place: row["heads"] for place, row in rows.items() if "heads" in row}
+            return cls(nodes, leaves, edges, rest, content["value"], record, hops=hops)
         except (KeyError, TypeError, AttributeError, NeuronError, NonFiniteError) as error:
             raise NeuronwiseError("This is not a circuit saved by neuronwise, or it is damaged.") from error
 
@@ -120,3 +133,8 @@ class Circuit:
         if self.run is None:
             raise NeuronwiseError("This circuit was loaded without its run; find it again to draw its page.")
         return import_module("neuronwise.report.circuit").write_circuit(directory, self)
+
+
+def _row(edge: Edge) -> dict[str, Any]:
+    row = asdict(edge)
+    return row if edge.heads else {name: row[name] for name in ("source", "target", "weight")}

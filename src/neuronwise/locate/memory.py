@@ -12,7 +12,7 @@ from neuronwise.errors import MethodError
 from neuronwise.model.weights import dtype_of
 
 if TYPE_CHECKING:
-    from neuronwise.model import Model
+    from neuronwise.model import Block, Model
 
 # Numbers that one row of a layer keeps for the backward pass, in widths of the stream and of the feed-forward block:
 # inputs of norms and linear maps, queries, keys and values; gate, up, their factors and the activation.
@@ -28,10 +28,19 @@ def bytes_needed(model: Model, rows: int, nodes: int, side_by_side: int) -> tupl
     below it and from every row.
     """
     size = dtype_of(model.module).itemsize
-    widest = max(sum(writer.width for writer in block.dense) for block in model.blocks)
-    kept = sum(STREAM * model.hidden_size + NEURONS * sum(w.width for w in block.dense) for block in model.blocks)
+    widths = [_active_width(model, block) for block in model.blocks]
+    widest = max(widths)
+    kept = sum(STREAM * model.hidden_size + NEURONS * width for width in widths)
     graph = rows * kept * size + side_by_side * rows * (4 * model.hidden_size + 4 * widest) * size
     return graph, (nodes * nodes // 2 + nodes * rows) * EDGE
+
+
+def _active_width(model: Model, block: Block) -> int:
+    """Neurons of a layer that one token passes, with as many experts as the settings say."""
+    settings = model.config.get_text_config(decoder=True)
+    chosen = getattr(settings, "num_experts_per_tok", None)
+    dense = sum(writer.width for writer in block.dense)
+    return dense + sum(one.width * min(chosen or one.count, one.count) for one in block.experts)
 
 
 def bytes_free(device: torch.device) -> int | None:
@@ -48,9 +57,13 @@ def bytes_free(device: torch.device) -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else None
 
 
-def require_memory(model: Model, rows: int, nodes: int, side_by_side: int) -> None:
-    """Raise ``MethodError`` with the estimate where a circuit would need more memory than is free."""
+def require_memory(model: Model, rows: int, nodes: int, side_by_side: int, graphs: int = 1) -> None:
+    """Raise ``MethodError`` with the estimate where a circuit would need more memory than is free.
+
+    ``graphs``: how many passes are kept at once.
+    """
     graph, edges = bytes_needed(model, rows, nodes, side_by_side)
+    graph *= graphs
     on_device, here = bytes_free(model.device), bytes_free(torch.device("cpu"))
     together = model.device.type == "cpu"
     for what, needed, free in (

@@ -36,17 +36,28 @@ class RoutedCall:
 
     def row(self, index: int) -> Row:
         """Activations of every expert that token ``index`` was routed to, by the number it is addressed with."""
-        args = tuple(_row(value, index, self.tokens) for value in self.args)
-        kwargs = {name: _row(value, index, self.tokens) for name, value in self.kwargs.items()}
-        unit = self.experts.unit
-        with torch.no_grad(), plain_implementation(unit), last_activations(self.experts) as seen:
-            unit(*args, **kwargs)
+        with torch.no_grad():
+            seen = activations_of(self.experts, self.args, self.kwargs, index, self.tokens)
         first = self.experts.first
         active = {first + expert: a for expert, a in seen.items() if bool(a.any())}
         if not active:
             return {}
         given = {first + expert: weight for expert, weight in _weights_given(self, index).items()}
         return _with_weights(self.experts, active, given, self.output.reshape(self.tokens, -1)[index])
+
+
+def activations_of(
+    experts: Experts, args: Args, kwargs: Kwargs, index: int, tokens: int, *, attached: bool = False
+) -> dict[int, Tensor]:
+    """(f,) of each expert called for token ``index`` of a call of ``experts.unit``, by its index among the experts.
+
+    The unit is called once more for that token; ``attached``: within the graph under way.
+    """
+    one = tuple(_row(value, index, tokens) for value in args)
+    named = {name: _row(value, index, tokens) for name, value in kwargs.items()}
+    with plain_implementation(experts.unit), last_activations(experts, attached=attached) as seen:
+        experts.unit(*one, **named)
+    return seen
 
 
 def record_routed(

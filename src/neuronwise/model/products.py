@@ -31,20 +31,27 @@ def watching() -> bool:
 
 
 @contextlib.contextmanager
-def last_activations(experts: Experts) -> Iterator[dict[int, Tensor]]:
-    """What each expert that is called in the body was given last: (f,) by the expert's index among them."""
+def last_activations(experts: Experts, *, attached: bool = False) -> Iterator[dict[int, Tensor]]:
+    """What each expert that is called in the body was given last: (f,) by the expert's index among them.
+
+    ``attached``: as parts of the graph under way.
+    """
     seen: dict[int, Tensor] = {}
+
+    def keep(index: int, rows: Tensor) -> None:
+        seen[index] = rows[-1] if attached else rows[-1].detach().clone()
+
     _watching.append(experts)
     try:
         if experts.parameter is None:
             with Hooks() as hooks:
                 for index, linear in enumerate(experts.linears):
-                    hooks.before(linear, _keep_last(seen, index, experts.width))
+                    hooks.before(linear, _given(keep, index, experts.width))
                 yield seen
         else:
 
             def note(index: int, inputs: Tensor, output: Tensor) -> None:
-                seen[index] = inputs[-1].detach().clone()
+                keep(index, inputs)
 
             with _Products(experts, note):
                 yield seen
@@ -52,11 +59,11 @@ def last_activations(experts: Experts) -> Iterator[dict[int, Tensor]]:
         _watching.pop()
 
 
-def _keep_last(seen: dict[int, Tensor], index: int, width: int) -> Callable[[nn.Module, Args, Kwargs], None]:
+def _given(keep: Callable[[int, Tensor], None], index: int, width: int) -> Callable[[nn.Module, Args, Kwargs], None]:
     def before(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        rows = first_tensor(args, kwargs).detach().reshape(-1, width)
+        rows = first_tensor(args, kwargs).reshape(-1, width)
         if len(rows):
-            seen[index] = rows[-1].clone()
+            keep(index, rows)
 
     return before
 

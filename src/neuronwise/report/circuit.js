@@ -109,6 +109,8 @@ function draw(count) {
       "stroke-width": 0.6 + 3.4 * Math.sqrt(share), style: "" }, lines);
     line.style.opacity = 0.15 + 0.6 * Math.sqrt(share);
     line.edge = edge;
+    line.addEventListener("mouseenter", () => pinned ?? (line.classList.add("pointed"), describeEdge(edge)));
+    line.addEventListener("mouseleave", () => pinned ?? (line.classList.remove("pointed"), describe(null)));
   }
   part("shown").textContent = `${drawn.length} of ${data.all_edges}`;
   light(pinned);
@@ -141,6 +143,18 @@ const named = (place) => {
   const leaf = leaves.get(place);
   return leaf ? (leaf.kind === "image" ? `patch at ${leaf.position}` : `${shown(leaf.label)} at ${leaf.position}`) : place;
 };
+const byHeads = (heads, most = 3) => Object.entries(heads ?? {}).slice(0, most).map(([head, weight]) => `${head} ${fixed(weight)}`).join(" · ");
+function listing(box, heading, rows) {
+  if (!rows.length) return;
+  html("h2", heading, box);
+  const list = html("ol", "", box);
+  for (const [name, weight, beside] of rows) {
+    const row = html("li", "", list);
+    html("span", name, row);
+    html("span", fixed(weight), row);
+    if (beside) html("span", `by ${beside}`, row, "by");
+  }
+}
 function describe(place) {
   const box = part("detail");
   box.replaceChildren();
@@ -156,17 +170,20 @@ function describe(place) {
     html("p", `lowers ${node.lowers.map(shown).join(" ")}`, box, "tokens");
   } else if (leaves.has(place)) html("p", `passes on ${fixed(total.get(place) ?? 0)} by the edges listed here`, box);
   else html("p", `logit against its alternatives ${fixed(data.value)}`, box);
-  for (const [heading, own, other] of [["from", "target", "source"], ["to", "source", "target"]]) {
-    const edges = data.edges.filter((edge) => edge[own] === place).slice(0, 8);
-    if (!edges.length) continue;
-    html("h2", heading, box);
-    const list = html("ol", "", box);
-    for (const edge of edges) {
-      const row = html("li", "", list);
-      html("span", named(edge[other]), row);
-      html("span", fixed(edge.weight), row);
-    }
-  }
+  const brought = place === "target" ? data.heads : node?.heads;
+  listing(box, "brought by attention head", Object.entries(brought ?? {}).slice(0, 5));
+  for (const [heading, own, other] of [["from", "target", "source"], ["to", "source", "target"]])
+    listing(box, heading, data.edges.filter((edge) => edge[own] === place).slice(0, 8)
+      .map((edge) => [named(edge[other]), edge.weight, byHeads(edge.heads)]));
+}
+/** An edge that is pointed at: where from and to, and which heads carried it. */
+function describeEdge(edge) {
+  const box = part("detail"), told = Object.values(edge.heads ?? {}).reduce((sum, weight) => sum + weight, 0);
+  box.replaceChildren();
+  html("h2", `${named(edge.source)} → ${named(edge.target)}`, box);
+  html("p", `passes on ${fixed(edge.weight)}`, box);
+  listing(box, "by attention head", Object.entries(edge.heads ?? {}).slice(0, 8));
+  if (edge.heads) html("p", `by other heads, or without any: ${fixed(edge.weight - told)}`, box, "note");
 }
 function paint(place) {
   if (!data.grid) return;
