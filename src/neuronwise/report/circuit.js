@@ -29,19 +29,20 @@ const strong = new Set([...patches].sort((a, b) => Math.abs(total.get(`@${b.posi
 const held = new Set(data.nodes.map((node) => node.position));
 const columns = data.leaves.filter((leaf) => leaf.kind === "token" || strong.has(leaf.position) || held.has(leaf.position));
 
-// A column is as wide as its most crowded layer; few columns fill the width, many scroll.
+// A column is as wide as its most crowded layer; few columns fill the width that there is, many scroll.
 const groups = Map.groupBy(data.nodes, (node) => `${node.layer}@${node.position}`);
 const crowd = new Map();
 for (const group of groups.values()) crowd.set(group[0].position, Math.max(crowd.get(group[0].position) ?? 0, group.length));
 const widths = columns.map((leaf) => Math.max(30, 9 * (crowd.get(leaf.position) ?? 0) + 12));
-const sum = widths.reduce((total, one) => total + one, 0), stretch = Math.max(1, Math.min(3, 900 / sum));
-const LAYER = 20, LEFT = 46, TOP = 40, BOTTOM = 70, middle = new Map();
+const LAYER = 20, LEFT = 46, RIGHT = 46, TOP = 40, BOTTOM = 70, middle = new Map();
+const sum = widths.reduce((total, one) => total + one, 0), room = document.querySelector(".wide").clientWidth - LEFT - RIGHT;
+const stretch = Math.max(0.8, Math.min(3, room / sum));
 let edge = LEFT;
 columns.forEach((leaf, index) => {
   middle.set(leaf.position, edge + (stretch * widths[index]) / 2);
   edge += stretch * widths[index];
 });
-const width = edge + 24;
+const width = edge + RIGHT;
 const height = TOP + (data.num_layers + 2) * LAYER + BOTTOM;
 const x = (position) => middle.get(position);
 const y = (layer) => height - BOTTOM - (layer + 1) * LAYER;
@@ -59,10 +60,10 @@ graph.setAttribute("viewBox", `0 0 ${width} ${height}`);
 graph.setAttribute("width", width);
 graph.setAttribute("height", height);
 for (let layer = 0; layer < data.num_layers; layer += 5) {
-  svg("line", { x1: LEFT, x2: width - 12, y1: y(layer), y2: y(layer), class: "grid" }, graph);
-  svg("text", { x: 8, y: y(layer) + 4 }, graph).textContent = `L${layer}`;
+  svg("line", { x1: LEFT - 8, x2: width - RIGHT + 8, y1: y(layer), y2: y(layer), class: "grid" }, graph);
+  for (const x of [8, width - 30]) svg("text", { x, y: y(layer) + 4 }, graph).textContent = `L${layer}`; // one is in sight
 }
-const lines = svg("g", {}, graph);
+const lines = svg("g", {}, graph), reaches = svg("g", {}, graph);
 const dots = svg("g", {}, graph);
 const largest = Math.max(...data.nodes.map((node) => Math.abs(node.score)), 1e-9);
 
@@ -100,17 +101,19 @@ let pinned = null;
 let drawn = [];
 function draw(count) {
   lines.replaceChildren();
+  reaches.replaceChildren();
   drawn = data.edges.filter((edge) => places.has(edge.source) && places.has(edge.target)).slice(0, count);
   const most = Math.abs(drawn[0]?.weight ?? 1);
   for (const edge of drawn) {
     const [x1, y1] = places.get(edge.source), [x2, y2] = places.get(edge.target), share = Math.abs(edge.weight) / most;
     const bend = (y1 + y2) / 2;
-    const line = svg("path", { d: `M${x1} ${y1}C${x1} ${bend} ${x2} ${bend} ${x2} ${y2}`, class: `edge ${edge.weight >= 0 ? "up" : "down"}`,
-      "stroke-width": 0.6 + 3.4 * Math.sqrt(share), style: "" }, lines);
+    const d = `M${x1} ${y1}C${x1} ${bend} ${x2} ${bend} ${x2} ${y2}`;
+    const line = svg("path", { d, class: `edge ${edge.weight >= 0 ? "up" : "down"}`, "stroke-width": 0.6 + 3.4 * Math.sqrt(share) }, lines);
     line.style.opacity = 0.15 + 0.6 * Math.sqrt(share);
     line.edge = edge;
-    line.addEventListener("mouseenter", () => pinned ?? (line.classList.add("pointed"), describeEdge(edge)));
-    line.addEventListener("mouseleave", () => pinned ?? (line.classList.remove("pointed"), describe(null)));
+    const reach = svg("path", { d, class: "reach", "data-edge": `${edge.source} ${edge.target}` }, reaches); // wide enough to point at
+    reach.addEventListener("mouseenter", () => pinned ?? (line.classList.add("pointed"), describeEdge(edge)));
+    reach.addEventListener("mouseleave", () => pinned ?? (line.classList.remove("pointed"), describe(null)));
   }
   part("shown").textContent = `${drawn.length} of ${data.all_edges}`;
   light(pinned);
@@ -159,7 +162,7 @@ function describe(place) {
   const box = part("detail");
   box.replaceChildren();
   if (place === null) {
-    html("p", "Point at a node to see what it gets and what it passes on; click to hold it.", box, "note");
+    html("p", "Point at a node to see what it gets and what it passes on, or at an edge to see which attention heads carry it; click a node to hold it.", box, "note");
     return;
   }
   html("h2", named(place), box);
@@ -208,12 +211,13 @@ function paint(place) {
 
 part("model").textContent = data.model;
 part("asked").textContent = data.prompt;
-part("title").textContent = `Circuit of ${shown(data.target)}`;
+part("title").textContent = `Circuit of “${data.target.trim() || shown(data.target)}”`;
 part("about").textContent = `${data.nodes.length} neurons, each at its position, and what passes between them. Layers go up, the prompt is below. ` +
   `The strongest of ${data.all_edges} edges are drawn; each is a share of the target's logit against its alternatives, ${fixed(data.value)}.`;
 part("stage").hidden = !document.querySelector('[data-part="photo"]');
 for (const [name, value] of [["model", data.model], ["prompt", data.prompt], ["text", data.text], ["target", data.target],
   ["options", JSON.stringify(data.options)], ["versions", Object.entries(data.versions).map((one) => one.join(" ")).join(", ")]]) {
+  if (!value) continue;
   html("dt", name, part("made"));
   html("dd", String(value), part("made"));
 }
