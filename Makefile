@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTO ?=
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test fuzz lint clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py $(PHOTO)
@@ -11,6 +11,11 @@ demo: .venv/ready
 # Two processes of one thread each: torch's own threads would fight.
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Inputs of every kind, new ones each time: make fuzz N=10000
+N ?= 10000
+fuzz: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/long.py $(N)
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks training examples tools

@@ -88,6 +88,11 @@ def chelsea() -> Path:
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     """One token for each word of WORDS, spaces before words, and byte fallbacks for none: the rest is unknown."""
+    return made_tokenizer()
+
+
+def made_tokenizer() -> Any:
+    """It is made anew."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -107,6 +112,11 @@ def tiny_tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
     """A tiny random LLaMA with its tokenizer, saved as an ordinary Hugging Face folder."""
+    return written_tiny(tmp_path_factory.mktemp("tiny"), tiny_tokenizer)
+
+
+def written_tiny(folder: Path, tiny_tokenizer: Any) -> Path:
+    """Write it into a folder."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -114,7 +124,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -
         hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=len(tiny_tokenizer), initializer_range=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("tiny")
     LlamaForCausalLM(config).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder

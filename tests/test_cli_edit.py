@@ -24,7 +24,7 @@ def test_a_fact_is_edited_saved_and_tried(tiny_folder: Path, tmp_path: Path) -> 
     done = shell(*FACT, *QUICK, "-m", tiny_folder, *folders, "--ask", "the cat sits", "--json", "--max-new-tokens", 3)
     content = json.loads(done.stdout)
     assert content["schema"] == "neuronwise.edited/1"
-    assert (content["method"], content["settings"]["rate"], content["model"]) == ("fine", 0.1, str(tiny_folder))
+    assert (content["method"], content["settings"]["rate"], content["model"]) == ("fine", 0.1, tiny_folder.name)
     assert set(content["versions"]) == {"neuronwise", "torch", "transformers", "python"}
     first, second = content["texts"]
     assert (first["prompt"], second["prompt"]) == ("the capital of France is", "the cat sits")

@@ -8,7 +8,19 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import (
+    Any,
+    Literal,
+    NotRequired,
+    ParamSpec,
+    Required,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from neuronwise.errors import ArgumentError, NeuronwiseError
 
@@ -18,6 +30,7 @@ T = TypeVar("T")
 _PLAIN: dict[object, str] = {
     int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "none",
 }  # fmt: skip
+LARGEST_SEED = 2**63 - 1  # what all generators of random numbers take
 _SEVERAL = (Sequence, Iterable, list, tuple)
 _WRONG = object()
 _FREE = contextlib.nullcontext()
@@ -64,12 +77,30 @@ def kinds_of(function: Callable[..., object]) -> dict[str, object]:
 def taken(name: str, value: object, hint: object, where: str = "", error: type[NeuronwiseError] = ArgumentError) -> Any:
     """``value`` as a parameter of kind ``hint`` takes it; raises ``error`` where it does not."""
     found = _as(value, hint)
+    if name == "seed" and isinstance(found, int) and not 0 <= found <= LARGEST_SEED:
+        raise error(f"{where + ': ' if where else ''}seed={found} does not fit; it takes a whole number below 2^63.")
     if found is _WRONG:
         shown = f"{name}={value!r:.80}" if isinstance(value, (int, float, str, bool, types.NoneType)) else (
             f"{name}, {a(type(value).__name__)},"
         )  # fmt: skip
         raise error(f"{where + ': ' if where else ''}{shown} does not fit; it takes {described(hint)}.")
     return found
+
+
+def misfits(content: object, form: Any) -> str | None:
+    """What of a JSON value is not as a ``TypedDict`` has it: a missing key, or one of another kind; None if none."""
+    if not isinstance(content, Mapping):
+        return "it is not an object"
+    for key, said in get_type_hints(form, include_extras=True).items():
+        # ``__required_keys__`` does not see through annotations that are texts.
+        marked = get_origin(said)
+        hint = get_args(said)[0] if marked in (Required, NotRequired) else said
+        if key not in content:
+            if marked is Required or (form.__total__ and marked is not NotRequired):
+                return f"{key!r} is missing"
+        elif _as(content[key], hint) is _WRONG:
+            return f"{key!r} is not {described(hint)}"
+    return None
 
 
 def described(hint: object) -> str:
@@ -83,6 +114,8 @@ def described(hint: object) -> str:
         return _PLAIN[origin]
     if origin in _SEVERAL:
         return "a list"
+    if origin in (dict, Mapping) or is_typeddict(origin):
+        return "an object"
     return a(getattr(origin, "__name__", str(origin)))
 
 
@@ -93,6 +126,8 @@ def a(noun: str) -> str:
 
 def _as(value: object, hint: object) -> object:
     """The value as a kind takes it, or ``_WRONG``; kinds that are not known take everything."""
+    if hint is Any:
+        return value
     origin, parts = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, types.UnionType):
         return next((found for found in (_as(value, part) for part in parts) if found is not _WRONG), _WRONG)
@@ -102,6 +137,11 @@ def _as(value: object, hint: object) -> object:
         return _as_plain(value, origin)
     if origin in _SEVERAL:
         return _as_several(value, origin, parts)
+    if is_typeddict(origin):
+        return value if not misfits(value, origin) else _WRONG
+    if origin in (dict, Mapping) and parts:
+        fits = isinstance(value, Mapping) and not any(_as(one, parts[1]) is _WRONG for one in value.values())
+        return value if fits else _WRONG
     return value if not isinstance(origin, type) or isinstance(value, origin) else _WRONG
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
+from collections.abc import Callable, Iterator
 
 LONGEST = 300  # characters of another library's words that are repeated
 
@@ -14,7 +16,12 @@ class NeuronwiseError(Exception):
     """
 
     def __str__(self) -> str:
-        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in super().__str__())
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """A text with escapes for characters that cannot be seen, such as line breaks in a name that a user gave."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def reason(error: BaseException) -> str:
@@ -24,6 +31,33 @@ def reason(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"{error} is missing"
     return textwrap.shorten(str(error) or type(error).__name__, LONGEST, placeholder=" …")
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: the processor's or an accelerator's."""
+    return isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in _NO_MEMORY)
+
+
+@contextlib.contextmanager
+def told(error: Callable[[str], NeuronwiseError], failure: str) -> Iterator[None]:
+    """The boundary to other libraries: what they raise in the body becomes ``error``, with ``failure`` and the reason.
+
+    >>> with told(ImageError, "The photo 'a.jpg' is damaged"):
+    ...     image.load()
+
+    Our own errors pass as they are, and so does a lack of memory, of which what was given is not the cause.
+    """
+    try:
+        yield
+    except NeuronwiseError:
+        raise
+    except Exception as problem:
+        if is_out_of_memory(problem):
+            raise
+        raise error(f"{failure}: {reason(problem).rstrip('.')}.") from problem
 
 
 class ArgumentError(NeuronwiseError, TypeError):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from neuronwise._version import __version__
+from neuronwise.arguments import misfits
 from neuronwise.errors import NeuronwiseError, StudyError, reason
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -25,6 +29,27 @@ def versions() -> dict[str, str]:
     """The versions that a result depends on: neuronwise, torch, transformers and Python."""
     libraries = {name: metadata.version(name) for name in ("torch", "transformers")}
     return {"neuronwise": __version__, **libraries, "python": platform.python_version()}
+
+
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+
+
+def shareable(value: Any) -> Any:
+    """A JSON value without what others should not see: folders of this machine, the user's home, tokens of the hub.
+
+    Of an absolute path its last part is left: "/home/me/models/tiny" is "tiny".
+    """
+    if isinstance(value, Mapping):
+        return {key: shareable(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shareable(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    text = _TOKEN.sub("hf_…", value)
+    if "\n" not in text and len(text) < 4096 and Path(text).is_absolute() and len(Path(text).parts) > 2:
+        return Path(text).name
+    home = os.path.expanduser("~")
+    return text.replace(home, "~") if len(home) > 1 else text
 
 
 def sha256(path: Path) -> str:
@@ -87,21 +112,38 @@ def write_json(path: PathLike, content: object, error: Raises = NeuronwiseError)
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), error)
 
 
-def from_json(text: str | bytes) -> Any:
-    """The value of a JSON text; raises ``ValueError`` for anything else, also for one that is nested too deeply."""
+def from_json(text: str | bytes, finite: bool = False) -> Any:
+    """The value of a JSON text; raises ``ValueError`` for anything else, also for one that is nested too deeply.
+
+    ``finite``: NaN and infinity, which JSON lacks and Python's reader takes, are refused.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse) if finite else json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError) -> Any:
+def read_bytes(path: PathLike) -> bytes:
+    """What a file holds; raises ``OSError`` for what is no ordinary file: reading a pipe might never end."""
+    path = Path(path)
+    require_ordinary(path)
+    return path.read_bytes()
+
+
+def require_ordinary(path: Path) -> None:
+    """Raise ``OSError`` for a path that is there and is neither a file nor a folder, but a pipe or a device."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no ordinary file")
+
+
+def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError, finite: bool = False) -> Any:
     """What a JSON file holds; raises ``error`` for one that is missing or is no JSON. ``what`` names the thing."""
     try:
-        return from_json(Path(path).read_bytes())
+        return from_json(read_bytes(path), finite)
     except OSError as problem:
         raise error(f"The {what} '{os.fspath(path)}' cannot be read: {reason(problem)}.") from problem
-    except ValueError as problem:
+    except ValueError as problem:  # also a name with a zero byte
         raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: {reason(problem)}.") from problem
 
 
@@ -111,6 +153,22 @@ def read_object(path: PathLike, what: str, error: Raises = NeuronwiseError) -> d
     if not isinstance(found, dict):
         raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: it holds no object.")
     return found
+
+
+T = TypeVar("T")
+
+
+def read_form(path: PathLike, form: type[T], what: str, error: Raises = NeuronwiseError) -> T:
+    """``read_json`` of a file in a form of ours, a ``TypedDict``; raises ``error`` for a value of another kind too."""
+    content = read_json(path, what, error, finite=True)
+    wrong = misfits(content, form)
+    if wrong:
+        raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: {wrong}.")
+    return content
+
+
+def _refuse(number: str) -> None:
+    raise ValueError(f"it holds {number}")
 
 
 def make_folder(path: PathLike, error: Raises = NeuronwiseError) -> Path:
@@ -137,11 +195,37 @@ def write_folder(directory: PathLike, write: Callable[[Path], None], error: Rais
         try:
             write(temporary)
             if folder.exists():  # the folder itself stays: it may be a mount, or where someone is
-                require_free(directory, error)  # unless another process has filled it meanwhile
-                for part in temporary.iterdir():
-                    part.rename(folder / part.name)
+                with held(folder, error):
+                    require_free(directory, error)  # unless another process has filled it meanwhile
+                    for part in temporary.iterdir():
+                        part.rename(folder / part.name)
             else:
                 temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def filling(directory: PathLike, error: Raises = NeuronwiseError) -> Iterator[Path]:
+    """Yield a neighboring temporary folder; what is in it goes into ``directory`` when the body ends well.
+
+    Unlike ``write_folder``, into one that may hold something already: files of the same name are replaced.
+    """
+    folder = Path(directory).expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise error(f"'{directory}' is a file; name a folder.")
+    temporary = _beside(folder)
+    with new_folders(folder), _writing(directory, error):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for part in sorted(temporary.rglob("*")):
+                place = folder / part.relative_to(temporary)
+                if part.is_dir():
+                    place.mkdir(parents=True, exist_ok=True)
+                else:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    part.replace(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -220,7 +304,7 @@ def parsed(content: bytes, path: Path, error: Raises = StudyError) -> tuple[list
     lines = content.split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         try:
-            row = from_json(line)
+            row = from_json(line, finite=True)
             if not isinstance(row, dict):
                 raise ValueError("a row is an object")
         except ValueError as problem:
@@ -230,6 +314,22 @@ def parsed(content: bytes, path: Path, error: Raises = StudyError) -> tuple[list
         rows.append(row)
         size += len(line) + 1
     return rows, size
+
+
+@contextlib.contextmanager
+def held(folder: Path, error: Raises = NeuronwiseError) -> Iterator[None]:
+    """Keep other processes that ask for the same folder out of it in the body; raises ``error`` where one is in it."""
+    try:
+        file = os.open(folder, os.O_RDONLY)
+    except OSError:  # where folders cannot be opened (Windows), there is no lock
+        yield
+        return
+    try:
+        if not lock(file):
+            raise error(f"Another process is writing into '{folder}'; wait for it or name another folder.")
+        yield
+    finally:
+        os.close(file)
 
 
 def lock(file: int) -> bool:

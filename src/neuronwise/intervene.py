@@ -24,6 +24,7 @@ from neuronwise.locate.method import require_own
 from neuronwise.model import Model, Run
 from neuronwise.model.heads import Attention, attention_of, edit_heads, mixed
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
+from neuronwise.model.modes import own_mode
 from neuronwise.model.passes import edit, edit_input, inputs_of
 from neuronwise.model.state import acting
 from neuronwise.model.value_vectors import changed_vectors
@@ -300,7 +301,8 @@ def _changed(
         rows = stack.enter_context(_rows(model, positions))
         for writer, own in chosen.items():
             if writer.expert is None:
-                put_own = partial(put, columns=writer.columns(own), change=change(own))
+                with own_mode():
+                    put_own = partial(put, columns=writer.columns(own), change=change(own))
                 stack.enter_context(edit_input(writer.module, put_own, within=model.blocks[writer.layer].module))
         yield
 

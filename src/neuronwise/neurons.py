@@ -10,17 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 from neuronwise.arguments import taken
-from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError
-from neuronwise.files import read_json, write_json
+from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError, told
+from neuronwise.files import read_form, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "neuronwise.neurons/1"
-_ADDRESS = re.compile(r"L(\d+)\.(?:E(\d+)\.)?U(\d+)(?:@(\d+))?")
+_ADDRESS = re.compile(r"L(\d{1,18})\.(?:E(\d{1,18})\.)?U(\d{1,18})(?:@(\d{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _whole(value: Any) -> Any:
 
 
 def _parsed(address: str) -> tuple[Neuron, int | None]:
-    match = _ADDRESS.fullmatch(address.strip())
+    match = _ADDRESS.fullmatch(address.strip()) if isinstance(address, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
     if match is None:
         raise NeuronError(f"'{address}' is not a neuron's address; write L23.U8083, or L23.E5.U80 for an expert's.")
     layer, expert, unit, position = (None if number is None else int(number) for number in match.groups())
@@ -156,6 +156,14 @@ class ScoredNeuron:
         """Read what ``to_row`` gave, whatever else the row holds."""
         numbers = (_whole(row.get(name)) for name in ("activation", "position", "baseline", "adds"))
         return cls(Neuron.from_row(row), row.get("score", 0.0), *numbers)
+
+
+class _Saved(TypedDict):
+    """The file of a set."""
+
+    schema: str
+    record: dict[str, Any]
+    neurons: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -261,13 +269,14 @@ class NeuronSet:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
         """Read what ``save`` wrote; raises ``NeuronwiseError`` for a missing or damaged file."""
-        content = read_json(path, "set of neurons")
-        try:
-            if content["schema"] != SCHEMA:
-                raise NeuronwiseError(f"'{path}' has the form {content['schema']!r}; this version reads {SCHEMA!r}.")
-            return cls(tuple(map(ScoredNeuron.from_row, content["neurons"])), dict(content["record"]))
-        except (ValueError, KeyError, TypeError, AttributeError, NeuronError, NonFiniteError) as error:
-            raise NeuronwiseError(f"'{path}' is not a set of neurons saved by neuronwise, or it is damaged.") from error
+        content = read_form(path, _Saved, "set of neurons")
+        if content["schema"] != SCHEMA:
+            raise NeuronwiseError(f"'{path}' has the form {content['schema']!r}; this version reads {SCHEMA!r}.")
+        with told(NeuronwiseError, f"'{path}' is not a set of neurons saved by neuronwise, or it is damaged"):
+            try:
+                return cls(tuple(map(ScoredNeuron.from_row, content["neurons"])), content["record"])
+            except (NeuronError, NonFiniteError) as error:
+                raise ValueError(str(error)) from error
 
     @classmethod
     def of(cls, neurons: Neurons) -> NeuronSet:
@@ -331,7 +340,7 @@ def _of_object(content: Any) -> Iterator[ScoredNeuron]:
             raise NeuronError(f"These are the neurons of several words ({words}); give those of one of 'concepts'.")
         rows = [content] if "layer" in content else (content if concepts is None else concepts[0])["neurons"]
         yield from map(ScoredNeuron.from_row, rows)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise NeuronError(
             "This object holds no neurons; give a saved set, a finding, or rows with layer and unit."
         ) from error

@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 
 import conformed
 from neuronwise import intervene
@@ -210,10 +211,13 @@ FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
 }
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_reported_by_its_check_alone(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_fault_is_reported_by_its_check_alone(
+    fault: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, plant = FAULTS[fault]
-    about = conformed.tiny("llava")
+    about = conformed.tiny("llava", dtype)
     plant(monkeypatch)
     report = conform(*about)
     assert [one.name for one in report.results if one.outcome == FAILED] == [name]

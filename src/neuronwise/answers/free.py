@@ -77,7 +77,7 @@ def continuations(
     model: Model, inputs: Inputs, length: int, least: bool = False, top_k: int | None = None
 ) -> list[list[int]]:
     """What follows each row of ``inputs`` greedily, up to the end token; with ``top_k`` see ``continued``."""
-    settings = _settings(model, length, least, top_k)
+    settings = _settings(model, length, least, top_k, inputs["input_ids"].shape[1])
     ending = {} if least or top_k else model.stop.criteria
     made = model.reader(inputs).generate(**model.placed(inputs), **ending, generation_config=settings)
     ends = settings.eos_token_id
@@ -94,10 +94,10 @@ def continuations(
     return [model.stop.before(ids) for ids in found] if ending else found
 
 
-def _settings(model: Model, length: int, least: bool, top_k: int | None) -> GenerationConfig:
-    settings = model.greedy(length)
+def _settings(model: Model, length: int, least: bool, top_k: int | None, after: int) -> GenerationConfig:
+    settings = model.greedy(length, after)
     if least:
-        settings.update(min_new_tokens=length, min_length=None)
+        settings.update(min_new_tokens=settings.max_new_tokens, min_length=None)
     if top_k is not None:
         settings.update(do_sample=True, temperature=1.0, top_p=1.0, top_k=top_k, min_length=None)
         settings.update(eos_token_id=model.vocabulary_size)  # none: generate would put the model's own in its place

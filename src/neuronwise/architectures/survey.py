@@ -106,7 +106,7 @@ def _entries() -> Iterator[tuple[str, str, str]]:
 
 
 def _look(name: str, kind: str, model_class: str) -> Architecture:
-    from neuronwise.model.model import output_head
+    from neuronwise.model.weights import output_head
 
     with quiet():
         try:

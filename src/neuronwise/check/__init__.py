@@ -28,6 +28,7 @@ from neuronwise.check.result import (
     Result,
 )  # fmt: skip
 from neuronwise.check.scores import contribution, decoding, gradient, shares
+from neuronwise.check.single import in_single
 from neuronwise.check.subject import Subject, subject_of
 from neuronwise.errors import ModelError
 from neuronwise.files import versions
@@ -71,22 +72,31 @@ def conform(
     """Run every check on a few tokens that ``model`` generates after ``prompted`` (see ``Model.prepare``).
 
     Some forty passes and four backward ones; the model is left as it is. What a check compares with is computed by
-    hand, outside of what it checks. Raises ``NeuronwiseError`` only when the model cannot be run at all.
+    hand, outside of what it checks; weights of half precision are judged in single precision where memory allows,
+    so that their rounding neither hides a fault nor is one. Raises ``NeuronwiseError`` only when the model cannot be
+    run at all.
     """
     before = State.of(model.module)
     about = subject_of(model, prompted, picture, seed)
     results = []
-    for number, (name, (title, check)) in enumerate(CHECKS.items()):
-        about.run.state = None  # what a check left otherwise is for "untouched" to say, not for those after it
-        results.append(_result(name, title, lambda check=check: check(about)))
-        if progress is not None:
-            progress(number + 1, len(NAMES))
+    with in_single(model.module) as single:
+        fresh = Model(model.module, model.processor, name=model.name, check=False) if single else model
+        judged = subject_of(fresh, prompted, picture, seed) if single else about
+        then = State.of(model.module)
+        for number, (name, (title, check)) in enumerate(CHECKS.items()):
+            judged.run.state = None  # what a check left otherwise is for "untouched" to say, not for those after it
+            results.append(_result(name, title, lambda check=check: check(judged)))
+            if progress is not None:
+                progress(number + 1, len(NAMES))
+        judged.run.state = None
+        within = _result("untouched", CLOSING["untouched"][0], lambda: untouched(judged, then))
     for name, (title, closing) in CLOSING.items():
         about.run.state = None
-        results.append(_result(name, title, lambda closing=closing: closing(about, before)))
+        found = _result(name, title, lambda closing=closing: closing(about, before))
+        results.append(within if name == within.name and within.outcome == FAILED else found)
         if progress is not None:
             progress(len(results), len(NAMES))
-    return Report(model.name, tuple(results), _record(about))
+    return Report(model.name, tuple(results), {**_record(about), "tolerance": judged.tolerance})
 
 
 def _result(name: str, title: str, check: Callable[[], Measured]) -> Result:

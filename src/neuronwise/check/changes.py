@@ -17,7 +17,8 @@ from neuronwise.check.subject import Subject, allowed
 from neuronwise.edit import Delta, Edit, load_edit
 from neuronwise.edit.delta import writer_of
 from neuronwise.edit.ledger import column_norms
-from neuronwise.edit.storage import first_alike
+from neuronwise.edit.storage import first_alike, writes_alone
+from neuronwise.edit.trial import acting
 from neuronwise.errors import EditError, MethodError
 from neuronwise.intervene import suppress
 from neuronwise.model.hooks import Hooks, first_tensor
@@ -26,6 +27,7 @@ from neuronwise.model.state import uncounted
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 
+EXACT = 1e-2  # of the edit: more than storing its factors in half precision changes
 SIZE = 0.3  # of a value vector's norm: how far the edit that is tried moves it
 
 
@@ -198,20 +200,43 @@ def adapter(subject: Subject) -> Measured:
     if len(devices) > 1 or "meta" in devices:
         raise NotApplicable("the model is spread over devices or offloaded, and peft would place it anew")
     before = subject.logits()
-    with made.applied(model):
+    # In half precision an edit in the weights is rounded with them and an adapter's is not: beside the weights, then.
+    beside = not subject.exact and all(writes_alone(writer_of(model, delta)) for delta in made.deltas)
+    with acting(model, made.deltas) if beside else made.applied(model):
         wanted = subject.logits()
     with tempfile.TemporaryDirectory() as folder:
         try:
             made.to_peft(model, Path(folder) / "adapter")
         except EditError as error:
             raise NotApplicable(str(error)) from error
-        found = _adapted(subject, Path(folder) / "adapter")
+        found = _adapted(subject, made, Path(folder) / "adapter")
     share = difference(found - before, wanted - before)
-    # In half precision peft rounds what it adds, the edit the weights.
     return within("difference", share, subject.tolerance * (1 if subject.exact else 5), "what the edit adds")
 
 
-def _adapted(subject: Subject, folder: Path) -> Tensor:
+def _require_same(adapted: nn.Module, model: Model, made: Edit) -> None:
+    """Raise ``Deviation`` where what peft would add to a dense matrix is not the edit, in single precision."""
+    for layer in adapted.modules():
+        if not hasattr(layer, "get_delta_weight"):
+            continue
+        base = getattr(layer, "get_base_layer")()  # noqa: B009 (peft's, unknown to a type checker)
+        own = [d for d in made.deltas if writes_alone(writer := writer_of(model, d)) and writer.holder[0] is base]
+        if not own:  # experts in one parameter, or another writer of the same block
+            continue
+        added = getattr(layer, "get_delta_weight")("default").float()  # noqa: B009
+        added = added.T if hasattr(base, "nx") else added
+        wanted = torch.zeros_like(added)
+        for delta in own:
+            assert delta.units is not None
+            wanted.index_add_(1, delta.units.to(added.device), delta.left.to(added))
+        share = difference(added, wanted)
+        if share > EXACT:
+            raise Deviation(
+                f"the adapter of layer {own[0].layer} is not the edit: it differs by {share:.1e}", wrong=share
+            )
+
+
+def _adapted(subject: Subject, made: Edit, folder: Path) -> Tensor:
     import warnings
 
     from peft import PeftModel
@@ -220,5 +245,6 @@ def _adapted(subject: Subject, folder: Path) -> Tensor:
     with uncounted(model.module), structure_kept(model.module), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         adapted = PeftModel.from_pretrained(model.module, str(folder)).eval()
+        _require_same(adapted, model, made)
         output = adapted(**model.placed(subject.inputs), use_cache=False)
         return allowed((output.logits if hasattr(output, "logits") else output[0])[0, -1].float().cpu())

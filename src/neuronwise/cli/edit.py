@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import EditError, NeuronwiseError
+from neuronwise.model.sources import SOURCES
 
 if TYPE_CHECKING:
     from neuronwise.edit import Edit, SuppressSettings, SwapSettings
@@ -160,11 +162,19 @@ def apply(
     from neuronwise.edit import load_edit
 
     edit = load_edit(folder)
-    edited = edit.record.get("model") or next((part.get("model") for part in edit.record.get("parts", ())), None)
-    loaded = placement.load(model, edited or "builtin-text")
+    loaded = placement.load(model or _edited(edit))
     questions: list[str | None] = [*prompt] if prompt else [None] if image is not None else []
     trial = Trial(loaded, [(text, image) for text in questions], max_new_tokens)
     return trial.output(edit, trial.texts(), folders, None)
+
+
+def _edited(edit: Edit) -> str:
+    """The model that an edit's record names; raises ``EditError`` where nothing can be opened by that name."""
+    named = [one.get("model") for one in (edit.record, *edit.record.get("parts", ()))]
+    name = next((one for one in named if one), "builtin-text")
+    if name in SOURCES or "/" in name or Path(name).exists():
+        return name
+    raise EditError(f"The edit was made for {name!r}; say with --model where that is.")
 
 
 def _edit_captions(
@@ -263,7 +273,9 @@ def _show(content: dict[str, Any]) -> None:
 
 
 def _write(edit: Edit, model: Model, folders: Mapping[str, Path]) -> None:
-    """Write all folders or none."""
+    """Write all folders or none; an edit that cannot be saved there is kept elsewhere, since it may have cost hours."""
+    written: list[Path] = []
+    name = ""
     try:
         for name, path in folders.items():
             if name == "edit":
@@ -272,10 +284,24 @@ def _write(edit: Edit, model: Model, folders: Mapping[str, Path]) -> None:
                 edit.to_peft(model, path)
             else:
                 edit.merge(model, path)
-    except BaseException:
-        for path in folders.values():  # each was new
+            written.append(path)
+    except BaseException as error:
+        for path in written:  # each was new; what another process wrote into one of the others is its own
             shutil.rmtree(path, ignore_errors=True)
+        if isinstance(error, EditError) and name == "edit":
+            _rescue(edit, error)
         raise
+
+
+def _rescue(edit: Edit, why: EditError) -> None:
+    """Keep an edit in the system's folder for temporary files, and say where; nothing where that fails too."""
+    place = Path(tempfile.mkdtemp(prefix="neuronwise-edit-"))
+    try:
+        edit.save(place)
+    except EditError:
+        place.rmdir()
+        return
+    raise EditError(f"{why} The edit is kept in '{place}'; move it to a place of your own.") from why
 
 
 def _size(folder: Path) -> int:

@@ -11,7 +11,7 @@ from neuronwise.cli.options import EditorChoice, ModelOption, Placement, SeedOpt
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress_bar
 from neuronwise.data.facts.load import FORMS
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import NeuronwiseError, StudyError, told
 
 if TYPE_CHECKING:
     from neuronwise.study import Evaluation
@@ -57,16 +57,20 @@ def evaluate(
     from neuronwise.study import is_evaluation, read_evaluation
 
     if is_evaluation(facts):
-        found = read_evaluation(facts)
+        with told(StudyError, f"'{facts}' cannot be summed up; its rows may be damaged"):
+            found = read_evaluation(facts)
+            summary = write_summary(found)
+            shown = content(found)
     else:
         if out is None:
             raise NeuronwiseError("Name a folder to keep the cases in: --out DIR.")
         found = _evaluated(facts, out, choice, model, protocol, placement)
-    summary = write_summary(found)
+        summary = write_summary(found)
+        shown = content(found)
     failed = len(found.failed) == len(found.rows) > 0
     if failed:
         note(f"All {len(found.rows)} cases failed, the first: {found.failed[0]['reason']}")
-    return Output(content(found), lambda: _show(found, summary), FAILURE if failed else 0)
+    return Output(shown, lambda: _show(found, summary), FAILURE if failed else 0)
 
 
 def _evaluated(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from neuronwise.arguments import LARGEST_SEED
 from neuronwise.cli.app import argument, option, refuse
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from neuronwise.neurons import NeuronSet
 
 CONTINUED = 20  # tokens after a text in which a word is looked for
+LAYERS = 10_000  # more than any model has
 MOST = 10_000  # neurons of a word, each of which is read
 Settings = dict[str, Any]  # by name, of whatever kind a method or an editor takes
 
@@ -32,7 +34,7 @@ ModelArgument = Annotated[str, argument(MODELS)]
 ModelOption = Annotated[str | None, option(MODELS, "--model", "-m", show_default="builtin, or builtin-text for texts")]
 DtypeOption = Annotated[str | None, option("float32, bfloat16 or float16.", show_default="the checkpoint's own")]
 DeviceOption = Annotated[str | None, option("auto, cpu, cuda, ...: passed to transformers.", "--device-map")]
-SeedOption = Annotated[int, option("Random seed.")]
+SeedOption = Annotated[int, option("Random seed.", min=0, max=LARGEST_SEED)]
 SetOption = Annotated[
     list[str] | None, option("An option of the method or editor, such as n=10; repeat for several.", "--set")
 ]
@@ -278,10 +280,13 @@ def parse_layers(text: str) -> list[int]:
     """Layers written as "5", "4-8" or "3,5-7"; raises ``NeuronwiseError`` for anything else."""
     chosen: set[int] = set()
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        found = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
         if found is None or (found[2] is not None and int(found[2]) < int(found[1])):
             raise NeuronwiseError(f"--layers is {text!r}; write layers such as 5, 4-8 or 3,5,7.")
-        chosen |= set(range(int(found[1]), int(found[2] or found[1]) + 1))
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last >= LAYERS:
+            raise NeuronwiseError(f"--layers is {text!r}; no model has {LAYERS} layers.")
+        chosen |= set(range(first, last + 1))
     return sorted(chosen)
 
 

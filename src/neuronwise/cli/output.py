@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuronwise.errors import one_line
+from neuronwise.files import shareable
 from neuronwise.neurons import ScoredNeuron
 
 SHOWN = 10  # neurons of a word in a table
@@ -21,8 +23,9 @@ SOMETIMES = ("adds", "own", "usually")  # columns that are left out where no neu
 
 
 def note(text: str) -> None:
-    """Print a remark on standard error."""
-    print(f"neuronwise: {text}", file=sys.stderr)
+    """Print a remark on standard error, in one line."""
+    with contextlib.suppress(OSError):  # which may be full or gone
+        print(f"neuronwise: {one_line(text)}", file=sys.stderr)
 
 
 def counted(number: int, noun: str) -> str:
@@ -31,8 +34,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def command_line() -> str:
-    """The command as it was typed."""
-    return shlex.join(["neuronwise", *sys.argv[1:]])
+    """The command as it was typed, without the folders of this machine: it is part of what is shared."""
+    return shlex.join(["neuronwise", *map(shareable, sys.argv[1:])])
 
 
 def print_finding(content: Mapping[str, Any], out: Path | None) -> None:
@@ -100,8 +103,23 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_json(content: Mapping[str, object]) -> None:
-    """Print one JSON object in one line."""
-    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+    """Print one JSON object in one line, with escapes for what standard output cannot hold."""
+    line = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    try:
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(content, allow_nan=False)
+    print(line)
+
+
+def ready_streams() -> None:
+    """Characters that a stream cannot hold are written as escapes; a stream that is closed takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (as long as the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from neuronwise.errors import DataError
-from neuronwise.files import from_json
+from neuronwise.files import from_json, require_ordinary
 
 KINDS = (".txt", ".md", ".jsonl")
 
@@ -43,6 +43,7 @@ def text_files(source: str | os.PathLike[str]) -> list[Path]:
 
 def _of_file(path: Path, field: str) -> Iterator[str]:
     try:
+        require_ordinary(path)
         with path.open(encoding="utf-8") as lines:
             yield from _rows(path, lines, field) if path.suffix == ".jsonl" else _paragraphs(lines)
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ from importlib import resources
 
 from neuronwise.drawing.style import Figure
 from neuronwise.drawing.tables import Table, html_table
+from neuronwise.files import shareable
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def _section(one: Section) -> str:
 
 def _plain(recipe: Mapping[str, object]) -> str:
     """The recipe as lines that a person reads."""
-    return "\n".join(f"{name}: {_short(value)}" for name, value in recipe.items() if value not in (None, "", {}, []))
+    return "\n".join(
+        f"{name}: {_short(value)}" for name, value in shareable(recipe).items() if value not in (None, "", {}, [])
+    )
 
 
 def _short(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from weakref import WeakKeyDictionary
 
 import torch
@@ -119,12 +119,18 @@ def _keys_of(model: Model, edit: Recorded, layers: Sequence[int], prefixes: Sequ
     return found
 
 
+FACT = {"prompt", "subject", "target_new"}  # what a record of a fact has at least
+
+
 def _facts_of(record: Record) -> list[Fact]:
     """The facts that an edit's record asks for, also of composed edits."""
     if "parts" in record:
         return [fact for part in record["parts"] for fact in _facts_of(part)]
     request = record.get("request") or []
-    return [Fact(**one) for one in (request if isinstance(request, list) else [request])]
+    asked = request if isinstance(request, list) else [request]
+    names = {field.name for field in fields(Fact)}
+    # A swap or a suppression asks for no fact, so it has no keys to keep.
+    return [Fact(**{name: one[name] for name in names & one.keys()}) for one in asked if one.keys() >= FACT]
 
 
 EDITOR = Editor(

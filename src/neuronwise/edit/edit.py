@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,8 +19,8 @@ from neuronwise.edit.delta import Delta, Recorded
 from neuronwise.edit.export import hub, merge, peft
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.presets import require_model
-from neuronwise.errors import EditError, NeuronwiseError
-from neuronwise.files import from_json, write_folder, write_json
+from neuronwise.errors import EditError, told
+from neuronwise.files import read_form, write_folder, write_json
 from neuronwise.model.model import Model
 
 SCHEMA = "neuronwise.edit/1"
@@ -123,8 +123,7 @@ class Edit(Recorded):
         ``EditError`` when the hub cannot be reached or refuses.
         """
         write = self.save if adapter_for is None else lambda folder: self.to_peft(adapter_for, folder)
-        adapter = adapter_for is not None
-        return hub.push(self, repo_id, write, adapter=adapter, private=private, token=token, message=message)
+        return hub.push(self, repo_id, write, adapter_for=adapter_for, private=private, token=token, message=message)
 
 
 def revert_all(model: Model, *, force: bool = False) -> None:
@@ -140,8 +139,10 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
         folder = Path(directory)
     except TypeError as error:
         raise EditError(f"An edit is loaded from the folder it was saved in, not from {directory!r:.80}.") from error
-    try:
-        content = from_json((folder / ABOUT).read_bytes())
+    with told(EditError, f"The edit in '{folder}' is damaged or truncated"):
+        if not ((folder / ABOUT).is_file() and (folder / TENSORS).is_file()):
+            raise EditError(f"'{folder}' holds no edit: {ABOUT} or {TENSORS} is missing.")
+        content = read_form(folder / ABOUT, _About, "saved edit", EditError)
         _require_readable(content["schema"], folder)
         rows = content["deltas"]
         tensors = load_file(folder / TENSORS)
@@ -158,15 +159,35 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
             )
             for number, row in enumerate(rows)
         )
-        record = dict(content["record"])
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise EditError(f"'{folder}' holds no edit: {ABOUT} or {TENSORS} is missing.") from error
-    except NeuronwiseError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError) as error:
-        raise EditError(f"The edit in '{folder}' is damaged or truncated.") from error
-    norms = {name.removeprefix("norms."): value for name, value in tensors.items() if name.startswith("norms.")}
-    return Edit(deltas, record, norms)
+        norms = {name.removeprefix("norms."): value for name, value in tensors.items() if name.startswith("norms.")}
+        return Edit(deltas, content["record"], norms)
+
+
+class _Place(TypedDict):
+    """Where a delta belongs."""
+
+    layer: int
+    path: str
+    expert: int | None
+
+
+class _Made(TypedDict, total=False):
+    """What is read of a record; it may hold more."""
+
+    method: str
+    model: str
+    request: dict[str, Any] | list[dict[str, Any]]
+    parts: list[_Made]
+    note: str | None
+
+
+class _About(TypedDict):
+    """``edit.json``."""
+
+    schema: str
+    sha256: NotRequired[str | None]
+    record: _Made
+    deltas: list[_Place]
 
 
 def _require_readable(schema: object, folder: Path) -> None:

@@ -10,7 +10,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.ledger import Ledger, column_norms
-from neuronwise.files import versions
+from neuronwise.files import shareable, versions
 from neuronwise.model.model import Model
 
 if TYPE_CHECKING:
@@ -43,4 +43,4 @@ def edited(
         **outcome,
         "versions": versions(),
     }
-    return Edit(tuple(deltas), record, column_norms(model, deltas))
+    return Edit(tuple(deltas), shareable(record), column_norms(model, deltas))

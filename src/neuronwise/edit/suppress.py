@@ -88,6 +88,7 @@ def suppress(
     return edited("suppress", model, settings, request, edit.deltas, **outcome)
 
 
+@alone
 def suppress_neurons(model: Model, neurons: NeuronSet, *, direction: Tensor | None = None) -> Edit:
     """An edit that sets v ← 0 for every neuron, or takes out of v its part along ``direction`` (d,) alone ([OVE])."""
     vectors = value_vectors(model, neurons.neurons)

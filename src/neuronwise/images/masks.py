@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -46,7 +47,8 @@ def merged(masks: Sequence[Mask]) -> Mask:
 
 def box_mask(box: Sequence[float], width: int, height: int) -> Mask:
     """The mask of a box (x, y, width, height) in pixels; raises ``ImageError`` for one beyond the photo's edges."""
-    if len(box) != 4 or not all(np.isfinite(box)):
+    numbers = isinstance(box, Sequence) and all(isinstance(one, int | float) for one in box)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
         raise ImageError(f"{box!r} is not a box; give x, y, width, height in pixels.")
     x, y, across, down = box
     if min(x, y) <= -1 or x + across >= width + 1 or y + down >= height + 1:  # a pixel is left to rounding

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from neuronwise.errors import ImageError, reason
+from neuronwise.errors import ImageError, told
+from neuronwise.files import require_ordinary, whole_file
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.generic]"
 
+# What photos come in. Pillow opens more: some of it with programs of the machine (EPS starts Ghostscript), much of it
+# with decoders that hardly anyone tests.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "PPM", "JPEG2000")
 FILE = "neuronwise_file"  # in the info of an opened photo
 HAIR = 0.05  # how far fractions may lie outside 0 to 1, as resampling leaves them
 DIM = 32  # floats whose largest is above 1 and below this are neither fractions nor 0 to 255
@@ -23,13 +28,23 @@ def open_image(source: ImageLike) -> Image.Image:
 
     Transparent images are laid on white. Whole numbers up to 255 are taken as such, larger ones as 16 bits, floats up
     to 1 as fractions. An animation gives its first frame, EXIF rotation is applied. Raises ``ImageError`` for a
-    missing, truncated, empty or non-image source, and for numbers that are none of these.
+    missing, truncated, empty or non-image source, one in a format that is not in ``FORMATS``, and for numbers that are
+    none of these.
     """
     image = _opened(source)
     file = getattr(source, "filename", None) if isinstance(source, Image.Image) else source
     if isinstance(file, (str, os.PathLike)) and os.fspath(file):
         image.info[FILE] = os.path.basename(os.fspath(file))
     return image
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write an image file in the format of its name (.png, .jpg ...), whole or not at all; raises ``ImageError``."""
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if kind not in known_formats():
+        raise ImageError(f"'{path}' does not end as an image does; write .png or .jpg.")
+    with whole_file(path, ImageError) as temporary, told(ImageError, f"'{path}' cannot be written"):
+        image.save(temporary, format=kind)
 
 
 def file_of(image: Image.Image) -> str | None:
@@ -39,30 +54,43 @@ def file_of(image: Image.Image) -> str | None:
 
 def _opened(source: ImageLike) -> Image.Image:
     if isinstance(source, Image.Image):
-        return _to_rgb(source, "The image")
+        with told(ImageError, "The image is damaged or truncated"):  # it may still be unread
+            return _to_rgb(source, "The image")
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        with told(ImageError, f"An array of {source.dtype} is not an image"):
+            return _from_array(source)
     try:
         name = os.fspath(source)
     except TypeError as error:
         raise ImageError(
             f"A {type(source).__name__} is not an image; give a path, a PIL image or a NumPy array."
         ) from error
-    try:
-        with Image.open(name) as image:
-            image.seek(0)
-            image.load()
-            return _to_rgb(image, f"'{name}'")
-    except FileNotFoundError as error:
-        raise ImageError(f"There is no file '{name}'.") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"'{name}' is a folder; name one photo.") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"'{name}' is not an image that can be opened.") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"'{name}' is too large to open safely.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"The image '{name}' is damaged or truncated: {reason(error)}.") from error
+    with told(ImageError, f"The image '{name}' is damaged or truncated"):  # decoders raise errors of any kind
+        try:
+            require_ordinary(Path(name))
+            with Image.open(name, formats=known_formats()) as image:
+                image.seek(0)
+                image.load()
+                return _to_rgb(image, f"'{name}'")
+        except FileNotFoundError as error:
+            raise ImageError(f"There is no file '{name}'.") from error
+        except IsADirectoryError as error:
+            raise ImageError(f"'{name}' is a folder; name one photo.") from error
+        except UnidentifiedImageError as error:
+            raise ImageError(
+                f"'{name}' is not an image that can be opened; the formats are {', '.join(FORMATS)}."
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                f"'{name}' has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels, which may be an "
+                "attack on memory; make it smaller, or if you trust it, set PIL.Image.MAX_IMAGE_PIXELS = None."
+            ) from error
+
+
+def known_formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -6,17 +6,16 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from neuronwise.architectures.parts import cache_folder
 from neuronwise.data.texts import openings
-from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError
-from neuronwise.files import from_json, versions, write_folder, write_json
+from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError, told
+from neuronwise.files import read_form, versions, write_folder, write_json
 from neuronwise.images import ImageLike
 from neuronwise.locate.method import require_own
 from neuronwise.model.activations import Activations
@@ -131,24 +130,29 @@ class Baseline:
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Baseline:
         """Read what ``save`` wrote; raises ``MethodError`` for anything else."""
-        try:
-            about = from_json((Path(folder) / ABOUT).read_bytes())
+        place = Path(folder)
+        with told(MethodError, f"'{folder}' is not a baseline saved by neuronwise, or it is damaged"):
+            if not ((place / ABOUT).is_file() and (place / TENSORS).is_file()):
+                raise MethodError(f"There is no baseline '{folder}': {ABOUT} or {TENSORS} is missing.")
+            about: dict[str, Any] = {**read_form(place / ABOUT, _About, "baseline", MethodError)}
             schema = about.pop("schema")
-            tensors = load_file(Path(folder) / TENSORS)
             if schema != SCHEMA:
                 raise MethodError(f"The baseline '{folder}' has the form {schema!r}; this version reads {SCHEMA!r}.")
+            tensors = load_file(place / TENSORS)
             like = tensors.pop("likeness")
             tables: dict[str, dict[str, Tensor]] = {"mean": {}, "spread": {}}
             for name, value in tensors.items():
-                table, _, place = name.partition(".")
-                tables[table][place] = value
-            if not {"model", "num_layers"} <= about.keys():
-                raise KeyError("model")
-        except OSError as error:
-            raise MethodError(f"There is no baseline '{folder}': {error.strerror or error}.") from error
-        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise MethodError(f"'{folder}' is not a baseline saved by neuronwise, or it is damaged.") from error
-        return cls(tables["mean"], tables["spread"], about, like)
+                table, _, writer = name.partition(".")
+                tables[table][writer] = value
+            return cls(tables["mean"], tables["spread"], about, like)
+
+
+class _About(TypedDict):
+    """``baseline.json``, as far as it is read; it may hold more."""
+
+    schema: str
+    model: str
+    num_layers: int
 
 
 def resolved(model: Model, given: object) -> Baseline | None:

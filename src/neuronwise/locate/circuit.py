@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
 from neuronwise.locate.contrast import Contrast
 from neuronwise.locate.cut_pass import CutPass
@@ -28,13 +27,14 @@ from neuronwise.locate.positions import strongest
 from neuronwise.locate.relp import readout_weights, relp
 from neuronwise.model import Model
 from neuronwise.model.heads import attentions
+from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 
 MOST = 5000  # nodes
 
 
-@checked
+@computes
 def circuit(
     model: Model,
     run: Run,

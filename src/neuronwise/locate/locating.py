@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast, overload
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
 from neuronwise.files import versions
 from neuronwise.heads import Heads, HeadSet
@@ -20,6 +19,7 @@ from neuronwise.locate.positions import Positions, keeps_positions, strongest
 from neuronwise.locate.scores import Pair, Scores
 from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
+from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import Neurons, NeuronSet
 
@@ -46,7 +46,7 @@ def locate(
     among: Neurons | None = None,
     **options: Any,
 ) -> NeuronSet: ...
-@checked
+@computes
 def locate(
     model: Model,
     run: Run | Sequence[Run],
@@ -152,7 +152,7 @@ def _several(runs: Sequence[Run]) -> dict[str, Any]:
     return {f"{name}s": [getattr(one, name) for one in runs] for name in ("prompt", "file", "text")}
 
 
-@checked
+@computes
 def scores(
     model: Model,
     run: Run,

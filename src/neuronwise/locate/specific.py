@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
 from neuronwise.locate.default import default_scores
 from neuronwise.locate.locating import describe
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.scores import Scores
+from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Words: TypeAlias = "Sequence[str | tuple[Run, str | Target]] | None"
 
 
-@checked
+@computes
 def specific_neurons(
     model: Model,
     run: Run,

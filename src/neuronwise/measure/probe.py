@@ -11,10 +11,10 @@ from typing import TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.locate.scores import Scores
 from neuronwise.measure.judged import Judged, judged
+from neuronwise.model.modes import computes
 from neuronwise.neurons import Neuron, Neurons, NeuronSet, ScoredNeuron, as_neurons
 
 Numbers: TypeAlias = NDArray[np.float64]
@@ -72,7 +72,7 @@ class Fitted:
         return 1 / (1 + np.exp(-np.clip(lead, -500, 500)))
 
 
-@checked
+@computes
 def probe(
     features: Features,
     labels: Sequence[bool | int],

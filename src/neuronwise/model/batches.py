@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neuronwise.errors import NeuronwiseError
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
 from neuronwise.model.weights import dtype_of
@@ -163,7 +164,7 @@ def _agrees(model: Model, read: Callable[[Sequence[Inputs]], Tensor]) -> bool:
         with torch.no_grad():
             together = read(alone)
             singly = torch.cat([read([row]) for row in alone])
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
+    except (NeuronwiseError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
         return False
     return bool((together - singly).abs().max() <= CLOSE.get(dtype_of(model.module), COARSE))
 

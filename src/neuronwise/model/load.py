@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+)  # fmt: skip
 
 from neuronwise.errors import ModelError
-from neuronwise.files import from_json, read_object
+from neuronwise.files import from_json, read_bytes, read_object, shareable
 from neuronwise.model.complete import require_shards, require_tensors, settings_of
 from neuronwise.model.model import Model
+from neuronwise.model.modes import own_mode
 from neuronwise.model.source import auto_class, checkpoint_of, opening, register_families, relative_of_type
 from neuronwise.model.weights import precision
 
@@ -48,7 +56,8 @@ def load(
         name = ""
     if not name:
         raise ModelError(f"{source!r} does not name a model; give a hub id, a folder, a .gguf file or 'builtin'.")
-    path, within = checkpoint_of(name)
+    with opening(f"'{name}' cannot be opened"):
+        path, within = checkpoint_of(name)
     given = {
         "dtype": dtype if dtype in (None, "auto") else precision(dtype),
         "device_map": device_map,
@@ -62,7 +71,7 @@ def load(
     if not within:
         _require_checkpoint(path)
     register_families()
-    with opening(f"'{name}' cannot be opened as a model", lambda: _relative(path)):
+    with own_mode(), opening(f"'{name}' cannot be opened as a model", lambda: _relative(path)):
         config = AutoConfig.from_pretrained(path, **shared)
         auto = auto_class(config)
         if check:  # tensors of another shape are listed with the others
@@ -74,7 +83,11 @@ def load(
     with_images = auto is not AutoModelForCausalLM and "gguf_file" not in shared
     with opening(f"The {'processor' if with_images else 'tokenizer'} of '{name}' cannot be opened"):
         processor = (AutoProcessor if with_images else AutoTokenizer).from_pretrained(path, **shared)
-    return Model(module, processor, name=name, check=check)
+    _complete(processor, config)
+    with opening(f"'{name}' cannot be used"), own_mode():
+        model = Model(module, processor, name=shareable(name), check=check)
+    model.source = name
+    return model
 
 
 def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Model:
@@ -84,7 +97,8 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
     """
     register_families()
     name = os.fspath(source)
-    path, within = checkpoint_of(name)
+    with opening(f"'{name}' cannot be opened"):
+        path, within = checkpoint_of(name)
     options: dict[str, object] = {"trust_remote_code": trust_remote_code, **within}
     if Path(path).is_dir() and not within:
         settings_of(Path(path))
@@ -94,6 +108,17 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
         with torch.device("meta"):
             module = auto.from_config(config, trust_remote_code=trust_remote_code)
     return Model(module, name=name, check=False)
+
+
+def _complete(processor: object, config: PretrainedConfig) -> None:
+    """Give a processor of an old revision what it lacks of the configuration: how many tokens an image becomes."""
+    vision = getattr(config, "vision_config", None)
+    for name, value in (
+        ("patch_size", getattr(vision, "patch_size", None)),
+        ("vision_feature_select_strategy", getattr(config, "vision_feature_select_strategy", None)),
+    ):
+        if hasattr(processor, name) and getattr(processor, name) is None and value is not None:
+            setattr(processor, name, value)
 
 
 def _require_checkpoint(path: str) -> None:
@@ -113,7 +138,7 @@ def _require_checkpoint(path: str) -> None:
 def _relative(path: str) -> str | None:
     """For a checkpoint of a type that nothing here opens: which relative of a known model it is."""
     try:
-        kind = from_json((Path(path) / "config.json").read_bytes()).get("model_type")
+        kind = from_json(read_bytes(Path(path) / "config.json")).get("model_type")
     except (OSError, ValueError, AttributeError):
         return None
     what = None if kind in CONFIG_MAPPING else relative_of_type(kind)

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from neuronwise.model.modes import own_mode
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -37,13 +39,16 @@ def lock_of(module: nn.Module) -> threading.RLock:
 
 
 def alone(function: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
-    """Other threads that use the function's first argument, a model, wait until it has returned."""
+    """Other threads that use the function's first argument, a model, wait until it has returned.
+
+    It computes in ``own_mode``.
+    """
 
     @functools.wraps(function)
     def call(model: M, *args: P.args, **kwargs: P.kwargs) -> T:
         if not hasattr(model, "lock"):  # what is no model is refused by the function itself
             return function(model, *args, **kwargs)
-        with model.lock:
+        with model.lock, own_mode():
             return function(model, *args, **kwargs)
 
     return call

@@ -16,21 +16,22 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.utils.generic import ModelOutput
 
-from neuronwise.arguments import checked
-from neuronwise.errors import ModelError, NeuronError, PromptError
+from neuronwise.errors import ModelError, NeuronError, PromptError, told
+from neuronwise.files import shareable
 from neuronwise.images import ImageLike
 from neuronwise.model.anatomy import dissect, uncompiled
 from neuronwise.model.chat import Message
 from neuronwise.model.check import require_readable, require_sums
 from neuronwise.model.gate import GateRecorder
 from neuronwise.model.lock import alone, lock_of
+from neuronwise.model.modes import computes
 from neuronwise.model.passes import Rows, only_rows, stop_after
-from neuronwise.model.prompt import Ask, Inputs, Prompted, exact_tokens, lay_out
+from neuronwise.model.prompt import Ask, Inputs, Prompted, asked_of, exact_tokens, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
 from neuronwise.model.state import state_of
 from neuronwise.model.stop import StoppingTexts
-from neuronwise.model.weights import dtype_of, keep_readable, plain_weight
+from neuronwise.model.weights import dtype_of, keep_readable, output_head, plain_weight
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 
@@ -49,7 +50,7 @@ class Model:
     ``num_neurons`` the decoder's feed-forward neurons over all layers. At construction a check runs that activations
     and value vectors reproduce what each feed-forward block really writes; raises ``ModelError`` when they do not. Of a
     model under ``torch.compile`` ``module`` is the uncompiled one. ``tagger`` names the noun tagger of what it says:
-    set it for a model that does not speak English.
+    set it for a model that does not speak English. ``name``: in records, without folders; ``source`` opens it again.
     """
 
     tagger = "pattern"
@@ -64,7 +65,8 @@ class Model:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.config: Any = getattr(module, "config", None)
-        self.name = name or getattr(self.config, "name_or_path", "") or type(module).__name__
+        self.name = shareable(name or getattr(self.config, "name_or_path", "") or type(module).__name__)
+        self.source = self.name
         self.anatomy = dissect(module)
         self.blocks = list(self.anatomy.layers)
         self.head = output_head(module)
@@ -178,7 +180,7 @@ class Model:
         """The text of some tokens, without special ones."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    @checked
+    @computes
     def run(
         self,
         image: ImageLike | Sequence[ImageLike] | None = None,
@@ -220,7 +222,8 @@ class Model:
         """``run`` on a prompt that is laid out already."""
         self._require_length(max_new_tokens)
         opening = self._image_rows(prompted.inputs) if heat and picture is not None else None
-        with Recorder(self.blocks, opening=opening) as recorder, torch.no_grad():
+        failing = told(ModelError, f"{self.name} cannot read {asked_of([picture])}")
+        with Recorder(self.blocks, opening=opening) as recorder, torch.no_grad(), failing:
             if max_new_tokens:
                 output_ids = self._generate(prompted.inputs, max_new_tokens, recorder)
             else:
@@ -244,26 +247,35 @@ class Model:
         *,
         messages: Sequence[Message] | None = None,
         template: Mapping[str, object] | None = None,
+        whole: bool = True,
     ) -> tuple[Prompted, Image.Image | None]:
-        """The prompt as ``run`` lays it out, with the opened image where it is one, and no pass; raises as ``run``."""
-        return self.laid_out(Ask.of(image, prompt, chat, messages, template))
+        """The prompt as ``run`` lays it out, and the opened image where it is one; no pass; raises as ``run`` does.
 
-    def laid_out(self, ask: Ask) -> tuple[Prompted, Image.Image | None]:
+        ``whole=False``: it is read in parts and may be longer than the model reads."""
+        return self.laid_out(Ask.of(image, prompt, chat, messages, template), whole)
+
+    def laid_out(self, ask: Ask, whole: bool = True) -> tuple[Prompted, Image.Image | None]:
         """``prepare`` of what is to be asked."""
         if self.tokenizer is None:
             raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
         model_type = getattr(self.config, "model_type", "")
-        prompted = lay_out(self.processor, self.tokenizer, model_type, ask, self.is_encoder_decoder)
-        self.require_ids(prompted.input_ids)
+        with told(PromptError, f"The processor of {self.name} cannot lay out {asked_of(ask.images)}"):
+            prompted = lay_out(self.processor, self.tokenizer, model_type, ask, self.is_encoder_decoder)
+        self.require_ids(prompted.input_ids if whole else prompted.input_ids[: self.longest])
         if not ask.images and self.image_token_id is not None and self.image_token_id in prompted.input_ids:
             raise PromptError("The prompt has the place of an image, but no image is given; give one, or leave it out.")
         return prompted, ask.images[0] if len(ask.images) == 1 else None
 
+    @property
+    def longest(self) -> int | None:
+        """The most tokens that the model has positions for, prompt and answer together; None where none is known."""
+        most = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return most if isinstance(most, int) and most > 0 else None
+
     def require_ids(self, ids: Sequence[int]) -> None:
         """Raise ``PromptError`` for a prompt that is too long, or that the tokenizer wrote for another model."""
-        longest = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        if isinstance(longest, int) and 0 < longest < len(ids):
-            raise PromptError(f"The prompt has {len(ids)} tokens; {self.name} reads at most {longest}.")
+        if self.longest is not None and self.longest < len(ids):
+            raise PromptError(f"The prompt has {len(ids)} tokens; {self.name} reads at most {self.longest}.")
         known = self.module.get_input_embeddings().weight.shape[0]
         # An image token may be outside the vocabulary: the image's features take its place.
         largest = max((token for token in ids if token != self.image_token_id), default=0)
@@ -282,21 +294,29 @@ class Model:
         return rows if fits and not self.is_encoder_decoder and not any(b.experts for b in self.blocks) else None
 
     def _generate(self, inputs: Inputs, max_new_tokens: int, recorder: Recorder) -> list[int]:
-        settings = self.greedy(max_new_tokens)
+        settings = self.greedy(max_new_tokens, inputs["input_ids"].shape[1])
         given = {**self.placed(inputs), **self.stop.criteria}
         sequence = self.reader(inputs).generate(**given, generation_config=settings)[0].tolist()
         generated = sequence[len(sequence) - len(recorder.passes) :]
         ends = settings.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
+        if max_new_tokens > len(generated) == settings.max_new_tokens:
+            warnings.warn(f"{self.name} has {self.longest} positions: it ends after {len(generated)}.", stacklevel=4)
         while generated and generated[-1] in ends:
             generated.pop()
         return self.stop.before(generated)
 
-    def greedy(self, max_new_tokens: int) -> GenerationConfig:
+    def greedy(self, max_new_tokens: int, after: int = 0) -> GenerationConfig:
         """The model's generation settings made greedy: no sampling, beams, penalties or least length.
 
-        Texts at which an answer ends are left to ``stop``.
+        Texts at which an answer ends are left to ``stop``. It ends where the model's positions do, ``after`` being the
+        tokens of the prompt; raises ``PromptError`` where none is left.
         """
+        if self.longest is not None:
+            room = self.longest - (1 if self.is_encoder_decoder else after)
+            if room < min(max_new_tokens, 1):
+                raise PromptError(f"The prompt takes all {self.longest} positions of {self.name}; nothing can follow.")
+            max_new_tokens = min(max_new_tokens, room)
         settings = copy.deepcopy(self.module.generation_config)
         settings.update(
             do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, max_length=None, repetition_penalty=1.0,
@@ -378,17 +398,3 @@ class Model:
             name: value.to(self.device, dtype if value.is_floating_point() and "pixel" in name else value.dtype)
             for name, value in inputs.items()
         }
-
-
-def output_head(module: nn.Module) -> nn.Module:
-    """The linear module that turns the last hidden state into logits; raises ``ModelError`` without one."""
-    for owner in (module, getattr(module, "language_model", None), getattr(module, "text_decoder", None)):
-        if owner is None:
-            continue
-        try:
-            head = getattr(owner, "get_output_embeddings")()  # noqa: B009 (its type is unknown)
-        except (AttributeError, NotImplementedError):
-            head = None
-        if head is not None:
-            return head
-    raise ModelError(f"{type(module).__name__} has no output embeddings: neurons are scored by what they do to logits.")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from neuronwise.errors import PromptError, TargetError, reason
+from neuronwise.errors import PromptError, TargetError, reason, told
 from neuronwise.images import ImageLike, open_image
 from neuronwise.images.open import file_of
 from neuronwise.model.chat import Message, photos_in, render, require_conversation, text_of, with_places
@@ -112,6 +112,12 @@ class Prompted:
     def input_ids(self) -> list[int]:
         """The tokens of the prompt."""
         return self.inputs["input_ids"][0].tolist()
+
+
+def asked_of(images: Sequence[Image.Image | None]) -> str:
+    """What a model is asked, in words."""
+    sizes = ", ".join(f"{image.width} × {image.height}" for image in images if image is not None)
+    return f"this prompt and photo ({sizes})" if sizes else "this prompt"
 
 
 def default_prompt(model_type: str, has_template: bool, has_image: bool) -> str:
@@ -310,7 +316,8 @@ def exact_tokens(tokenizer: Tokenizer | None, vocabulary: int, target: str | int
         raise TargetError(f"This model has no tokenizer; name the {role} by its token id.")
     if not target.strip():
         raise TargetError(f"The {role} is empty; name a word such as ' Paris'.")
-    ids = tokenizer(target, add_special_tokens=False)["input_ids"]
+    with told(TargetError, f"The {role} {target!r} cannot be turned into tokens"):
+        ids = tokenizer(target, add_special_tokens=False)["input_ids"]
     if len(ids) > 1 and not _decode(tokenizer, ids[:1]).strip():
         # A space of its own may be real (byte-level tokenizers split numbers off); SentencePiece has written one more.
         without = tokenizer(target.lstrip(" "), add_special_tokens=False)["input_ids"]

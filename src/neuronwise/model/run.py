@@ -97,7 +97,7 @@ class Run:
         """The run's photo; raises ``PromptError`` for a run without one, or of several."""
         if self.image is None:
             raise PromptError(
-                "This run has no image, so there is no map." if not self.images
+                "This run has no image, so there is no map." if len(self.images) < 2
                 else f"This run has {len(self.images)} images; maps are of runs with one."
             )  # fmt: skip
         return self.image

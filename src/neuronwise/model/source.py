@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from neuronwise.errors import ModelError, NeuronwiseError, reason
+from neuronwise.errors import ModelError, NeuronwiseError, is_out_of_memory, reason
 from neuronwise.model.sources import SOURCES
 
 # What checkpoints of some types hold that are easily taken for one another.
@@ -80,6 +80,8 @@ def opening(failure: str, known: Callable[[], str | None] = lambda: None) -> Ite
     except NeuronwiseError:
         raise
     except Exception as error:  # whatever transformers, tokenizers and the hub raise
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{failure}: {known() or _reason(error)}") from error
 
 

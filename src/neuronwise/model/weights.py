@@ -150,3 +150,17 @@ def precision(dtype: object) -> torch.dtype:
 def dtype_of(module: nn.Module) -> torch.dtype:
     """The dtype of a module's first floating-point parameter, float32 without one."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+
+
+def output_head(module: nn.Module) -> nn.Module:
+    """The linear module that turns the last hidden state into logits; raises ``ModelError`` without one."""
+    for owner in (module, getattr(module, "language_model", None), getattr(module, "text_decoder", None)):
+        if owner is None:
+            continue
+        try:
+            head = getattr(owner, "get_output_embeddings")()  # noqa: B009 (its type is unknown)
+        except (AttributeError, NotImplementedError):
+            head = None
+        if head is not None:
+            return head
+    raise ModelError(f"{type(module).__name__} has no output embeddings: neurons are scored by what they do to logits.")

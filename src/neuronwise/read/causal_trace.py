@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
 from neuronwise.locate.method import require_own
 from neuronwise.model import Model
 from neuronwise.model.concepts import Concept, token_spans
+from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
 from neuronwise.model.stream import written_gradients
 from neuronwise.model.writers import Site
@@ -24,7 +24,7 @@ RESTORE = ("states", "feed-forward", "attention")
 Columns = str | int | Sequence[int | Sequence[int]]
 
 
-@checked
+@computes
 def causal_trace(
     model: Model,
     run: Run,

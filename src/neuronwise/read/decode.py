@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuronwise.arguments import checked
 from neuronwise.data.texts import openings
 from neuronwise.errors import MethodError
 from neuronwise.locate.method import require_own
 from neuronwise.model import Model, Run
 from neuronwise.model.direct_map import DirectMap
 from neuronwise.model.later_layers import LaterLayers
+from neuronwise.model.modes import computes
 from neuronwise.model.prompt import Inputs
 from neuronwise.model.writers import Site, Writer
 from neuronwise.neurons import Neuron, Neurons, ScoredNeuron, as_members
@@ -36,7 +36,7 @@ class Effect:
     lowers: list[str]
 
 
-@checked
+@computes
 def decode(
     model: Model,
     neuron: ScoredNeuron | Neuron | str,
@@ -51,7 +51,7 @@ def decode(
     return decode_all(model, [neuron], k, bottom=bottom, form=form, through=through, over=over)[0]
 
 
-@checked
+@computes
 def decode_all(
     model: Model,
     neurons: Neurons,
@@ -67,7 +67,7 @@ def decode_all(
     return [effect.lowers if bottom else effect.raises for effect in found]
 
 
-@checked
+@computes
 def effects(
     model: Model,
     neurons: Neurons,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError, TargetError
 from neuronwise.locate.default import Scored, default_scores
 from neuronwise.locate.locating import describe, plain
@@ -16,6 +15,7 @@ from neuronwise.locate.scores import Scores
 from neuronwise.locate.specific import less, mean_size
 from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
+from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import Effect, decode_all, effects
@@ -96,7 +96,7 @@ class Finding:
         return row
 
 
-@checked
+@computes
 def find(
     model: Model,
     run: Run,

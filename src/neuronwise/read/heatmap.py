@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
 from neuronwise.locate.firing import chosen, firing, units_of
 from neuronwise.locate.method import require_own
 from neuronwise.model import Model
 from neuronwise.model.activations import Activations
 from neuronwise.model.grid import ImageGrid, image_grid
+from neuronwise.model.modes import computes
 from neuronwise.model.run import Run
 from neuronwise.neurons import Neuron, Neurons, as_neurons
 from neuronwise.read.photo_map import PhotoMap, Values
@@ -28,7 +28,7 @@ class Heatmap(PhotoMap):
     each: Values = field(kw_only=True)
 
 
-@checked
+@computes
 def heatmap(model: Model, run: Run, neurons: Neurons, *, whole: bool = False) -> Heatmap:
     """Mean activation of the neurons over the image's tokens ([MMN] §4.2), by one pass that ends at the last of them.
 
@@ -40,7 +40,7 @@ def heatmap(model: Model, run: Run, neurons: Neurons, *, whole: bool = False) ->
     return heatmaps(model, run, [neurons], whole=whole)[0]
 
 
-@checked
+@computes
 def heatmaps(model: Model, run: Run, sets: Sequence[Neurons], *, whole: bool = False) -> list[Heatmap]:
     """Heatmaps of several sets of neurons, all read in one pass."""
     listed = [as_neurons(one) for one in sets]

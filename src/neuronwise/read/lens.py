@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from neuronwise.arguments import checked
 from neuronwise.drawing.cells import Values, draw_cells, save_cells
 from neuronwise.drawing.style import Figure
 from neuronwise.errors import NonFiniteError
@@ -21,6 +20,7 @@ from neuronwise.locate.method import require_own
 from neuronwise.locate.positions import Positions, rows_of
 from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
+from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
 from neuronwise.model.tail import CELLS, Tail, read_streams
 from neuronwise.read.decode import token_strings
@@ -71,7 +71,7 @@ class Lens:
         save_cells(path, self.figure, self.to_dict())
 
 
-@checked
+@computes
 def lens(
     model: Model,
     run: Run,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from neuronwise.errors import MethodError, NeuronwiseError, reason
+from neuronwise.errors import MethodError
+from neuronwise.images.open import save_image
 from neuronwise.model.grid import Box
 
+SIDE = 2048  # pixels of a drawn photo: screens show no more
 Values = npt.NDArray[np.floating]
 
 
@@ -30,10 +31,11 @@ class PhotoMap:
     note: str | None = field(default=None, kw_only=True)
     floor: float | None = field(default=None, kw_only=True)
 
-    def image(self) -> Values:
-        """(H, W): the grid brought bilinearly to the photo's size; NaN where the model saw nothing."""
-        width, height = self.photo.size
-        left, top, right, bottom = self.box
+    def image(self, size: tuple[int, int] | None = None) -> Values:
+        """(H, W): the grid brought bilinearly to the photo's size, or to another; NaN where the model saw nothing."""
+        width, height = size or self.photo.size
+        across, down = width / self.photo.size[0], height / self.photo.size[1]
+        left, top, right, bottom = (edge * by for edge, by in zip(self.box, (across, down, across, down), strict=True))
         columns = (np.arange(width) + 0.5 - left) / (right - left) * self.grid.shape[1] - 0.5
         rows = (np.arange(height) + 0.5 - top) / (bottom - top) * self.grid.shape[0] - 0.5
         values = _bilinear(self.grid.astype(np.float32), rows, columns)
@@ -52,21 +54,21 @@ class PhotoMap:
             return heat > np.nanpercentile(heat, percentile)
 
     def overlay(self, strength: float = 0.55) -> Image.Image:
-        """The photo with the heat laid over it, transparent where it is cold."""
-        heat = self.image()
+        """The photo with the heat laid over it, transparent where it is cold; at most ``SIDE`` pixels wide and high."""
+        by = min(1.0, SIDE / max(self.photo.size))
+        width, height = (max(1, round(side * by)) for side in self.photo.size)
+        small = self.photo if by == 1 else self.photo.resize((width, height), reducing_gap=2.0)
+        heat = self.image(small.size)
         low, high = np.nanmin(heat) if self.floor is None else self.floor, np.nanmax(heat)
         level = np.nan_to_num((heat - low) / (high - low) if high > low else np.zeros_like(heat)).clip(0)
         color = np.stack([np.clip(1.6 * level, 0, 1), np.clip(1.8 * level - 0.7, 0, 1), 0.35 * (1 - level)], axis=-1)
         alpha = (strength * level)[..., None]
-        photo = np.asarray(self.photo, dtype=np.float32) / 255
+        photo = np.asarray(small, dtype=np.float32) / 255
         return Image.fromarray((255 * ((1 - alpha) * photo + alpha * color)).round().astype(np.uint8))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the overlay as an image file (.png, .jpg ...)."""
-        try:
-            self.overlay().save(path)
-        except (OSError, ValueError) as error:
-            raise NeuronwiseError(f"The heatmap cannot be written to '{Path(path)}': {reason(error)}.") from error
+        """Write the overlay as an image file (.png, .jpg ...), whole or not at all."""
+        save_image(self.overlay(), path)
 
 
 def _bilinear(grid: Values, rows: Values, columns: Values) -> Values:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import NeuronwiseError, PromptError
-from neuronwise.files import write_json
+from neuronwise.files import filling, write_json
 from neuronwise.locate.graph import Circuit
 from neuronwise.model.grid import image_grid
 from neuronwise.read.decode import effects
@@ -41,9 +41,10 @@ def write_circuit(directory: str | os.PathLike[str], circuit: Circuit) -> Path:
         photo="" if run.image is None else photo_element(run.image, run.text),
         circuit=shown,
     )
-    path = write_index(directory, page)
-    write_json(path.with_name("circuit.json"), content)
-    return path
+    with filling(directory) as folder:
+        path = write_index(folder, page)
+        write_json(folder / "circuit.json", content)
+    return Path(directory) / path.name
 
 
 def _grid(run: Run) -> dict[str, Any] | None:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuronwise.errors import NeuronwiseError
-from neuronwise.files import write_json
+from neuronwise.files import filling, write_json
 from neuronwise.images import open_image
 from neuronwise.images.masks import shown
+from neuronwise.images.open import save_image
 from neuronwise.report.filled import gallery_element
 from neuronwise.report.page import write_page
 from neuronwise.study.concept import ConceptFinding
@@ -24,9 +24,7 @@ def write_concept(directory: str | os.PathLike[str], finding: ConceptFinding, co
     black), ``ID.shown.png`` (the mask laid over the photo) and ``ID.inpainted.png``; returns the folder."""
     from PIL import Image
 
-    folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with filling(directory) as folder:
         for photo in finding.photos:
             image, mask, inpainted = finding.pictures(photo)
             pictures = {"photo": image, "inpainted": inpainted}
@@ -34,13 +32,11 @@ def write_concept(directory: str | os.PathLike[str], finding: ConceptFinding, co
                 pictures |= {"mask": Image.fromarray(mask.astype("uint8") * 255), "shown": shown(image, mask)}
             for name, picture in pictures.items():
                 if picture is not None:
-                    picture.save(folder / f"{_UNSAFE.sub('_', photo.id)}.{name}.png")
-    except OSError as error:
-        raise NeuronwiseError(f"The folder '{folder}' cannot be written: {error.strerror or error}.") from error
-    captions = finding.workspace.captions
-    gallery = [
-        (f"{_UNSAFE.sub('_', one.id)}.photo.png", captions[one.id], open_image(one.path)) for one in finding.photos
-    ]
-    write_page(folder, content, gallery=gallery_element(gallery))
-    write_json(folder / "finding.json", content)
-    return folder
+                    save_image(picture, folder / f"{_UNSAFE.sub('_', photo.id)}.{name}.png")
+        captions = finding.workspace.captions
+        gallery = [
+            (f"{_UNSAFE.sub('_', one.id)}.photo.png", captions[one.id], open_image(one.path)) for one in finding.photos
+        ]
+        write_page(folder, content, gallery=gallery_element(gallery))
+        write_json(folder / "finding.json", content)
+    return Path(directory)

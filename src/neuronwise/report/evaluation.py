@@ -7,7 +7,7 @@ from pathlib import Path
 from neuronwise.drawing import page as shell
 from neuronwise.drawing.tables import escaped, markdown
 from neuronwise.errors import NeuronwiseError
-from neuronwise.files import write_text
+from neuronwise.files import shareable, write_text
 from neuronwise.study.evaluation.results import Evaluation
 from neuronwise.study.evaluation.tables import single
 
@@ -35,7 +35,7 @@ def page(evaluation: Evaluation) -> str:
 
 
 def _title(evaluation: Evaluation) -> str:
-    return f"{evaluation.recipe['editor']} on {evaluation.recipe['model']}"
+    return f"{evaluation.recipe['editor']} on {shareable(evaluation.recipe['model'])}"
 
 
 def _lines(evaluation: Evaluation) -> list[str]:

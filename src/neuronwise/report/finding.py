@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from neuronwise.files import write_json
+from neuronwise.files import filling, write_json
 from neuronwise.read.finding import Finding, FoundConcept
 from neuronwise.read.findings import Findings
 from neuronwise.report.filled import gallery_element
@@ -28,9 +28,10 @@ def write_finding(
     """
     content = finding.to_dict() if content is None else content
     heat = [_heat(concept) for concept in finding.concepts]
-    page = write_page(directory, content, finding.run.image, heat)
-    write_json(page.with_name("finding.json"), content)
-    return page
+    with filling(directory) as folder:
+        page = write_page(folder, content, finding.run.image, heat)
+        write_json(folder / "finding.json", content)
+    return Path(directory) / page.name
 
 
 def write_findings(
@@ -42,14 +43,15 @@ def write_findings(
     """
     content = findings.to_dict() if content is None else content
     shown: list[tuple[str, str, Image.Image | None]] = []
-    for name, finding in findings.each.items():
-        folder = _UNSAFE.sub("_", name)
-        own = {**finding.to_dict(), **{key: content[key] for key in ("command",) if key in content}}
-        write_finding(Path(directory) / folder, finding, own)
-        shown.append((f"{folder}/index.html", finding.run.text, finding.run.image))
-    page = write_page(directory, content, gallery=gallery_element(shown))
-    write_json(page.with_name("finding.json"), content)
-    return page
+    with filling(directory) as folder:
+        for name, finding in findings.each.items():
+            called = _UNSAFE.sub("_", name)
+            own = {**finding.to_dict(), **{key: content[key] for key in ("command",) if key in content}}
+            write_finding(folder / called, finding, own)
+            shown.append((f"{called}/index.html", finding.run.text, finding.run.image))
+        page = write_page(folder, content, gallery=gallery_element(shown))
+        write_json(folder / "finding.json", content)
+    return Path(directory) / page.name
 
 
 def _heat(concept: FoundConcept) -> ConceptHeat | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from neuronwise.drawing.page import Drawn, figure_section, list_section, page, table_section
 from neuronwise.drawing.style import rendered
 from neuronwise.drawing.tables import csv_text, latex, markdown
-from neuronwise.errors import StudyError
-from neuronwise.files import make_folder, write_bytes
+from neuronwise.errors import StudyError, told
+from neuronwise.files import make_folder, shareable, write_bytes
 from neuronwise.study.kind import Kind, Study
 from neuronwise.study.kinds import KINDS
 from neuronwise.study.results import read_study
@@ -24,6 +24,11 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
     ``figures/NAME.svg|.png``. Every file is written whole or not at all. Raises ``StudyError`` for a folder that is
     not a study's, or one without a finished case, and ``NeuronwiseError`` where nothing can be written.
     """
+    with told(StudyError, f"'{folder}' cannot be reported; its rows may be damaged"):
+        return _written(folder)
+
+
+def _written(folder: str | os.PathLike[str]) -> Path:
     study = read_study(folder)
     if study.kind not in KINDS:
         raise StudyError(f"There is no report for studies of the kind {study.kind!r}; choose {', '.join(KINDS)}.")
@@ -68,7 +73,7 @@ def about(study: Study, kind: Kind) -> list[str]:
         state += " The study is not finished: everything below is about the cases so far."
     return [
         kind.sentence,
-        f"{state} Model {recipe['model']} in {recipe.get('weights_dtype') or recipe.get('dtype')}, seed "
+        f"{state} Model {shareable(recipe['model'])} in {recipe.get('weights_dtype') or recipe.get('dtype')}, seed "
         f"{recipe['seed']}; {count} {kind.data}.",
         f"One model and these {kind.data}: what is shown here need not hold for others. Intervals are 95 % percentile "
         "bootstrap intervals: they cover chance in the choice of cases, not in that of the model.",

@@ -6,16 +6,15 @@ import gc
 
 import torch
 
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import NeuronwiseError, is_out_of_memory
 
 FAILURES = (NeuronwiseError, MemoryError, torch.OutOfMemoryError, RuntimeError)
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def reason(error: BaseException) -> str:
     """The sentence that a failed case is recorded with; raises the error again when it is a defect, not a failure."""
     text = " ".join(str(error).split())
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(mark in text for mark in NO_MEMORY):
+    if is_out_of_memory(error):
         release()
         return f"out of memory: {text}" if text else "out of memory"
     if isinstance(error, NeuronwiseError):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from neuronwise.arguments import LARGEST_SEED
 from neuronwise.data.photos import Captioned, Photos, load_photos
 from neuronwise.errors import ImageError, NeuronwiseError
 from neuronwise.images.inpaint.table import parsed
@@ -32,7 +33,7 @@ class Recipe(BaseModel):
     title: str = ""
     model: Text = "builtin"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
 
     def at(self, data: str) -> Self:
         """The same recipe with its data elsewhere."""

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuronwise.errors import StudyError
+from neuronwise.errors import StudyError, told
+from neuronwise.files import read_bytes
 from neuronwise.study.kinds import KINDS, SHIPPED, shipped
 from neuronwise.study.recipe_fields import PhotoRecipe, Recipe
 from neuronwise.study.store import Row
@@ -22,7 +23,7 @@ def read_recipe(source: str | os.PathLike[str]) -> Recipe:
     name = os.fspath(source)
     path = SHIPPED / f"{name}.yaml" if name in shipped() else Path(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(
             f"The recipe '{name}' cannot be read ({getattr(error, 'strerror', None) or 'it is not text'}); name a YAML "
@@ -37,13 +38,14 @@ def parse_recipe(text: str, name: str = "") -> Recipe:
         import yaml
     except ImportError as error:
         raise StudyError("Recipes need PyYAML and pydantic: pip install 'neuronwise[study]'.") from error
-    try:
-        content = yaml.load(text, Loader=_loader())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f" in line {mark.line + 1}"
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise StudyError(f"{_the_recipe(name)} is not YAML{where}: {problem}.") from error
+    with told(StudyError, f"{_the_recipe(name)} cannot be read"):  # nested too deeply, a date that there is not
+        try:
+            content = yaml.load(text, Loader=_loader())
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = "" if mark is None else f" in line {mark.line + 1}"
+            problem = getattr(error, "problem", None) or "it cannot be read"
+            raise StudyError(f"{_the_recipe(name)} is not YAML{where}: {problem}.") from error
     if not isinstance(content, dict):
         raise StudyError(f"{_the_recipe(name)} holds no keys; it begins with kind:, see docs/studies.md.")
     return make_recipe(content, name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from neuronwise.errors import StudyError
+from neuronwise.errors import StudyError, told
 from neuronwise.study.kind import Study, flat_rows
 from neuronwise.study.kinds import KINDS
 from neuronwise.study.store import Row, read_before, read_cases, read_manifest
@@ -22,12 +22,13 @@ def read_study(folder: str | os.PathLike[str]) -> Study:
         raise StudyError(f"'{folder}' holds {manifest['schema']!r}; this version reads {', '.join(SCHEMAS)}.")
     kind = kind_of(manifest)
     rows = KINDS[kind].rows if kind in KINDS else flat_rows
-    return assembled(manifest, read_cases(folder), read_before(folder), Path(folder), rows)
+    with told(StudyError, f"The study in '{folder}' is damaged"):
+        return assembled(manifest, read_cases(folder), read_before(folder), Path(folder), rows)
 
 
 def kind_of(manifest: Row) -> str:
     """The kind of study that a manifest is of; an evaluation of one editor does not name it."""
-    return manifest["recipe"].get("kind", "evaluation")
+    return str(manifest["recipe"].get("kind", "evaluation"))
 
 
 def assembled(

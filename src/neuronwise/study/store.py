@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NotRequired, Protocol, TypeAlias, TypedDict
 
-from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError
-from neuronwise.files import Lines, from_json, parsed, versions, whole_file, write_json
+from neuronwise.arguments import misfits
+from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError, reason
+from neuronwise.files import Lines, from_json, parsed, read_bytes, versions, whole_file, write_json
 
 MANIFEST, BEFORE, CASES, TABLE = "manifest.json", "before.jsonl", "cases.jsonl", "cases.parquet"
 
@@ -64,6 +65,7 @@ class Store:
         try:
             for name in (BEFORE, CASES):
                 self._files.append(Lines(self.folder / name))
+                _fitting(self._files[-1].rows, self.folder / name)
         except BaseException:
             self.close()
             raise
@@ -76,7 +78,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             strange = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         except OSError as error:
-            raise StudyError(f"The folder '{folder}' cannot be made: {error.strerror}.") from error
+            raise StudyError(f"The folder '{folder}' cannot be made: {reason(error)}.") from error
         if (folder / MANIFEST).exists():
             begun = read_manifest(folder)
             _require_same(begun, self.manifest, folder)
@@ -97,8 +99,8 @@ class Store:
         rows = list(rows)
         names = dict.fromkeys(name for row in rows for name in row)
         table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
-        with whole_file(self.folder / TABLE, StudyError) as temporary:
-            pyarrow.parquet.write_table(table, temporary)
+        with whole_file(self.folder / TABLE, StudyError) as temporary, temporary.open("wb") as file:
+            pyarrow.parquet.write_table(table, file)  # a name would be taken for an address where it holds a colon
 
     def close(self) -> None:
         """Close the files, so that another process may open them."""
@@ -131,14 +133,36 @@ def read_manifest(folder: str | os.PathLike[str]) -> Row:
     """The manifest of a study's folder; raises ``StudyError`` where there is none, or a damaged one."""
     path = Path(folder) / MANIFEST
     try:
-        content = from_json(path.read_bytes())
-        if not isinstance(content, dict) or "schema" not in content or not isinstance(content.get("recipe"), dict):
-            raise ValueError("no manifest")
+        content = from_json(read_bytes(path))
+        if wrong := misfits(content, _Manifest):
+            raise ValueError(wrong)
     except FileNotFoundError as error:
         raise StudyError(f"'{folder}' holds no study and no evaluation: it has no {MANIFEST}.") from error
     except (OSError, ValueError) as error:
-        raise StudyError(f"'{path}' is damaged; name a new folder.") from error
+        raise StudyError(f"'{path}' is damaged ({reason(error)}); name a new folder.") from error
     return content
+
+
+class _Manifest(TypedDict):
+    """``manifest.json``, as far as every kind of study has it."""
+
+    schema: str
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+
+
+class _Case(TypedDict):
+    """A line of ``cases.jsonl``, as far as every kind of study has it."""
+
+    id: str
+    status: NotRequired[str]
+
+
+class _Note(TypedDict, total=False):
+    """A line of ``before.jsonl``."""
+
+    part: str
+    key: str
 
 
 def read_cases(folder: str | os.PathLike[str]) -> list[Row]:
@@ -153,9 +177,18 @@ def read_before(folder: str | os.PathLike[str]) -> list[Row]:
 
 def _lines(path: Path) -> list[Row]:
     try:
-        return parsed(path.read_bytes(), path)[0]
+        return _fitting(parsed(read_bytes(path), path)[0], path)
     except OSError as error:
-        raise StudyError(f"'{path}' cannot be read: {error.strerror}.") from error
+        raise StudyError(f"'{path}' cannot be read: {reason(error)}.") from error
+
+
+def _fitting(rows: list[Row], path: Path) -> list[Row]:
+    """The rows; raises ``StudyError`` for one that is none of a study."""
+    form = _Case if path.name == CASES else _Note
+    for number, row in enumerate(rows, 1):
+        if wrong := misfits(row, form):
+            raise StudyError(f"Line {number} of '{path}' is damaged ({wrong}); name a new folder.")
+    return rows
 
 
 def require_table_writer() -> None:

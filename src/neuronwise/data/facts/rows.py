@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuronwise.errors import DataError, reason
-from neuronwise.files import from_json
+from neuronwise.files import from_json, read_bytes
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -93,9 +93,9 @@ def _read_folder(folder: Path) -> Rows:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
+        raise DataError(f"'{path}' cannot be read: {reason(error)}.") from error
 
 
 def _rows(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:

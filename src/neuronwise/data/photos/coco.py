@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Required, TypeAlias, TypedDict
 
 from neuronwise.data.photos.form import Form
 from neuronwise.data.photos.photo import Captioned, Photos, SeenObject
-from neuronwise.errors import DataError, reason
+from neuronwise.errors import DataError, told
+from neuronwise.files import read_form
 
 Index: TypeAlias = Any  # pycocotools.coco.COCO, whose own types lack captions
 
@@ -36,7 +36,7 @@ def read_coco(folder: Path, part: str | None = None) -> Photos:
                 photos.append(_photo(number, folder / name, image["file_name"], instances, captions))
             except FileNotFoundError as error:
                 problems.append(f"{name}: there is no photo '{error}'.")
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
                 problems.append(f"{name}: the record of photo {number} is incomplete ({error!r}).")
     return Photos(tuple(photos), tuple(problems), str(folder if part is None else folder / part))
 
@@ -61,11 +61,40 @@ def _opened(path: Path) -> Index | None:
         return None
     from pycocotools.coco import COCO
 
-    try:
+    with told(DataError, f"'{path}' is not a COCO annotation file"):
+        content = read_form(path, _Annotations, "COCO annotation file", DataError)
+        index: Index = COCO()
+        index.dataset = content
         with contextlib.redirect_stdout(io.StringIO()):
-            return COCO(str(path))
-    except (json.JSONDecodeError, AssertionError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' is not a COCO annotation file: {reason(error)}.") from error
+            index.createIndex()
+        return index
+
+
+class _Annotations(TypedDict, total=False):
+    """COCO's file, as far as it is read; it may hold more."""
+
+    images: Required[list[_Listed]]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+class _Listed(TypedDict):
+    id: int
+    file_name: str
+
+
+class _Category(TypedDict):
+    id: int
+    name: str
+
+
+class _Annotation(TypedDict, total=False):
+    image_id: Required[int]
+    category_id: int
+    caption: str
+    segmentation: object
+    iscrowd: int
+    area: float
 
 
 FORM = Form("photos in folders beside annotations/", lambda folder: (folder / "annotations").is_dir(), read_coco)

@@ -8,7 +8,7 @@ from pathlib import Path
 from neuronwise.data.photos.form import Form
 from neuronwise.data.photos.photo import Captioned, Photos, SeenObject
 from neuronwise.errors import DataError, reason
-from neuronwise.files import from_json
+from neuronwise.files import from_json, read_bytes
 
 LISTING = "metadata.jsonl"
 
@@ -20,7 +20,7 @@ def read_listed(folder: Path, part: str | None = None) -> Photos:
     ``segmentation`` and ``crowd``.
     """
     try:
-        lines = (folder / LISTING).read_text(encoding="utf-8").splitlines()
+        lines = read_bytes(folder / LISTING).decode("utf-8").split("\n")  # U+2028 and its kin end no line of JSON
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"'{folder / LISTING}' cannot be read: {reason(error)}.") from error
     photos, problems = [], []
@@ -31,7 +31,7 @@ def read_listed(folder: Path, part: str | None = None) -> Photos:
             photos.append(_photo(folder, from_json(line)))
         except FileNotFoundError as error:
             problems.append(f"{LISTING} line {number}: there is no photo '{error}'.")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             problems.append(f"{LISTING} line {number} is not a record of a photo ({reason(error)}).")
     return Photos(tuple(photos), tuple(problems), str(folder))
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import io
+import ipaddress
 import os
+import socket
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from http.client import HTTPMessage, HTTPResponse
+from typing import IO
 
 from PIL import Image
 
 from neuronwise.data.photos.listed import LISTING
 from neuronwise.errors import DataError, reason
-from neuronwise.files import Lines, from_json, make_folder, write_bytes
+from neuronwise.files import Lines, from_json, make_folder, read_bytes, write_bytes
+from neuronwise.images.open import known_formats
 
 DEAD = "dead.jsonl"
+LARGEST = 64 * 2**20  # bytes of a photo
 SMALLEST = 64  # pixels: dead links often answer with a tiny placeholder instead of an error
 
 
@@ -37,7 +44,7 @@ class Fetched:
 def read_list(source: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """(address, caption) pairs of ``sbu-captions-all.json``; raises ``DataError`` for anything else."""
     try:
-        content = from_json(Path(source).read_bytes())
+        content = from_json(read_bytes(source))
         pairs = list(zip(content["image_urls"], content["captions"], strict=True))
     except OSError as error:
         raise DataError(f"There is no list of SBU captions '{source}'.") from error
@@ -69,11 +76,13 @@ def fetch_sbu(
             if address in there or address in dead:
                 continue
             try:
-                name = _fetch(address, folder, timeout)
-            except (OSError, ValueError) as error:
-                graveyard.append({"address": address, "reason": str(error) or type(error).__name__})
+                content, ending = _fetch(address, timeout)
+            except Exception as error:  # whatever a server sends, or a decoder makes of it
+                graveyard.append({"address": address, "reason": reason(error)})
                 dead.add(address)
             else:
+                name = f"{hashlib.sha256(address.encode()).hexdigest()[:16]}.{ending}"
+                write_bytes(folder / name, content, DataError)
                 listing.append({"file_name": name, "caption": caption, "address": address})
                 there.add(address)
             if progress is not None:
@@ -86,19 +95,48 @@ def _count(pairs: list[tuple[str, str]], there: set[str], dead: set[str]) -> Fet
     return Fetched(found, gone, len(pairs) - found - gone)
 
 
-def _fetch(address: str, folder: Path, timeout: float) -> str:
-    """Download one photo; its file name. Raises ``OSError`` or ``ValueError`` for a dead link."""
+def _fetch(address: str, timeout: float) -> tuple[bytes, str]:
+    """Download one photo: its bytes and the ending of its name. Raises an error of any kind for a dead link."""
     if not address.startswith(("http://", "https://")):
         raise ValueError(f"{address!r} is not a web address")
+    until = time.monotonic() + timeout
     try:
-        with urllib.request.urlopen(address, timeout=timeout) as answer:
-            content = answer.read()
+        with urllib.request.build_opener(_Redirects).open(address, timeout=timeout) as answer:
+            content = _body(answer, until)
     except urllib.error.HTTPError as error:
         raise ValueError(f"the server answered {error.code}") from error
-    image = Image.open(io.BytesIO(content))
+    image = Image.open(io.BytesIO(content), formats=known_formats())
     image.load()
     if min(image.size) < SMALLEST:
         raise ValueError(f"the photo is only {image.size[0]} × {image.size[1]} pixels")
-    name = f"{hashlib.sha256(address.encode()).hexdigest()[:16]}.{(image.format or 'jpg').lower()}"
-    write_bytes(folder / name, content, DataError)
-    return name
+    return content, (image.format or "jpg").lower()
+
+
+def _body(answer: HTTPResponse, until: float) -> bytes:
+    """What a server sends, as long as it is no more than ``LARGEST`` and comes in time."""
+    content = b""
+    while chunk := answer.read1(1 << 16):
+        content += chunk
+        if len(content) > LARGEST:
+            raise ValueError(f"the file is larger than {LARGEST / 1e6:.0f} MB")
+        if time.monotonic() > until:
+            raise ValueError("the file did not arrive in time")
+    return content
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not from a server elsewhere into this machine or its network."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        to = urllib.parse.urlsplit(newurl)
+        if to.netloc != urllib.parse.urlsplit(req.full_url).netloc and not _is_public(to.hostname or ""):
+            raise ValueError("the server redirects into this machine or its network")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_public(host: str) -> bool:
+    """Whether all addresses of a host are on the public internet."""
+    found = {str(row[4][0]) for row in socket.getaddrinfo(host, None)}
+    return all(ipaddress.ip_address(one.partition("%")[0]).is_global for one in found)

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from neuronwise._version import __version__
 from neuronwise.edit.delta import Recorded
-from neuronwise.errors import EditError
+from neuronwise.edit.export.peft import published_name
+from neuronwise.errors import EditError, one_line
+from neuronwise.files import shareable
+from neuronwise.model.model import Model
+from neuronwise.model.source import auto_class
+from neuronwise.model.sources import SOURCES
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -20,7 +25,7 @@ def push(
     repo_id: str,
     write: Callable[[Path], None],
     *,
-    adapter: bool,
+    adapter_for: Model | None,
     private: bool,
     token: str | bool | None,
     message: str | None,
@@ -33,7 +38,7 @@ def push(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "edit"
         write(folder)
-        (folder / "README.md").write_text(card(edit, repo_id, adapter=adapter), encoding="utf-8")
+        (folder / "README.md").write_text(card(edit, repo_id, adapter_for), encoding="utf-8", errors="replace")
         api = HfApi(token=token)
         try:
             address = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -49,49 +54,66 @@ def push(
     return str(address)
 
 
-def card(edit: Recorded, repo_id: str, *, adapter: bool) -> str:
-    """The model card: what was asked, how it was made, how to load it."""
+def card(edit: Recorded, repo_id: str, adapter_for: Model | None = None) -> str:
+    """The model card: what was asked, how it was made, how to load it, as an adapter of a model or as an edit."""
     from huggingface_hub import ModelCardData
 
-    base = edit.record.get("model")
+    record = shareable(dict(edit.record))
+    parts = [one for one in record.get("parts") or [record] if isinstance(one, Mapping)]
+    base = published_name(adapter_for) if adapter_for is not None else next((one.get("model") for one in parts), None)
     head = ModelCardData(
         base_model=base if isinstance(base, str) and NAME.fullmatch(base) else None,
-        library_name="peft" if adapter else "neuronwise",
+        library_name="neuronwise" if adapter_for is None else "peft",
         tags=["knowledge-editing", "neuronwise"],
     )
     lines = ["---", head.to_yaml(), "---", f"# {repo_id.split('/')[1]}", ""]
-    for record in edit.record.get("parts") or [edit.record]:
-        lines += [f"An edit of `{_plain(record.get('model', '?'))}` by `{_plain(record.get('method', '?'))}`.", ""]
-        requests = record.get("request") or []
-        for request in [requests] if isinstance(requests, Mapping) else requests:
-            asked = str(request.get("prompt", "")).replace("{}", str(request.get("subject", "")))
-            lines.append(f"- `{_plain(asked)}` → `{_plain(request.get('target_new', ''))}`")
+    for one in parts:
+        lines += [f"An edit of `{_plain(one.get('model', '?'))}` by `{_plain(one.get('method', '?'))}`.", ""]
+        requests = one.get("request") or []
+        lines += [f"- {_asked(request)}" for request in ([requests] if isinstance(requests, Mapping) else requests)]
     layers = sorted({delta.layer for delta in edit.deltas})
     numbers = sum(delta.numbers for delta in edit.deltas)
     lines += ["", f"{numbers} numbers changed, in the layers {', '.join(map(str, layers))}.", ""]
-    code = (line.replace("REPO", repo_id).replace("BASE", str(base)) for line in (_ADAPTER if adapter else _EDIT))
-    lines += ["```python", *code, "```", ""]
-    lines += ["How it was made:", "", "```json"]
-    lines += [json.dumps(dict(edit.record), indent=1, ensure_ascii=False), "```", ""]
+    lines += ["```python", *_code(repo_id, base, adapter_for), "```", ""]
+    made = json.dumps(record, indent=1, ensure_ascii=False).replace("`", "\\u0060")  # which would end the block
+    lines += ["How it was made:", "", "```json", made, "```", ""]
     return "\n".join(lines)
 
 
+def _asked(request: Mapping[str, object]) -> str:
+    """What an edit was asked for, in words: of a fact, of a swap, of a suppression."""
+    if "target_new" in request:
+        asked = str(request.get("prompt", "")).replace("{}", str(request.get("subject", "")))
+        return f"`{_plain(asked)}` → `{_plain(request['target_new'])}`"
+    if "source" in request:
+        return f"Captions say `{_plain(request.get('target', '?'))}` where they said `{_plain(request['source'])}`."
+    return f"Captions no longer say `{_plain(request.get('concept', '?'))}`."
+
+
+def _code(repo_id: str, base: object, adapter_for: Model | None) -> list[str]:
+    """How to load it; for a base that is not on the hub, how that is made."""
+    named = json.dumps(base if isinstance(base, str) else "BASE").replace("`", "\\u0060")
+    if adapter_for is None:
+        return [line.replace("REPO", json.dumps(repo_id)).replace("BASE", named) for line in _EDIT]
+    auto = auto_class(adapter_for.config).__name__
+    lines = ["from peft import PeftModel", f"from transformers import {auto}", ""]
+    if base in SOURCES:
+        lines += ["from neuronwise.architectures.builtin import builtin_folder", "", f"base = builtin_folder({named})"]
+    else:
+        lines += [f"base = {named}" + ("" if NAME.fullmatch(str(base)) else "  # where you have it")]
+    return [*lines, f"model = PeftModel.from_pretrained({auto}.from_pretrained(base), {json.dumps(repo_id)})"]
+
+
 def _plain(text: object) -> str:
-    """Text between back-ticks: without any of its own."""
-    return str(text).replace("`", "'").replace("\n", " ")
+    """Text between back-ticks: in one line, without any of its own."""
+    return one_line(str(text).replace("`", "'"))
 
 
 _EDIT = (
     "import neuronwise as nw",
     "from huggingface_hub import snapshot_download",
     "",
-    'model = nw.load("BASE")',
-    'edit = nw.load_edit(snapshot_download("REPO"))',
+    "model = nw.load(BASE)",
+    "edit = nw.load_edit(snapshot_download(REPO))",
     "edit.apply(model)  # edit.revert(model) gives back every bit",
-)
-_ADAPTER = (
-    "from peft import PeftModel",
-    "from transformers import AutoModelForCausalLM",
-    "",
-    'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("BASE"), "REPO")',
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def write_adapter(edit: Recorded, model: Model, directory: str | os.PathLike[str
         raise EditError("Writing an adapter needs the peft library: pip install peft.") from error
     require_same_model(model, edit)
     adapter = _Adapter()
-    paths = {id(module): name for name, module in model.module.named_modules()}
+    paths = {id(module): _plain_path(name) for name, module in model.module.named_modules()}
     tied = _tied(model)
     for delta in edit.deltas:
         adapter.add(model, delta, paths, tied)
@@ -63,7 +64,7 @@ def write_adapter(edit: Recorded, model: Model, directory: str | os.PathLike[str
         fan_in_fan_out=adapter.transposed == {True},
         bias="none",
         task_type="SEQ_2_SEQ_LM" if model.is_encoder_decoder else "CAUSAL_LM",
-        base_model_name_or_path=model.name,
+        base_model_name_or_path=published_name(model),
         inference_mode=True,
     )
 
@@ -145,6 +146,18 @@ class _Experts:
             a[expert, : len(rows)] = rows
             b[:, : len(rows), expert] = torch.cat([two for _, two in parts], 1)
         return a.flatten(0, 1), b.flatten(1, 2)
+
+
+def _plain_path(name: str) -> str:
+    """The path of a module without what wraps it: ``torch.compile`` and peft put parts of their own into it."""
+    parts = name.removeprefix("base_model.model.").split(".")
+    return ".".join(part for part in parts if part not in ("_orig_mod", "base_layer"))
+
+
+def published_name(model: Model) -> str:
+    """By what others open the model: its name on the hub, or what it is called here."""
+    known = str(getattr(model.config, "_name_or_path", "") or "")
+    return known if re.fullmatch(r"[\w.-]+/[\w.-]+", known) and not Path(known).exists() else model.name
 
 
 def _tied(model: Model) -> dict[int, list[nn.Module]]:

@@ -13,16 +13,26 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from neuronwise.arguments import misfits
 from neuronwise.data.texts import read_texts
 from neuronwise.edit.memory.keys import critical_layers, writer_in
 from neuronwise.edit.memory.passages import Passage, require_text, side_by_side
 from neuronwise.edit.memory.statistics import ABOUT, SCHEMA, SUMS, Statistics
-from neuronwise.errors import EditError, NeuronwiseError, NonFiniteError
-from neuronwise.files import from_json, make_folder, versions, whole_file, write_json
+from neuronwise.errors import EditError, NeuronwiseError, NonFiniteError, told
+from neuronwise.files import (
+    from_json,
+    held,
+    make_folder,
+    new_folders,
+    require_ordinary,
+    versions,
+    whole_file,
+    write_json,
+)
 from neuronwise.model import passes
 from neuronwise.model.model import Model
 from neuronwise.model.state import likeness
@@ -38,6 +48,15 @@ class Settings(TypedDict):
     length: int
     batch: int
     field: str
+
+
+class _Saved(TypedDict):
+    """How far the sums reach in the text."""
+
+    settings: Settings
+    tokens: int
+    batches: int
+    digest: str
 
 
 def statistics_size(model: Model, layers: Sequence[int]) -> int:
@@ -73,8 +92,24 @@ def gather_statistics(
         raise NeuronwiseError("tokens, length, batch and save_every must be 1 or more.")
     folder = Path(path)
     _require_room(model, settings["layers"], folder)
+    source = name or (str(texts) if isinstance(texts, (str, os.PathLike)) else type(texts).__name__)
+    with new_folders(folder), held(make_folder(folder, EditError), EditError):
+        return _gathered(model, read_texts(texts, field), folder, settings, tokens, save_every, source, progress)
+
+
+def _gathered(
+    model: Model,
+    texts: Iterator[str],
+    folder: Path,
+    settings: Settings,
+    tokens: int,
+    save_every: int,
+    source: str,
+    progress: Progress | None,
+) -> Statistics:
+    """The sums of a folder that no other process writes into."""
     state = _State.resumed(model, folder, settings)
-    batches = _batches(model, read_texts(texts, field), length, batch)
+    batches = _batches(model, texts, settings["length"], settings["batch"])
     if not state.read_before(batches):
         raise EditError(f"'{folder}' was begun with another text; name a new folder or that text.")
     for number, (windows, digest) in enumerate(batches, 1):
@@ -90,7 +125,6 @@ def gather_statistics(
     if not all(bool(torch.isfinite(total).all()) for total in state.sums.values()):
         raise NonFiniteError("The activations are not finite; load the model with dtype=torch.float32.")
     state.save(folder)
-    source = name or (str(texts) if isinstance(texts, (str, os.PathLike)) else type(texts).__name__)
     about = {
         "schema": SCHEMA, "model": model.name, "text": source, "digest": state.digest, "tokens": state.tokens,
         **settings, "versions": versions(),
@@ -116,9 +150,13 @@ class _State:
                 raise EditError(f"'{folder}' holds other files and no key statistics; name a new folder.")
             widths = {layer: writer_in(model, layer).width for layer in settings["layers"]}
             return cls({layer: torch.zeros(f, f) for layer, f in widths.items()}, now, settings)
-        try:
+        with told(EditError, f"The statistics begun in '{folder}' are damaged; remove that folder"):
+            require_ordinary(folder / SUMS)
             with safe_open(folder / SUMS, framework="pt") as file:
                 saved = from_json(file.metadata()["state"])
+                wrong = misfits(saved, _Saved)
+                if wrong:
+                    raise ValueError(wrong)
                 before = file.get_tensor("fingerprint")
                 if saved["settings"] != settings or not torch.equal(before, now):
                     raise EditError(
@@ -126,8 +164,6 @@ class _State:
                         "folder or those."
                     )
                 state = cls({layer: file.get_tensor(f"layer.{layer}") for layer in settings["layers"]}, now, settings)
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise EditError(f"The statistics begun in '{folder}' are damaged; remove that folder.") from error
         state.tokens, state.batches, state.digest = saved["tokens"], saved["batches"], saved["digest"]
         return state
 
@@ -180,13 +216,12 @@ def _require_room(model: Model, layers: Sequence[int], folder: Path) -> None:
 
 def _batches(model: Model, texts: Iterator[str], length: int, count: int) -> Iterator[tuple[Windows, str]]:
     """Windows of tokens, ``count`` at a time, each with the SHA-256 of the texts read so far."""
-    most = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    length = min(length, most) if isinstance(most, int) and most > 0 else length
+    length = min(length, model.longest or length)
     digest = hashlib.sha256()
     held: Windows = []
     for text in texts:
-        digest.update(text.encode() + b"\0")
-        ids = model.prepare(prompt=text, chat=False)[0].input_ids
+        digest.update(text.encode(errors="surrogatepass") + b"\0")
+        ids = model.prepare(prompt=text, chat=False, whole=False)[0].input_ids
         held += [tuple(ids[start : start + length]) for start in range(0, len(ids), length)]
         while len(held) >= count:
             yield held[:count], digest.hexdigest()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from neuronwise.edit.delta import Record
-from neuronwise.errors import EditError, MethodError, NonFiniteError
-from neuronwise.files import from_json
+from neuronwise.errors import EditError, MethodError, NonFiniteError, told
+from neuronwise.files import read_form, require_ordinary
 from neuronwise.model.model import Model
 from neuronwise.model.state import alike, likeness
 
@@ -20,6 +21,17 @@ SCHEMA = "neuronwise.statistics/1"
 SUMS = "moments.safetensors"
 ABOUT = "statistics.json"
 RIDGE = 1e-5  # of the mean eigenvalue: added where too few tokens leave a second moment without an inverse
+
+
+class _About(TypedDict):
+    """``statistics.json``, as far as it is read; it may hold more."""
+
+    schema: str
+    model: str
+    text: str
+    digest: str
+    layers: list[int]
+    tokens: int
 
 
 class Statistics:
@@ -31,22 +43,23 @@ class Statistics:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        try:
-            about = from_json((self.folder / ABOUT).read_bytes())
-            schema = about["schema"]
-            self.layers: tuple[int, ...] = tuple(about["layers"])
-            self.tokens: int = about["tokens"]
-        except FileNotFoundError as error:
-            why = "they are not finished; gather them again to go on" if (self.folder / SUMS).exists() else "none there"
-            raise EditError(f"'{self.folder}' holds no key statistics: {why}.") from error
-        except NotADirectoryError as error:
-            raise EditError(f"'{self.folder}' is a file; name the folder that holds the key statistics.") from error
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise EditError(f"The key statistics in '{self.folder}' are damaged.") from error
+        with told(EditError, f"The key statistics in '{self.folder}' are damaged"):
+            if self.folder.is_file():
+                raise EditError(f"'{self.folder}' is a file; name the folder that holds the key statistics.")
+            if not (self.folder / ABOUT).is_file():
+                begun = (self.folder / SUMS).is_file()
+                why = "they are not finished; gather them again to go on" if begun else "none there"
+                raise EditError(f"'{self.folder}' holds no key statistics: {why}.")
+            about = read_form(self.folder / ABOUT, _About, "record of key statistics", EditError)
+        schema = about["schema"]
+        self.layers: tuple[int, ...] = tuple(about["layers"])
+        self.tokens: int = about["tokens"]
         if schema != SCHEMA:
             raise EditError(
                 f"The statistics in '{self.folder}' have the form {schema!r}; this version reads {SCHEMA!r}."
             )
+        if self.tokens < 1:
+            raise EditError(f"The key statistics in '{self.folder}' are damaged: they are of {self.tokens} tokens.")
         self.about: Record = about
         self._factors: dict[int, Tensor] = {}
         self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
@@ -59,6 +72,8 @@ class Statistics:
         if layer not in self.layers:
             raise EditError(f"The statistics in '{self.folder}' are of layers {list(self.layers)}, not of {layer}.")
         found = self._read(f"layer.{layer}").double() / self.tokens
+        if found.dim() != 2 or found.shape[0] != found.shape[1]:
+            raise EditError(f"The key statistics in '{self.folder}' are damaged: layer {layer} has no square matrix.")
         if not bool(torch.isfinite(found).all()):
             raise NonFiniteError(f"The statistics of layer {layer} are not finite; gather them in dtype=torch.float32.")
         return found
@@ -111,11 +126,10 @@ class Statistics:
         return self._read("fingerprint")
 
     def _read(self, name: str) -> Tensor:
-        try:
+        with told(EditError, f"The key statistics in '{self.folder}' are damaged"):
+            require_ordinary(self.folder / SUMS)
             with safe_open(self.folder / SUMS, framework="pt") as file:
-                return file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise EditError(f"The key statistics in '{self.folder}' are damaged.") from error
+                return file.get_tensor(name).float()
 
 
 def require_statistics(statistics: object, model: Model, layers: list[int]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neuronwise.errors import PromptError
+from neuronwise.errors import PromptError, told
 from neuronwise.model.grid.cross import crossing, through_cross_attention
 from neuronwise.model.grid.layout import Box, ImageGrid, within
 from neuronwise.model.grid.packed import packer, unpacked
@@ -30,7 +30,8 @@ def image_grid(run: Run, *, whole: bool = False) -> ImageGrid:
     the whole photo, where the model has one.
     """
     size = run.photo.size
-    return within(_placed(run, whole), *size)
+    with told(PromptError, f"The image tokens of {run.model.name} have no place in a photo of {size[0]} × {size[1]}"):
+        return within(_placed(run, whole), *size)
 
 
 def _placed(run: Run, whole: bool) -> ImageGrid:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from neuronwise.errors import NonFiniteError
 from neuronwise.locate.locating import describe
 from neuronwise.locate.method import require_own
+from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
+from neuronwise.model.lock import alone
+from neuronwise.model.modes import computes
 from neuronwise.model.photo_tokens import PhotoTokens
 from neuronwise.model.run import Run, Target
 from neuronwise.read.evidence.table import EVIDENCE
 from neuronwise.read.photo_map import PhotoMap
-
-if TYPE_CHECKING:
-    from neuronwise.model import Model
-from neuronwise.model.lock import alone
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class Evidence(PhotoMap):
 
 
 @alone
+@computes
 def evidence(
     model: Model,
     run: Run,
@@ -76,6 +76,7 @@ def evidence(
 
 
 @alone
+@computes
 def evidences(
     model: Model, run: Run, targets: Sequence[Target], *, by: str = "occlusion", whole: bool = False, **options: object
 ) -> list[Evidence]:

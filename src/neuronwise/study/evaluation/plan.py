@@ -30,7 +30,7 @@ def plan_of(model: Model, cases: Sequence[FactCase], makers: Mapping[str, Maker]
     only = next(iter(editors.values())) if len(editors) == 1 else None
     values = {
         **({"kind": "evaluation"} if only is None else {}),
-        "model": model.name,
+        "model": model.source,
         "revision": getattr(model.config, "_commit_hash", None),
         "dtype": ", ".join(dtypes),
         "sha256": hashlib.sha256(content.encode()).hexdigest(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from neuronwise.errors import StudyError
+from neuronwise.errors import StudyError, told
 from neuronwise.measure.bootstrap import Mean, mean_interval
 from neuronwise.study.evaluation.plan import ONE, SEVERAL
 from neuronwise.study.evaluation.rows import flat_rows
@@ -73,7 +73,8 @@ def read_evaluations(folder: str | os.PathLike[str]) -> dict[str, Evaluation]:
     if manifest["schema"] not in (ONE, SEVERAL):
         raise StudyError(f"'{folder}' holds {manifest['schema']!r}; this version reads {ONE!r} and {SEVERAL!r}.")
     lines, notes = read_cases(folder), read_before(folder)
-    return evaluations(assembled(manifest, lines, notes, Path(folder), flat_rows))
+    with told(StudyError, f"The evaluation in '{folder}' is damaged"):
+        return evaluations(assembled(manifest, lines, notes, Path(folder), flat_rows))
 
 
 def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:

@@ -1,0 +1,163 @@
+"""What people type: the commands with options of every kind, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+from fuzz_spoil import NAMES, TEXTS, spoil_file
+from fuzz_world import FACT, QUICK, World
+from hypothesis import strategies as st
+
+from neuronwise.cli import app
+
+SHORT = ("--max-new-tokens", "2")
+PHOTO, SAID = ("-m", "photo", "--prompt", "the", *SHORT), ("-m", "text", "--text", "the capital of France is")
+# Commands that work, and the files that each needs.
+WORKING: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "find photo": (("find", "photo.png", *PHOTO, "--concept", "dog", "--top", "3"), ("photo.png",)),
+    "find text": (("find", *SAID, "--target", " Paris", "--top", "3", "--method", "contribution"), ()),
+    "find page": (("find", "photo.png", *PHOTO, "--concept", "dog", "--out", "out", "--published"), ("photo.png",)),
+    "find data": (("find", "--data", "photos", "--concept", "dog", *PHOTO, "--photos", "1"), ("photos",)),
+    "find mask": (("find", "photo.png", *PHOTO, "--concept", "dog", "--mask", "mask.png", "--method", "two_stage"),
+                  ("photo.png", "mask.png")),
+    "evidence": (("evidence", "photo.png", *PHOTO, "--concept", "dog", "--out", "out.png"), ("photo.png",)),
+    "circuit": (("circuit", *SAID, "--nodes", "3"), ()),
+    "decode": (("decode", "L1.U3", "-m", "text"), ()),
+    "suppress": (("suppress", "photo.png", *PHOTO, "--concept", "dog", "--top", "3", "--method", "contribution"),
+                 ("photo.png",)),
+    "edit fact": (("edit", "fact", *FACT, "-m", "text", *QUICK, *SHORT), ()),
+    "edit rome": (("edit", "fact", *FACT, "-m", "text", "--editor", "rome", "--set", "layer=1", "--set", "steps=2",
+                   "--statistics", "statistics", *SHORT), ("statistics",)),
+    "edit suppress": (("edit", "suppress", "photo.png", "--concept", "dog", "-m", "photo", *SHORT), ("photo.png",)),
+    "edit apply": (("edit", "apply", "edit", "-m", "text", "--prompt", "the capital of France is", *SHORT), ("edit",)),
+    "evaluate": (("evaluate", "facts.json", "-m", "text", *QUICK, "--others", "0", "--no-free", "--limit", "1",
+                  "--out", "out"), ("facts.json",)),
+    "evaluated": (("evaluate", "evaluation"), ("evaluation",)),
+    "statistics": (("statistics", "text.txt", "--layers", "1", "-m", "text", "--out", "out", "--tokens", "20"),
+                   ("text.txt",)),
+    "study run": (("study", "run", "suppression.yaml", "--data", "photos", "--out", "out", "--set", "K=[1]"),
+                  ("suppression.yaml", "photos")),
+    "study resume": (("study", "resume", "study"), ("study", "photos")),
+    "study report": (("study", "report", "study"), ("study",)),
+    "models": (("models", "llama"), ()),
+    "presets": (("presets", "model"), ("model",)),
+    "sbu": (("photos", "sbu", "sbu.json", "out", "--timeout", "0.1"), ("sbu.json",)),
+    "convert": (("convert", "minigpt4", "model", "--out", "out"), ("model",)),
+}  # fmt: skip
+# Their files, spoiled: a command and which of them.
+SPOILED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "facts": ("evaluate", ("facts.json",)),
+    "texts": ("statistics", ("text.txt",)),
+    "annotations": ("find data", ("photos/metadata.jsonl",)),
+    "masks": ("find mask", ("mask.png",)),
+    "edits": ("edit apply", ("edit/edit.json", "edit/deltas.safetensors")),
+    "studies": ("study resume", ("study/manifest.json", "study/before.jsonl", "study/cases.jsonl")),
+    "reports": ("study report", ("study/manifest.json", "study/before.jsonl", "study/cases.jsonl")),
+    "evaluations": (
+        "evaluated",
+        ("evaluation/manifest.json", "evaluation/before.jsonl", "evaluation/cases.jsonl"),
+    ),
+    "statistics": ("edit rome", ("statistics/statistics.json", "statistics/moments.safetensors")),
+    "lists": ("sbu", ("sbu.json",)),
+    "configurations": ("presets", ("model/config.json",)),
+}
+WORDS = st.one_of(
+    st.sampled_from([text for text in TEXTS if "\0" not in text]),
+    st.sampled_from(NAMES),
+    st.sampled_from(["1", "3", "0", "-1", "1.5", "9" * 20, "1-3", "0-9999999999", "3,1", "n=1", "n=nan", "top=x",
+                     "seed=1", "layer=99", "cpu", "cuda", "float8_e4m3fn", "float16", "relp", "causal_effect", "L1.U3",
+                     "L9.U9", "0,0,9,9", "0,0,nan,1", "dog", "self", "none", "lens", "opencv", "folder:x", "mean",
+                     "rome"]),
+)  # fmt: skip
+
+
+def _options() -> dict[str, list[tuple[str, bool]]]:
+    """The options of every command by its path: name, and whether it takes a value."""
+    found: dict[str, list[tuple[str, bool]]] = {}
+
+    def walk(command: Any, path: tuple[str, ...]) -> None:
+        for name, inner in getattr(command, "commands", {}).items():
+            walk(inner, (*path, name))
+        found[" ".join(path)] = [
+            (name, not getattr(one, "is_flag", False))
+            for one in command.params
+            if one.param_type_name == "option"
+            for name in (*one.opts, *one.secondary_opts)
+        ]
+
+    walk(typer.main.get_command(app), ())
+    return found
+
+
+OPTIONS = _options()
+
+
+def options(data: st.DataObject, world: World, parent: Path) -> None:
+    """A command that works, with options replaced, added, or left out, and strange files in its folder."""
+    argv, files = WORKING[data.draw(st.sampled_from(sorted(WORKING)))]
+    words = list(argv)
+    path = " ".join(argv[:2]) if " ".join(argv[:2]) in OPTIONS else argv[0]
+    for _ in range(data.draw(st.integers(1, 2))):
+        if data.draw(st.booleans()):
+            words[data.draw(st.integers(len(path.split()), len(words) - 1))] = data.draw(WORDS)
+        else:
+            name, takes = data.draw(st.sampled_from(OPTIONS[path]))
+            words += [name, data.draw(WORDS)] if takes else [name]
+    if data.draw(st.integers(0, 9)) == 0:
+        del words[data.draw(st.integers(len(path.split()), len(words) - 1))]
+    if data.draw(st.booleans()):
+        words.append("--json")
+    with world.fresh(parent, *files):
+        _strange_files()
+        world.judge.shell(*words)
+
+
+def _strange_files() -> None:
+    Path("folder").mkdir()
+    os.mkfifo("fifo")
+    Path("loop").symlink_to("loop")
+
+
+def of_files(name: str) -> Callable[[st.DataObject, World, Path], None]:
+    """What tries a command on spoiled files."""
+    command, spoiled = SPOILED[name]
+
+    def tried(data: st.DataObject, world: World, parent: Path) -> None:
+        argv, files = WORKING[command]
+        with world.fresh(parent, *files) as folder:
+            spoil_file(data, folder / data.draw(st.sampled_from(spoiled)))
+            world.judge.shell(*argv, *(["--json"] if data.draw(st.booleans()) else []))
+
+    return tried
+
+
+def recipes(data: st.DataObject, world: World, parent: Path) -> None:
+    """A recipe with a key changed."""
+    from fuzz_world import RECIPES
+
+    name = f"{data.draw(st.sampled_from(sorted(RECIPES)))}.yaml"
+    source = ["--data", "photos"] if "evaluation" not in name else []
+    with world.fresh(parent, name, "photos", "facts.json") as folder:
+        spoil_file(data, folder / name)
+        world.judge.shell("study", "run", name, *source, "--out", "out")
+
+
+def texts(data: st.DataObject, world: World, parent: Path) -> None:
+    """A prompt, a target, a subject and a word of any characters."""
+    text = st.one_of(st.sampled_from(TEXTS), st.text(max_size=30), st.sampled_from(["the cat sits", "the dog {}"]))
+    said = data.draw(text).replace("\0", "")
+    word, more = data.draw(text).replace("\0", ""), data.draw(text).replace("\0", "")
+    commands = (
+        ("find", "-m", "text", "--text", said, "--target", word, "--top", "2"),
+        ("find", "-m", "text", "--text", said, "--concept", word, "--top", "2", *SHORT),
+        ("find", "photo.png", "-m", "photo", "--prompt", said, "--concept", word, "--top", "2", *SHORT),
+        ("circuit", "-m", "text", "--text", said, "--target", word, "--nodes", "2"),
+        ("edit", "fact", "--prompt", said, "--subject", word, "--target", more, "-m", "text", *QUICK, *SHORT),
+        ("decode", word, "-m", "text"),
+    )
+    with world.fresh(parent, "photo.png"):
+        world.judge.shell(*data.draw(st.sampled_from(commands)))

@@ -1,0 +1,154 @@
+"""A folder with one good file of every kind that the library reads, and the tiny models that it is about."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fuzz_judge import Judge
+from PIL import Image
+
+import neuronwise as nw
+from fact_records import COUNTERFACT, FLAT, KNOWEDIT, ZSRE
+from shell import shell
+from wired_study import RECIPE, talking, write_photos
+
+TEXT = "the cat sits on the mat . the dog runs . the capital of France is Paris .\n\n"
+FACT = ("--prompt", "the capital of {} is", "--subject", "France", "--target", "house")
+QUICK = ("--set", "steps=2", "--set", "freeze_last=0")
+RECIPES: dict[str, dict[str, Any]] = {
+    "suppression": {**RECIPE, "methods": ["contribution"], "model": "photo"},
+    "properties": {"kind": "properties", "model": "photo", "prompt": "the", "max_new_tokens": 2, "at_least": 1, "K": 3,
+                   "images": 1, "photos": 2, "noise_K": 2, "sigmas": [1.0], "noisy": ["contribution"]},
+    "localization": {"kind": "localization", "model": "photo", "prompt": "the", "max_new_tokens": 2, "at_least": 1,
+                     "words": 2, "facts": 0, "counts": [1, 2], "fills": ["zero"],
+                     "methods": ["contribution", {"method": "random", "name": "r"}]},
+    "circuits": {"kind": "circuits", "model": "photo", "prompt": "the", "max_new_tokens": 2, "at_least": 1, "words": 1,
+                 "facts": 0, "counts": [1, 2], "fills": ["zero"], "methods": ["contribution"]},
+    "evaluation": {"kind": "evaluation", "model": "text", "facts": "facts.json", "limit": 1, "others": 0,
+                   "free": False, "editors": [{"editor": "fine", "settings": {"steps": 2, "freeze_last": 0}}]},
+}  # fmt: skip
+
+
+class World:
+    """``folder`` is copied, in part, for every input that is tried; ``judge`` runs commands and calls there."""
+
+    def __init__(self, folder: Path, tiny_folder: Path, tokenizer: Any) -> None:
+        self.folder = folder
+        text, photo = nw.load(tiny_folder), talking(tokenizer)
+        text.name, photo.name = "text", "photo"
+        self.models: dict[str, Any] = {"text": text, "photo": photo}
+        self.judge = Judge(self.models)
+        shutil.copytree(tiny_folder, folder / "model")
+        settings = folder / "model" / "generation_config.json"
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "stop_strings": ["."]}))
+        _write_files(folder)
+        with self.at(folder):
+            _write_results(photo, text)
+        self.run = {
+            "text": text.run(prompt="the capital of France is", max_new_tokens=3, chat=False),
+            "photo": photo.run(folder / "photo.png", prompt="the", max_new_tokens=2),
+        }
+
+    @contextlib.contextmanager
+    def at(self, folder: Path) -> Iterator[Path]:
+        """Be in a folder, where the names of the tiny models open them."""
+        import neuronwise.model as room
+
+        opened = room.load
+
+        def load(source: Any, **options: Any) -> Any:
+            name = {"builtin": "photo", "builtin-text": "text"}.get(str(source), str(source))
+            plain = all(value is None for value in options.values())
+            return self.models[name] if name in self.models and plain else opened(source, **options)
+
+        with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+            patch.setattr(room, "load", load)
+            yield folder
+
+    @contextlib.contextmanager
+    def fresh(self, parent: Path, *names: str) -> Iterator[Path]:
+        """Be in a new folder with copies of these files and folders; it is removed afterwards."""
+        folder = parent / "tried"
+        folder.mkdir()
+        for name in names:
+            source = self.folder / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+        try:
+            with self.at(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def _write_files(folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(90, 110, (28, 28, 3)).astype(np.uint8)
+    pixels[4:18, 4:18] = (255, 0, 0)
+    Image.fromarray(pixels).save(folder / "photo.png")
+    mask = np.zeros((28, 28), np.uint8)
+    mask[4:18, 4:18] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    (folder / "text.txt").write_text(TEXT * 4)
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": TEXT}) + "\n" for _ in range(4)))
+    facts = {"counterfact": COUNTERFACT, "flat": FLAT, "zsre": ZSRE, "knowedit": KNOWEDIT}
+    for name, record in facts.items():
+        (folder / f"facts.{name}.json").write_text(json.dumps([record, record]))
+    (folder / "facts.json").write_text(
+        json.dumps([{"prompt": "the capital of {} is", "subject": "France", "target_new": "house"}] * 2)
+    )
+    write_photos(folder / "photos", plain=1)
+    _write_coco(folder / "coco")
+    for name, recipe in RECIPES.items():
+        (folder / f"{name}.yaml").write_text(json.dumps(recipe))
+    addresses = {"image_urls": ["ftp://nowhere/a.jpg", "http://127.0.0.1:9/b.jpg"], "captions": ["a cat", "a dog"]}
+    (folder / "sbu.json").write_text(json.dumps(addresses))
+
+
+def _write_coco(folder: Path) -> None:
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "val").mkdir()
+    shutil.copy(folder.parent / "photo.png", folder / "val" / "photo.png")
+    image = {"id": 7, "file_name": "photo.png", "width": 28, "height": 28}
+    square = [[4, 4, 18, 4, 18, 18, 4, 18]]
+    runs = {"size": [28, 28], "counts": [100, 20, 664]}
+    common = {"image_id": 7, "category_id": 1, "area": 196, "bbox": [4, 4, 14, 14]}
+    objects = [{**common, "id": 1, "segmentation": square, "iscrowd": 0}]
+    objects += [{**common, "id": 2, "segmentation": runs, "iscrowd": 1}]
+    content = {"images": [image], "annotations": objects, "categories": [{"id": 1, "name": "dog"}]}
+    (folder / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    said = {"images": [image], "annotations": [{"id": 3, "image_id": 7, "caption": "a dog on the mat"}]}
+    (folder / "annotations" / "captions_val.json").write_text(json.dumps(said))
+
+
+def _write_results(photo: Any, text: Any) -> None:
+    found = nw.locate(photo, photo.run("photo.png", prompt="the", max_new_tokens=2), "dog", top=4)
+    found.save("set.json")
+    shell("statistics", "text.txt", "--layers", "1,2", "--out", "statistics", "-m", "text", "--tokens", 40)
+    shell("edit", "fact", *FACT, "-m", "text", *QUICK, "--out", "edit", "--adapter", "adapter")
+    shell("evaluate", "facts.json", "-m", "text", *QUICK, "--others", 0, "--no-free", "--out", "evaluation")
+    shell("study", "run", "suppression.yaml", "--data", "photos", "--out", "study")
+    nw.Baseline.gather(text, texts=[TEXT]).save("baseline")
+
+
+def tiny_checkpoint(folder: Path) -> tuple[Path, Any]:
+    """The folder of a tiny model and its tokenizer, as the tests' fixtures have them."""
+    import conftest
+
+    tokenizer = conftest.made_tokenizer()
+    return conftest.written_tiny(folder, tokenizer), tokenizer
+
+
+@contextlib.contextmanager
+def quiet_home(folder: Path) -> Iterator[None]:
+    """Caches and the hub are out of reach in the body."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURONWISE_CACHE", os.fspath(folder / "cache"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
