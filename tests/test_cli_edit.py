@@ -36,7 +36,9 @@ def test_a_fact_is_edited_saved_and_tried(tiny_folder: Path, tmp_path: Path) -> 
     assert content["parameters_changed"] == 32 * len(units)
     assert content["written"]["edit"]["bytes"] == sum(file.stat().st_size for file in out.iterdir())
     assert (adapter / "adapter_model.safetensors").is_file()
-    again = shell("edit", "apply", out, "--prompt", "the capital of France is", "--json", "--max-new-tokens", 3)
+    apply = ("edit", "apply", out, "--prompt", "the capital of France is", "--json", "--max-new-tokens", 3)
+    assert f"made for '{tiny_folder.name}'" in refused(*apply)  # where it is stays on this machine
+    again = shell(*apply, "-m", tiny_folder)
     (row,) = json.loads(again.stdout)["texts"]
     assert (row["before"], row["after"]) == (first["before"], first["after"])
     text = nw.load(merged).run(prompt="the capital of France is", max_new_tokens=3, chat=False).text
