@@ -97,6 +97,9 @@ def test_a_finding_says_what_is_each_words_own_and_which_others_share_it(tiny_to
     pairs = [(run, run.target(target=word)) for word in (" dog", " house")]
     expected = specific_neurons(model, run, target=" cat", others=pairs, weight=2, top=30, method="contribution")
     assert ranked.concepts[0].neurons.neurons == expected.neurons
+    assert ranked.to_dict()["meaning"].endswith(", less 2 × the mean size of its scores for the other words")
+    with pytest.raises(MethodError, match="specific is -1"):
+        nw.find(model, run, targets=[" cat", " dog"], method="contribution", specific=-1.0, heat=False)
     alone = nw.find(model, run, targets=[" cat"], method="contribution", top=5, heat=False)
     assert "own" not in alone.to_dict()["concepts"][0]["neurons"][0]
     with pytest.raises(MethodError, match="two or more"):

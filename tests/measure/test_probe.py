@@ -115,6 +115,23 @@ def test_scores_of_runs_are_features_and_the_neurons_have_their_addresses() -> N
     assert less.held_out.accuracy.mean > 0.9
 
 
+def test_an_expert_that_no_case_of_another_set_is_routed_to_counts_as_silent() -> None:
+    model = nw.Model(tiny("mixtral")[0])
+    draw = np.random.default_rng(0)
+    labels = [number % 2 == 0 for number in range(20)]
+    cases = []
+    for label in labels:
+        own = Scores({w: torch.from_numpy(draw.normal(size=w.width)).float() for w in model.writers})
+        own[model.writers[0]][3] += 5.0 * label
+        cases.append(own)
+    found = nw.probe(cases, labels, shuffles=0)
+    assert found.neurons[0].neuron == model.writers[0].neuron(3)
+    gone = model.writers[-1]
+    silent = [Scores({w: v for w, v in case.items() if w is not gone}) for case in cases]
+    zeros = [Scores({w: v * (w is not gone) for w, v in case.items()}) for case in cases]
+    assert found.probabilities(silent) == pytest.approx(found.probabilities(zeros))
+
+
 def test_what_does_not_fit_is_refused() -> None:
     table, labels = planted(40, 0)
     with pytest.raises(MethodError, match="one label for each of the 40"):

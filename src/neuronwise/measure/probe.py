@@ -124,15 +124,15 @@ def _table(features: Features, columns: tuple[Neuron, ...] | None) -> tuple[Numb
         own = tuple(writer.neuron(column) for writer in writers for column in range(writer.width))
         columns = own if columns is None else columns
         place = {neuron: column for column, neuron in enumerate(own)}
-        missing = [str(neuron) for neuron in columns if neuron not in place]
+        missing = [str(neuron) for neuron in columns if neuron not in place and neuron.expert is None]
         if missing:
             raise MethodError(f"These cases have no score of {', '.join(missing[:3])}.")
-        table = np.zeros((len(features), len(own)))
+        scored = np.zeros((len(features), len(own) + 1))  # the last column: of experts that no case was routed to
         for row, one in enumerate(features):
             for writer, values in one.items():
                 first = place[writer.neuron(0)]
-                table[row, first : first + writer.width] = values.double().numpy()
-        table = table if columns == own else table[:, [place[neuron] for neuron in columns]]
+                scored[row, first : first + writer.width] = values.double().numpy()
+        table = scored[:, [place.get(neuron, len(own)) for neuron in columns]]
     if not np.isfinite(table).all():
         raise NonFiniteError("Some features are not finite; load the model with dtype=torch.float32.")
     return table, columns

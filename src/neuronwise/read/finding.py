@@ -196,6 +196,8 @@ def _ranked(
     scored: Sequence[Scores], records: Sequence[Mapping[str, object]], top: int, specific: float
 ) -> list[NeuronSet]:
     """The best neurons of each word; with ``specific`` by what is left of their scores beside the other words'."""
+    if specific < 0:
+        raise MethodError(f"specific is {specific}; give a number from 0.")
     if not specific:
         return [scores.top(top, record) for scores, record in zip(scored, records, strict=True)]
     if len(scored) < 2:
@@ -252,10 +254,12 @@ def finding_head(model: Model, record: Mapping[str, Any], seed: int, top: int) -
     method = METHODS[record["method"]]
     surplus = " beyond what it usually adds" if record["options"].get("baseline") else ""
     focus = ", times how little else it writes" if record["options"].get("focus") else ""
+    weight = record.get("specific")
+    specific = f", less {weight:g} × the mean size of its scores for the other words" if weight else ""
     return {
         "schema": SCHEMA,
         **{key: record[key] for key in ("model", "prompt", "chat", "text", "method")},
-        "meaning": method.meaning + surplus + focus,
+        "meaning": method.meaning + surplus + focus + specific,
         "source": method.source,
         **{key: record[key] for key in ("options", "activation")},
         "seed": seed,
