@@ -55,6 +55,7 @@ def test_a_neuron_that_writes_both_words_is_not_specific(tiny_tokenizer: Any) ->
             (1, rows[cat] - (rows[cat] @ rows[dog]) / rows[dog].norm() ** 2 * rows[dog]),
         ):
             vectors[:, unit] = 10 * (2 - unit) * direction / direction.norm() ** 2 / float(acts.dense[1][0, unit])
+    run = run_of(model)
     other = (run, run.target(target=" dog"))
     plain = specific_neurons(model, run, target=" cat", others=[other], weight=0, top=2, method="contribution")
     assert str(plain[0].neuron) == "L1.U0"
