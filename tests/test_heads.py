@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 import neuronwise as nw
 from conformed import words
 from families import NAMES, tiny
+from finding_schema import validated
 from neuronwise.errors import ArgumentError, MethodError, NeuronError, NeuronwiseError, NonFiniteError
 from neuronwise.intervene import mean_ablate, mean_outputs, scale, suppress
 from neuronwise.locate.heads import HeadScores, contribution, joined
@@ -24,6 +25,7 @@ from neuronwise.model.heads import Attention, attention_of, attentions, mixed
 from neuronwise.model.hooks import Hooks
 from neuronwise.model.passes import inputs_of
 from neuronwise.model.prompt import Prompted
+from neuronwise.read import find, with_heads
 
 TARGET = Target(29, 0, "t")
 NO_HEADS = {"jetmoe"}  # its output projections are experts
@@ -297,3 +299,29 @@ def test_a_set_is_saved_and_loaded(tmp_path: Path) -> None:
         nw.HeadSet((nw.ScoredHead(nw.Head(0, 0), float("nan")),))
     with pytest.raises(NeuronError, match="once"):
         nw.HeadSet((nw.ScoredHead(nw.Head(0, 0), 1.0), nw.ScoredHead(nw.Head(0, 0), 2.0)))
+
+
+# Findings
+
+
+def test_a_finding_has_heads_beside_neurons() -> None:
+    run = fresh("gemma2")
+    found = with_heads(find(run.model, run, targets=[29], top=3, baseline=None), 4)
+    (row,) = validated(found.to_dict())["concepts"]
+    wanted = nw.locate(run.model, run, target=29, kind="heads", top=4, contrast=10)
+    assert [(head["layer"], head["head"]) for head in row["heads"]] == [(h.layer, h.head) for h in wanted.heads]
+    assert [head["score"] for head in row["heads"]] == pytest.approx([member.score for member in wanted])
+    # What a head raises is read off what it writes, through the norms behind it.
+    own = attention_of(run.model, wanted[0].head)
+    columns = own.columns(wanted[0].head)
+    written = own.writer.vectors[:, columns] @ mixed(run.model, run.forced_inputs(), [-1])[own][0, columns]
+    module: Any = run.model.module
+    gains = [module.model.layers[own.writer.layer].post_attention_layernorm.weight, module.model.norm.weight]
+    arrived = written * (1 + gains[0]) * (1 + gains[1])
+    unembedding = module.lm_head.weight - module.lm_head.weight.mean(0)
+    best = functional.cosine_similarity(unembedding, arrived[None], dim=1).argmax()
+    assert row["heads"][0]["raises"][0] == run.model.tokenizer.decode([int(best)])
+    run = fresh("jetmoe")
+    without = with_heads(find(run.model, run, targets=[29], top=3, baseline=None), 4)
+    assert "JetMoeAttention" in validated(without.to_dict())["note"]
+    assert "heads" not in without.to_dict()["concepts"][0]

@@ -385,3 +385,20 @@ def test_an_injected_script_does_not_run_and_nothing_is_sent(tmp_path: Path, bro
     )
     page.close()
     assert blocked == [True, "script-src-elem", "connect-src"]
+
+
+@pytest.mark.browser
+def test_attention_heads_are_listed_where_the_finding_has_them(open_page: Any, tmp_path: Path) -> None:
+    heads = [
+        {"layer": 5, "head": 3, "score": 2.5, "raises": [" dog", HOSTILE], "lowers": ["\n"]},
+        {"layer": 0, "head": 1, "score": -1.25, "raises": ["é"], "lowers": ["猫"]},
+    ]
+    finding = make_finding(concepts=[concept("dog", 2, heads=heads), concept("cat", 5)])
+    page = open_page(write_page(tmp_path, finding), fragment="#dog")
+    rows = page.locator('[data-part="head-rows"] li')
+    assert [row.split("\n")[1] for row in rows.all_inner_texts()] == ["L5.H3", "L0.H1"]
+    assert "2.5" in rows.nth(0).inner_text()
+    assert rows.nth(0).locator(".chip.own").inner_text().endswith("dog")
+    assert page.locator("img").count() == 0
+    page.locator(".word", has_text="cat").first.click()
+    assert not page.locator('[data-part="attention"]').is_visible()

@@ -40,6 +40,7 @@ def find(
             show_default=f"{ON_PAGE} with --out",
         ),
     ] = None,
+    heads: Annotated[int, option("Show so many attention heads of each word, by their share of its logit.", min=0)] = 0,
     out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,
     placement: Placement,
 ) -> Output:
@@ -53,7 +54,7 @@ def find(
         require_photos(photos)
         if len(photos) > 1:
             raise NeuronwiseError("An object is removed from one photo, or from those of --data; name one photo.")
-        refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific")
+        refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific", "heads")
         if not words.concepts:
             raise NeuronwiseError("Over photos, find takes words of captions: name one with --concept WORD.")
         source.require_used(scoring.method)
@@ -61,7 +62,7 @@ def find(
         return _output(content, out)
     if source.data is not None or len(photos) > 1:
         require_photos(photos)
-        refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific")
+        refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific", "heads")
         return _output(find_in_photos(source, photos, lambda: placement.load(model), words, scoring, ask, out), out)
     ask.require_one(image, text)
     refuse("without --data, --mask or --box", "photos", "inpainting", "dilation")
@@ -77,7 +78,7 @@ def find(
         run = ask.text(loaded, text or "", look=bool(words.concepts))
     scoring.gather(loaded, options)
     by = evidence or (NO_EVIDENCE if out is None else ON_PAGE)
-    content = _find_in_run(run, words, scoring, options, out, None if by == NO_EVIDENCE else by)
+    content = _find_in_run(run, words, scoring, options, out, None if by == NO_EVIDENCE else by, heads)
     return _output(content, out)
 
 
@@ -97,10 +98,11 @@ def _wants_inpainted(scoring: Scoring, text: str | None) -> bool:
 
 
 def _find_in_run(
-    run: Run, words: Words, scoring: Scoring, options: Settings, out: Path | None, evidence: str | None
+    run: Run, words: Words, scoring: Scoring, options: Settings, out: Path | None, evidence: str | None, heads: int
 ) -> dict[str, Any]:
     """The object that is printed; with ``out`` it is written there beside its page."""
     from neuronwise.read import find as find_neurons
+    from neuronwise.read import with_heads
 
     model = run.model
     targets: list[str | int] = [*words.targets]
@@ -112,6 +114,8 @@ def _find_in_run(
         position=words.position, specific=words.specific, heat=out is not None, evidence=evidence, form=scoring.form,
         **options,
     )  # fmt: skip
+    if heads:
+        found = with_heads(found, heads)
     content = {**found.to_dict(), "command": command_line()}
     if out is not None:
         from neuronwise.report import write_finding

@@ -19,6 +19,7 @@ from neuronwise.neurons import ScoredNeuron
 
 SHOWN = 10  # neurons of a word in a table
 TOKENS = 8  # of a neuron there
+ENDS = ("raises", "lowers")
 SOMETIMES = ("adds", "own", "usually")  # columns that are left out where no neuron has them
 
 
@@ -59,14 +60,18 @@ def print_concept(concept: Mapping[str, Any], *, published: bool) -> None:
         "own": [_number(row.get("own")) for row in shown],
         "activation": [_number(row["activation"]) for row in shown],
         "usually": [_number(row.get("baseline")) for row in shown],
-        **{
-            end: [people_see(row[end]) for row in shown] for end in (("tokens",) if published else ("raises", "lowers"))
-        },
+        **{end: [people_see(row[end]) for row in shown] for end in (("tokens",) if published else ENDS)},
     }
     columns = {name: cells for name, cells in columns.items() if name not in SOMETIMES or any(cells)}
     found = len(concept["neurons"])
     title = token_line([concept["word"]]) + (f" ({SHOWN} of {found})" if found > SHOWN else "")
     print_table(title, list(columns), list(zip(*columns.values(), strict=True)))
+    if concept.get("heads"):
+        rows = [
+            [f"L{row['layer']}.H{row['head']}", _number(row["score"]), *(people_see(row[end]) for end in ENDS)]
+            for row in concept["heads"][:SHOWN]
+        ]
+        print_table("", ["head", "score", *ENDS], rows)
 
 
 def _number(value: float | None) -> str:
@@ -93,7 +98,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("neuron", "score", "activation", *SOMETIMES))
+        table.add_column(
+            column, overflow="fold", no_wrap=column in ("neuron", "head", "score", "activation", *SOMETIMES)
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 160)

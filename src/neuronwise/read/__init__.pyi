@@ -9,6 +9,7 @@ from neuronwise.read.evidence import evidence as evidence
 from neuronwise.read.finding import Finding as Finding
 from neuronwise.read.finding import FoundConcept as FoundConcept
 from neuronwise.read.finding import find as find
+from neuronwise.read.heads import with_heads as with_heads
 from neuronwise.read.heatmap import Heatmap as Heatmap
 from neuronwise.read.heatmap import heatmap as heatmap
 from neuronwise.read.heatmap import heatmaps as heatmaps

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuronwise.errors import MethodError, PromptError, TargetError
+from neuronwise.heads import HeadSet
 from neuronwise.locate.default import Scored, default_scores
 from neuronwise.locate.locating import describe, plain
 from neuronwise.locate.methods import METHODS
@@ -32,6 +33,8 @@ class FoundConcept:
     ``tokens`` are what the neurons raise, or under ``form="logits"`` the published form. ``heat`` is where the neurons
     fire, ``evidence`` what of the photo the word depends on. Beside other words, ``own`` holds each neuron's score less
     the mean size of its scores for them, ``also`` the words that have it among their neurons.
+
+    ``heads`` are attention heads, where they were asked for, with what each raises here.
     """
 
     word: str
@@ -46,6 +49,8 @@ class FoundConcept:
     evidence: Evidence | None = None
     own: list[float] | None = None
     also: list[list[str]] | None = None
+    heads: HeadSet | None = None
+    head_effects: tuple[Effect, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,9 @@ class Finding:
             more["note"] = concept.neurons.record["note"]
         if concept.evidence is not None:
             more["evidence"] = concept.evidence.to_dict()
+        if concept.heads is not None:
+            pairs = zip(concept.heads, concept.head_effects, strict=True)
+            more["heads"] = [{**head.to_row(), "raises": end.raises, "lowers": end.lowers} for head, end in pairs]
         position = target.position if self.run.output_ids else None
         row = concept_row(
             self.run.model, concept.word, target.token_id, position, concept.neurons, concept.effects, concept.tokens,

@@ -44,6 +44,25 @@ function row(neuron, index, largest, own, others, pinned) {
     ...(others.length ? [make("span", { class: "shared" }, `also among the neurons of ${others.join(", ")}`)] : [])));
 }
 
+/** Attention heads, where the finding has them. */
+function drawHeads(concept) {
+  const heads = concept.heads ?? [];
+  const largest = Math.max(...heads.map(({ score }) => Math.abs(score)), Number.MIN_VALUE);
+  const own = [concept.word, concept.token].map((text) => bare(text ?? "")).filter(Boolean);
+  part("attention").hidden = !heads.length;
+  part("head-rows").replaceChildren(...heads.slice(0, AT_MOST).map((head, index) => {
+    const bar = make("i", { class: head.score < 0 ? "below" : "" });
+    bar.style.width = `${(100 * Math.abs(head.score)) / largest}%`;
+    return make("li", { class: "head" },
+      make("span", { class: "rank", "aria-hidden": "true" }, String(index + 1)),
+      make("span", { class: "name" }, `L${head.layer}.H${head.head}`),
+      make("span", { class: "score", title: String(head.score) },
+        make("span", { class: "track" }, bar), make("span", { class: "number" }, digits(head.score))),
+      make("span", { class: "tokens" }, ...["raises", "lowers"].map((end) =>
+        make("span", { class: `line ${end}` }, make("span", { class: "end" }, end), ...chips(head[end], own)))));
+  }));
+}
+
 /** A second number below the first, where there is one. */
 function beside(name, value, title = "") {
   return value == null ? [] : [make("span", { class: "beside", title }, `${name} ${digits(value)}`)];

@@ -105,6 +105,7 @@ function draw() {
     draw();
   });
   drawRows(concept, state, sharedBy);
+  drawHeads(concept);
   drawSeen();
 }
 
