@@ -33,10 +33,10 @@ const columns = data.leaves.filter((leaf) => leaf.kind === "token" || strong.has
 const groups = Map.groupBy(data.nodes, (node) => `${node.layer}@${node.position}`);
 const crowd = new Map();
 for (const group of groups.values()) crowd.set(group[0].position, Math.max(crowd.get(group[0].position) ?? 0, group.length));
-const widths = columns.map((leaf) => Math.max(30, 9 * (crowd.get(leaf.position) ?? 0) + 12));
+const widths = columns.map((leaf) => Math.max(26, 9 * (crowd.get(leaf.position) ?? 0) + 12));
 const LAYER = 20, LEFT = 46, RIGHT = 46, TOP = 40, BOTTOM = 70, middle = new Map();
 const sum = widths.reduce((total, one) => total + one, 0), room = document.querySelector(".wide").clientWidth - LEFT - RIGHT;
-const stretch = Math.max(0.8, Math.min(3, room / sum));
+const stretch = Math.max(1, Math.min(3, room / sum));
 let edge = LEFT;
 columns.forEach((leaf, index) => {
   middle.set(leaf.position, edge + (stretch * widths[index]) / 2);
@@ -87,7 +87,7 @@ for (const node of data.nodes) {
 for (const leaf of columns) {
   const place = `@${leaf.position}`, [cx, cy] = places.get(place);
   addNode(place, total.get(place) ?? 0, `Position ${leaf.position}: ${leaf.label}`, svg("rect", { x: cx - 4, y: cy - 4, width: 8, height: 8 }));
-  const label = leaf.kind === "image" ? `▦${leaf.position}` : shown(leaf.label);
+  const label = leaf.kind === "image" ? `patch ${leaf.position}` : shown(leaf.label);
   const text = svg("text", { x: cx, y: cy + 16, class: "token", "text-anchor": "end", transform: `rotate(-38 ${cx} ${cy + 16})` }, dots);
   text.textContent = label.length > 10 ? `${label.slice(0, 9)}…` : label;
 }
@@ -210,7 +210,7 @@ function paint(place) {
 }
 
 part("model").textContent = data.model;
-part("asked").textContent = data.prompt;
+part("asked").textContent = data.text ? `${data.prompt} → ${data.text}` : data.prompt;
 part("title").textContent = `Circuit of “${data.target.trim() || shown(data.target)}”`;
 part("about").textContent = `${data.nodes.length} neurons, each at its position, and what passes between them. Layers go up, the prompt is below. ` +
   `The strongest of ${data.all_edges} edges are drawn; each is a share of the target's logit against its alternatives, ${fixed(data.value)}.`;
