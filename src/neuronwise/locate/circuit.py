@@ -98,10 +98,8 @@ def _circuit(cut: CutPass, nodes: NeuronSet, edges: Sequence[Edge], hops: Mappin
 
 
 def _leaf_places(run: Run, last: int) -> tuple[Leaf, ...]:
-    inputs = run.forced_inputs()
-    ids = inputs.get("decoder_input_ids", inputs["input_ids"])[0].tolist()  # the decoder's, where it has its own
-    image = set(run.image_positions.tolist()) if run.has_image_tokens else set()
+    image = set(run.image_rows)
     return tuple(
-        Leaf(position, "image" if position in image else "token", run.model.tokenizer.decode([token]))
-        for position, token in enumerate(ids[: last + 1])
+        Leaf(position, "image" if position in image else "token", token)
+        for position, token in enumerate(run.tokens[: last + 1])
     )

@@ -257,6 +257,14 @@ class Run:
         seen = bool(self.images) and self.model.image_token_id in self.prompted.input_ids
         return seen and not self.model.is_encoder_decoder
 
+    @property
+    def image_rows(self) -> list[int]:
+        """``image_positions``; none for a run without tokens of an image."""
+        try:
+            return self.image_positions.tolist()
+        except PromptError:
+            return []
+
     def row(self, position: int) -> int:
         """The row that predicts generated token ``position`` in a pass over the full sequence, from its end."""
         return position - len(self.output_ids) - 1

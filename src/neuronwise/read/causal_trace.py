@@ -94,7 +94,7 @@ def _require(model: Model, run: Run, subject: object, restore: str, window: int,
         raise MethodError("window counts layers and samples draws of noise: 1 or more.")
     if not math.isfinite(noise) or noise < 0:
         raise MethodError(f"noise is {noise}; give a number of standard deviations from 0.")
-    if subject is None and run.image is None:
+    if subject is None and not run.images:
         raise MethodError("Name the subject, a part of the prompt whose tokens are corrupted: subject='France'.")
 
 
@@ -109,10 +109,11 @@ def _layers(model: Model, layers: Sequence[int] | None) -> list[int]:
 def _columns(run: Run, target: Target, positions: Columns) -> list[list[int]]:
     """The rows that are restored together, one list for each column."""
     if not isinstance(positions, str | int):
+        if not positions:
+            raise MethodError("positions is empty; name one position of the sequence or more.")
         return [shown_rows(run, target, [one] if isinstance(one, int) else list(one)) for one in positions]
     columns = [[row] for row in shown_rows(run, target, positions)]
-    if positions == "text" and run.has_image_tokens:
-        image = run.image_positions.tolist()
+    if positions == "text" and (image := run.image_rows):
         columns.insert(sum(column[0] < image[0] for column in columns), image)
     return columns
 
@@ -158,7 +159,7 @@ def _part(by_layer: Mapping[int, Sequence[Site]], layer: int, rows: list[int], w
 
 
 def _label(run: Run, rows: Sequence[int]) -> str:
-    image = set(run.image_positions.tolist()) if run.has_image_tokens else set[int]()
+    image = set(run.image_rows)
     if len(rows) > 1 and set(rows) == image:
         return "photo"
     return "".join("▦" if row in image else run.tokens[row] for row in rows)

@@ -35,7 +35,6 @@ class Corruption:
         self.length = run.length + run.row(target.position) + 1
         self._token = target.token_id
         self._across = _cross_attended(run) if rows is None else None
-        image = set(run.image_positions.tolist()) if run.has_image_tokens else set[int]()
         if self._across is not None:
             self.rows = self._across.grid.positions.tolist()
         else:
@@ -44,6 +43,7 @@ class Corruption:
         with torch.no_grad(), self._read_as(lambda read: seen.append(read) or read, 1):
             self.clean = float(self._probabilities())
         read = seen[-1].reshape(-1, seen[-1].shape[-1]).float()
+        image = set(run.image_rows)
         alike = self.rows if rows is None else [row for row in range(self.length) if row not in image]
         self.sigma = noise * float(read[alike].std())
         drawn = torch.randn(samples, len(self.rows), read.shape[-1], generator=torch.Generator().manual_seed(seed))

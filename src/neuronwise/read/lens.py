@@ -124,7 +124,7 @@ def shown_rows(run: Run, target: Target, positions: Positions) -> list[int]:
     """The rows that ``positions`` names: "text" for all but an image's tokens, else as for ``locate``."""
     if positions != "text":
         return rows_of(run, target, positions)
-    image = set(run.image_positions.tolist()) if run.has_image_tokens else set[int]()
+    image = set(run.image_rows)
     return [row for row in rows_of(run, target, "all") if row not in image]
 
 
