@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,3 +110,52 @@ def test_a_mask_can_be_looked_at() -> None:
     assert red[4, 3].tolist() == [255, 127, 127]
     assert red[0, 0].tolist() == [255, 255, 255]
     assert np.array_equal(merged([box_mask((0, 0, 1, 1), 2, 2), box_mask((1, 1, 1, 1), 2, 2)]), np.eye(2, dtype=bool))
+
+
+def as_text(mask: np.ndarray) -> dict[str, Any]:
+    from pycocotools import mask as coco
+
+    code = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": code["size"], "counts": code["counts"].decode()}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_codes_of_any_mask_are_read_as_pycocotools_reads_them(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    mask = chance.random((37 + seed, 23)) < (0.01, 0.1, 0.5, 0.9, 0.999)[seed]
+    code = as_text(mask)
+    assert (coco_mask(code, 23, 37 + seed) == mask).all()
+    assert (coco_mask({**code, "counts": code["counts"].encode()}, 23, 37 + seed) == mask).all()
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "said"),
+    [
+        ([[1, 1, 5, float("nan"), 5, 5]], "nan is far outside"),
+        ([[1, 1, 5, 1e400, 5, 5]], "inf is far outside"),
+        ([[1, 1, 1e9, 1, 5, 5]], "far outside the photo"),
+        ([[1, 1, -1e9, 1, 5, 5]], "far outside the photo"),
+        ([[1, 1, 5, 1]], "three points"),
+        ([[1, 1, 5, 1, 5]], "three points"),
+        ([[1, 1, 5, 1, "5", 5]], "something else than numbers"),
+        ([5, 1, 2, 3], "three points"),
+        ([], "empty"),
+        ({"size": [9, 10], "counts": [10, 80]}, "it is .*, the photo 10 × 10"),
+        ({"size": [1000000, 1000000], "counts": "0"}, "it is .*, the photo 10 × 10"),
+        ({"size": [10, 10], "counts": []}, "cover 0 pixels"),
+        ({"size": [10, 10], "counts": ""}, "cover 0 pixels"),
+        ({"size": [10, 10], "counts": [10, 80]}, "cover 90 pixels"),
+        ({"size": [10, 10], "counts": [10, 200]}, "cover 210 pixels"),
+        ({"size": [10, 10], "counts": [110, -10]}, "whole numbers"),
+        ({"size": [10, 10], "counts": [10.5, 89.5]}, "whole numbers"),
+        ({"size": [10, 10], "counts": "oooooooo"}, "middle of a number"),
+        ({"size": [10, 10], "counts": "\x00\x01"}, "another form"),
+        ({"size": None, "counts": [100]}, "neither polygons"),
+        ({"counts": [100]}, "size and counts"),
+        ("100", "size and counts"),
+        (None, "size and counts"),
+    ],
+)
+def test_segmentations_that_would_crash_are_refused(segmentation: Any, said: str) -> None:
+    with pytest.raises(ImageError, match=said):
+        coco_mask(segmentation, 10, 10)

@@ -21,21 +21,76 @@ SHADES = 0.25  # the largest share of a drawn mask that may be neither dark nor 
 def coco_mask(segmentation: object, width: int, height: int) -> Mask:
     """The mask (height, width) of one COCO annotation: polygons, or a run-length code with a list or string of counts.
 
-    Drawn by pycocotools, so it equals COCO's own. Raises ``ImageError`` for anything else, for a code of another size,
-    and for a mask that is empty or lies outside the photo.
+    Drawn by pycocotools, so it equals COCO's own; what would crash it, or make it read memory that is not its own, is
+    refused before: numbers that are not finite, points farther from the photo than its own size, a code of another
+    size or length. Raises ``ImageError`` for these, for anything else, and for a mask that is empty.
     """
     from pycocotools import mask as coco
 
-    code: Any = segmentation  # whatever it is, pycocotools says so
     try:
-        if isinstance(code, list):
-            rough = coco.merge(coco.frPyObjects(code, height, width)) if code else None
+        if isinstance(segmentation, list):
+            polygons = [_polygon(points, width, height) for points in segmentation]
+            if not polygons:
+                raise ValueError("it is empty")
+            rough = coco.merge(coco.frPyObjects(polygons, height, width))
         else:
-            rough = coco.frPyObjects(code, *code["size"]) if isinstance(code["counts"], list) else code
-        drawn = np.zeros((height, width), bool) if rough is None else coco.decode(rough).astype(bool)
+            runs = {"size": [height, width], "counts": _runs(segmentation, width, height)}
+            rough = coco.frPyObjects(runs, height, width)
+        drawn = coco.decode(rough).astype(bool)
     except Exception as error:  # pycocotools raises plain exceptions
         raise ImageError(f"This segmentation is neither polygons nor a run-length code: {reason(error)}.") from error
     return checked(drawn, width, height)
+
+
+def _polygon(points: object, width: int, height: int) -> list[float]:
+    """x, y, x, y, …; raises ``ValueError`` for what is no polygon near the photo."""
+    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
+        raise ValueError("a polygon is a list of three points or more: x, y, x, y, …")
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in points):
+        raise ValueError("a polygon holds something else than numbers")
+    for name, values, size in (("x", points[::2], width), ("y", points[1::2], height)):
+        far = next((one for one in values if not -size <= one <= 2 * size), None)  # NaN is not between either
+        if far is not None:
+            raise ValueError(f"{name} = {far:g} is far outside the photo, which is {width} × {height}")
+    return [float(one) for one in points]
+
+
+def _runs(code: Any, width: int, height: int) -> list[int]:
+    """Lengths of runs outside and inside in turn, by columns; raises ``ValueError`` unless they fill the photo."""
+    if not isinstance(code, dict) or not {"size", "counts"} <= code.keys():
+        raise ValueError("a run-length code is an object with size and counts")
+    if list(code["size"]) != [height, width]:
+        theirs = " × ".join(f"{side!r:.20}" for side in list(code["size"])[::-1])
+        raise ValueError(f"it is {theirs}, the photo {width} × {height}")
+    counts = code["counts"]
+    if isinstance(counts, str | bytes):
+        counts = _read_runs(counts.encode() if isinstance(counts, str) else counts)
+    if not isinstance(counts, list) or not all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts
+    ):
+        raise ValueError("its counts are neither a text nor a list of whole numbers from 0")
+    if sum(counts) != width * height:
+        raise ValueError(f"its counts cover {sum(counts)} pixels, the photo has {width * height}")
+    return counts
+
+
+def _read_runs(packed: bytes) -> list[int]:
+    """COCO's text form: five bits of a number in each character, from the third on less the last but one."""
+    counts: list[int] = []
+    value = shift = 0
+    for byte in packed:
+        bits = byte - 48
+        if not 0 <= bits < 64:
+            raise ValueError("its counts hold characters of another form")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("its counts end in the middle of a number")
+    return counts
 
 
 def merged(masks: Sequence[Mask]) -> Mask:
