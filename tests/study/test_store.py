@@ -10,6 +10,7 @@ import pytest
 
 from neuronwise.errors import StudyError
 from neuronwise.study import Store
+from neuronwise.study.store import read_cases
 
 
 def test_a_folder_resumes_with_its_own_recipe_only(tmp_path: Path) -> None:
@@ -50,3 +51,21 @@ def test_a_table_has_null_where_a_row_lacks_a_column(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "out" / "cases.parquet").to_pylist() == [
         {"id": "a", "x": 0.5, "y": None}, {"id": "b", "x": None, "y": "ü"},
     ]  # fmt: skip
+
+
+def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    with Store(tmp_path / "out", "test/1", {}) as store:
+        for number in range(4):
+            store.cases.append({"id": f"c{number}", "x": number})
+    cases = tmp_path / "out" / "cases.jsonl"
+    lines = cases.read_text().splitlines(keepends=True)
+    cases.write_text("".join([*lines, lines[1], lines[1]]))
+    assert [row["id"] for row in read_cases(tmp_path / "out")] == ["c0", "c1", "c2", "c3"]
+    with Store(tmp_path / "out", "test/1", {}) as store:
+        assert len(store.cases.rows) == 4
+        store.cases.append({"id": "c4"})
+    assert len(read_cases(tmp_path / "out")) == 5
+    cases.write_text("".join([*lines, lines[1].replace("1}", "7}")]))
+    for read in (lambda: read_cases(tmp_path / "out"), lambda: Store(tmp_path / "out", "test/1", {})):
+        with pytest.raises(StudyError, match="two results of the case 'c1'"):
+            read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypeAlias, TypedDict
 
@@ -66,6 +66,7 @@ class Store:
             for name in (BEFORE, CASES):
                 self._files.append(Lines(self.folder / name))
                 _fitting(self._files[-1].rows, self.folder / name)
+            self._files[1].rows = once(self._files[1].rows, self.folder / CASES)
         except BaseException:
             self.close()
             raise
@@ -167,7 +168,17 @@ class _Note(TypedDict, total=False):
 
 def read_cases(folder: str | os.PathLike[str]) -> list[Row]:
     """The finished cases of a study's folder, which another process may still be writing to."""
-    return _lines(Path(folder) / CASES)
+    path = Path(folder) / CASES
+    return once(_lines(path), path)
+
+
+def once(rows: Sequence[Row], path: Path) -> list[Row]:
+    """Each case once, however often its line was copied; raises ``StudyError`` for a case with two results."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if found.setdefault(str(row.get("id")), row) != row:
+            raise StudyError(f"'{path}' holds two results of the case {row.get('id')!r}; delete the line that is wrong.")
+    return list(found.values())
 
 
 def read_before(folder: str | os.PathLike[str]) -> list[Row]:
