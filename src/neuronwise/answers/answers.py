@@ -50,7 +50,10 @@ def ask(
     ``free=False`` nothing is generated beyond that.
     """
     inputs = _inputs(model, questions)
-    ids = [{answer: target_ids(model, answer) for answer in q.read if answer != OWN} for q in questions]
+    ids = [
+        {answer: target_ids(model, answer, "" if q.image else q.prompt, q.join) for answer in q.read if answer != OWN}
+        for q in questions
+    ]
     texts: list[str | None] = [None] * len(questions)
     own = [before is None and OWN in question.read for question in questions]
     asked = [index for index in range(len(questions)) if free or own[index]]

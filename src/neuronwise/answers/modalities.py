@@ -34,9 +34,7 @@ def asked(fact: Fact, modality: str, unnamed: str = UNNAMED) -> Fact:
         return fact
     if modality == "text":
         return replace(fact, image=None)
-    before, place, after = (
-        fact.prompt if "{}" in fact.prompt else fact.prompt.replace(fact.subject, "{}", 1)
-    ).partition("{}")
+    before, place, after = fact.prompt.partition("{}")
     before = _ARTICLE.sub("", before)
     subject = unnamed if before.strip() or not fact.text[:1].isupper() else unnamed[:1].upper() + unnamed[1:]
     return replace(fact, prompt=before + place + after, subject=subject)

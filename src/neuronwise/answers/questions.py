@@ -18,7 +18,7 @@ class Question:
     """``part`` says what the answer is measured for, such as "success" or "locality_neighborhood".
 
     ``answers`` are those that count; ``new`` and ``old``, where they matter, are the fact's targets. ``image`` is a
-    photo's path; without one the prompt is read without a chat template.
+    photo's path; without one the prompt is read without a chat template. ``join`` is the fact's.
     """
 
     part: str
@@ -27,6 +27,7 @@ class Question:
     new: str | None = None
     old: str | None = None
     image: str | None = None
+    join: str | None = None
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -43,8 +44,8 @@ def questions_of(case: FactCase) -> tuple[Question, ...]:
     """
     fact = case.fact
     new, old = fact.target_new, fact.target_true
-    found = [Question(SUCCESS, fact.text, (new,), new, old, fact.image)]
-    found += [Question(GENERALITY, prompt, (new,), new, old, fact.image) for prompt in case.paraphrases]
+    found = [Question(SUCCESS, fact.text, (new,), new, old, fact.image, fact.join)]
+    found += [Question(GENERALITY, prompt, (new,), new, old, fact.image, fact.join) for prompt in case.paraphrases]
     if fact.image is not None:
         ways = {f"{SUCCESS}_{modality}": asked(fact, modality) for modality in ("text", "image")}
         found += [Question(part, way.text, (new,), new, old, way.image) for part, way in ways.items()]

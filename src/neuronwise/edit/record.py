@@ -28,7 +28,8 @@ def edited(
     """The edit by ``method`` that made ``deltas``.
 
     Its record: method, settings, request (facts, or what else was asked), model, versions, and the ``outcome``, which
-    is whatever the method reports, as plain JSON values; ``made_with`` lists the edits that the model carried.
+    is whatever the method reports, as plain JSON values; ``taught`` are the facts' targets as they follow their
+    prompts, ``made_with`` the edits that the model carried.
     """
     asked = request if isinstance(request, Mapping) else [asdict(fact) for fact in request]
     made_with = [str(edit.record.get("method", "?")) for edit in Ledger.of(model).edits]
@@ -39,6 +40,7 @@ def edited(
         "model": model.name,
         "revision": getattr(model.config, "_commit_hash", None),
         "seed": getattr(settings, "seed", None),  # None: nothing is random
+        **({} if isinstance(request, Mapping) else {"taught": [fact.answer for fact in request]}),
         **({"made_with": made_with} if made_with else {}),
         **outcome,
         "versions": versions(),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
+from neuronwise.data.facts.fact import subject_place
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
 from neuronwise.locate.method import require_own
 from neuronwise.model import Model
@@ -119,7 +120,7 @@ def _columns(run: Run, target: Target, positions: Columns) -> list[list[int]]:
 
 
 def _subject_rows(run: Run, subject: str | Sequence[int]) -> list[int]:
-    """The rows of a part of the prompt: of the tokens that wrote its first occurrence."""
+    """The rows of a part of the prompt: of the tokens that wrote it, where ``subject_place`` finds it."""
     ids = run.prompted.input_ids
     if not isinstance(subject, str):
         rows = sorted(set(subject))
@@ -128,8 +129,8 @@ def _subject_rows(run: Run, subject: str | Sequence[int]) -> list[int]:
         return rows
     kept = [row for row, token in enumerate(ids) if token >= 0]
     text, spans = token_spans(run.model.tokenizer, [ids[row] for row in kept])
-    start = text.find(subject.strip()) if subject.strip() else -1
-    if start < 0:
+    start = subject_place(text, subject.strip()) if subject.strip() else None
+    if start is None:
         raise TargetError(f"The prompt {text.strip()!r} does not have the subject {subject!r}; name a part of it.")
     end = start + len(subject.strip())
     return [row for row, (first, after) in zip(kept, spans, strict=True) if first < end and after > start]

@@ -177,7 +177,9 @@ def once(rows: Sequence[Row], path: Path) -> list[Row]:
     found: dict[str, Row] = {}
     for row in rows:
         if found.setdefault(str(row.get("id")), row) != row:
-            raise StudyError(f"'{path}' holds two results of the case {row.get('id')!r}; delete the line that is wrong.")
+            raise StudyError(
+                f"'{path}' holds two results of the case {row.get('id')!r}; delete the line that is wrong."
+            )
     return list(found.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,13 +13,44 @@ PORTABILITY = ("subject_aliasing", "reasoning", "logical_generalization", "image
 LOCALITY = ("relation_specificity", "forgetfulness", "neighborhood", "attribute", "unrelated", "unrelated_image")
 
 
+# Scripts that are written without blanks between words.
+SPACELESS = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
+
+
+def subject_place(text: str, subject: str) -> int | None:
+    """Where a text has its subject: its last occurrence, as a word of its own rather than inside a longer one.
+
+    The last one, since by then a model has read all that comes before. None where it does not occur.
+    """
+    places = [found.start() for found in re.finditer(re.escape(subject), text)]
+    words = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", text)]
+    return next(iter((words or places)[-1:]), None)
+
+
+def joined(prompt: str, target: str, join: str | None = None) -> str:
+    """A target as it follows a prompt: after one blank, but after a blank of the prompt's own, an opening bracket, and
+    in scripts without blanks. ``join`` says what is between them; a blank at the target's beginning is meant so."""
+    word = target.strip()
+    if join is not None:
+        return join + word
+    before = prompt[-1:]
+    if before.isspace() or before in set("([{“‘«"):
+        return word
+    if target[:1].isspace():
+        return target[: len(target) - len(target.lstrip())] + word
+    return word if SPACELESS.match(before or word) else f" {word}"
+
+
 @dataclass(frozen=True)
 class Fact:
     """One request: ``prompt`` with "{}" in place of the subject, and the answer that it should get.
 
-    ``text`` is the prompt with the subject filled in; ``image`` is the path of a photo that the prompt asks about.
-    Raises ``PromptError`` for a prompt without a place for its subject (or the subject itself) and ``TargetError`` for
-    an empty target.
+    ``text`` is the prompt with the subject filled in; ``image`` is the path of a photo that the prompt asks about. A
+    prompt that holds the subject itself becomes one with "{}" where ``subject_place`` finds it. ``join`` is what is
+    between prompt and target, by default what ``joined`` says; ``answer`` is the target with it. Raises ``PromptError``
+    for a prompt without a place for its subject (or the subject itself) and ``TargetError`` for an empty target.
     """
 
     prompt: str
@@ -26,6 +58,7 @@ class Fact:
     target_new: str
     target_true: str | None = None
     image: str | None = None
+    join: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt", "subject", "target_new"):
@@ -33,8 +66,12 @@ class Fact:
                 raise PromptError(f"The {name} of a fact is a text, not {getattr(self, name)!r:.80}.")
         if not self.subject.strip():
             raise PromptError("The subject of a fact is empty.")
-        if "{}" not in self.prompt and self.subject not in self.prompt:
-            raise PromptError(f"The prompt {self.prompt!r} has no place {{}} for its subject {self.subject!r}.")
+        if "{}" not in self.prompt:
+            place = subject_place(self.prompt, self.subject)
+            if place is None:
+                raise PromptError(f"The prompt {self.prompt!r} has no place {{}} for its subject {self.subject!r}.")
+            after = self.prompt[place + len(self.subject) :]
+            object.__setattr__(self, "prompt", f"{self.prompt[:place]}{{}}{after}")
         if self.prompt.count("{}") > 1:
             raise PromptError(f"The prompt {self.prompt!r} has several places {{}}; a fact has one subject.")
         if not self.target_new.strip():
@@ -44,6 +81,11 @@ class Fact:
     def text(self) -> str:
         """The prompt with the subject filled in."""
         return self.prompt.replace("{}", self.subject)
+
+    @property
+    def answer(self) -> str:
+        """The new target as it follows the prompt."""
+        return joined("" if self.image else self.text, self.target_new, self.join)
 
 
 @dataclass(frozen=True)

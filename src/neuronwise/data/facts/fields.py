@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from neuronwise.data.facts.fact import Fact, Probe
+from neuronwise.data.facts.fact import Fact, Probe, subject_place
 from neuronwise.errors import NeuronwiseError
 
 
@@ -87,10 +87,9 @@ def checked(value: object, name: str) -> str:
 
 
 def template(prompt: str, subject: str) -> str:
-    """The prompt with "{}" in place of the subject: as given ("{}" or "{0}"), else at its last verbatim occurrence.
+    """The prompt with "{}" in place of the subject: as given ("{}" or "{0}"), else where ``subject_place`` finds it.
 
-    The last one, since by then the model has read all that comes before; an occurrence as a word of its own goes
-    before one inside a longer word. Raises ``RecordError`` where the subject does not occur, or several "{}" do.
+    Raises ``RecordError`` where the subject does not occur, or several "{}" do.
     """
     prompt = prompt.replace("{0}", "{}")
     if "{}" in subject:
@@ -99,13 +98,11 @@ def template(prompt: str, subject: str) -> str:
         raise RecordError(f"its prompt {prompt!r} has several places {{}} for one subject.")
     if "{}" in prompt:
         return prompt
-    places = [found.start() for found in re.finditer(re.escape(subject), prompt)]
-    words = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)]
-    if not places:
+    place = subject_place(prompt, subject)
+    if place is None:
         other = re.search(re.escape(subject), prompt, re.IGNORECASE)
         hint = f" (it is written {other.group()!r} there)" if other else ""
         raise RecordError(f"its prompt {prompt!r} lacks its subject {subject!r}{hint}.")
-    place = (words or places)[-1]
     return f"{prompt[:place]}{{}}{prompt[place + len(subject) :]}"
 
 

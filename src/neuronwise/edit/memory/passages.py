@@ -61,12 +61,8 @@ def require_text(model: Model, facts: Sequence[Fact], method: str) -> None:
 
 
 def fact_passage(model: Model, fact: Fact, prefix: str = "", ending: Sequence[int] = ()) -> Passage:
-    """``prefix`` and the fact's prompt, then the tokens ``ending``.
-
-    The subject is the one in the place {} of the prompt, or its first occurrence in a prompt without.
-    """
-    at = fact.prompt.index("{}") if "{}" in fact.prompt else fact.prompt.index(fact.subject)
-    end = len(prefix) + at + len(fact.subject.rstrip())
+    """``prefix`` and the fact's prompt, then the tokens ``ending``."""
+    end = len(prefix) + fact.prompt.index("{}") + len(fact.subject.rstrip())
     return _passage(model, prefix + fact.text, end, ending)
 
 

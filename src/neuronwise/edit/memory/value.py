@@ -10,7 +10,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from neuronwise.answers.request import target_ids
+from neuronwise.answers.request import answer_ids
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.memory.contexts import contexts
@@ -101,7 +101,7 @@ def search(
     term's weight once every target token is the likeliest, and the end when then KL ≤ 0.01. Raises
     ``NonFiniteError``.
     """
-    target = target_ids(model, fact.target_new)
+    target = answer_ids(model, fact)
     read = [fact_passage(model, fact, prefix, target[:-1]) for prefix in settings.prefixes(model)]
     block = model.blocks[layer]
     lowest = layer + 1 if spots[0] is block.module else layer  # a layer's output is at hand, its inside is not

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from neuronwise.answers.request import forced, listed, target_ids
+from neuronwise.answers.request import answer_ids, forced, listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
@@ -83,7 +83,7 @@ def _outcome(learned: _Learned) -> dict[str, object]:
 def _learned(
     model: Model, fact: Fact, layer: int, prefixes: Sequence[str], known: Moments, settings: SpecificSettings
 ) -> _Learned:
-    target = target_ids(model, fact.target_new)
+    target = answer_ids(model, fact)
     read = [fact_passage(model, fact, prefix, target[:-1]) for prefix in prefixes]
     beside = [fact_passage(model, Fact(aside, fact.subject, fact.target_new)) for aside in settings.asides]
     writer = writer_in(model, layer)

@@ -1,0 +1,91 @@
+"""Where a fact has its subject, and what is between its prompt and its target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import neuronwise as nw
+from neuronwise.answers.request import answer_ids, forced
+from neuronwise.data.facts.fact import joined, subject_place
+from neuronwise.data.facts.fields import template
+from neuronwise.edit.memory.passages import fact_passage
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "place"),
+    [
+        ("Romeo lives in Rome, and Rome is in", "Rome", 25),
+        ("Romeo lives here", "Rome", 0),
+        ("Rome. Romeo", "Rome", 0),
+        ("法国的首都是", "法国", 0),
+        ("A C++ compiler, unlike C", "C", 23),
+        ("Paris is in", "Rome", None),
+    ],
+)
+def test_the_subject_is_the_last_word_of_its_own(text: str, subject: str, place: int | None) -> None:
+    assert subject_place(text, subject) == place
+    if place is None:
+        with pytest.raises(nw.NeuronwiseError):
+            nw.Fact(text, subject, "Italy")
+    else:
+        wanted = text[:place] + "{}" + text[place + len(subject) :]
+        assert nw.Fact(text, subject, "Italy").prompt == template(text, subject) == wanted
+
+
+def test_the_key_is_at_the_subject_s_last_token(tiny_model: Any) -> None:
+    fact = nw.Fact("a dog sits on a dog in", "dog", "red")
+    passage = fact_passage(tiny_model, fact)
+    ids = tiny_model.prepare(prompt=fact.text, chat=False)[0].input_ids
+    dog = tiny_model.tokenizer(" dog", add_special_tokens=False)["input_ids"][0]
+    assert passage.subject == max(row for row, token in enumerate(ids) if token == dog)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "join", "answer"),
+    [
+        ("The capital of France is", "Rome", None, " Rome"),
+        ("The capital of France is", " Rome", None, " Rome"),
+        ("The capital of France is", "Rome \n", None, " Rome"),
+        ("The capital of France is", "\nRome", None, "\nRome"),
+        ("The capital of France is ", "Rome", None, "Rome"),
+        ("The capital of France is ", " Rome", None, "Rome"),
+        ("The capital of France is\n", "Rome", None, "Rome"),
+        ("The capital of France (", "Rome", None, "Rome"),
+        ("法国的首都是", "罗马", None, "罗马"),
+        ("法国的首都：", "罗马", None, "罗马"),
+        ("フランスの首都は", "ローマ", None, "ローマ"),
+        ("เมืองหลวงของฝรั่งเศสคือ", "โรม", None, "โรม"),
+        ("프랑스의 수도는", "로마", None, " 로마"),
+        ("The capital of France is", "Rome", "", "Rome"),
+        ("The capital of France is", " Rome", ": ", ": Rome"),
+        ("", "Rome", None, " Rome"),
+        ("", "罗马", None, "罗马"),
+    ],
+)
+def test_what_is_between_prompt_and_target(prompt: str, target: str, join: str | None, answer: str) -> None:
+    assert joined(prompt, target, join) == answer
+
+
+def test_a_target_is_taught_as_it_follows_the_prompt(builtin_text: Any) -> None:
+    tokenizer = builtin_text.tokenizer
+    for prompt, target, join in (
+        ("法国的首都是", "罗马", None),
+        ("The {} is ", "Rome", None),
+        ("The {} is", "Rome", ""),
+    ):
+        subject = "法国" if "{}" not in prompt else "cat"
+        fact = nw.Fact(prompt, subject, target, join=join)
+        ids = [*tokenizer(fact.text)["input_ids"], *answer_ids(builtin_text, fact)]
+        assert tokenizer.decode(ids) == fact.text + target
+        assert forced(builtin_text, fact).output_ids == answer_ids(builtin_text, fact)
+
+
+def test_the_record_says_what_was_taught(model: Any) -> None:
+    fact = nw.Fact("the {} is", "cat", "red")
+    record = nw.fine(model, fact, steps=1, freeze_last=0).record
+    assert record["taught"] == [" red"]
+    assert nw.Fact(**record["request"]) == fact
+    assert torch.tensor(answer_ids(model, fact)).numel() == 1
