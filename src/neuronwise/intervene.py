@@ -109,7 +109,7 @@ def mean_ablate(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(
-            acting(model, "mean", tuple(means[n] for n in _named(chosen)), _named(chosen), _at(positions))
+            acting(model, "mean", tuple(usual[n] for n in _named(chosen)), _named(chosen), _at(positions))
         )
         for writer, own in chosen.items():
             if writer.expert is not None:
@@ -206,7 +206,7 @@ def patch(model: Model, neurons: Neurons, source: Run, positions: Mapping[int, i
         return lambda a, at: torch.stack([theirs[position][columns] for position in at]).to(a).expand_as(a)
 
     with (
-        acting(model, "patch", _named(chosen), id(source), tuple(pairs.items())),
+        acting(model, "patch", _named(chosen), source, tuple(pairs.items())),
         _changed(model, chosen, list(pairs), change),
     ):
         yield
@@ -324,6 +324,7 @@ def _heads_changed(
         return whole.reshape(inputs.shape)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(acting(model, "heads", tuple(heads), _at(positions), change))
         rows = stack.enter_context(_rows(model, positions))
         for attention, own in groups.items():
             stack.enter_context(edit_heads(model, attention, partial(put, attention=attention, own=own)))

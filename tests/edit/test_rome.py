@@ -195,8 +195,8 @@ def test_the_subject_ends_where_it_stands_in_the_prompt(model: nw.Model) -> None
     found = fact_passage(model, twice)
     assert tokenizer.convert_ids_to_tokens(found.ids).count("▁France") <= 2
     assert found.subject == len(tokenizer("France the capital of France")["input_ids"]) - 1
-    first = fact_passage(model, Fact("the France capital of France is", "France", "dog"))
-    assert first.subject == len(tokenizer("the France")["input_ids"]) - 1
+    last = fact_passage(model, Fact("the France capital of France is", "France", "dog"))
+    assert last.subject == len(tokenizer("the France capital of France")["input_ids"]) - 1
     ids = tokenizer("the teddy bear is")["input_ids"]
     assert token_of(tokenizer, "the teddy bear is", ids, len("the teddy bear") - 1) == len(ids) - 2
 

@@ -118,3 +118,14 @@ def test_a_run_of_which_nothing_is_recorded_takes_the_first_state(model: Any) ->
     by_hand(model)
     with pytest.raises(MethodError, match="weights"):
         lens(model, run)
+
+
+def test_heads_too(model: Any) -> None:
+    outside = recorded(model)
+    with nw.suppress(model, nw.Head(1, 2)):
+        inside = recorded(model)
+        nw.locate(model, inside, target=5)
+        with pytest.raises(MethodError, match="intervention"):
+            nw.locate(model, outside, target=5)
+    with pytest.raises(MethodError, match="intervention"):
+        nw.locate(model, inside, target=5)

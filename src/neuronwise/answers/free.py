@@ -79,7 +79,7 @@ def continuations(
     """What follows each row of ``inputs`` greedily, up to the end token; with ``top_k`` see ``continued``."""
     settings = _settings(model, length, least, top_k, inputs["input_ids"].shape[1])
     ending = {} if least or top_k else model.stop.criteria
-    made = model.reader(inputs).generate(**model.placed(inputs), **ending, generation_config=settings)
+    made = model.generate(inputs, settings, **ending)
     ends = settings.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or ())
     # What was read comes first in the sequence, except where an encoder reads it or embeddings are fed.

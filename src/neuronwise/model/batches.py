@@ -182,5 +182,5 @@ def _steps(model: Model, rows: Sequence[Inputs]) -> Tensor:
     settings = model.greedy(2)
     settings.update(min_new_tokens=2, min_length=None, return_dict_in_generate=True, output_logits=True)
     inputs = padded(rows, "left", settings.pad_token_id or 0)
-    made = model.reader(inputs).generate(**model.placed(inputs), generation_config=settings)
+    made = model.generate(inputs, settings)
     return torch.stack(made.logits, 1).float().log_softmax(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from neuronwise.model.anatomy import dissect, uncompiled
 from neuronwise.model.chat import Message
 from neuronwise.model.check import require_readable, require_sums
 from neuronwise.model.gate import GateRecorder
+from neuronwise.model.generation import as_set, greedy_settings
 from neuronwise.model.lock import alone, lock_of
 from neuronwise.model.modes import computes
 from neuronwise.model.passes import Rows, only_rows, stop_after
@@ -295,8 +295,7 @@ class Model:
 
     def _generate(self, inputs: Inputs, max_new_tokens: int, recorder: Recorder) -> list[int]:
         settings = self.greedy(max_new_tokens, inputs["input_ids"].shape[1])
-        given = {**self.placed(inputs), **self.stop.criteria}
-        sequence = self.reader(inputs).generate(**given, generation_config=settings)[0].tolist()
+        sequence = self.generate(inputs, settings, **self.stop.criteria)[0].tolist()
         generated = sequence[len(sequence) - len(recorder.passes) :]
         ends = settings.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
@@ -307,26 +306,23 @@ class Model:
         return self.stop.before(generated)
 
     def greedy(self, max_new_tokens: int, after: int = 0) -> GenerationConfig:
-        """The model's generation settings made greedy: no sampling, beams, penalties or least length.
+        """Settings for greedy generation; texts at which an answer ends are left to ``stop``.
 
-        Texts at which an answer ends are left to ``stop``. It ends where the model's positions do, ``after`` being the
-        tokens of the prompt; raises ``PromptError`` where none is left.
+        It ends where the model's positions do, ``after`` being the tokens of the prompt; raises ``PromptError`` where
+        none is left.
         """
         if self.longest is not None:
             room = self.longest - (1 if self.is_encoder_decoder else after)
             if room < min(max_new_tokens, 1):
                 raise PromptError(f"The prompt takes all {self.longest} positions of {self.name}; nothing can follow.")
             max_new_tokens = min(max_new_tokens, room)
-        settings = copy.deepcopy(self.module.generation_config)
-        settings.update(
-            do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, max_length=None, repetition_penalty=1.0,
-            no_repeat_ngram_size=0, length_penalty=1.0, temperature=None, top_p=None, top_k=None, min_length=0,
-            use_cache=True, return_dict_in_generate=False, stop_strings=None,
-        )  # fmt: skip
-        if settings.pad_token_id is None:
-            ends = settings.eos_token_id
-            settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
-        return settings
+        return greedy_settings(self.module.generation_config, max_new_tokens)
+
+    def generate(self, inputs: Inputs, settings: GenerationConfig, **more: Any) -> Any:
+        """What transformers' ``generate`` returns by these settings alone."""
+        module = self.reader(inputs)
+        with self.lock, as_set(module, settings):
+            return module.generate(**self.placed(inputs), **more, generation_config=settings)
 
     def extend(self, inputs: Inputs, output_ids: Sequence[int]) -> Inputs:
         """Inputs of one pass over the prompt's ``inputs`` followed by ``output_ids`` (the decoder's, if it has two)."""

@@ -30,7 +30,7 @@ def drawn(model: Model, prompts: Sequence[str], length: int, seed: int) -> Itera
     inputs = [model.prepare(None, prompt, chat=False)[0].inputs for prompt in prompts]
     for group, batch in generating(model, inputs, [length] * len(inputs), TOKENS):
         with Recorder(model.blocks, rows=None) as recorder, seeded(model, seed + group[0]):
-            model.reader(batch).generate(**model.placed(batch), generation_config=settings)
+            model.generate(batch, settings)
         yield from (_last(step, len(group)) for step in recorder.passes)
 
 

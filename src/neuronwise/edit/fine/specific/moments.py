@@ -117,7 +117,7 @@ def written(model: Model, count: int, length: int, seed: int) -> list[Passage]:
                 do_sample=True, temperature=1.0, top_k=0, top_p=1.0, min_length=None, min_new_tokens=length - size
             )
             inputs = model.placed({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-            rows = model.reader(inputs).generate(**inputs, generation_config=drawn)
+            rows = model.generate(inputs, drawn)
             found += [Passage(tuple(row), 0) for row in rows.tolist()]
     return found
 
