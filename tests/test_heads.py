@@ -211,7 +211,7 @@ def test_what_has_no_heads_is_told_by_its_name() -> None:
 
 def test_what_does_not_fit_heads_is_refused() -> None:
     run = fresh("llama")
-    for options, match in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"method": "relp"}, "does not score attention heads; use one of contribution, causal_effect"),
         ({"baseline": "self"}, "contribution of heads has no option baseline; it takes normalize, contrast"),
         ({"positions": "all"}, "no option positions"),
@@ -219,7 +219,8 @@ def test_what_does_not_fit_heads_is_refused() -> None:
         ({"among": ["L0.H0"]}, "leave among out"),
         ({"inpainted": "photo.png"}, "leave inpainted"),
         ({"method": "causal_effect", "batch": 0}, "batch is 0"),
-    ):
+    )
+    for options, match in cases:
         with pytest.raises(MethodError, match=match):
             nw.locate(run.model, run, target=29, kind="heads", **options)
     with pytest.raises(ArgumentError, match="kind='units' does not fit; it takes 'neurons' or 'heads'"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def same(model: Model, before: dict[str, torch.Tensor]) -> bool:
 
 def wrapped(model: Any, by: str) -> Any:
     if by == "compile":
-        return nw.Model(torch.compile(model.module), model.processor)
+        return nw.Model(cast(Any, torch.compile(model.module)), model.processor)
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=2, target_modules=["q_proj"])
@@ -97,7 +97,9 @@ def test_training_while_an_edit_is_in_is_said(model: Any) -> None:
     edit.revert(model, force=True)
     changed = {name for name, value in weights(model).items() if not torch.equal(value, trained[name])}
     assert changed == {name for name in before if "down_proj" in name and name.split(".")[2] in ("1", "2")}
-    layer, unit = edit.deltas[0].layer, int(edit.deltas[0].units[0])
+    units = edit.deltas[0].units
+    assert units is not None
+    layer, unit = edit.deltas[0].layer, int(units[0])
     held = f"model.layers.{layer}.mlp.down_proj.weight"
     assert torch.equal(weights(model)[held][:, unit], before[held][:, unit])
 

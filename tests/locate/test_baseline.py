@@ -143,6 +143,9 @@ def test_bad_baselines_get_a_sentence(model: Model, make: Any, tmp_path: Path) -
         Baseline.gather(model, [])
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "baseline.json").write_text("{}")
+    with pytest.raises(MethodError, match="is missing"):
+        Baseline.load(tmp_path / "broken")
+    (tmp_path / "broken" / "baseline.safetensors").write_bytes(b"")
     with pytest.raises(MethodError, match="damaged"):
         Baseline.load(tmp_path / "broken")
 

@@ -19,7 +19,7 @@ def checkpoint(folder: Path, tokenizer: Any, outputs: int) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=64, num_labels=outputs,
+        max_position_embeddings=64, num_labels=outputs,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

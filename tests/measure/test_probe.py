@@ -72,7 +72,7 @@ def test_cases_of_one_group_are_never_on_both_sides() -> None:
     draw = np.random.default_rng(3)
     photos = np.repeat(np.arange(30), 4)
     table = np.eye(30)[photos] + 0.01 * draw.normal(size=(120, 30))
-    labels = draw.permutation(np.arange(30) % 2 == 0)[photos]
+    labels = draw.permutation(np.arange(30) % 2 == 0)[photos].tolist()
     split = nw.probe(table, labels, neurons=COLUMNS, strengths=[10.0], shuffles=0)
     whole = nw.probe(table, labels, neurons=COLUMNS, strengths=[10.0], shuffles=0, groups=photos.tolist())
     assert split.held_out.accuracy.mean > 0.95

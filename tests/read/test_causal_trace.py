@@ -175,7 +175,7 @@ def test_a_photo_is_one_column_among_the_texts_tokens() -> None:
 
 def test_what_cannot_be_traced_is_refused() -> None:
     run = spoken("llama")
-    for wrong, sentence in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({}, "Name the subject"),
         ({"subject": [99]}, r"The subject's positions are \[99\]"),
         ({"subject": "Atlantis"}, "does not have the subject 'Atlantis'"),
@@ -184,7 +184,8 @@ def test_what_cannot_be_traced_is_refused() -> None:
         ({"subject": [1], "samples": 0}, "1 or more"),
         ({"subject": [1], "noise": -1.0}, "noise is -1"),
         ({"subject": [1], "positions": [[99]]}, "Position 99 has no part"),
-    ):
+    )
+    for wrong, sentence in cases:
         with pytest.raises((MethodError, TargetError), match=sentence):
             nw.causal_trace(run.model, run, target=TOKEN, **wrong)
     other = spoken("t5")

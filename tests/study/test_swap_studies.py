@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -136,7 +136,9 @@ def test_random_neurons_are_moved_as_far_as_those_that_they_stand_beside(model: 
 def test_one_step_takes_neurons_exactly_as_far_as_asked(model: nw.Model, photos: Photos) -> None:
     photo = next(one for one in photos if one.id == "dog0")
     run = model.run(photo.path, "the", max_new_tokens=2)
-    scene = Scene(model, NeuronSet.of(Neuron(1, unit) for unit in PLANTED), [run], ["dog"], "cat", dict, moved=0.125)
+    scene = Scene(
+        model, NeuronSet.of(Neuron(1, unit) for unit in PLANTED), [run], ["dog"], "cat", cast(Any, dict), moved=0.125
+    )
     swapping = INTERVENTIONS["swap"]
     before = run.text
     with swapping.begin(scene, swapping.made({})) as noted:

@@ -69,18 +69,21 @@ def suppress(
     settings = resolved(model, settings, PRESETS, changes)
     runs = runs_of(model, seen)
     targets = [run.target(word) for run in runs]
-    if neurons is None:
-        neurons = locate(
+    chosen: NeuronSet = (
+        neurons
+        if neurons is not None
+        else locate(
             model, runs, word, method=settings.method, top=settings.top, agree=settings.agree, **settings.options
         )
+    )
     direction = model.unembedding[targets[0].token_id].detach() if settings.along == "word" else None
-    edit = suppress_neurons(model, neurons, direction=direction)
+    edit = suppress_neurons(model, chosen, direction=direction)
     outcome: dict[str, object] = {"texts_before": [run.text for run in runs]}
     if settings.generate:
         with edit.applied(model):
             texts = [run.again() for run in runs]
         outcome |= {"texts": texts, "success": not any(names(text, word) for text in texts)}
-    outcome["neurons"] = [str(neuron) for neuron in neurons.neurons]
+    outcome["neurons"] = [str(neuron) for neuron in chosen.neurons]
     note = next((target.note for target in targets if target.note), None)
     if note:
         outcome["note"] = note

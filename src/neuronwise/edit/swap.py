@@ -109,15 +109,14 @@ def swap(
     if present:
         return edited("swap", model, settings, request.record, (), texts_before=request.texts, note=present)
     positions = [one for run in request.runs for one in positions_of(model, run, source, target)]
-    if neurons is None:
-        neurons = locate(
-            model, request.runs, source, method=settings.method, top=settings.top, agree=settings.agree,
-            **settings.options,
-        )  # fmt: skip
+    chosen: NeuronSet = neurons if neurons is not None else locate(
+        model, request.runs, source, method=settings.method, top=settings.top, agree=settings.agree,
+        **settings.options,
+    )  # fmt: skip
     spared = (*request.runs, *any_runs_of(model, beside))
-    deltas, outcome = _moved(model, request, positions, neurons, spared, settings)
+    deltas, outcome = _moved(model, request, positions, chosen, spared, settings)
     if outcome["success"] and settings.fewer:
-        outcome["enough"] = _enough(model, request, positions, neurons, spared, settings)
+        outcome["enough"] = _enough(model, request, positions, chosen, spared, settings)
     notes = "; ".join(dict.fromkeys(one.note for one in positions if one.note))
     outcome |= {"note": notes} if notes else {}
     return edited("swap", model, settings, request.record, deltas, texts_before=request.texts, **outcome)
