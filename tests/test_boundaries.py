@@ -245,7 +245,7 @@ def test_a_card_cannot_be_broken_out_of(tiny_model: Any) -> None:
     code = text.split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
     assert "Captions say `'dog'` where they said `'''\\ncat`." in text
-    assert "no longer say `cat`" in card(nw.Edit((), {"method": "suppress", "request": {"concept": "cat"}}), "me/x")
+    assert "no longer say `cat`" in card(nw.Edit((), {"method": "suppress", "request": {"word": "cat"}}), "me/x")
 
 
 def test_an_adapter_of_a_wrapped_model_loads_on_the_plain_one(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.answers.naming import swapped
+from neuronwise.arguments import taken
 from neuronwise.edit.delta import Delta, deltas_of, value_vectors
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.presets import OURS, Preset, resolved
@@ -104,6 +105,7 @@ def swap(
     that lists the nouns for a source that a text does not name.
     """
     settings = resolved(model, settings, PRESETS, changes)
+    source, target = taken("source", source, str, "swap"), taken("target", target, str, "swap")
     request = Request(tuple(runs_of(model, seen)), source, target)
     present = request.present()
     if present:

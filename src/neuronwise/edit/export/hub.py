@@ -87,7 +87,7 @@ def _asked(request: Mapping[str, object]) -> str:
         return f"`{_plain(asked)}` → `{_plain(request['target_new'])}`"
     if "source" in request:
         return f"Captions say `{_plain(request.get('target', '?'))}` where they said `{_plain(request['source'])}`."
-    return f"Captions no longer say `{_plain(request.get('concept', '?'))}`."
+    return f"Captions no longer say `{_plain(request.get('word', '?'))}`."
 
 
 def _code(repo_id: str, base: object, adapter_for: Model | None) -> list[str]:
