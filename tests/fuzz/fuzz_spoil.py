@@ -49,7 +49,7 @@ def spoiled(data: st.DataObject, value: Any) -> Any:
         path = data.draw(st.sampled_from(places(value)))
         if not path:
             if data.draw(st.integers(0, 9)) == 0:
-                return data.draw(VALUES)
+                return copy.deepcopy(data.draw(VALUES))
             continue
         owner = value
         for key in path[:-1]:
@@ -60,9 +60,9 @@ def spoiled(data: st.DataObject, value: Any) -> Any:
         elif how == "double" and isinstance(owner, list):
             owner.append(copy.deepcopy(owner[path[-1]]))
         elif how == "add" and isinstance(owner, dict):
-            owner[data.draw(st.sampled_from(TEXTS[:12]))] = data.draw(VALUES)
+            owner[data.draw(st.sampled_from(TEXTS[:12]))] = copy.deepcopy(data.draw(VALUES))
         else:
-            owner[path[-1]] = data.draw(VALUES)
+            owner[path[-1]] = copy.deepcopy(data.draw(VALUES))
     return value
 
 
