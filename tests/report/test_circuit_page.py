@@ -40,6 +40,7 @@ def photo_page(found: Circuit, tmp_path_factory: pytest.TempPathFactory) -> Path
         leaf["kind"] = "image"
     rows = [{**row, "raises": [" dog", HOSTILE], "lowers": ["\n"]} for row in content["nodes"]]
     grid = {"positions": [0, 1, 2, 3], "rows": 2, "columns": 2, "box": [0.1, 0.0, 0.9, 1.0]}
+    content["note"] = "'dog' is 2 tokens."
     shown = {**content, "nodes": rows, "grid": grid, "num_layers": 3, "all_edges": len(content["edges"])}
     photo = photo_element(Image.new("RGB", (300, 200), (90, 90, 90)), "a dog")
     page = filled("circuit", ("circuit.js",), title="a circuit", photo=photo, circuit=shown)
@@ -112,6 +113,7 @@ def test_patches_light_up_on_the_photo(open_page: Any, photo_page: Path, found: 
     photo, first = page.locator(".stage img").bounding_box(), cells.nth(0).bounding_box()
     assert first["width"] == pytest.approx(0.4 * photo["width"], abs=1)
     assert first["x"] - photo["x"] == pytest.approx(0.1 * photo["width"], abs=1)
+    assert page.locator('[data-part="about"]').inner_text().endswith("'dog' is 2 tokens.")
     page.locator('[data-place="target"]').click()
     given = [
         sum(edge.weight for edge in found.into("target") if edge.source == f"@{position}") for position in range(4)

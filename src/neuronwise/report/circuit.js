@@ -213,7 +213,7 @@ part("model").textContent = data.model;
 part("asked").textContent = data.text ? `${data.prompt} → ${data.text}` : data.prompt;
 part("title").textContent = `Circuit of “${data.target.trim() || shown(data.target)}”`;
 part("about").textContent = `${data.nodes.length} neurons, each at its position, and what passes between them. Layers go up, the prompt is below. ` +
-  `The strongest of ${data.all_edges} edges are drawn; each is a share of the target's logit against its alternatives, ${fixed(data.value)}.`;
+  `The strongest of ${data.all_edges} edges are drawn; each is a share of the target's logit against its alternatives, ${fixed(data.value)}.` + (data.note ? ` ${data.note}` : "");
 part("stage").hidden = !document.querySelector('[data-part="photo"]');
 for (const [name, value] of [["model", data.model], ["prompt", data.prompt], ["text", data.text], ["target", data.target],
   ["options", JSON.stringify(data.options)], ["versions", Object.entries(data.versions).map((one) => one.join(" ")).join(", ")]]) {
