@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from neuronwise.errors import TargetError
+from neuronwise.data.facts.fact import SPACELESS
+from neuronwise.errors import TargetError, reason
 from neuronwise.registry import Registry
 
-Tagger = Callable[[str], list[str]]
-"""Gives the distinct nouns of a text, in order, as they are written."""
+Tagger = Callable[..., list[str]]
+"""Gives the distinct nouns of a text, in order, as they are written; what follows a colon is its second argument."""
 
 TAGGERS: Registry[Tagger] = Registry(
-    "noun tagger", {"pattern": "neuronwise.model.taggers:pattern"}, group="neuronwise.taggers", error=TargetError
+    "noun tagger",
+    {
+        "pattern": "neuronwise.model.taggers:pattern",
+        "textblob": "neuronwise.model.taggers:pattern",
+        "words": "neuronwise.model.taggers:words",
+        "hanta": "neuronwise.model.taggers:hanta",
+        "spacy": "neuronwise.model.taggers:spacy",
+    },
+    group="neuronwise.taggers",
+    error=TargetError,
 )
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
 
 def nouns(text: str, tagger: str = "pattern") -> list[str]:
-    """The distinct nouns of a text, in order, as they are written; ``tagger`` is one of ``TAGGERS``."""
-    return TAGGERS[tagger](text)
+    """The distinct nouns of a text, in order, as they are written.
+
+    ``tagger`` is one of ``TAGGERS``: "pattern" or "textblob" for English, "hanta" for German, and for any language
+    "words:FILE" (one word a line) or "spacy:MODEL". Raises ``TargetError`` for one that is not installed.
+    """
+    name, _, option = tagger.partition(":")
+    needed = len(inspect.signature(TAGGERS[name]).parameters) - 1
+    if needed != bool(option):
+        raise TargetError(f"The noun tagger is {name + ':…' if needed else repr(name)}, not {tagger!r}.")
+    return TAGGERS[name](text, option) if option else TAGGERS[name](text)
 
 
 def pattern(text: str) -> list[str]:
@@ -37,3 +59,59 @@ def _pattern_tagger() -> Callable[..., list[tuple[str, str]]]:
     from textblob.en.taggers import PatternTagger
 
     return PatternTagger().tag
+
+
+def words(text: str, file: str) -> list[str]:
+    """The words of a file, one a line, that a text has, also where words are not set apart; letters of any case."""
+    spans = {(at.start(), at.end()) for word in _words_of(file) for at in _places(text, word)}
+    kept: list[tuple[int, int]] = []
+    for start, end in sorted(spans, key=lambda span: (span[0] - span[1], span)):  # the longest first
+        if all(end <= first or start >= after for first, after in kept):
+            kept.append((start, end))
+    seen: dict[str, str] = {}
+    for start, end in sorted(kept):
+        seen.setdefault(text[start:end].casefold(), text[start:end])
+    return list(seen.values())
+
+
+def _places(text: str, word: str) -> Iterator[re.Match[str]]:
+    apart = "" if SPACELESS.match(word) else r"\b"
+    return re.finditer(f"{apart}{re.escape(word)}{apart}", text, re.IGNORECASE)
+
+
+@functools.lru_cache(maxsize=4)
+def _words_of(file: str) -> tuple[str, ...]:
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise TargetError(f"The list of words '{file}' cannot be read: {reason(error)}.") from error
+    return tuple({line.strip() for line in lines} - {""})
+
+
+def hanta(text: str) -> list[str]:
+    """German nouns by HanTa, whose lexicon comes with it."""
+    tagger = _hanta()
+    tagged = tagger.tag_sent(_WORD.findall(text))
+    return list(dict.fromkeys(word for word, _, tag in tagged if tag in ("NN", "NE")))
+
+
+def spacy(text: str, model: str) -> list[str]:
+    """Nouns by an installed model of spaCy, such as "spacy:fr_core_news_sm"."""
+    return list(dict.fromkeys(token.text for token in _spacy(model)(text) if token.pos_ in ("NOUN", "PROPN")))
+
+
+@functools.lru_cache(maxsize=1)
+def _hanta() -> Any:
+    try:
+        tagger = import_module("HanTa.HanoverTagger")
+    except ImportError as error:
+        raise TargetError("The noun tagger 'hanta' needs HanTa: pip install HanTa.") from error
+    return tagger.HanoverTagger("morphmodel_ger.pgz")
+
+
+@functools.lru_cache(maxsize=2)
+def _spacy(model: str) -> Any:
+    try:
+        return import_module("spacy").load(model)
+    except (ImportError, OSError) as error:
+        raise TargetError(f"The noun tagger 'spacy:{model}' needs spaCy and its model {model!r} installed.") from error
