@@ -25,8 +25,9 @@ def coco_mask(segmentation: object, width: int, height: int) -> Mask:
     refused before: numbers that are not finite, points farther from the photo than its own size, a code of another
     size or length. Raises ``ImageError`` for these, for anything else, and for a mask that is empty.
     """
-    from pycocotools import mask as coco
+    from pycocotools import mask
 
+    coco: Any = mask  # its types are narrower than what it takes
     try:
         if isinstance(segmentation, list):
             polygons = [_polygon(points, width, height) for points in segmentation]
