@@ -115,7 +115,7 @@ def test_a_mask_can_be_looked_at() -> None:
 def as_text(mask: np.ndarray) -> dict[str, Any]:
     from pycocotools import mask as coco
 
-    code = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    code: Any = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": code["size"], "counts": code["counts"].decode()}
 
 

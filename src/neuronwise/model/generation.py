@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 from transformers import GenerationConfig
@@ -22,8 +23,10 @@ def greedy_settings(own: GenerationConfig, max_new_tokens: int) -> GenerationCon
     No sampling, beams, penalties, guidance, least length, stopping texts or prompts in chunks.
     """
     settings = copy.deepcopy(own)
-    known = (name for name in vars(GenerationConfig()) if name not in KEPT and not name.startswith("_"))
-    settings.update(**dict.fromkeys(known))
+    unset: dict[str, Any] = dict.fromkeys(
+        name for name in vars(GenerationConfig()) if name not in KEPT and not name.startswith("_")
+    )
+    settings.update(**unset)
     settings.update(do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, use_cache=True)
     if settings.pad_token_id is None:
         ends = settings.eos_token_id
