@@ -79,7 +79,7 @@ def test_knowedit_parts_that_cannot_be_used_are_named_and_the_case_stays(tmp_pat
     record = {
         **KNOWEDIT,
         "ground_truth": 5,
-        "portability": {"Reasoning": [{"prompt": "Who?", "ground_truth": [[""]]}, {"ground_truth": "x"}], "Odd": []},
+        "portability": {"Reasoning": [{"prompt": "Who?", "ground_truth": [[""]]}, {"ground_truth": "x"}], "Odd": ["x"]},
         "locality": {"Forgetfulness": [{"prompt": "What else?"}], "Relation_Specificity": "none"},
     }
     facts = read(tmp_path, record)
@@ -89,7 +89,13 @@ def test_knowedit_parts_that_cannot_be_used_are_named_and_the_case_stays(tmp_pat
     assert case.fact.target_true is None
     assert facts.left_out == ()
     reasons = " ".join(problem.reason for problem in facts.problems)
-    for word in ("ground_truth is a number", "answer is empty", "'Who?' has no answer", "probe 2 has no prompt", "Odd"):
+    for word in (
+        "ground_truth is a number",
+        "answer is empty",
+        "'Who?' has no answer",
+        "probe 2 has no prompt",
+        "Odd probe 1",
+    ):
         assert word in reasons
     assert all(problem.where == "facts.json, record 1" and problem.kept for problem in facts.problems)
 
@@ -148,11 +154,13 @@ def test_mmedit_finds_its_photos_beside_the_file(tmp_path: Path) -> None:
 def test_a_form_can_be_named_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     facts = read(tmp_path, {**FLAT, "rephrase": "By the Rhine to the"}, form="counterfact")
     assert (facts.form, len(facts)) == ("counterfact", 1)
-    with pytest.raises(nw.NeuronwiseError, match="forms of facts are known_facts, counterfact, knowedit, zsre, mmedit"):
-        read(tmp_path, FLAT, form="mquake")
+    with pytest.raises(
+        nw.NeuronwiseError, match="forms of facts are known_facts, counterfact, mquake, knowedit, zsre, mmedit"
+    ):
+        read(tmp_path, FLAT, form="wise")
     with pytest.raises(nw.NeuronwiseError, match="no field 'src'"):
         read(tmp_path, FLAT, form="zsre")
-    assert set(FORMS) == {"mmedit", "zsre", "knowedit", "counterfact", "known_facts"}
+    assert set(FORMS) == {"mmedit", "zsre", "knowedit", "mquake", "counterfact", "known_facts"}
 
 
 def test_a_field_that_is_null_is_no_field(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 
 import neuronwise as nw
 from edits import same, weights
-from neuronwise.data.facts import Fact, FactCase, Probe
+from neuronwise.data.facts import Fact, FactCase, Probe, load_facts
 from neuronwise.drawing.tables import Estimate
 from neuronwise.errors import MethodError, NonFiniteError, StudyError
 from neuronwise.measure import ask_case, case_figures, measure_edit
@@ -345,6 +345,38 @@ def test_several_editors_are_one_study(model: nw.Model, tmp_path: Path) -> None:
     assert [untimed(line) for line in read_study(tmp_path / "out").lines] == [
         untimed(json.loads(json.dumps(line))) for line in study.lines
     ]
+
+
+def test_editors_are_compared_on_the_cases_that_all_of_them_measured(model: nw.Model, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    tried = {"editor": "fine", "settings": {"freeze_last": 0, "steps": 2}, "sweep": {"n": [1, 2]}}
+    recipe = make_recipe({"kind": "evaluation", "editors": [tried], "others": 0, "free": False})
+    run_study(model, recipe, cases(3), tmp_path / "out")
+    path = tmp_path / "out/cases.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    refused = {"status": "failed", "reason": "it says so already", "figures": {}, "before": {}, "cost": {}, "texts": []}
+    lines[4] |= refused  # the second editor's second case
+    for number, line in enumerate(lines):
+        if line["status"] == "done":
+            line["figures"]["success_forced"] = number / 8
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tables = {table.name: table for table in KINDS["evaluation"].tables(read_study(tmp_path / "out"))}
+    rows = tables["editors"].rows
+    assert [row[1:3] for row in rows] == [[2, 0], [2, 1]]
+    assert [row[3].mean for row in rows if isinstance(row[3], Estimate)] == [(0 + 2) / 16, (3 + 5) / 16]
+    lines[3] |= refused
+    lines[5] |= refused
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tables = {table.name: table for table in KINDS["evaluation"].tables(read_study(tmp_path / "out"))}
+    assert [row[1:3] for row in tables["editors"].rows] == [[3, 0], [0, 3]]  # one that measured nothing takes nothing
+
+
+def test_what_of_the_facts_is_not_read_is_in_the_record(model: nw.Model, tmp_path: Path) -> None:
+    record = {"prompt": "the capital of cat is", "subject": "cat", "target_new": "red", "hint": "x"}
+    (tmp_path / "facts.json").write_text(json.dumps([record, {"prompt": 1}]))
+    evaluate(model, load_facts(tmp_path / "facts.json"), out=tmp_path / "out", **QUICK)
+    about = json.loads((tmp_path / "out/manifest.json").read_text())["data"]
+    assert (about["unread"], about["left_out"]) == ({"hint": 1}, 1)
 
 
 def test_one_editor_is_the_same_study_from_a_recipe(model: nw.Model, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from neuronwise.data.facts.fact import FactCase, Probe
 from neuronwise.data.facts.fields import Record, RecordError, mapping
 from neuronwise.data.facts.form import Form
-
-QUESTION = "nq question: "  # how zsRE marks the unrelated questions that come from Natural Questions
+from neuronwise.data.facts.probes import locality_of, portability_of, present
 
 
 def is_counterfact(fields: Mapping[str, object]) -> bool:
@@ -18,12 +17,12 @@ def is_counterfact(fields: Mapping[str, object]) -> bool:
 
 def counterfact_case(record: Record, identity: str) -> FactCase:
     """One record with ``requested_rewrite``, or one with ``prompt``, ``subject``, ``target_new`` side by side."""
-    return _published(record, identity) if record.has("requested_rewrite") else _flat(record, identity)
+    return published_case(record, identity) if record.has("requested_rewrite") else _flat(record, identity)
 
 
-def _published(record: Record, identity: str) -> FactCase:
+def published_case(record: Record, identity: str) -> FactCase:
     """``neighborhood_prompts`` are answered by the old target, ``attribute_prompts`` by the new one; both stay."""
-    rewrite = record.fields["requested_rewrite"]
+    rewrite = record.fields.get("requested_rewrite")
     if isinstance(rewrite, list):
         if len(rewrite) != 1:
             raise RecordError(f"it requests {len(rewrite)} rewrites; a case has one.")
@@ -44,7 +43,8 @@ def _published(record: Record, identity: str) -> FactCase:
         identity,
         fact,
         record.maybe("paraphrase_prompts"),
-        locality={kind: probes for kind, probes in locality.items() if probes},
+        portability_of(record),
+        present({**locality_of(record), **present(locality)}),
         generation=record.maybe("generation_prompts"),
     )
 
@@ -65,20 +65,8 @@ def _flat(record: Record, identity: str) -> FactCase:
     fact = record.fact(
         record.text("prompt"), record.text("subject"), record.text("target_new"), true[0] if true else None
     )
-    return FactCase(
-        identity, fact, record.maybe("rephrase_prompt", "rephrase_prompts", "rephrase"), locality=beside(record)
-    )
-
-
-def beside(record: Record) -> dict[str, tuple[Probe, ...]]:
-    """``locality_prompt`` and its answer: another subject in the same relation, or (from zsRE) something unrelated."""
-    if not record.has("locality_prompt"):
-        return {}
-    answers = record.fields.get("locality_ground_truth")
-    found = tuple(record.probes("locality_prompt", record.fields["locality_prompt"], answers))
-    if not found:
-        return {}
-    return {"unrelated" if found[0].prompt.startswith(QUESTION) else "neighborhood": found}
+    paraphrases = record.maybe("rephrase_prompt", "rephrase_prompts", "rephrase")
+    return FactCase(identity, fact, paraphrases, portability_of(record), locality_of(record))
 
 
 FORM = Form(is_counterfact, counterfact_case)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neuronwise.data.facts.fact import Fact, Probe, subject_place
+from neuronwise.data.facts.tracked import Tracked
 from neuronwise.errors import NeuronwiseError
 
 
@@ -19,12 +20,23 @@ class RecordError(NeuronwiseError):
 class Record:
     """One record's fields. What the fact needs raises ``RecordError``; what is wrong with the rest goes to ``notes``.
 
-    ``images`` is the folder below which the photos that a record names are found.
+    ``images`` is the folder below which the photos that a record names are found. What of the ``fields`` nobody takes
+    is ``unread``.
     """
 
     fields: Mapping[str, object]
     images: Path | None = None
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fields, Tracked):
+            self.fields = Tracked(self.fields)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The fields that hold something and were not read so far, each once."""
+        assert isinstance(self.fields, Tracked)
+        return tuple(dict.fromkeys(self.fields.unread()))
 
     def has(self, name: str) -> bool:
         """Whether a field is there; null is no value."""
@@ -124,5 +136,7 @@ def _leaves(value: object) -> Iterator[object]:
 def _kind(value: object) -> str:
     if value is None:
         return "null"
-    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    if isinstance(value, Mapping):
+        return "an object"
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return kinds.get(type(value), f"a {type(value).__name__}")

@@ -21,6 +21,7 @@ def known_facts_case(record: Record, identity: str) -> FactCase:
 
     The prompt goes before the template: it is the template and whatever words led the model to the attribute.
     """
+    record.has("template")  # ``with_targets`` has read it
     prompt, subject, true = record.text("prompt", "template"), record.text("subject"), record.text("attribute")
     if not record.has("target_new"):
         raise RecordError(

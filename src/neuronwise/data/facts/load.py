@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from neuronwise.data.facts.fact import FactCase
 from neuronwise.data.facts.fields import Record
@@ -22,6 +23,7 @@ FORMS: Registry[Form] = Registry(
     {
         "known_facts": "neuronwise.data.facts.known_facts:FORM",
         "counterfact": "neuronwise.data.facts.counterfact:FORM",
+        "mquake": "neuronwise.data.facts.mquake:FORM",
         "knowedit": "neuronwise.data.facts.knowedit:FORM",
         "zsre": "neuronwise.data.facts.zsre:FORM",
         "mmedit": "neuronwise.data.facts.mmedit:FORM",
@@ -42,6 +44,7 @@ class Facts:
 
     A problem that is ``kept`` is a part of a record whose case is usable without it; any other one is a record (or a
     file) that is left out. ``form`` names the form (several with "+"), ``digest`` is a SHA-256 of what was read.
+    ``unread`` counts, for each field that the form does not read, the records that hold something there.
     """
 
     cases: tuple[FactCase, ...]
@@ -49,6 +52,7 @@ class Facts:
     form: str
     source: str
     digest: str
+    unread: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -60,6 +64,11 @@ class Facts:
     def left_out(self) -> tuple[Problem, ...]:
         """The problems that cost a whole record or file."""
         return tuple(problem for problem in self.problems if not problem.kept)
+
+    def about(self) -> dict[str, object]:
+        """What the record of an experiment holds of its facts."""
+        out = len(self.left_out)
+        return {"source": self.source, "digest": self.digest, "left_out": out, "unread": dict(self.unread)}
 
     def counts(self) -> dict[str, int]:
         """How many questions of each kind the cases ask, as "paraphrases", "portability reasoning", ..."""
@@ -76,6 +85,9 @@ class Facts:
         asked = ", ".join(f"{count} {name}" for name, count in self.counts().items())
         out, parts = len(self.left_out), len(self.problems) - len(self.left_out)
         lines = [f"{len(self)} cases ({self.form}) from {self.source}" + (f": {asked}." if asked else ".")]
+        if self.unread:
+            listed = ", ".join(f"{name} (in {count})" for name, count in self.unread.items())
+            lines[0] += f" Not read, since the form has no use for it: {listed}."
         if self.problems:
             lines[0] += f" {out} left out, {parts} with a part left out or mended:"
             lines += [f"  {problem}" for problem in self.problems[:5]]
@@ -122,7 +134,8 @@ def load_facts(
         count = len(reader.problems)
         first = f" The first of {count} problems: {reader.problems[0]}" if count else ""
         raise DataError(f"'{source}' has no fact that can be used.{first}")
-    return Facts(tuple(reader.cases), tuple(reader.problems), "+".join(reader.forms), str(source), found.digest)
+    forms = "+".join(reader.forms)
+    return Facts(tuple(reader.cases), tuple(reader.problems), forms, str(source), found.digest, dict(reader.unread))
 
 
 class _Reader:
@@ -133,6 +146,7 @@ class _Reader:
         self.cases: list[FactCase] = []
         self.problems: list[Problem] = []
         self.forms: dict[str, None] = {}
+        self.unread: Counter[str] = Counter()
         self._taken: set[str] = set()
 
     def read(self, name: str, rows: Sequence[Row], form: str | None) -> None:
@@ -164,6 +178,7 @@ class _Reader:
             self.problems.append(Problem(row.where, str(error)))
             return
         self._taken.add(identity)
+        self.unread.update(record.unread)
         notes = list(record.notes)
         if identity != wanted:
             notes.append(f"its id {wanted!r} was already used; it is {identity!r} now.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from neuronwise.data.facts.fact import Fact, FactCase, Probe
 from neuronwise.data.facts.fields import Record
 from neuronwise.data.facts.form import Form
+from neuronwise.data.facts.probes import kind_name, portability_of, present
 from neuronwise.data.facts.zsre import true_answer, unrelated
 from neuronwise.errors import NeuronwiseError
 
@@ -30,7 +32,25 @@ def mmedit_case(record: Record, identity: str) -> FactCase:
     portability = _about(record, "image_generality", "image_rephrase", question, target)
     asked, answers = record.fields.get("m_loc_q"), record.fields.get("m_loc_a")
     locality = unrelated(record) | _about(record, "unrelated_image", "m_loc", asked, answers)
-    return FactCase(identity, fact, record.maybe("rephrase"), portability, locality)
+    hops = _hops(record, record.photo("image"))
+    return FactCase(
+        identity, fact, record.maybe("rephrase"), {**portability_of(record), **portability, **hops}, locality
+    )
+
+
+def _hops(record: Record, photo: Path) -> dict[str, tuple[Probe, ...]]:
+    """VLKEB's ``port_new``: questions about the same photo that need one hop more, by ``port_type`` ("1-hop", …)."""
+    found: dict[str, tuple[Probe, ...]] = {}
+    listed = record.fields.get("port_new")
+    for number, one in enumerate(listed if isinstance(listed, list) else [listed] if listed else [], 1):
+        pair = one.get("Q&A") if isinstance(one, Mapping) else None
+        if not isinstance(one, Mapping) or not isinstance(pair, Mapping):
+            record.notes.append(f"its port_new {number} has no Q&A with Question and Answer.")
+            continue
+        kind = kind_name(one.get("port_type") or "one_hop")
+        made = record.probes(f"port_new {number}", pair.get("Question"), pair.get("Answer"), photo)
+        found[kind] = (*found.get(kind, ()), *(probe for probe in made if probe.answers))
+    return present(found)
 
 
 def _about(record: Record, kind: str, photo: str, prompt: object, answers: object) -> dict[str, tuple[Probe, ...]]:

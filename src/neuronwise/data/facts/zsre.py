@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from neuronwise.data.facts.fact import FactCase, Probe
 from neuronwise.data.facts.fields import Record
 from neuronwise.data.facts.form import Form
+from neuronwise.data.facts.probes import locality_of, portability_of, present
 
 
 def is_zsre(fields: Mapping[str, object]) -> bool:
@@ -17,7 +18,8 @@ def is_zsre(fields: Mapping[str, object]) -> bool:
 def zsre_case(record: Record, identity: str) -> FactCase:
     """``src`` is the question, ``alt`` the new answer, ``answers`` the true ones, ``loc`` an unrelated question."""
     fact = record.fact(record.text("src"), record.text("subject"), record.text("alt"), true_answer(record))
-    return FactCase(identity, fact, record.maybe("rephrase", "rephrase_prompt"), locality=unrelated(record))
+    paraphrases = record.maybe("rephrase", "rephrase_prompt")
+    return FactCase(identity, fact, paraphrases, portability_of(record), unrelated(record))
 
 
 def true_answer(record: Record) -> str | None:
@@ -27,9 +29,10 @@ def true_answer(record: Record) -> str | None:
 
 
 def unrelated(record: Record) -> dict[str, tuple[Probe, ...]]:
-    """The unrelated question ``loc`` with its answer, where there is one."""
+    """The unrelated question ``loc`` with its answer, where there is one, and the field ``locality`` by its kinds."""
     found = tuple(record.probes("loc", record.fields["loc"], record.fields.get("loc_ans"))) if record.has("loc") else ()
-    return {"unrelated": found} if found else {}
+    kinds = locality_of(record)
+    return present({**kinds, "unrelated": (*kinds.get("unrelated", ()), *found)})
 
 
 FORM = Form(is_zsre, zsre_case)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from neuronwise.data.facts import FactCase
+from neuronwise.data.facts import FactCase, Facts
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.model.model import Model
@@ -48,7 +48,7 @@ def evaluate(
     The same call on the same folder resumes where it stopped. Raises ``StudyError`` for a folder of another recipe and
     ``MethodError`` for unknown settings.
     """
-    source = {name: getattr(cases, name, None) for name in ("source", "digest")}  # known of loaded ``Facts``
+    source = cases.about() if isinstance(cases, Facts) else {"source": None, "digest": None}
     choices = Choices(known, limit, seed, sequential, batch, others, free, fluency)
     made = maker(editor, settings, {**(changes or {}), **more}, statistics, seed)
     job = EvaluationJob(model, list(cases), {made.name: made}, choices, source, like)

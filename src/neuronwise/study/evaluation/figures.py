@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from neuronwise.drawing.style import Figure, plotting, styles
+from neuronwise.study.evaluation.results import alike
 from neuronwise.study.evaluation.tables import Editors, begun, compared
 from neuronwise.study.kind import Study
 
@@ -21,7 +22,7 @@ SHOWN = (
 
 def figures(study: Study) -> list[Figure]:
     """None for a single editor, whose figures are one table."""
-    found = begun(study)
+    found = alike(begun(study))
     if len(study.recipe.get("editors", ())) < 2 or not found:
         return []
     return [
@@ -31,7 +32,7 @@ def figures(study: Study) -> list[Figure]:
             "One panel a figure, one line an editor: its mean over cases with the interval. The numbers are in the "
             "table.",
             partial(_draw, found),
-            "Means over cases; bars are 95 % bootstrap intervals. To the right is better.",
+            "Means over the cases that every editor measured; bars are 95 % bootstrap intervals. Right is better.",
         )
     ]
 

@@ -20,7 +20,7 @@ from neuronwise.study.evaluation.edit_batch import Choices
 from neuronwise.study.evaluation.editors import Maker, maker
 from neuronwise.study.evaluation.measure import EvaluationJob
 from neuronwise.study.evaluation.photo_facts import PhotoFacts
-from neuronwise.study.evaluation.results import evaluations
+from neuronwise.study.evaluation.results import alike, evaluations
 from neuronwise.study.evaluation.tables import quality
 from neuronwise.study.recipe_fields import STRICT, NotNegative, Positive, Recipe, Text, once
 from neuronwise.study.results import read_study
@@ -139,7 +139,7 @@ def job(model: Model, recipe: EvaluationRecipe, facts: Iterable[FactCase]) -> Ev
     """The job of a recipe on facts."""
     made = {name: one for editor in recipe.editors for name, one in editor.makers(recipe.seed).items()}
     choices = Choices(**{name: getattr(recipe, name) for name in Choices.__dataclass_fields__})
-    source = {name: getattr(facts, name, None) for name in ("source", "digest")}
+    source = facts.about() if isinstance(facts, Facts) else {"source": None, "digest": None}
     keys = recipe.model_dump(include={"title", "photos"})
     about = {name: value for name, value in keys.items() if value}
     return EvaluationJob(model, list(facts), made, choices, source, about=about)
@@ -162,9 +162,9 @@ def best_settings(folder: str, names: Sequence[str]) -> Row:
         raise StudyError(f"The search in '{folder}' has {search.cases} of {search.total} cases; finish it first.")
     found = evaluations(search)
     for wanted in names:
-        tries = [one for name, one in found.items() if name == wanted or name.startswith(f"{wanted} ")]
+        tries = {name: one for name, one in found.items() if name == wanted or name.startswith(f"{wanted} ")}
         if tries:
-            return max(tries, key=lambda one: quality(one.means())).recipe["changes"]
+            return max(alike(tries).values(), key=lambda one: quality(one.means())).recipe["changes"]
     raise StudyError(f"'{folder}' holds no try of {' or '.join(dict.fromkeys(names))}.")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from neuronwise.errors import StudyError, told
@@ -47,6 +47,21 @@ def evaluations(study: Study) -> dict[str, Evaluation]:
             {**common, **own}, [{**line, "id": line["case"]} for line in study.lines if line["editor"] == name]
         )
         for name, own in recipe["editors"].items()
+    }
+
+
+def alike(found: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """The editors with the rows of the cases that all of them measured: what is compared has the same cases.
+
+    A case that one editor refuses ("the model says the target already") counts for none. An editor that measured no
+    case does not take the others' away.
+    """
+    done = {name: {row["id"]: row for row in one.rows if row["status"] != "failed"} for name, one in found.items()}
+    measured = [rows.keys() for rows in done.values() if rows]
+    shared = set[str]().union(*measured).intersection(*measured)
+    return {
+        name: replace(one, rows=[row for key, row in done[name].items() if key in shared])
+        for name, one in found.items()
     }
 
 

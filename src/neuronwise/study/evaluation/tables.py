@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure.bootstrap import Mean
 from neuronwise.study.evaluation.figure_names import described, ordered
-from neuronwise.study.evaluation.results import Evaluation, differences, evaluations
+from neuronwise.study.evaluation.results import Evaluation, alike, differences, evaluations
 from neuronwise.study.kind import Study
 
 COLUMNS = ("Figure", "Protocol", "Cases", "Before", "After", "95 % interval")
@@ -48,7 +48,8 @@ def tables(study: Study) -> list[Table]:
         return [table for one in found.values() for table in single(one)]
     if not found:
         return []
-    found_tables = (_compared(found), _differences(found), _costs(found), _settings(found))
+    same = alike(found)
+    found_tables = (_compared(found, same), _differences(same), _costs(same), _settings(found))
     return [table for table in found_tables if table.rows]
 
 
@@ -98,20 +99,21 @@ def compared(found: Editors) -> dict[str, str]:
     return {name: label for name, label in COMPARED.items() if name in there}
 
 
-def _compared(found: Editors) -> Table:
-    columns = compared(found)
+def _compared(found: Editors, same: Editors) -> Table:
+    columns = compared(same)
     body: list[list[Cell]] = []
-    for name, one in found.items():
+    for name, one in same.items():
         means = one.means()
         cells = [Estimate.of(means.get(figure)) for figure in columns]
         whole = Estimate(quality(means)) if set(QUALITY) <= set(means) else None
-        body.append([name, len(one.rows), len(one.failed), *cells, whole])
+        body.append([name, len(one.rows), len(found[name].failed), *cells, whole])
     return Table(
         "editors",
         "Editors side by side",
         ("editor", "cases", "failed", *columns.values(), "all at once"),
         body,
-        "Means over cases with 95 % bootstrap intervals; locality: the share of argmax tokens that are as before. All "
+        "Means over the cases that every editor measured, with 95 % bootstrap intervals; failed: cases that an editor "
+        "could not edit or measure, which count for none; locality: the share of argmax tokens that are as before. All "
         "at once: the harmonic mean of success, paraphrases, locality (mean of kinds) and other facts, teacher-forced.",
     )
 
