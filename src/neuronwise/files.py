@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 from neuronwise._version import __version__
 from neuronwise.arguments import misfits
 from neuronwise.errors import NeuronwiseError, StudyError, reason
+from neuronwise.locks import Lock, Locked
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Raises: TypeAlias = "Callable[[str], NeuronwiseError]"  # the error class that takes the sentence
@@ -252,11 +253,16 @@ class Lines:
 
     def __init__(self, path: Path, error: Raises = StudyError) -> None:
         self.path, self._error = path, error
+        self._lock: Lock | None = None
         with _writing(path, error):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            if not lock(self._file):
-                raise error(f"'{path}' is being written by another run; wait for it or name another folder.")
+            try:
+                self._lock = Lock(path)
+            except Locked as held:
+                raise error(
+                    f"'{path}' is being written by another run; wait for it or name another folder.{held.hint}"
+                ) from held
             content = path.read_bytes()
             self.rows, size = parsed(content, path, error)
             if size < len(content):
@@ -289,6 +295,8 @@ class Lines:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Lines:
         return self
@@ -320,26 +328,10 @@ def parsed(content: bytes, path: Path, error: Raises = StudyError) -> tuple[list
 def held(folder: Path, error: Raises = NeuronwiseError) -> Iterator[None]:
     """Keep other processes that ask for the same folder out of it in the body; raises ``error`` where one is in it."""
     try:
-        file = os.open(folder, os.O_RDONLY)
-    except OSError:  # where folders cannot be opened (Windows), there is no lock
+        lock = Lock(folder)
+    except Locked as held:
+        raise error(
+            f"Another process is writing into '{folder}'; wait for it or name another folder.{held.hint}"
+        ) from held
+    with lock:
         yield
-        return
-    try:
-        if not lock(file):
-            raise error(f"Another process is writing into '{folder}'; wait for it or name another folder.")
-        yield
-    finally:
-        os.close(file)
-
-
-def lock(file: int) -> bool:
-    """Lock an open file until it is closed; False where another process holds it. Without locks (Windows): True."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

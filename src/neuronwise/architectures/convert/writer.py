@@ -24,7 +24,8 @@ from neuronwise._version import __version__
 from neuronwise.architectures.convert.plan import Output, Plan, outputs
 from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.errors import ModelError, NeuronwiseError, NonFiniteError
-from neuronwise.files import from_json, lock, new_folders, require_free, sha256, whole_file
+from neuronwise.files import from_json, new_folders, require_free, sha256, whole_file
+from neuronwise.locks import Lock, Locked
 from neuronwise.model.complete import listed, require_tensors
 
 SHARD_BYTES = 2 * 1024**3  # also the most that is held in memory at a time, beside one tensor
@@ -218,9 +219,12 @@ def _stopped(sentence: str) -> _Wait:
 
 @contextlib.contextmanager
 def _locked(work: Path, out: object) -> Iterator[None]:
-    with (work / "lock").open("w") as file:
-        if not lock(file.fileno()):
-            raise _Wait(f"'{out}' is being written by another conversion.")
+    (work / "lock").touch()
+    try:
+        lock = Lock(work / "lock")
+    except Locked as held:
+        raise _Wait(f"'{out}' is being written by another conversion.{held.hint}") from held
+    with lock:
         yield
 
 
