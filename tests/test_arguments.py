@@ -43,6 +43,10 @@ WRONG: dict[str, tuple[Call, str]] = {
     "runs for a run": (lambda m, r, f: nw.scores(m, [r], target=" Paris"), "run, a list, does not fit; it takes a Run"),
     "a run of a circuit": (lambda m, r, f: nw.circuit(m, [r], target=" Paris"), "run, a list, does not fit"),
     "length": (lambda m, r, f: m.run(prompt="the", max_new_tokens="3"), "max_new_tokens='3' does not fit"),
+    "texts for layers": (
+        lambda m, r, f: nw.causal_trace(m, r, target=" Paris", subject="France", layers=[1.5]),
+        "layers, a list, does not fit; it takes a list of whole numbers or none",
+    ),
     "prompt": (lambda m, r, f: m.run(prompt=3), "prompt=3 does not fit; it takes a text or none"),
     "a position of activations": (lambda m, r, f: r.activations(99), "no position 99"),
     "a place that is none": (lambda m, r, f: r.activations("1"), "position='1' does not fit"),

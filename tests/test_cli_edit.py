@@ -86,7 +86,7 @@ BAD = {
     "a setting of none": ([*FACT, "--set", "n=none", "-m", "{model}"], "n=None does not fit"),
     "layers that are none": (
         [*FACT, "--editor", "memit", "--set", "layers=abc", "-m", "{model}"],
-        "it takes a list or none",
+        "it takes a list of whole numbers or none",
     ),
     "statistics that are a file": (
         [*FACT, "--editor", "rome", "--statistics", "{tmp}/text.jpg", "-m", "{model}"],

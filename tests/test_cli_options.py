@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import neuronwise as nw
+from neuronwise.cli.options import parse_positions
 from shell import refused, shell
 
 TEXT = ("find", "--text", "the cat")
@@ -40,6 +42,20 @@ REFUSED = {
     "a position of a concept": ((*TEXT, "--concept", "cat", "--position", 1), "--position has no effect without"),
     "a question beside a text": ((*TEXT, "--prompt", "what is it"), "--prompt has no effect with --text"),
     "a question beside a circuit's text": (("circuit", "--text", "the cat", "--prompt", "x"), "--prompt has no effect"),
+    "a figure in a missing folder": (("lens", "--text", "the cat", "--out", "{tmp}/no/a.svg"), "make it first"),
+    "a trace for a missing folder": (
+        ("trace", "--text", "the cat", "--subject", "cat", "--out", "{tmp}/no/a.json"),
+        "make it first",
+    ),
+    "evidence for a missing folder": (
+        ("evidence", "{photo}", "--concept", "cat", "--out", "{tmp}/no/a.png"),
+        "make it first",
+    ),
+    "evidence in no image": (("evidence", "{photo}", "--concept", "cat", "--out", "{tmp}/a.txt"), "write .png"),
+    "a page without a name": ((*TEXT, "--out", ""), "--out is empty"),
+    "a photo as text": (("lens", "--text", "{photo}"), "give a photo without --text"),
+    "a photo as the text of find": (("find", "--text", "{photo}"), "give a photo without --text"),
+    "positions without end": (("lens", "--text", "the cat", "--positions", "0-999999999"), "no model has 10000000"),
     "an empty text": (("find", "--text", " "), "--text is empty"),
     "a circuit of an empty text": (("circuit", "--text", ""), "--text is empty"),
     "a setting twice": ((*TEXT, "--set", "direct=1", "--set", "direct=2"), "--set direct is given twice"),
@@ -71,6 +87,36 @@ def test_an_option_without_effect_is_refused_before_a_model_is_loaded(
     names = {"photo": str(tmp_path / "photo.png"), "tmp": str(tmp_path)}
     assert words in refused(*(str(one).format(**names) if "{photo" in str(one) or "{tmp" in str(one) else one
                               for one in arguments))  # fmt: skip
+
+
+def test_positions_are_numbers_and_ranges() -> None:
+    assert parse_positions("3") == [3]
+    assert parse_positions("7, 0-2") == [0, 1, 2, 7]
+    assert [parse_positions(word) for word in ("text", "-1", "3-1", "")] == ["text", "-1", "3-1", ""]
+
+
+def test_unknown_positions_of_a_lens_are_refused_by_what_it_takes(tiny_folder: Path) -> None:
+    assert "text, predicting, image, all, or a number" in refused(
+        "lens", "--text", "the cat", "--positions", "foo", "-m", tiny_folder
+    )
+
+
+def test_photos_that_share_no_word_or_have_no_noun_are_said(
+    tiny_model: nw.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"a": " the cat", "b": " the dog", "c": " the"}
+    for name in said:
+        Image.linear_gradient("L").resize((64, 64)).save(tmp_path / f"{name}.png")
+
+    class Speaks:
+        def run(self, photo: Path, *_: object, **__: object) -> nw.Run:
+            return tiny_model.run(prompt="the", text=said[photo.stem], chat=False)
+
+    monkeypatch.setattr("neuronwise.model.load", lambda *_, **__: Speaks())
+    done = shell("find", *(tmp_path / f"{name}.png" for name in said), "--published")
+    assert done.stdout.splitlines() == ["a: the cat", "b: the dog"]
+    assert "c is left out: its caption has no noun to look for: 'the'" in done.stderr
+    assert "share no word" in done.stderr
 
 
 def test_flags_may_be_typed_twice(tiny_folder: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
@@ -78,7 +79,9 @@ def taken(name: str, value: object, hint: object, where: str = "", error: type[N
     """``value`` as a parameter of kind ``hint`` takes it; raises ``error`` where it does not."""
     found = _as(value, hint)
     if name == "seed" and isinstance(found, int) and not 0 <= found <= LARGEST_SEED:
-        raise error(f"{where + ': ' if where else ''}seed={found} does not fit; it takes a whole number below 2^63.")
+        raise error(
+            f"{where + ': ' if where else ''}seed={found} does not fit; it takes a whole number from 0, below 2^63."
+        )
     if found is _WRONG:
         shown = f"{name}={value!r:.80}" if isinstance(value, (int, float, str, bool, types.NoneType)) else (
             f"{name}, {a(type(value).__name__)},"
@@ -113,7 +116,8 @@ def described(hint: object) -> str:
     if origin in _PLAIN:
         return _PLAIN[origin]
     if origin in _SEVERAL:
-        return "a list"
+        items = dict.fromkeys(many(described(part)) for part in parts if part not in (Ellipsis, object, Any))
+        return "a list of " + " or ".join(items) if items else "a list"
     if origin in (dict, Mapping) or is_typeddict(origin):
         return "an object"
     return a(getattr(origin, "__name__", str(origin)))
@@ -122,6 +126,11 @@ def described(hint: object) -> str:
 def a(noun: str) -> str:
     """ "a Run", "an Edit"."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def many(words: str) -> str:
+    """ "a whole number or a list of texts" → "whole numbers or lists of texts"."""
+    return re.sub(r"\ban? ((?:whole )?\w+)", r"\1s", words)
 
 
 def _as(value: object, hint: object) -> object:

@@ -101,6 +101,8 @@ def test_a_finding_says_what_is_each_words_own_and_which_others_share_it(tiny_to
     assert ranked.to_dict()["meaning"].endswith(", less 2 × the mean size of its scores for the other words")
     with pytest.raises(MethodError, match="specific is -1"):
         nw.find(model, run, targets=[" cat", " dog"], method="contribution", specific=-1.0, heat=False)
+    with pytest.raises(MethodError, match="specific is inf"):
+        nw.find(model, run, targets=[" cat", " dog"], method="contribution", specific=float("inf"), heat=False)
     alone = nw.find(model, run, targets=[" cat"], method="contribution", top=5, heat=False)
     assert "own" not in alone.to_dict()["concepts"][0]["neurons"][0]
     with pytest.raises(MethodError, match="two or more"):

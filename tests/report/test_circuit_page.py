@@ -135,3 +135,9 @@ def test_it_fits_every_screen(open_page: Any, photo_page: Path, width: int, sche
     if width == 1300:  # few columns: nothing is out of sight
         wide = page.locator(".wide")
         assert wide.evaluate("box => box.scrollWidth <= box.clientWidth + 1")
+
+
+def test_options_are_words_and_the_root_is_what_the_contrast_makes_it(text_page: Path, open_page: Any) -> None:
+    page = open_page(text_page)
+    assert "a share of the target's logit over the mean of all tokens, " in page.text_content('[data-part="about"]')
+    assert "nodes 20, heads 60, contrast none" in page.text_content('[data-part="made"]')

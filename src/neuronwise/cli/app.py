@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -18,6 +19,7 @@ from neuronwise.cli.output import print_json, stdout_kept
 from neuronwise.errors import NeuronwiseError
 
 _TYPED: ContextVar[Mapping[str, str] | None] = ContextVar("_TYPED", default=None)  # parameter → option as typed
+_EMPTY: ContextVar[Set[str]] = ContextVar("_EMPTY", default=frozenset())  # parameters that were typed as ""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,12 +60,14 @@ class _Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As click does; raises ``NeuronwiseError`` for an option of one value that is typed twice."""
-        order = [one for one in self.make_parser(ctx).parse_args(args=list(args))[2] if one.param_type_name == "option"]
+        given, _, named = self.make_parser(ctx).parse_args(args=list(args))
+        order = [one for one in named if one.param_type_name == "option"]
         _TYPED.set({str(one.name): one.opts[0] for one in order})
         single = [one.opts[0] for one in order if not (one.multiple or getattr(one, "is_flag", False))]
         twice = next((name for name, count in Counter(single).items() if count > 1), None)
         if twice is not None:
             raise NeuronwiseError(f"{twice} is given twice; give it once.")
+        _EMPTY.set({name for name, value in given.items() if value == ""})
         return super().parse_args(ctx, args)
 
 
@@ -96,6 +100,9 @@ def command(group: typer.Typer) -> Callable[[Callable[..., Output]], Callable[..
 
     def register(function: Callable[..., Output]) -> Callable[..., Output]:
         def run(*, as_json: bool, **given: object) -> None:
+            unnamed = [name for name in _EMPTY.get() if isinstance(given.get(name), Path)]
+            if unnamed:  # it would be the folder one is in
+                raise NeuronwiseError(f"{(_TYPED.get() or {})[unnamed[0]]} is empty; name a file or folder.")
             with stdout_kept():
                 output = function(**_grouped(function, given))
             if as_json:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 from neuronwise.cli.app import Output, app, argument, command, option
-from neuronwise.cli.options import Ask, ModelOption, Placement, SetOption, parse_settings, require_photos
+from neuronwise.cli.options import Ask, ModelOption, Placement, SetOption, parse_settings, require_file, require_photos
 from neuronwise.cli.output import command_line, note, print_table
 from neuronwise.cli.progress import status
 from neuronwise.errors import NeuronwiseError
+from neuronwise.images.open import format_of
 from neuronwise.read.evidence.table import EVIDENCE
 
 
@@ -32,6 +33,9 @@ def evidence(
     options = parse_settings(settings)
     EVIDENCE[by].check(options)
     require_photos([image])
+    require_file(out)
+    if out is not None:
+        format_of(out)
     from neuronwise.read import evidence as find_evidence
 
     loaded = placement.load(model)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from neuronwise.cli.app import Output, app, argument, command, option
-from neuronwise.cli.options import Ask, ModelOption, Placement, parse_positions, require_figure
+from neuronwise.cli.options import FIGURES, Ask, ModelOption, Placement, parse_positions, require_file
 from neuronwise.cli.output import command_line, note, print_table, token_line
 from neuronwise.cli.progress import status
 
@@ -22,7 +22,7 @@ def lens(
         str | None, option("Any token, such as ' Paris'.", show_default="the model's answer to a text")
     ] = None,
     positions: Annotated[
-        str, option("text (all but an image's tokens), image, all, predicting, or positions such as 3 or 3,7.")
+        str, option("text (all but an image's tokens), image, all, predicting, or positions such as 3 or 0-4,7.")
     ] = "text",
     ask: Ask,
     out: Annotated[Path | None, option("Write a figure (.svg, .png) or the numbers (.json).")] = None,
@@ -32,7 +32,7 @@ def lens(
     ask.require_one(image, text)
     ask.require_word(image, concept, target)
     rows = parse_positions(positions)
-    require_figure(out)
+    require_file(out, *FIGURES)
     from neuronwise.read import lens as read_lens
 
     loaded = placement.load(model, "builtin" if text is None else "builtin-text")

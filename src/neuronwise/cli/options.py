@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from neuronwise.neurons import NeuronSet
 
 CONTINUED = 20  # tokens after a text in which a word is looked for
+FIGURES = (".json", ".svg", ".png")
 LAYERS = 10_000  # more than any model has
+LONGEST = 10_000_000  # more positions than any model has
 MOST = 10_000  # neurons of a word, each of which is read
 Settings = dict[str, Any]  # by name, of whatever kind a method or an editor takes
 
@@ -88,6 +90,8 @@ class Ask:
             raise NeuronwiseError("Give either a photo or --text.")
         if text is not None and not text.strip():
             raise NeuronwiseError("--text is empty; write what the model should continue.")
+        if text is not None and os.path.isfile(text):  # never raises, however long the text
+            raise NeuronwiseError(f"--text is the name of a file, {text!r}; give a photo without --text.")
         if text is not None:
             refuse("with --text, which is the whole prompt", "prompt")
         require_photos([image])
@@ -278,22 +282,30 @@ def parse_settings(given: Sequence[str] | None) -> Settings:
 
 def parse_layers(text: str) -> list[int]:
     """Layers written as "5", "4-8" or "3,5-7"; raises ``NeuronwiseError`` for anything else."""
+    chosen = _parse_numbers(text, "layers", LAYERS)
+    if chosen is None:
+        raise NeuronwiseError(f"--layers is {text!r}; write layers such as 5, 4-8 or 3,5,7.")
+    return chosen
+
+
+def parse_positions(text: str) -> str | list[int]:
+    """Positions written as "3", "3,7" or "0-4,7"; any other word as it is."""
+    numbers = _parse_numbers(text, "positions", LONGEST)
+    return text if numbers is None else numbers
+
+
+def _parse_numbers(text: str, what: str, limit: int) -> list[int] | None:
+    """Numbers and ranges of them, in order; None for anything else. Raises ``NeuronwiseError`` from ``limit`` on."""
     chosen: set[int] = set()
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
         if found is None or (found[2] is not None and int(found[2]) < int(found[1])):
-            raise NeuronwiseError(f"--layers is {text!r}; write layers such as 5, 4-8 or 3,5,7.")
+            return None
         first, last = int(found[1]), int(found[2] or found[1])
-        if last >= LAYERS:
-            raise NeuronwiseError(f"--layers is {text!r}; no model has {LAYERS} layers.")
+        if last >= limit:
+            raise NeuronwiseError(f"--{what} is {text!r}; no model has {limit} {what}.")
         chosen |= set(range(first, last + 1))
     return sorted(chosen)
-
-
-def parse_positions(text: str) -> str | list[int]:
-    """Positions written as "3" or "3,7"; any other word as it is."""
-    numbers = [part.strip() for part in text.split(",")]
-    return [int(part) for part in numbers] if all(part.isdecimal() for part in numbers) else text
 
 
 def parse_box(text: str) -> list[float]:
@@ -327,10 +339,15 @@ def require_folder(folder: Path | None, *, new: bool = False) -> None:
         raise NeuronwiseError(f"The folder '{parent}' cannot be written to.")
 
 
-def require_figure(file: Path | None) -> None:
-    """Refuse a file that is neither a figure nor JSON by its name, before anything is computed."""
-    if file is not None and file.suffix.lower() not in (".json", ".svg", ".png"):
-        raise NeuronwiseError(f"--out is '{file}'; end it in .json, .svg or .png.")
+def require_file(file: Path | None, *suffixes: str) -> None:
+    """Refuse a file of another suffix than ``suffixes``, if there are some, or in a folder that is missing."""
+    if file is None:
+        return
+    if suffixes and file.suffix.lower() not in suffixes:
+        raise NeuronwiseError(f"--out is '{file}'; end it in {', '.join(suffixes[:-1])} or {suffixes[-1]}.")
+    if file.is_dir() or not file.parent.is_dir():
+        why = "is a folder; name a file" if file.is_dir() else f"needs the folder '{file.parent}'; make it first"
+        raise NeuronwiseError(f"--out {file} {why}.")
 
 
 def require_studies() -> None:

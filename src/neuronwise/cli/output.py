@@ -40,9 +40,12 @@ def command_line() -> str:
 
 
 def print_finding(content: Mapping[str, Any], out: Path | None) -> None:
-    """Print the text and a table of neurons for each word, and where the page or the photos are."""
+    """Print the text, or those of several photos, a table of neurons for each word, and where the page is."""
     if content["text"]:
         print(content["text"])
+    photos = content.get("photos")
+    for photo in photos if isinstance(photos, list) else ():
+        print(f"{photo['id']}: {photo['text']}")
     for concept in content["concepts"]:
         print_concept(concept, published=content.get("form") == "logits")
     if out is not None:

@@ -166,6 +166,13 @@ def find_in_photos(
     for concept in words.concepts:
         names = [name for name, own in captions.words.items() if concept in own]
         note(f"{concept}: found on {counted(len(names), 'photo')} ({', '.join(names)})")
+    if source.data is None:
+        for name, why in captions.unused.items():
+            note(f"{name} is left out: {why}")
+    if not found.together:
+        note(
+            "the captions share no word; " + ("each photo has its own page" if out else "--out DIR writes each photo's")
+        )
     if out is not None:
         from neuronwise.report import write_findings
 
@@ -196,6 +203,8 @@ class _Captions:
                 name = image.stem if image.stem not in self.runs else f"{image.stem}-{number + 1}"
                 run = self._captioned(name, image)
                 self.words[name] = {concept.word.lower(): concept.word for concept in run.concepts}
+                if not run.concepts:
+                    self.left_out[name] = f"its caption has no noun to look for: {run.text!r}"
                 if concepts:
                     self.words[name] = {}
                     for concept in concepts:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from neuronwise.cli.app import Output, app, argument, command, option, refuse
 from neuronwise.cli.options import (
+    FIGURES,
     Ask,
     ModelOption,
     Placement,
     SeedOption,
     parse_layers,
     parse_positions,
-    require_figure,
+    require_file,
 )
 from neuronwise.cli.output import command_line, note, print_table, token_line
 from neuronwise.cli.progress import progress_bar
@@ -37,7 +38,7 @@ def trace(
     window: Annotated[int, option("Layers whose feed-forward or attention is restored together.", min=1)] = 10,
     layers: Annotated[str | None, option("Layers such as 0-29 or 0,5,10.", show_default="all")] = None,
     positions: Annotated[
-        str, option("text (and the photo as one), image, all, or positions such as 3 or 3,7.")
+        str, option("text (and the photo as one), image, all, or positions such as 3 or 0-4,7.")
     ] = "text",
     noise: Annotated[float, option("Noise in standard deviations of embeddings.", min=0)] = 3.0,
     samples: Annotated[int, option("Draws of the noise.", min=1)] = 10,
@@ -54,7 +55,7 @@ def trace(
     if restore == "states":
         refuse("on states, which are restored one layer at a time", "window")
     chosen, rows = None if layers is None else parse_layers(layers), parse_positions(positions)
-    require_figure(out)
+    require_file(out, *FIGURES)
     from neuronwise.read import causal_trace
 
     loaded = placement.load(model, "builtin" if text is None else "builtin-text")

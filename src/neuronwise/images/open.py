@@ -40,11 +40,17 @@ def open_image(source: ImageLike) -> Image.Image:
 
 def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write an image file in the format of its name (.png, .jpg ...), whole or not at all; raises ``ImageError``."""
-    kind = Image.registered_extensions().get(Path(path).suffix.lower())
-    if kind not in known_formats():
-        raise ImageError(f"'{path}' does not end as an image does; write .png or .jpg.")
+    kind = format_of(path)
     with whole_file(path, ImageError) as temporary, told(ImageError, f"'{path}' cannot be written"):
         image.save(temporary, format=kind)
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that an image file is written in, by its name; raises ``ImageError`` for a name of none."""
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if kind is None or kind not in known_formats():
+        raise ImageError(f"'{path}' does not end as an image does; write .png or .jpg.")
+    return kind
 
 
 def file_of(image: Image.Image) -> str | None:

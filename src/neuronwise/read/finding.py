@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -204,12 +205,12 @@ def _ranked(
     scored: Sequence[Scores], records: Sequence[Mapping[str, object]], top: int, specific: float
 ) -> list[NeuronSet]:
     """The best neurons of each word; with ``specific`` by what is left of their scores beside the other words'."""
-    if specific < 0:
+    if not 0 <= specific < math.inf:
         raise MethodError(f"specific is {specific}; give a number from 0.")
     if not specific:
         return [scores.top(top, record) for scores, record in zip(scored, records, strict=True)]
     if len(scored) < 2:
-        raise MethodError("specific compares the words of a text; find two or more, or use specific_neurons.")
+        raise MethodError("specific compares the words of a text; find two or more, or use nw.specific_neurons.")
     return [
         less(own, mean_size(_without(scored, place)), specific).top(top, {**records[place], "specific": specific})
         for place, own in enumerate(scored)

@@ -14,10 +14,10 @@ import torch
 
 from neuronwise.drawing.cells import Values, draw_cells, save_cells
 from neuronwise.drawing.style import Figure
-from neuronwise.errors import NonFiniteError
+from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.locate.locating import describe
 from neuronwise.locate.method import require_own
-from neuronwise.locate.positions import Positions, rows_of
+from neuronwise.locate.positions import POSITIONS, Positions, rows_of
 from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
 from neuronwise.model.modes import computes
@@ -122,6 +122,8 @@ def _read(tail: Tail, layer: int, target: Target) -> tuple[Values, npt.NDArray[n
 
 def shown_rows(run: Run, target: Target, positions: Positions) -> list[int]:
     """The rows that ``positions`` names: "text" for all but an image's tokens, else as for ``locate``."""
+    if isinstance(positions, str) and positions not in (names := ("text", *POSITIONS)):
+        raise MethodError(f"positions={positions!r} is unknown; choose one of {', '.join(names)}, or a number.")
     if positions != "text":
         return rows_of(run, target, positions)
     image = set(run.image_rows)

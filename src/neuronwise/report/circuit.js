@@ -16,6 +16,7 @@ const html = (name, text = "", parent = null, kind = "") => {
 };
 const shown = (text) => text.replaceAll(" ", "·").replaceAll("\n", "⏎") || "∅";
 const fixed = (number) => number.toFixed(3);
+const LOGIT = `logit over ${data.options.contrast === null ? "the mean of all tokens" : "its alternatives"}`;
 
 const nodes = new Map(data.nodes.map((node) => [node.place, node]));
 const leaves = new Map(data.leaves.map((leaf) => [`@${leaf.position}`, leaf]));
@@ -172,7 +173,7 @@ function describe(place) {
     html("p", `raises ${node.raises.map(shown).join(" ")}`, box, "tokens");
     html("p", `lowers ${node.lowers.map(shown).join(" ")}`, box, "tokens");
   } else if (leaves.has(place)) html("p", `passes on ${fixed(total.get(place) ?? 0)} by the edges listed here`, box);
-  else html("p", `logit against its alternatives ${fixed(data.value)}`, box);
+  else html("p", `${LOGIT} ${fixed(data.value)}`, box);
   const brought = place === "target" ? data.heads : node?.heads;
   listing(box, "brought by attention head", Object.entries(brought ?? {}).slice(0, 5));
   for (const [heading, own, other] of [["from", "target", "source"], ["to", "source", "target"]])
@@ -213,10 +214,10 @@ part("model").textContent = data.model;
 part("asked").textContent = data.text ? `${data.prompt} → ${data.text}` : data.prompt;
 part("title").textContent = `Circuit of “${data.target.trim() || shown(data.target)}”`;
 part("about").textContent = `${data.nodes.length} neurons, each at its position, and what passes between them. Layers go up, the prompt is below. ` +
-  `The strongest of ${data.all_edges} edges are drawn; each is a share of the target's logit against its alternatives, ${fixed(data.value)}.` + (data.note ? ` ${data.note}` : "");
+  `The strongest of ${data.all_edges} edges are drawn; each is a share of the target's ${LOGIT}, ${fixed(data.value)}.` + (data.note ? ` ${data.note}` : "");
 part("stage").hidden = !document.querySelector('[data-part="photo"]');
 for (const [name, value] of [["model", data.model], ["prompt", data.prompt], ["text", data.text], ["target", data.target],
-  ["options", JSON.stringify(data.options)], ["versions", Object.entries(data.versions).map((one) => one.join(" ")).join(", ")]]) {
+  ["options", Object.entries(data.options).map(([name, value]) => `${name} ${value ?? "none"}`).join(", ")], ["versions", Object.entries(data.versions).map((one) => one.join(" ")).join(", ")]]) {
   if (!value) continue;
   html("dt", name, part("made"));
   html("dd", String(value), part("made"));
