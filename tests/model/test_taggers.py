@@ -25,6 +25,28 @@ def test_english_by_either_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A bear.", ["bear"]),
+        ("A brown bear in the grass.", ["bear", "grass"]),
+        ("A bear and a zebra", ["bear", "zebra"]),
+        ("A woman at the sink.", ["woman", "sink"]),
+        ("An orange.", ["orange"]),
+        ("A remote on a table.", ["remote", "table"]),
+        ("They bear it.", []),
+        ("The cat can sink.", ["cat"]),
+        ("A red, white and blue kite.", ["kite"]),
+        ("The orange and white cat.", ["cat"]),
+        ("A close up of a pizza", ["pizza"]),
+        ("A few.", []),
+        ("The same.", []),
+    ],
+)
+def test_nouns_that_are_also_verbs_or_adjectives(text: str, found: list[str]) -> None:
+    assert nouns(text) == found
+
+
+@pytest.mark.parametrize(
     ("tagger", "said"),
     [
         ("words", "words:…"),

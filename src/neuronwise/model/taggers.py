@@ -29,6 +29,7 @@ TAGGERS: Registry[Tagger] = Registry(
     group="neuronwise.taggers",
     error=TargetError,
 )
+_BARE_VERBS = ("VB", "VBP")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
 
@@ -46,12 +47,30 @@ def nouns(text: str, tagger: str = "pattern") -> list[str]:
 
 
 def pattern(text: str) -> list[str]:
-    """English nouns by TextBlob's PatternTagger."""
+    """English nouns by TextBlob's PatternTagger, which takes "bear" and "orange" for a verb and an adjective always."""
     seen: dict[str, str] = {}
-    for word, tag in _pattern_tagger()(text, tokenize=True):
-        if tag.startswith("NN") and _WORD.fullmatch(word) and len(word) > 1:
+    tagged = [*_pattern_tagger()(text, tokenize=True)]
+    for number, (word, tag) in enumerate(tagged):
+        if (tag.startswith("NN") or _ends_a_phrase(tagged, number)) and _WORD.fullmatch(word) and len(word) > 1:
             seen.setdefault(word.lower(), word)
     return list(seen.values())
+
+
+def _ends_a_phrase(tagged: list[tuple[str, str]], number: int) -> bool:
+    """Whether a verb follows an article and adjectives ("a brown bear"), or an adjective an article ("an orange").
+
+    An adjective may yet belong to a noun behind it ("a red, white and blue kite"); then it ends nothing.
+    """
+    tag, (following, after) = tagged[number][1], tagged[number + 1] if number + 1 < len(tagged) else (".", ".")
+    before = number - 1
+    while before >= 0 and tagged[before][1] == "JJ" and tag in _BARE_VERBS:
+        before -= 1
+    if before < 0 or tagged[before][0].lower() not in ("a", "an", "the"):
+        return False
+    if tag in _BARE_VERBS:
+        return not after.startswith("NN") and following not in ("up", "down", "off", "out")  # "a close up"
+    alone = tagged[before][0].lower() != "the" and tagged[number][0].lower() not in ("few", "little")
+    return tag == "JJ" and alone and after in (".", "IN", "VBZ")
 
 
 @functools.lru_cache(maxsize=1)
