@@ -23,7 +23,8 @@ from neuronwise.check import (
     scores,
 )
 from neuronwise.check.subject import Subject
-from neuronwise.edit import Delta, Edit
+from neuronwise.edit import Delta, Edit, ledger
+from neuronwise.edit.delta import summed
 from neuronwise.edit.ledger import Ledger
 from neuronwise.model import Model, Run
 from neuronwise.model.activations import ExpertActivation
@@ -103,18 +104,16 @@ def half_suppression(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def edit_that_adds_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Ledger.change
-    calls = [0]
+    own, calls = Ledger.change, [0]
 
-    def change(self: Ledger, model: Model, edits: Any) -> None:
+    def change(self: Ledger, model: Model, edits: Any, *, force: bool = False) -> None:
         calls[0] += 1
-        if calls[0] == 1:
-            edits = [_scaled(edit, 0.999) for edit in edits]
-        own(self, model, edits)
+        with monkeypatch.context() as first:
+            if calls[0] == 1:
+                first.setattr(ledger, "summed", lambda *given: 0.999 * summed(*given))
+            own(self, model, edits, force=force)
 
     monkeypatch.setattr(Ledger, "change", change)
-    monkeypatch.setattr(Edit, "applied_to", lambda self, model: bool(Ledger.of(model).edits))
-    monkeypatch.setattr(Edit, "revert", lambda self, model: Ledger.of(model).change(model, []))
 
 
 def _scaled(edit: Edit, factor: float) -> Edit:
@@ -126,8 +125,8 @@ def edit_that_does_not_come_out(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Edit.revert
     calls = [0]
 
-    def revert(self: Edit, model: Model) -> None:
-        own(self, model)
+    def revert(self: Edit, model: Model, *, force: bool = False) -> None:
+        own(self, model, force=force)
         calls[0] += 1
         if calls[0] == 1:
             changed = model.module.model.language_model.layers[1].mlp.down_proj.weight.data
@@ -236,7 +235,7 @@ def test_faults_of_experts_are_found(fault: str, monkeypatch: pytest.MonkeyPatch
         more = property(lambda self: 1.01 * self.weight * self.activation.float())
         within(monkeypatch, "activations", lambda: mock.patch.object(ExpertActivation, "written", more))
     else:
-        monkeypatch.setattr(intervene, "_changed_vectors", lambda *args: contextlib.nullcontext())
+        monkeypatch.setattr(intervene, "changed_vectors", lambda *args: contextlib.nullcontext())
     found = [one.name for one in conform(*about).results if one.outcome == FAILED]
     assert found == ["activations" if fault == "experts" else "suppression"]
 

@@ -128,7 +128,7 @@ def edit(subject: Subject) -> Measured:
         made.apply(model)
         after = subject.logits()
         wrong = [writer for writer, weight in wanted.items() if not torch.equal(writer.own_weight, weight)]
-        made.revert(model)
+        made.revert(model, force=True)  # also where it did not add what it should, which is judged here
         left = [writer for writer, weight in originals.items() if not torch.equal(writer.own_weight, weight)]
         again = subject.logits()
     if wrong:
