@@ -9,10 +9,9 @@ from typing import Any
 from neuronwise.answers.forced import Reading, read_forced
 from neuronwise.answers.free import continued, sampled
 from neuronwise.answers.questions import OWN, Question
-from neuronwise.answers.request import target_ids
-from neuronwise.model.batches import text_inputs
+from neuronwise.answers.request import followed, laid_out, target_ids
 from neuronwise.model.model import Model
-from neuronwise.model.prompt import Inputs
+from neuronwise.model.prompt import Prompted
 
 BEYOND = 3  # tokens generated beyond the longest answer
 LENGTH = 100  # tokens that a model generates for its fluency; as released, with the prompt
@@ -49,10 +48,11 @@ def ask(
     A question without answers is measured on the model's own: what it says now, or what it said ``before``. With
     ``free=False`` nothing is generated beyond that.
     """
-    inputs = _inputs(model, questions)
+    asked_as = _laid_out(model, questions)
+    inputs = [prompted.inputs for prompted in asked_as]
     ids = [
-        {answer: target_ids(model, answer, "" if q.image else q.prompt, q.join) for answer in q.read if answer != OWN}
-        for q in questions
+        {one: target_ids(model, one, followed(model, prompted), q.join) for one in q.read if one != OWN}
+        for q, prompted in zip(questions, asked_as, strict=True)
     ]
     texts: list[str | None] = [None] * len(questions)
     own = [before is None and OWN in question.read for question in questions]
@@ -78,24 +78,24 @@ def ask(
 
 def long_texts(model: Model, beginnings: Sequence[Question]) -> tuple[str, ...]:
     """What the model goes on to say for ``LENGTH`` tokens, for its fluency."""
-    said = continued(model, _inputs(model, beginnings), [LENGTH] * len(beginnings), least=True)
+    inputs = [prompted.inputs for prompted in _laid_out(model, beginnings)]
+    said = continued(model, inputs, [LENGTH] * len(beginnings), least=True)
     return tuple(model.decode_ids(ids) for ids in said)
 
 
 def sampled_texts(model: Model, beginnings: Sequence[Question], seed: int = 0) -> tuple[str, ...]:
     """Texts of ``LENGTH`` tokens with their beginnings, drawn as in the released code of [ROME]; of text alone."""
-    inputs = _inputs(model, [beginning for beginning in beginnings if beginning.image is None])
+    of_text = [beginning for beginning in beginnings if beginning.image is None]
+    inputs = [prompted.inputs for prompted in _laid_out(model, of_text)]
     drawn = sampled(model, inputs, LENGTH, TOP_K, seed)
     return tuple(model.tokenizer.decode(ids, skip_special_tokens=True) for ids in drawn)
 
 
-def _inputs(model: Model, questions: Sequence[Question]) -> list[Inputs]:
-    """Text without a chat template; a photo's question in the model's own template, as the editors ask it."""
-    known: dict[tuple[str, str | None], Inputs] = {}
-    for question in questions:
-        key = question.prompt, question.image
-        if key not in known and question.image is None:
-            known[key] = text_inputs(model, question.prompt)
-        elif key not in known:
-            known[key] = model.prepare(question.image, question.prompt)[0].inputs
-    return [known[question.prompt, question.image] for question in questions]
+def _laid_out(model: Model, questions: Sequence[Question]) -> list[Prompted]:
+    """Each question as the editors ask it, see ``request.laid_out``."""
+    keys = [(q.prompt, q.image, q.chat, q.system) for q in questions]
+    known = {
+        (prompt, image, chat, system): laid_out(model, prompt, image, chat=chat, system=system)[0]
+        for prompt, image, chat, system in dict.fromkeys(keys)
+    }
+    return [known[key] for key in keys]

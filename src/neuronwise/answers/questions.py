@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neuronwise.answers.modalities import asked
 from neuronwise.data.facts import Fact, FactCase
@@ -18,7 +18,8 @@ class Question:
     """``part`` says what the answer is measured for, such as "success" or "locality_neighborhood".
 
     ``answers`` are those that count; ``new`` and ``old``, where they matter, are the fact's targets. ``image`` is a
-    photo's path; without one the prompt is read without a chat template. ``join`` is the fact's.
+    photo's path; without one the prompt is read without a chat template, unless ``chat`` asks in one, behind the
+    ``system`` text. ``join`` is the fact's.
     """
 
     part: str
@@ -28,6 +29,8 @@ class Question:
     old: str | None = None
     image: str | None = None
     join: str | None = None
+    chat: bool = False
+    system: str | None = None
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -40,8 +43,18 @@ def questions_of(case: FactCase) -> tuple[Question, ...]:
     """All questions of a case: the request, its paraphrases, what follows from it and what should stay.
 
     A request with a photo is also asked by its text alone and by its photo alone ("success_text", "success_image").
-    Of a locality probe the first answer is forced, or the model's own where it has none.
+    Of a locality probe the first answer is forced, or the model's own where it has none. All questions without a photo
+    are asked in a chat where the fact is.
     """
+    return tuple(_as_asked(question, case.fact) for question in _questions(case))
+
+
+def _as_asked(question: Question, fact: Fact) -> Question:
+    """The question in the fact's form: in a chat with its system text, or as it is."""
+    return replace(question, chat=fact.chat, system=fact.system) if question.image is None else question
+
+
+def _questions(case: FactCase) -> tuple[Question, ...]:
     fact = case.fact
     new, old = fact.target_new, fact.target_true
     found = [Question(SUCCESS, fact.text, (new,), new, old, fact.image, fact.join)]
@@ -63,12 +76,13 @@ def questions_of(case: FactCase) -> tuple[Question, ...]:
 def beginnings_of(case: FactCase, most: int | None = BEGINNINGS) -> tuple[Question, ...]:
     """What the model writes on from to measure its fluency: the case's first beginnings, else its request."""
     if not case.generation:
-        return (Question("fluency", case.fact.text, image=case.fact.image),)
+        return (_as_asked(Question("fluency", case.fact.text, image=case.fact.image), case.fact),)
     return tuple(Question("fluency", prompt) for prompt in case.generation[:most])
 
 
 def others_of(facts: Iterable[Fact]) -> tuple[Question, ...]:
     """Questions about facts that an edit of another must leave alone."""
     return tuple(
-        Question(OTHERS, fact.text, (fact.target_true,) if fact.target_true else (), image=fact.image) for fact in facts
+        _as_asked(Question(OTHERS, fact.text, (fact.target_true,) if fact.target_true else (), image=fact.image), fact)
+        for fact in facts
     )

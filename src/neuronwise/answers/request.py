@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from PIL import Image
+
 from neuronwise.data.facts import Fact
 from neuronwise.data.facts.fact import joined
 from neuronwise.errors import EditError
 from neuronwise.images import ImageLike
 from neuronwise.model.model import Model
-from neuronwise.model.prompt import exact_tokens
+from neuronwise.model.prompt import Message, Prompted, exact_tokens
 from neuronwise.model.run import Run
 
 
@@ -39,17 +41,44 @@ def target_ids(model: Model, target: str, prompt: str = "", join: str | None = N
     return list(exact_tokens(model.tokenizer, model.vocabulary_size, text).token_ids)
 
 
+def laid_out(
+    model: Model, prompt: str, image: ImageLike | None = None, *, chat: bool = False, system: str | None = None
+) -> tuple[Prompted, Image.Image | None]:
+    """A fact's prompt as the model reads it: text as it is, in a ``chat`` or with a photo by the model's template."""
+    if image is not None or not chat:
+        return model.prepare(image, prompt, chat=None if image is not None else False)
+    before: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    return model.prepare(messages=[*before, {"role": "user", "content": prompt}])
+
+
+def followed(model: Model, prompted: Prompted) -> str:
+    """The text that a target follows: the prompt, in a chat as its template has it; "" behind a photo."""
+    if prompted.ask.images:
+        return ""
+    if not prompted.chat:
+        return prompted.prompt
+    return model.tokenizer.decode(prompted.input_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def taught(model: Model, fact: Fact) -> str:
+    """The new target as it follows the fact's prompt: ``fact.answer``, and in a chat what its template ends in."""
+    if not fact.chat:
+        return fact.answer
+    prompted, _ = laid_out(model, fact.text, chat=True, system=fact.system)
+    return joined(followed(model, prompted), fact.target_new, fact.join)
+
+
 def answer_ids(model: Model, fact: Fact) -> list[int]:
     """Tokens of a fact's new target behind its prompt."""
-    return target_ids(model, fact.target_new, "" if fact.image else fact.text, fact.join)
+    return forced(model, fact).output_ids
 
 
 def forced(model: Model, fact: Fact, image: ImageLike | None = None) -> Run:
     """The run that reads the fact's prompt (with its photo) and says the new target; ``forced_inputs()`` holds both.
 
-    Text alone is read as it is, without a chat template; with an image the model's own template is used.
+    Text alone is read as it is, without a chat template unless the fact says so; see ``laid_out``.
     """
     image = fact.image if image is None else image
-    prompted, picture = model.prepare(image, fact.text, chat=None if image is not None else False)
-    ids = target_ids(model, fact.target_new, "" if image is not None else fact.text, fact.join)
+    prompted, picture = laid_out(model, fact.text, image, chat=fact.chat, system=fact.system)
+    ids = target_ids(model, fact.target_new, followed(model, prompted), fact.join)
     return Run.of(model, prompted, ids, picture)

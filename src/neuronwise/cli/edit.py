@@ -80,6 +80,8 @@ def fact(
     choice: EditorChoice,
     model: ModelOption = None,
     image: Annotated[Path | None, option("A photo that the prompt asks about.")] = None,
+    chat: Annotated[bool, option("Ask in the model's chat template.", "--chat")] = False,
+    system: Annotated[str | None, option("A system text before the prompt, with --chat.")] = None,
     ask: Annotated[list[str] | None, option("Another prompt to try before and after; repeat.")] = None,
     max_new_tokens: LengthOption = 10,
     out: OutOption = None,
@@ -93,12 +95,13 @@ def fact(
     from neuronwise.answers.free import begins_with
     from neuronwise.data.facts import Fact
 
-    request = Fact(prompt, subject, target, image=None if image is None else str(image))
+    photo = None if image is None else str(image)
+    request = Fact(prompt, subject, target, image=photo, chat=chat, system=system)
     changes = choice.changes(seed)
     if choice.statistics is not None:
         changes["statistics"] = choice.read_statistics()
     loaded = placement.load(model, "builtin" if image is not None else "builtin-text")
-    trial = Trial(loaded, [(request.text, image), *((text, image) for text in ask or ())], max_new_tokens)
+    trial = Trial(loaded, [(request.text, image), *((text, image) for text in ask or ())], max_new_tokens, chat, system)
     before = trial.texts()
     if begins_with(before[0], target):
         raise EditError(f"The model already answers {target.strip()!r}; there is nothing to edit.")
@@ -200,19 +203,26 @@ def _edit_captions(
 
 @dataclass(frozen=True)
 class Trial:
-    """Prompts, photos or both, which a model answers before an edit and with it."""
+    """Prompts, photos or both, which a model answers before an edit and with it; texts in a ``chat`` if so asked."""
 
     model: Model
     asked: Sequence[tuple[str | None, Path | None]]
     length: int
+    chat: bool = False
+    system: str | None = None
 
     def runs(self) -> list[Run]:
         """The answers; a prompt without a photo is continued as it is."""
         with status("asking"):
-            return [
-                self.model.run(image, text, max_new_tokens=self.length, chat=None if image is not None else False)
-                for text, image in self.asked
-            ]
+            return [self._run(text, image) for text, image in self.asked]
+
+    def _run(self, text: str | None, image: Path | None) -> Run:
+        if text is None or not self.chat:
+            return self.model.run(image, text, max_new_tokens=self.length, chat=None if image is not None else False)
+        from neuronwise.answers.request import laid_out
+
+        prompted, picture = laid_out(self.model, text, image, chat=True, system=self.system)
+        return self.model.run_prompted(prompted, picture, max_new_tokens=self.length)
 
     def texts(self) -> list[str]:
         """The texts of the answers."""

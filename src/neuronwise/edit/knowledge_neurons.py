@@ -134,7 +134,7 @@ def _paraphrased(fact: Fact, paraphrases: Sequence[str]) -> list[Fact]:
     for prompt in paraphrases:
         if "{}" not in prompt and fact.subject not in prompt:
             raise PromptError(f"The paraphrase {prompt!r} has no place {{}} for its subject {fact.subject!r}.")
-    return [Fact(prompt, fact.subject, fact.target_new, fact.target_true, fact.image) for prompt in paraphrases]
+    return [replace(fact, prompt=prompt) for prompt in paraphrases]
 
 
 def _embeddings(model: Model, settings: KnowledgeNeuronsSettings) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from neuronwise.answers.request import taught
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
@@ -40,7 +41,7 @@ def edited(
         "model": model.name,
         "revision": getattr(model.config, "_commit_hash", None),
         "seed": getattr(settings, "seed", None),  # None: nothing is random
-        **({} if isinstance(request, Mapping) else {"taught": [fact.answer for fact in request]}),
+        **({} if isinstance(request, Mapping) else {"taught": [taught(model, fact) for fact in request]}),
         **({"made_with": made_with} if made_with else {}),
         **outcome,
         "versions": versions(),

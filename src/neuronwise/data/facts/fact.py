@@ -49,8 +49,10 @@ class Fact:
 
     ``text`` is the prompt with the subject filled in; ``image`` is the path of a photo that the prompt asks about. A
     prompt that holds the subject itself becomes one with "{}" where ``subject_place`` finds it. ``join`` is what is
-    between prompt and target, by default what ``joined`` says; ``answer`` is the target with it. Raises ``PromptError``
-    for a prompt without a place for its subject (or the subject itself) and ``TargetError`` for an empty target.
+    between prompt and target, by default what ``joined`` says; ``answer`` is the target with it. ``chat`` asks in the
+    model's chat template, behind the ``system`` text if there is one; a photo is always asked so. Raises
+    ``PromptError`` for a prompt without a place for its subject (or the subject itself) and for a system text without
+    ``chat``, ``TargetError`` for an empty target.
     """
 
     prompt: str
@@ -59,11 +61,19 @@ class Fact:
     target_true: str | None = None
     image: str | None = None
     join: str | None = None
+    chat: bool = False
+    system: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt", "subject", "target_new"):
             if not isinstance(getattr(self, name), str):
                 raise PromptError(f"The {name} of a fact is a text, not {getattr(self, name)!r:.80}.")
+        if type(self.chat) is not bool or type(self.system) not in (str, type(None)):
+            raise PromptError("chat of a fact is True or False, and its system text is a text.")
+        if self.system is not None and not self.chat:
+            raise PromptError("A system text belongs to a chat: Fact(..., chat=True, system=...).")
+        if self.chat and self.image is not None:
+            raise PromptError("A photo is asked in the model's chat template already; leave chat and system out.")
         if not self.subject.strip():
             raise PromptError("The subject of a fact is empty.")
         if "{}" not in self.prompt:
@@ -84,7 +94,7 @@ class Fact:
 
     @property
     def answer(self) -> str:
-        """The new target as it follows the prompt."""
+        """The new target as it follows the prompt; in a chat the template decides, see ``answers.request.taught``."""
         return joined("" if self.image else self.text, self.target_new, self.join)
 
 

@@ -67,7 +67,12 @@ class Record:
     def fact(self, prompt: str, subject: str, target_new: str, target_true: str | None) -> Fact:
         """The fact with its prompt as a template, and with its photo where the record names one."""
         image = str(self.photo("image")) if self.has("image") else None
-        return Fact(template(prompt, subject), subject, target_new, target_true, image)
+        chat = self.fields.get("chat") or False
+        if not isinstance(chat, bool):
+            raise RecordError(f"its chat is {_kind(chat)}, not true or false.")
+        system = self.text("system") if self.has("system") else None
+        prompt = template(prompt, subject)
+        return Fact(prompt, subject, target_new, target_true, image, chat=chat, system=system)
 
     def photo(self, name: str) -> Path:
         """The photo that a field names, found below the folder of photos; raises ``RecordError`` without it."""

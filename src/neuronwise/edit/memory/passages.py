@@ -58,6 +58,8 @@ def require_text(model: Model, facts: Sequence[Fact], method: str) -> None:
         )
     if any(fact.image is not None for fact in facts):
         raise MethodError(f"{method} edits facts asked by text; leave the image out, or use fine.")
+    if any(fact.chat for fact in facts):
+        raise MethodError(f"{method} edits facts in running text; leave chat out, or use fine or fine_tune.")
 
 
 def fact_passage(model: Model, fact: Fact, prefix: str = "", ending: Sequence[int] = ()) -> Passage:
