@@ -34,6 +34,7 @@ from neuronwise.read import extremes
 from neuronwise.read.heatmap import Heatmap
 
 contribution_module = importlib.import_module("neuronwise.locate.contribution")  # the room has a function of that name
+head_module = importlib.import_module("neuronwise.locate.heads")
 model_module = importlib.import_module("neuronwise.model.model")
 gradient_module = importlib.import_module("neuronwise.locate.gradient")
 
@@ -77,6 +78,10 @@ def wrong_shares(found: Any, *_: Any, normalize: bool = False, **__: Any) -> Any
     if normalize:
         found[0].update({writer: 1.05 * values for writer, values in found[0].items()})
     return found
+
+
+def wrong_heads(found: Any, *_: Any) -> Any:
+    return {one: 1.05 * values for one, values in found.items()}
 
 
 def wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +190,7 @@ FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "wrong value vectors": ("activations", changed(Writer, "written", lambda found, *_: 1.01 * found)),
     "another activation recorded": ("generation", changed(Model, "run_prompted", wrong_recording)),
     "shares that are too large": ("shares", changed(scores, "score_all", wrong_shares)),
+    "heads that are too large": ("heads", changed(head_module, "mixed", wrong_heads)),
     "a wrong unembedding": (
         "contribution",
         changed(contribution_module, "_by_unembedding", lambda found, *_: lambda writer: 1.01 * found(writer)),

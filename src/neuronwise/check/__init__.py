@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from neuronwise.check.changes import adapter, edit, saved, suppression
+from neuronwise.check.heads import heads
 from neuronwise.check.kept import State, placement, untouched
 from neuronwise.check.passes import activations, generation, logits
 from neuronwise.check.photo import heat, span
@@ -42,6 +43,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "activations": ("activations and value vectors reproduce each block", activations),
     "generation": ("cached generation records what one pass does", generation),
     "shares": ("exact shares add up to the logit", shares),
+    "heads": ("heads add up to their attention's share", heads),
     "contribution": ("contribution is a · ⟨U, v⟩", contribution),
     "gradient": ("gradients are finite differences", gradient),
     "relevance": ("relevance adds up to the logit", relevance),
