@@ -35,6 +35,7 @@ from find import peak_memory
 from neuronwise.edit import Edit
 from neuronwise.edit.fine import PRESETS, fine_each
 from neuronwise.edit.presets import chosen
+from neuronwise.edit.verdict import without_verdict
 from neuronwise.files import write_json
 from neuronwise.model.prompt import exact_tokens
 from published_fine import literal
@@ -51,9 +52,12 @@ def published(variant: str) -> Side:
 
 
 def ours(start: str) -> Side:
-    return lambda model, facts, steps: [
-        (e, e.record["steps"]) for e in fine_each(model, facts, start=start, steps=steps)
-    ]
+    def side(model: nw.Model, facts: Sequence[nw.Fact], steps: int) -> list[tuple[Edit, int]]:
+        with without_verdict():  # the published code gives none
+            edits = fine_each(model, facts, start=start, steps=steps)
+        return [(edit, edit.record["steps"]) for edit in edits]
+
+    return side
 
 
 ALONE: dict[str, Side] = {

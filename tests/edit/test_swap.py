@@ -91,7 +91,7 @@ def test_the_first_step_goes_against_source_less_target(name: str, tiny_tokenize
 
 def test_later_steps_grow_and_beta_holds_back(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, run, word = given("gpt2", tiny_tokenizer)
-    monkeypatch.setattr(sys.modules[swap.__module__], "ranked", lambda model, places: [False])
+    monkeypatch.setattr(sys.modules[swap.__module__], "ranked", lambda model, places: [False] * len(places))
     found = locate(model, [run], word, top=10)
     lengths = {}
     for steps, beta in ((1, 0.0), (2, 0.0), (3, 0.0), (3, 1.0)):
@@ -109,7 +109,7 @@ def test_later_steps_grow_and_beta_holds_back(tiny_tokenizer: Any, monkeypatch: 
 
 def test_the_cap_is_kept(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, run, word = given("llama", tiny_tokenizer)
-    monkeypatch.setattr(sys.modules[swap.__module__], "ranked", lambda model, places: [False])
+    monkeypatch.setattr(sys.modules[swap.__module__], "ranked", lambda model, places: [False] * len(places))
     edit = swap(model, run, word, "dog", step=0.1, cap=0.25, steps=40)
     rows, size = vectors_of(model, edit)
     assert torch.stack([row for _, row in rows]).norm() == pytest.approx(0.25 * size, rel=1e-5)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from neuronwise.errors import NonFiniteError
 from neuronwise.model.batches import batches, batching, stackable
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,26 @@ class Reading:
         return sum(a == b for a, b in zip(self.ids, self.best, strict=True)) / len(self.ids)
 
 
-@torch.no_grad()
 def read_forced(model: Model, asked: Sequence[tuple[Inputs, Sequence[int]]]) -> list[Reading]:
     """Readings of answers behind prompts, in batches where the architecture allows it.
 
-    The last token of an answer is never fed, and a sequence that begins another is read from that one. Raises
-    ``NonFiniteError`` when the model gives no finite probabilities.
+    Raises ``NonFiniteError`` when the model gives no finite probabilities.
+    """
+    return forced_as(model, asked, _reading)
+
+
+@torch.no_grad()
+def forced_as(
+    model: Model, asked: Sequence[tuple[Inputs, Sequence[int]]], read: Callable[[Tensor, Sequence[int]], T]
+) -> list[T]:
+    """``read(logits, ids)`` of each answer behind its prompt, ``logits`` (T, V) those that predict its T tokens.
+
+    The last token of an answer is never fed, and a sequence that begins another is read from that one.
     """
     sequences = [model.extend(inputs, list(ids)[:-1]) for inputs, ids in asked]
     if not (asked and stackable([inputs for inputs, _ in asked]) and batching(model).right):
         return [
-            _reading(model.forward(sequence, rows=list(range(-len(ids), 0)))[0], ids)
+            read(model.forward(sequence, rows=list(range(-len(ids), 0)))[0], ids)
             for sequence, (_, ids) in zip(sequences, asked, strict=True)
         ]
     hosts = _hosts([tuple(sequence["input_ids"][0].tolist()) for sequence in sequences])
@@ -47,7 +59,7 @@ def read_forced(model: Model, asked: Sequence[tuple[Inputs, Sequence[int]]]) -> 
     for index, host in enumerate(hosts):
         guests.setdefault(host, []).append(index)
     chosen = sorted(guests)
-    readings: dict[int, Reading] = {}
+    readings: dict[int, T] = {}
     starts = [inputs["input_ids"].shape[1] - 1 for inputs, _ in asked]
     for group, together in batches(model, [sequences[host] for host in chosen]):
         members = [chosen[place] for place in group]
@@ -57,7 +69,7 @@ def read_forced(model: Model, asked: Sequence[tuple[Inputs, Sequence[int]]]) -> 
         logits = model.forward(together.inputs, rows=rows)[0]
         for index in itertools.chain.from_iterable(guests[host] for host in members):
             ids = asked[index][1]
-            readings[index], logits = _reading(logits[: len(ids)], ids), logits[len(ids) :]
+            readings[index], logits = read(logits[: len(ids)], ids), logits[len(ids) :]
     return [readings[index] for index in range(len(asked))]
 
 
@@ -73,8 +85,14 @@ def _hosts(sequences: Sequence[tuple[int, ...]]) -> list[int]:
 
 
 def _reading(logits: Tensor, ids: Sequence[int]) -> Reading:
+    said, own = log_probs(logits, ids)
+    return Reading(tuple(ids), tuple(said.argmax(-1).tolist()), float(own.mean()))
+
+
+def log_probs(logits: Tensor, ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(T, V) of all tokens and (T, 1) of ``ids``, float32; raises ``NonFiniteError`` where the latter are not."""
     said = logits.float().log_softmax(-1)
-    own = said.gather(1, torch.tensor([list(ids)], device=said.device).T).mean()
-    if not torch.isfinite(own):
+    own = said.gather(1, torch.tensor([list(ids)], device=said.device).T)
+    if not torch.isfinite(own).all():
         raise NonFiniteError("The model gives no finite probabilities; load it with dtype=torch.float32, or edit less.")
-    return Reading(tuple(ids), tuple(said.argmax(-1).tolist()), float(own))
+    return said, own

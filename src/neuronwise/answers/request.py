@@ -16,7 +16,10 @@ from neuronwise.model.run import Run
 
 
 def listed(facts: Fact | Sequence[Fact]) -> list[Fact]:
-    """One fact or several, as a list; raises ``EditError`` for none, and for anything else."""
+    """One fact or several, as a list; raises ``EditError`` for none, for anything else, and for facts that contradict.
+
+    Two facts contradict that ask the same of the same photo and have two targets.
+    """
     found: list[Fact] = []
     for one in _several(facts):
         if not isinstance(one, Fact):
@@ -24,6 +27,12 @@ def listed(facts: Fact | Sequence[Fact]) -> list[Fact]:
         found.append(one)
     if not found:
         raise EditError("There is no fact to edit.")
+    targets: dict[tuple[str, str | None], str] = {}
+    for fact in found:
+        target = targets.setdefault((" ".join(fact.text.split()), fact.image), fact.target_new.strip())
+        if target != fact.target_new.strip():
+            other = fact.target_new.strip()
+            raise EditError(f"Two facts contradict: {fact.text!r} cannot be both {target!r} and {other!r}; leave one.")
     return found
 
 

@@ -238,6 +238,9 @@ class Trial:
         _write(edit, self.model, folders)
         if edit.record.get("note"):
             note(edit.record["note"])
+        made = seconds is not None
+        for sentence in _complaints(edit) if made else ():
+            note(sentence)
         if edit.record.get("covariance") == "identity":
             note("without key statistics (--statistics) the identity is used in their place")
         texts = [
@@ -253,7 +256,7 @@ class Trial:
             "seconds": seconds,
             "written": {name: {"folder": str(path), "bytes": _size(path)} for name, path in folders.items()},
         }
-        return Output(content, lambda: _show(content))
+        return Output(content, lambda: _show(content, made))
 
 
 def _timed(make: Callable[[], Edit]) -> tuple[Edit, float]:
@@ -263,13 +266,19 @@ def _timed(make: Callable[[], Edit]) -> tuple[Edit, float]:
     return edit, time.perf_counter() - started
 
 
+def _complaints(edit: Edit) -> list[str]:
+    from neuronwise.edit.verdict import complaints
+
+    return complaints(edit.record["verdict"]) if "verdict" in edit.record else []
+
+
 def _neurons(model: Model, edit: Edit) -> list[str]:
     from neuronwise.edit.delta import neurons_of
 
     return [str(neuron) for delta in edit.deltas for neuron in neurons_of(model, delta)]
 
 
-def _show(content: dict[str, Any]) -> None:
+def _show(content: dict[str, Any], made: bool) -> None:
     rows = [[row["prompt"] or Path(row["image"]).name, row["before"], row["after"]] for row in content["texts"]]
     if rows:
         print_table("", ["asked", "before", "after"], rows)
@@ -278,8 +287,20 @@ def _show(content: dict[str, Any]) -> None:
     print(f"neurons changed: {' '.join(names)}{more} ({content['parameters_changed']} numbers)")
     if "enough" in content:
         print(f"neurons that would do: {content['enough']}")
+    if made and "targets" in content.get("verdict", {}):
+        _show_verdict(content["verdict"])
     for name, written in content["written"].items():
         print(f"{name}: {written['folder']} ({written['bytes'] / 1000:.1f} kB)")
+
+
+def _show_verdict(verdict: Mapping[str, Any]) -> None:
+    from neuronwise.edit.verdict import neutral
+
+    for row in verdict["targets"]:
+        holds = "holds" if row["holds"] else "fails"
+        chance = f"p {row['p_before']:.2g} → {row['p']:.2g}, rank {row['rank_before']} → {row['rank']}"
+        print(f"{row['target'].strip()!r} {holds}: {chance}")
+    print(neutral(verdict))
 
 
 def _write(edit: Edit, model: Model, folders: Mapping[str, Path]) -> None:

@@ -33,3 +33,4 @@ from neuronwise.edit.suppress import suppress as suppress
 from neuronwise.edit.suppress import suppress_neurons as suppress_neurons
 from neuronwise.edit.swap import SwapSettings as SwapSettings
 from neuronwise.edit.swap import swap as swap
+from neuronwise.edit.verdict import without_verdict as without_verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.ledger import Ledger, column_norms
+from neuronwise.edit.verdict import Aim, judged
 from neuronwise.files import shareable, versions
 from neuronwise.model.model import Model
 
@@ -24,13 +25,16 @@ def edited(
     settings: DataclassInstance,
     request: Sequence[Fact] | Mapping[str, object],
     deltas: Sequence[Delta],
+    aims: Iterable[Aim] | None = None,
+    /,
     **outcome: object,
 ) -> Edit:
     """The edit by ``method`` that made ``deltas``.
 
     Its record: method, settings, request (facts, or what else was asked), model, versions, and the ``outcome``, which
     is whatever the method reports, as plain JSON values; ``taught`` are the facts' targets as they follow their
-    prompts, ``made_with`` the edits that the model carried.
+    prompts, ``made_with`` the edits that the model carried;
+    ``verdict`` is that on ``aims``, by default those of the facts: see ``judged``.
     """
     asked = request if isinstance(request, Mapping) else [asdict(fact) for fact in request]
     made_with = [str(edit.record.get("method", "?")) for edit in Ledger.of(model).edits]
@@ -46,4 +50,7 @@ def edited(
         **outcome,
         "versions": versions(),
     }
-    return Edit(tuple(deltas), shareable(record), column_norms(model, deltas))
+    edit = Edit(tuple(deltas), shareable(record), column_norms(model, deltas))
+    if aims is None:
+        aims = () if isinstance(request, Mapping) else (Aim.of(model, fact) for fact in request)
+    return judged(model, edit, aims)

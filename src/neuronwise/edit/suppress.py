@@ -15,6 +15,7 @@ from neuronwise.edit.edit import Edit
 from neuronwise.edit.ledger import column_norms
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
+from neuronwise.edit.verdict import Aim
 from neuronwise.edit.words import Seen, runs_of
 from neuronwise.errors import MethodError
 from neuronwise.locate import locate
@@ -79,6 +80,7 @@ def suppress(
     direction = model.unembedding[targets[0].token_id].detach() if settings.along == "word" else None
     edit = suppress_neurons(model, chosen, direction=direction)
     outcome: dict[str, object] = {"texts_before": [run.text for run in runs]}
+    texts: list[str] = []
     if settings.generate:
         with edit.applied(model):
             texts = [run.again() for run in runs]
@@ -88,7 +90,12 @@ def suppress(
     if note:
         outcome["note"] = note
     request = {"word": word, "prompts": [run.prompt for run in runs], "photos": len(runs)}
-    return edited("suppress", model, settings, request, edit.deltas, **outcome)
+    aims = [
+        Aim(run.prompt, word, run.forced_inputs(target.position), [target.token_id],
+            lambda rank, _, text=text: rank > 1 if text is None else not names(text, word), free=False)
+        for run, target, text in zip(runs, targets, texts or [None] * len(runs), strict=True)
+    ]  # fmt: skip
+    return edited("suppress", model, settings, request, edit.deltas, aims, **outcome)
 
 
 @alone

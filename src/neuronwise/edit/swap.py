@@ -16,6 +16,7 @@ from neuronwise.edit.delta import Delta, deltas_of, value_vectors
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
+from neuronwise.edit.verdict import Aim
 from neuronwise.edit.words import Seen, TokenPosition, any_runs_of, positions_of, runs_of
 from neuronwise.errors import MethodError, NonFiniteError, TargetError
 from neuronwise.locate import locate
@@ -121,7 +122,21 @@ def swap(
         outcome["enough"] = _enough(model, request, positions, chosen, spared, settings)
     notes = "; ".join(dict.fromkeys(one.note for one in positions if one.note))
     outcome |= {"note": notes} if notes else {}
-    return edited("swap", model, settings, request.record, deltas, texts_before=request.texts, **outcome)
+    aims = _aims(request, positions, outcome)
+    return edited("swap", model, settings, request.record, deltas, aims, texts_before=request.texts, **outcome)
+
+
+def _aims(request: Request, positions: Sequence[TokenPosition], outcome: Mapping[str, Any]) -> list[Aim]:
+    """At each position the target ranks above the source, and the photo's new caption, if any, is met."""
+    said = dict(zip(map(id, request.runs), outcome["generated"], strict=False))  # none: not generated
+    held = [above and said.get(id(one.run), True) for one, above in zip(positions, outcome["ranked"], strict=True)]
+    return [
+        Aim(
+            one.run.prompt, one.target, one.run.forced_inputs(one.position), [one.target_id],
+            lambda rank, text, met=met: met, free=False,
+        )
+        for one, met in zip(positions, held, strict=True)
+    ]  # fmt: skip
 
 
 def _moved(

@@ -6,7 +6,7 @@ A fact's way: ``Request`` (the fact as the model reads it) → ``choose`` (its n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from neuronwise.answers.request import listed
@@ -23,6 +23,7 @@ from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.presets import resolved
 from neuronwise.edit.record import edited
 from neuronwise.edit.trial import lowest_layer
+from neuronwise.edit.verdict import Aim
 from neuronwise.errors import MethodError
 from neuronwise.images import ImageLike
 from neuronwise.model.lock import alone
@@ -71,11 +72,12 @@ def fine(
     settings = resolved(model, settings, PRESETS, changes)
     learned = _learned(model, facts, settings, image, together)
     if len(learned) == 1:
-        return _edit(model, learned[0], settings)
+        return _edit(model, learned[0], settings, image)
     outcomes = [_outcome(change) for change in learned]
     reported = dict.fromkeys(name for one in outcomes for name in one)
     outcome = {name: [one.get(name) for one in outcomes] for name in reported}
-    return edited("fine", model, settings, facts, [delta for change in learned for delta in change.deltas], **outcome)
+    deltas = [delta for change in learned for delta in change.deltas]
+    return edited("fine", model, settings, facts, deltas, _aims(model, facts, image), **outcome)
 
 
 @alone
@@ -91,7 +93,7 @@ def fine_each(
     """One edit for each of several independent facts, as ``fine`` makes them one by one, in less time."""
     facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
-    return [_edit(model, change, settings) for change in _learned(model, facts, settings, image, together)]
+    return [_edit(model, change, settings, image) for change in _learned(model, facts, settings, image, together)]
 
 
 def _learned(
@@ -118,8 +120,13 @@ def _outcome(change: Change) -> dict[str, object]:
     return outcome
 
 
-def _edit(model: Model, change: Change, settings: FineSettings) -> Edit:
-    return edited("fine", model, settings, [change.request.fact], change.deltas, **_outcome(change))
+def _edit(model: Model, change: Change, settings: FineSettings, image: ImageLike | None) -> Edit:
+    facts = [change.request.fact]
+    return edited("fine", model, settings, facts, change.deltas, _aims(model, facts, image), **_outcome(change))
+
+
+def _aims(model: Model, facts: Sequence[Fact], image: ImageLike | None) -> Iterator[Aim]:
+    return (Aim.of(model, fact, image) for fact in facts)
 
 
 EDITOR = Editor(

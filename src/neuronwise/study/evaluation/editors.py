@@ -11,6 +11,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editors import EDITORS
 from neuronwise.edit.memory.statistics import Statistics
+from neuronwise.edit.verdict import without_verdict
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
@@ -34,7 +35,8 @@ class Maker:
         given_facts = [fact if self.asked is None else asked(fact, self.asked) for fact in facts]
         request = given_facts[0] if len(facts) == 1 else given_facts
         given = {} if self.statistics is None else {"statistics": self.statistics}
-        return self.function(model, request, self.settings, **given, **self.changes)
+        with without_verdict():  # every case is measured
+            return self.function(model, request, self.settings, **given, **self.changes)
 
     def require(self, model: Model) -> None:
         """Raise ``MethodError`` for layers that the model does not have or other statistics, before anything begins."""

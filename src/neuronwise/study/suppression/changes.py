@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from neuronwise.edit.swap import SwapSettings, swap
+from neuronwise.edit.verdict import without_verdict
 from neuronwise.errors import MethodError
 from neuronwise.intervene import mean_ablate, scale, suppress
 from neuronwise.study.interventions import Intervention, Scene
@@ -59,7 +60,8 @@ def _swapped(scene: Scene, settings: SwapSettings) -> Iterator[Row]:
     words = [word.lower() for word in scene.words]
     source = max(dict.fromkeys(words), key=words.count)
     runs = [run for run, word in zip(scene.runs, words, strict=True) if word == source]
-    edit = swap(scene.model, runs, source, scene.target, settings, neurons=scene.neurons)
+    with without_verdict():  # captions of every photo are measured
+        edit = swap(scene.model, runs, source, scene.target, settings, neurons=scene.neurons)
     with edit.applied(scene.model):
         yield {name: edit.record.get(name) for name in ("norm", "steps", "success", "enough")}
 
