@@ -27,9 +27,9 @@ def listed(facts: Fact | Sequence[Fact]) -> list[Fact]:
         found.append(one)
     if not found:
         raise EditError("There is no fact to edit.")
-    targets: dict[tuple[str, str | None], str] = {}
+    targets: dict[tuple[str | None, ...], str] = {}
     for fact in found:
-        target = targets.setdefault((" ".join(fact.text.split()), fact.image), fact.target_new.strip())
+        target = targets.setdefault((" ".join(fact.text.split()), fact.image, fact.system), fact.target_new.strip())
         if target != fact.target_new.strip():
             other = fact.target_new.strip()
             raise EditError(f"Two facts contradict: {fact.text!r} cannot be both {target!r} and {other!r}; leave one.")
