@@ -33,7 +33,8 @@ def edited(
 
     Its record: method, settings, request (facts, or what else was asked), model, versions, and the ``outcome``, which
     is whatever the method reports, as plain JSON values; ``taught`` are the facts' targets as they follow their
-    prompts, ``made_with`` the edits that the model carried; ``verdict`` is that on ``aims``, by default those of the facts: see ``judged``.
+    prompts, ``made_with`` the edits that the model carried; ``verdict`` is that on
+    ``aims``, by default those of the facts: see ``judged``.
     """
     asked = request if isinstance(request, Mapping) else [asdict(fact) for fact in request]
     made_with = [str(edit.record.get("method", "?")) for edit in Ledger.of(model).edits]
