@@ -45,11 +45,12 @@ class Change:
     @property
     def deltas(self) -> tuple[Delta, ...]:
         """What has been learned, writer by writer."""
-        values = self.values.detach().cpu()
-        return tuple(
-            Delta(writer.layer, writer.path, values[self.rows[writer]].T.contiguous(), columns, expert=writer.expert)
-            for writer, columns in self.columns.items()
-        )
+        values, found = self.values.detach().cpu(), []
+        for writer, columns in self.columns.items():
+            units, places = columns.cpu().unique(return_inverse=True)  # changes of one neuron add up
+            left = torch.zeros(len(units), values.shape[1]).index_add(0, places, values[self.rows[writer]])
+            found.append(Delta(writer.layer, writer.path, left.T.contiguous(), units, expert=writer.expert))
+        return tuple(found)
 
     def added(self, writer: Writer, inputs: Tensor, values: Tensor) -> Tensor:
         """(rows, d) float32: what ``values`` add to what a writer writes for ``inputs`` (rows, f)."""

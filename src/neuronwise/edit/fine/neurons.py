@@ -34,13 +34,14 @@ def observe(batch: Batch) -> None:
 
 
 def choose(model: Model, request: Request, settings: FineSettings) -> list[Neuron]:
-    """The union over target positions of the top n neurons for the token ``said`` there by the unedited model.
+    """The union over target positions of the top n neurons for the token ``said`` there by the unedited model; with
+    ``repeats`` each as often as it was chosen.
 
     Of routed experts those that the position was routed to, with their router weight. Raises ``MethodError`` for
     settings that leave no neuron.
     """
     targets = [Target(token, position, "") for position, token in enumerate(request.said)]
-    chosen: dict[Neuron, None] = {}
+    chosen: list[Neuron] = []
     generator = torch.Generator().manual_seed(settings.seed)
     for every in score_all(model, request.run, targets, "contribution"):
         scores = Scores({writer: values for writer, values in every.items() if _kept(model, writer.layer, settings)})
@@ -48,8 +49,8 @@ def choose(model: Model, request: Request, settings: FineSettings) -> list[Neuro
             raise MethodError("These settings leave no layer with neurons to edit.")
         if settings.neurons == "random":
             scores.update({writer: torch.rand(writer.width, generator=generator) for writer in scores})
-        chosen |= dict.fromkeys(scores.top(settings.n).neurons)
-    return sorted(chosen)
+        chosen += scores.top(settings.n).neurons
+    return sorted(chosen if settings.repeats else set(chosen))
 
 
 def _kept(model: Model, layer: int, settings: FineSettings) -> bool:

@@ -19,7 +19,8 @@ class FineSettings:
     loss out. ``rate`` is Adam's, ``steps`` the most that are taken, ``enough`` the probability of every target token
     at which they end. ``start`` "zero" as in the paper; "search" (ours) first looks along Adam's first step, up to
     three times, for a length that reaches it or from which to go on, see ``start.py``. ``prepend_end`` reads a text
-    behind the end token, as the released code does for GPT-J, whose tokenizer marks no beginning.
+    behind the end token, as the released code does for GPT-J, whose tokenizer marks no beginning. ``repeats`` learns a
+    neuron as often as target positions chose it, changes that add up, as the released code does; by default once.
     """
 
     n: int = 5
@@ -34,6 +35,7 @@ class FineSettings:
     layer: int | None = None
     start: str = "zero"
     prepend_end: bool = False
+    repeats: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
