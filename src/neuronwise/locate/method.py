@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from neuronwise.arguments import kinds_of, taken
 from neuronwise.errors import MethodError, reason
-from neuronwise.model.state import state_of
 
 if TYPE_CHECKING:
     from neuronwise.images import ImageLike
@@ -155,6 +154,8 @@ def options_as_taken(
 
 def require_own(model: Model, runs: Sequence[Run]) -> None:
     """Raise ``MethodError`` for runs of another model, or recorded in another state of this one."""
+    from neuronwise.model.state import state_of  # loads torch, which names of methods do not need
+
     now = state_of(model)
     for run in runs:
         if run.model.module is not model.module:
