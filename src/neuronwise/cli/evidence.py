@@ -10,7 +10,6 @@ from neuronwise.cli.options import Ask, ModelOption, Placement, SetOption, parse
 from neuronwise.cli.output import command_line, note, print_table
 from neuronwise.cli.progress import status
 from neuronwise.errors import NeuronwiseError
-from neuronwise.images.open import format_of
 from neuronwise.read.evidence.table import EVIDENCE
 
 
@@ -35,6 +34,8 @@ def evidence(
     require_photos([image])
     require_file(out)
     if out is not None:
+        from neuronwise.images.open import format_of
+
         format_of(out)
     from neuronwise.read import evidence as find_evidence
 
