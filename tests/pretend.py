@@ -101,7 +101,15 @@ def use() -> None:
         operation = getattr(getattr(ATEN, packet), overload or "default")
         LIBRARY.impl(name, functools.partial(_from_within, operation), "PrivateUse1")
     torch.autograd.set_multithreading_enabled(False)  # torch counts one device of such a kind, and a thread for each
-    torch.inference_mode = torch.no_grad  # type: ignore[misc, assignment]  (its tensors can be held by no other)
+    torch.inference_mode = _without_inference  # type: ignore[misc, assignment]
+
+
+def _without_inference(mode: Any = True) -> Any:
+    """``torch.inference_mode``, called or as a decorator, whose tensors stay ordinary ones: no other kind can hold its.
+
+    As torch's does, ``mode=False`` turns gradients on.
+    """
+    return torch.set_grad_enabled(not mode) if isinstance(mode, bool) else torch.no_grad(mode)
 
 
 LIBRARY = torch.library.Library("aten", "IMPL")

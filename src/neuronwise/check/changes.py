@@ -220,7 +220,7 @@ def _require_same(adapted: nn.Module, model: Model, made: Edit) -> None:
         if not hasattr(layer, "get_delta_weight"):
             continue
         base = getattr(layer, "get_base_layer")()  # noqa: B009 (peft's, unknown to a type checker)
-        own = [d for d in made.deltas if writes_alone(writer := writer_of(model, d)) and writer.holder[0] is base]
+        own = [d for d in made.deltas if _is_of(writer_of(model, d), base)]
         if not own:  # experts in one parameter, or another writer of the same block
             continue
         added = getattr(layer, "get_delta_weight")("default").float()  # noqa: B009
@@ -234,6 +234,12 @@ def _require_same(adapted: nn.Module, model: Model, made: Edit) -> None:
             raise Deviation(
                 f"the adapter of layer {own[0].layer} is not the edit: it differs by {share:.1e}", wrong=share
             )
+
+
+def _is_of(writer: Writer, base: nn.Module) -> bool:
+    """Whether the writer writes with the weight of ``base`` and no other: its own, or one that is tied to it."""
+    module, parameter = writer.holder
+    return writes_alone(writer) and (module is base or getattr(module, parameter) is getattr(base, "weight", None))
 
 
 def _adapted(subject: Subject, made: Edit, folder: Path) -> Tensor:

@@ -31,7 +31,7 @@ from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.run import Run
 from neuronwise.model.state import state_of
 from neuronwise.model.stop import StoppingTexts
-from neuronwise.model.weights import dtype_of, keep_readable, output_head, plain_weight
+from neuronwise.model.weights import cast_routers, dtype_of, keep_readable, output_head, plain_weight
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 
@@ -72,6 +72,7 @@ class Model:
         self.head = output_head(module)
         self._memos: dict[Hashable, object] = {}
         keep_readable(module)
+        cast_routers(module)
         if check:
             require_readable(self.name, self.head, self.hidden_size)
             require_sums(self.name, module, self.blocks, self.device)

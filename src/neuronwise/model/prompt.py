@@ -210,9 +210,8 @@ def _with_marks(processor: Processor, model_type: str, prompt: str, mark: str | 
     """The prompt with its photos' marks: where it says, or where the model's format has them."""
     places = prompt.count(mark) if mark else 0
     if places not in (0, photos):
-        raise PromptError(
-            f"The prompt has {places} {mark} and {photos} image(s) are given; write as many, or leave it out."
-        )
+        given = f"{photos} image is" if photos == 1 else f"{photos} images are"
+        raise PromptError(f"The prompt has {places} {mark} and {given} given; write as many, or leave {mark} out.")
     if mark and not places and (model_type not in HABITS or _reads_marks(processor)):
         kind = "minigpt4" if model_type in HABITS else model_type
         return image_format(kind, processor.tokenizer).format(image="\n".join([mark] * photos), prompt=prompt)

@@ -139,6 +139,19 @@ def keep_readable(module: nn.Module) -> None:
                 )
 
 
+def cast_routers(module: nn.Module) -> None:
+    """Cast routers to the dtype that they compute in, as their first pass would: it is no change of the weights.
+
+    Switch's and NLLB-MoE's cast their ``classifier`` in place. What is quantized or offloaded is left to them.
+    """
+    for part in module.modules():
+        dtype, classifier = vars(part).get("dtype"), getattr(part, "classifier", None)
+        if not isinstance(dtype, torch.dtype) or not isinstance(classifier, nn.Module):
+            continue
+        if all(map(is_plain, classifier.parameters())):
+            classifier.to(dtype)
+
+
 def precision(dtype: object) -> torch.dtype:
     """A dtype that models compute in, by itself or by its name; raises ``ModelError`` for any other."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
