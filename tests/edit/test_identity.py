@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -52,6 +53,23 @@ def test_the_same_changes_are_the_same_edit(model: Any, tmp_path: Any) -> None:
             same_edit.apply(model)
     annotated.revert(model)
     assert model.edits == ()
+
+
+def test_edits_that_change_nothing_are_not_taken_for_each_other(model: Any) -> None:
+    before, real = weights(model), random_edit(model)
+    still = [replace(delta, left=torch.zeros_like(delta.left)) for delta in real.deltas]
+    first, second = (Edit(tuple(still), {"request": name}) for name in ("cat", "dog"))
+    parts = Edit((still[0], *real.deltas[1:]), {"request": "bear"})  # one of its layers does not move
+    for edit in (first, second, parts):
+        edit.apply(model)
+    with pytest.raises(EditError, match="applied already"):
+        second.apply(model)
+    second.revert(model)
+    assert model.edits == (first, parts)
+    for edit in (first, parts):
+        edit.revert(model)
+    assert model.edits == ()
+    assert same(model, before)
 
 
 @pytest.mark.parametrize("low_rank", [False, True])

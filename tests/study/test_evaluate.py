@@ -34,6 +34,12 @@ SUBJECTS = ("cat", "dog", "bear", "house", "France", "teddy")
 QUICK: dict[str, Any] = {"freeze_last": 0, "steps": 2, "others": 3}
 
 
+@pytest.fixture
+def model(tiny_folder: Path) -> nw.Model:
+    """The tiny LLaMA: edits move it, unlike the wired model of the other studies."""
+    return nw.load(tiny_folder)
+
+
 def cases(count: int = 6) -> list[FactCase]:
     return [
         FactCase(

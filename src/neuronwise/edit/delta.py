@@ -95,6 +95,11 @@ class Delta:
             return float(left.square().sum())
         return float(((left.T @ left) * (self.right.double() @ self.right.double().T)).sum())
 
+    @property
+    def empty(self) -> bool:
+        """Whether all its numbers are zero, so that nothing changes: facts that move no weight have such deltas."""
+        return not self.left.any() or (self.right is not None and not self.right.any())
+
     def factors(self, width: int) -> tuple[Tensor, Tensor]:
         """(d, r) and (r, f) with r ≤ d: what a low-rank adapter holds."""
         if self.right is not None:

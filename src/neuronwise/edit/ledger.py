@@ -56,7 +56,8 @@ class Ledger:
     def apply(self, model: Model, edit: Recorded) -> None:
         """Bring an edit into the model; see ``Edit.apply``."""
         present = {delta.fingerprint for other in self.edits for delta in other.deltas}
-        if self.holds(edit) or any(delta.fingerprint in present for delta in edit.deltas):
+        again = any(delta.fingerprint in present for delta in edit.deltas if not delta.empty)
+        if again or any(other is edit for other in self.edits):
             raise EditError("This edit is applied already; revert it before applying it again.")
         require_same_model(model, edit)
         require_not_within(model, edit)
@@ -64,9 +65,11 @@ class Ledger:
 
     def revert(self, model: Model, edit: Recorded, *, force: bool = False) -> None:
         """Take an edit out of the model; see ``Edit.revert``."""
-        if not self.holds(edit):
+        alike = [other for other in self.edits if other.fingerprint == edit.fingerprint]
+        own = next((other for other in self.edits if other is edit), alike[0] if alike else None)
+        if own is None:
             raise EditError("This edit is not applied to this model, so there is nothing to revert.")
-        self.change(model, [other for other in self.edits if other.fingerprint != edit.fingerprint], force=force)
+        self.change(model, [other for other in self.edits if other is not own], force=force)
 
     @contextlib.contextmanager
     def applied(self, model: Model, edit: Recorded) -> Iterator[None]:
