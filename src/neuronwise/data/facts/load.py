@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import overload
 
 from neuronwise.data.facts.fact import FactCase
 from neuronwise.data.facts.fields import Record
@@ -59,6 +60,13 @@ class Facts:
 
     def __iter__(self) -> Iterator[FactCase]:
         return iter(self.cases)
+
+    @overload
+    def __getitem__(self, index: int) -> FactCase: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[FactCase, ...]: ...
+    def __getitem__(self, index: int | slice) -> FactCase | tuple[FactCase, ...]:
+        return self.cases[index]
 
     @property
     def left_out(self) -> tuple[Problem, ...]:
