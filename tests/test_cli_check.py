@@ -31,7 +31,7 @@ def sighted(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Pa
 
 def test_the_command_on_a_text_model(tiny_folder: Path) -> None:
     asked = ("check", tiny_folder, "--prompt", "the cat sits on")
-    assert "14 passed, 0 failed, 2 not applicable" in shell(*asked).stdout
+    assert "15 passed, 0 failed, 2 not applicable" in shell(*asked).stdout
     content = json.loads(shell(*asked, "--json").stdout)
     assert content["passed"] is True
     assert content["prompt"] == "the cat sits on"
