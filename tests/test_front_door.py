@@ -106,7 +106,7 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 def test_a_broken_room_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "lazy_package"
     package.mkdir()
-    (package / "__init__.py").write_text("from neuronwise.lazy import face\nface(__name__)\n")
+    (package / "__init__.py").write_text("from neuronwise.registry.lazy import face\nface(__name__)\n")
     (package / "__init__.pyi").write_text("from lazy_package.broken import thing as thing\n")
     (package / "broken.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))

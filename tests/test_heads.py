@@ -278,7 +278,7 @@ def test_a_head_prints_as_it_is_parsed() -> None:
     assert str(nw.Head(5, 3)) == "L5.H3"
     assert nw.Head.parse(" L5.H3 ") == nw.Head(5, 3)
     assert nw.Head(5, 3) < nw.Head(5, 10) < nw.Head(6, 0)
-    for wrong in ("L5", "H3", "L5.U3", "L5.H3@2", "L-1.H0"):
+    for wrong in ("L5", "H3", "L5.U3", "L5.H3@2", "L-1.H0", f"L{'9' * 5000}.H1"):
         with pytest.raises(NeuronError, match=r"write L5\.H3"):
             nw.Head.parse(wrong)
     for layer, head in ((-1, 0), (0, -2), ("1", 0)):
@@ -293,13 +293,29 @@ def test_a_set_is_saved_and_loaded(tmp_path: Path) -> None:
     assert "L5.H3" in found
     assert nw.Head(5, 4) not in found
     assert found[:1].heads == (nw.Head(5, 3),)
-    (tmp_path / "heads.json").write_text('{"schema": "neuronwise.heads/1", "heads": [{"layer": 1}]}')
-    with pytest.raises(NeuronwiseError, match="damaged"):
-        nw.HeadSet.load(tmp_path / "heads.json")
+    with pytest.raises(NeuronError, match="'high' does not fit"):
+        nw.ScoredHead(nw.Head(0, 0), "high")  # type: ignore[arg-type]
     with pytest.raises(NonFiniteError):
         nw.HeadSet((nw.ScoredHead(nw.Head(0, 0), float("nan")),))
     with pytest.raises(NeuronError, match="once"):
         nw.HeadSet((nw.ScoredHead(nw.Head(0, 0), 1.0), nw.ScoredHead(nw.Head(0, 0), 2.0)))
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        '[{"layer": 1}]',
+        "{}",
+        "[3]",
+        '[{"layer": 1, "head": 0, "score": "high"}]',
+        '[{"layer": -1, "head": 0, "score": 1}]',
+    ],
+)
+def test_a_damaged_set_is_refused(heads: str, tmp_path: Path) -> None:
+    file = tmp_path / "heads.json"
+    file.write_text(f'{{"schema": "neuronwise.heads/1", "record": {{}}, "heads": {heads}}}')
+    with pytest.raises(NeuronwiseError, match="damaged"):
+        nw.HeadSet.load(file)
 
 
 # Findings

@@ -3,6 +3,6 @@
 Importing it loads neither torch nor transformers; ``__init__.pyi`` lists its names.
 """
 
-from neuronwise.lazy import face
+from neuronwise.registry.lazy import face
 
 face(__name__)

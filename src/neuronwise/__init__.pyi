@@ -13,9 +13,6 @@ from neuronwise.edit import revert_all as revert_all
 from neuronwise.edit import rome as rome
 from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError
-from neuronwise.heads import Head as Head
-from neuronwise.heads import HeadSet as HeadSet
-from neuronwise.heads import ScoredHead as ScoredHead
 from neuronwise.intervene import suppress as suppress
 from neuronwise.locate import Baseline as Baseline
 from neuronwise.locate import Circuit as Circuit
@@ -28,8 +25,11 @@ from neuronwise.measure import probe as probe
 from neuronwise.model import Model as Model
 from neuronwise.model import Run as Run
 from neuronwise.model import load as load
+from neuronwise.neurons import Head as Head
+from neuronwise.neurons import HeadSet as HeadSet
 from neuronwise.neurons import Neuron as Neuron
 from neuronwise.neurons import NeuronSet as NeuronSet
+from neuronwise.neurons import ScoredHead as ScoredHead
 from neuronwise.neurons import ScoredNeuron as ScoredNeuron
 from neuronwise.read import Evidence as Evidence
 from neuronwise.read import causal_trace as causal_trace

@@ -15,9 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError
-from neuronwise.heads import Head, Heads, as_heads, names_heads
 from neuronwise.locate.baseline import Baseline, resolved
 from neuronwise.locate.firing import firing
 from neuronwise.locate.method import require_own
@@ -29,7 +27,8 @@ from neuronwise.model.passes import edit, edit_input, inputs_of
 from neuronwise.model.state import acting
 from neuronwise.model.value_vectors import changed_vectors
 from neuronwise.model.writers import Writer
-from neuronwise.neurons import Neuron, Neurons, NeuronSet, as_neurons
+from neuronwise.neurons import Head, Heads, Neuron, Neurons, NeuronSet, as_heads, as_neurons, names_heads
+from neuronwise.registry.arguments import checked
 
 Chosen = dict[Writer, list[Neuron]]
 # (activations (batch, rows, k), the positions of these rows in the sequence) → the same shape

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.arguments import LARGEST_SEED
 from neuronwise.cli.app import argument, option, refuse
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
@@ -18,6 +17,7 @@ from neuronwise.errors import NeuronwiseError
 from neuronwise.files import from_json
 from neuronwise.locate.methods import METHODS
 from neuronwise.model.sources import SOURCES
+from neuronwise.registry.arguments import LARGEST_SEED
 
 if TYPE_CHECKING:
     from neuronwise.edit import Statistics

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, get_type_hints
 
-from neuronwise.arguments import taken
 from neuronwise.errors import MethodError
+from neuronwise.registry.arguments import taken
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from neuronwise.answers.naming import swapped
-from neuronwise.arguments import taken
 from neuronwise.edit.delta import Delta, deltas_of, value_vectors
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.presets import OURS, Preset, resolved
@@ -27,6 +26,7 @@ from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.model.stream import written_gradients
 from neuronwise.neurons import Neuron, NeuronSet
+from neuronwise.registry.arguments import taken
 
 READINGS = ("unembedding", "norm", "model")
 

@@ -1,5 +1,5 @@
 """Photos: opening them, masks of their objects, inpainting."""
 
-from neuronwise.lazy import face
+from neuronwise.registry.lazy import face
 
 face(__name__)

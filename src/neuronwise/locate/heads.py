@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
-from neuronwise.heads import Head, Heads, HeadSet, ScoredHead, as_heads
 from neuronwise.locate.contrast import Contrast, contrasted
 from neuronwise.locate.shares import NoShares, direct_shares
 from neuronwise.model.heads import Attention, attention_of, edit_heads, headless, mixed, require_heads
 from neuronwise.model.last_position import LastPosition
 from neuronwise.model.run import Run, Target
 from neuronwise.model.stream import WriterGradients
+from neuronwise.neurons import Head, Heads, HeadSet, ScoredHead, as_heads
 
 if TYPE_CHECKING:
     from neuronwise.model import Model

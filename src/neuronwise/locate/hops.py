@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from neuronwise.heads import Head
 from neuronwise.locate.cut_pass import CutPass
 from neuronwise.locate.edges import CHUNK, Edges, places
 from neuronwise.locate.graph import Edge
 from neuronwise.model.heads import Attention
+from neuronwise.neurons import Head
 
 NARROW = 4  # backward passes side by side, each with a gradient of every head at every position
 

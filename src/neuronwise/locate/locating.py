@@ -7,7 +7,6 @@ from typing import Any, Literal, cast, overload
 
 from neuronwise.errors import MethodError
 from neuronwise.files import versions
-from neuronwise.heads import Heads, HeadSet
 from neuronwise.images import ImageLike
 from neuronwise.locate.baseline import Baseline
 from neuronwise.locate.contrast import contrast_notes
@@ -21,7 +20,7 @@ from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
 from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
-from neuronwise.neurons import Neurons, NeuronSet
+from neuronwise.neurons import Heads, HeadSet, Neurons, NeuronSet
 
 Word = str | Concept
 

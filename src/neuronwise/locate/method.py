@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from neuronwise.arguments import kinds_of, taken
 from neuronwise.errors import MethodError, reason
+from neuronwise.registry.arguments import kinds_of, taken
 
 if TYPE_CHECKING:
     from neuronwise.images import ImageLike

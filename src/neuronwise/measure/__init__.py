@@ -3,6 +3,6 @@
 Importing it loads nothing heavy; ``__init__.pyi`` lists the names.
 """
 
-from neuronwise.lazy import face
+from neuronwise.registry.lazy import face
 
 face(__name__)

@@ -1,5 +1,5 @@
 """Models: loading them, their feed-forward blocks as neurons, and recorded runs."""
 
-from neuronwise.lazy import face
+from neuronwise.registry.lazy import face
 
 face(__name__)

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import MethodError, NeuronError
-from neuronwise.heads import Head
 from neuronwise.model.anatomy import mixes_tokens
 from neuronwise.model.blocks import Block
 from neuronwise.model.passes import edit_input, inputs_of, stop_after
 from neuronwise.model.prompt import Inputs
 from neuronwise.model.weights import linear_shape
 from neuronwise.model.writers import Site, Writer
+from neuronwise.neurons import Head
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model

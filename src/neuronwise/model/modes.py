@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from neuronwise.arguments import checked
+from neuronwise.registry.arguments import checked
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError, PromptError, TargetError
 from neuronwise.images import ImageLike, open_image
 from neuronwise.images.open import file_of
@@ -21,6 +20,7 @@ from neuronwise.model.chat import reworded
 from neuronwise.model.concepts import Concept, concept_of, concepts_in
 from neuronwise.model.prompt import Inputs, Prompted, target_tokens
 from neuronwise.model.state import State, state_of
+from neuronwise.registry.arguments import checked
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model

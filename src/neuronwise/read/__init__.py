@@ -3,6 +3,6 @@
 ``__init__.pyi`` lists the public names; the tables load no torch.
 """
 
-from neuronwise.lazy import face
+from neuronwise.registry.lazy import face
 
 face(__name__)

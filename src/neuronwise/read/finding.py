@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuronwise.errors import MethodError, PromptError, TargetError
-from neuronwise.heads import HeadSet
 from neuronwise.locate.default import Scored, default_scores
 from neuronwise.locate.locating import describe, plain
 from neuronwise.locate.methods import METHODS
@@ -19,7 +18,7 @@ from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
 from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
-from neuronwise.neurons import NeuronSet
+from neuronwise.neurons import HeadSet, NeuronSet
 from neuronwise.read.decode import Effect, decode_all, effects
 from neuronwise.read.evidence import Evidence, evidences
 from neuronwise.read.heatmap import Heatmap, heatmaps

@@ -8,17 +8,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from neuronwise.arguments import checked
 from neuronwise.errors import MethodError
-from neuronwise.heads import Head, HeadSet
 from neuronwise.locate.contribution import SHARP
 from neuronwise.locate.heads import contribution
 from neuronwise.model.direct_map import DirectMap
 from neuronwise.model.heads import Attention, attention_of, mixed
 from neuronwise.model.run import Run, Target
+from neuronwise.neurons import Head, HeadSet
 from neuronwise.read.decode import Effect, token_strings
 from neuronwise.read.extremes import extreme_tokens
 from neuronwise.read.finding import Finding
+from neuronwise.registry.arguments import checked
 
 
 @checked

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from neuronwise.arguments import LARGEST_SEED
 from neuronwise.data.photos import Captioned, Photos, load_photos
 from neuronwise.errors import ImageError, NeuronwiseError
 from neuronwise.images.inpaint.table import parsed
 from neuronwise.measure.metrics import MODEL_METRICS, ModelMetric
+from neuronwise.registry.arguments import LARGEST_SEED
 from neuronwise.study.concept_photos import shows
 from neuronwise.study.store import Row
 

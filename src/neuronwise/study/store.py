@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypeAlias, TypedDict
 
-from neuronwise.arguments import misfits
 from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError, reason
 from neuronwise.files import Lines, from_json, parsed, read_bytes, versions, whole_file, write_json
+from neuronwise.registry.arguments import misfits
 
 MANIFEST, BEFORE, CASES, TABLE = "manifest.json", "before.jsonl", "cases.jsonl", "cases.parquet"
 

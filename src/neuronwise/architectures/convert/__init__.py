@@ -3,6 +3,6 @@
 ``CONVERTERS`` names them; a converter is one file with a function from the parts that a user downloaded to a ``Plan``.
 """
 
-from neuronwise.lazy import face
+from neuronwise.registry.lazy import face
 
 face(__name__)

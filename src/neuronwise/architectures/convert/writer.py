@@ -25,7 +25,7 @@ from neuronwise.architectures.convert.plan import Output, Plan, outputs
 from neuronwise.architectures.convert.weights import open_weights
 from neuronwise.errors import ModelError, NeuronwiseError, NonFiniteError
 from neuronwise.files import from_json, new_folders, require_free, sha256, whole_file
-from neuronwise.locks import Lock, Locked
+from neuronwise.files.locks import Lock, Locked
 from neuronwise.model.complete import listed, require_tensors
 
 SHARD_BYTES = 2 * 1024**3  # also the most that is held in memory at a time, beside one tensor

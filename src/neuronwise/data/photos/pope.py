@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, TypeAlias, get_args
 
-from neuronwise.arguments import a
 from neuronwise.data.naming import objects_named
 from neuronwise.data.photos.photo import Captioned
 from neuronwise.data.words import COCO_CATEGORIES
+from neuronwise.registry.arguments import a
 
 Negatives: TypeAlias = Literal["random", "popular", "adversarial"]
 NEGATIVES: tuple[Negatives, ...] = get_args(Negatives)

@@ -17,7 +17,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from neuronwise.arguments import misfits
 from neuronwise.data.texts import read_texts
 from neuronwise.edit.memory.keys import critical_layers, writer_in
 from neuronwise.edit.memory.passages import Passage, require_text, side_by_side
@@ -36,6 +35,7 @@ from neuronwise.files import (
 from neuronwise.model import passes
 from neuronwise.model.model import Model
 from neuronwise.model.state import likeness
+from neuronwise.registry.arguments import misfits
 
 Progress = Callable[[int, int], None]  # tokens so far, tokens wanted
 Windows = list[tuple[int, ...]]  # token ids of the passages of one pass

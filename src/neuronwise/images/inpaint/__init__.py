@@ -1,5 +1,5 @@
 """Inpainting: a photo without one of its objects."""
 
-from neuronwise.lazy import face
+from neuronwise.registry.lazy import face
 
 face(__name__)

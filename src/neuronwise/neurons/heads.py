@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
-from neuronwise.arguments import taken
-from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError
-from neuronwise.files import read_json, write_json
+from neuronwise.errors import NeuronError
+from neuronwise.neurons.ranked import load_ranked, require_ranked, save_ranked
+from neuronwise.registry.arguments import taken
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "neuronwise.heads/1"
-_ADDRESS = re.compile(r"L(\d+)\.H(\d+)")
+_ADDRESS = re.compile(r"L(\d{1,18})\.H(\d{1,18})")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +57,10 @@ class ScoredHead:
     head: Head
     score: float
 
+    def __post_init__(self) -> None:
+        if type(self.score) not in (float, int):
+            object.__setattr__(self, "score", taken("score", self.score, float, error=NeuronError))
+
     def __str__(self) -> str:
         return str(self.head)
 
@@ -69,6 +72,14 @@ class ScoredHead:
     def from_row(cls, row: Mapping[str, Any]) -> ScoredHead:
         """Read what ``to_row`` gave, whatever else the row holds."""
         return cls(Head(row["layer"], row["head"]), row["score"])
+
+
+class _Saved(TypedDict):
+    """The file of a set."""
+
+    schema: str
+    record: dict[str, Any]
+    heads: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,14 +95,7 @@ class HeadSet:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", tuple(self.members))
-        wrong = next((member for member in self.members if not math.isfinite(member.score)), None)
-        if wrong is not None:
-            raise NonFiniteError(
-                f"The score of {wrong} is {wrong.score}; scores must be finite. In half precision, load the model with "
-                "dtype=torch.float32 and try again."
-            )
-        if len(set(self.heads)) != len(self.members):
-            raise NeuronError("A set of heads holds each head once; this one repeats some.")
+        require_ranked(self.members, set(self.heads), "head")
 
     def __repr__(self) -> str:
         first = ", ".join(map(str, self.members[:3]))
@@ -129,19 +133,14 @@ class HeadSet:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set as JSON, whole or not at all."""
-        rows = [member.to_row() for member in self.members]
-        write_json(path, {"schema": SCHEMA, "record": dict(self.record), "heads": rows})
+        save_ranked(path, SCHEMA, "heads", self.members, self.record)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> HeadSet:
         """Read what ``save`` wrote; raises ``NeuronwiseError`` for a missing or damaged file."""
-        content = read_json(path, "set of heads")
-        try:
-            if content["schema"] != SCHEMA:
-                raise NeuronwiseError(f"'{path}' has the form {content['schema']!r}; this version reads {SCHEMA!r}.")
-            return cls(tuple(map(ScoredHead.from_row, content["heads"])), dict(content["record"]))
-        except (ValueError, KeyError, TypeError, AttributeError, NeuronError, NonFiniteError) as error:
-            raise NeuronwiseError(f"'{path}' is not a set of heads saved by neuronwise, or it is damaged.") from error
+        return load_ranked(
+            path, _Saved, SCHEMA, "heads", lambda rows, record: cls(tuple(map(ScoredHead.from_row, rows)), record)
+        )
 
 
 Heads = HeadSet | ScoredHead | Head | str | Iterable[ScoredHead | Head | str]

@@ -1,0 +1,45 @@
+"""What is on disk: files and folders written whole or not at all, JSON, lines that only grow, versions."""
+
+from neuronwise.files.lines import Lines, parsed
+from neuronwise.files.reading import from_json, read_bytes, read_form, read_json, read_object, require_ordinary
+from neuronwise.files.records import sha256, shareable, versions
+from neuronwise.files.writing import (
+    PathLike,
+    Raises,
+    filling,
+    held,
+    make_folder,
+    new_folders,
+    require_free,
+    whole_file,
+    write_bytes,
+    write_folder,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "Lines",
+    "PathLike",
+    "Raises",
+    "filling",
+    "from_json",
+    "held",
+    "make_folder",
+    "new_folders",
+    "parsed",
+    "read_bytes",
+    "read_form",
+    "read_json",
+    "read_object",
+    "require_free",
+    "require_ordinary",
+    "sha256",
+    "shareable",
+    "versions",
+    "whole_file",
+    "write_bytes",
+    "write_folder",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,73 @@
+"""Files that are read: ordinary ones, JSON, and JSON in a form of ours."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+from neuronwise.errors import NeuronwiseError, reason
+from neuronwise.files.writing import PathLike, Raises
+from neuronwise.registry.arguments import misfits
+
+
+def from_json(text: str | bytes, finite: bool = False) -> Any:
+    """The value of a JSON text; raises ``ValueError`` for anything else, also for one that is nested too deeply.
+
+    ``finite``: NaN and infinity, which JSON lacks and Python's reader takes, are refused.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse) if finite else json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(number: str) -> None:
+    raise ValueError(f"it holds {number}")
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """What a file holds; raises ``OSError`` for what is no ordinary file: reading a pipe might never end."""
+    path = Path(path)
+    require_ordinary(path)
+    return path.read_bytes()
+
+
+def require_ordinary(path: Path) -> None:
+    """Raise ``OSError`` for a path that is there and is neither a file nor a folder, but a pipe or a device."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no ordinary file")
+
+
+def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError, finite: bool = False) -> Any:
+    """What a JSON file holds; raises ``error`` for one that is missing or is no JSON. ``what`` names the thing."""
+    try:
+        return from_json(read_bytes(path), finite)
+    except OSError as problem:
+        raise error(f"The {what} '{os.fspath(path)}' cannot be read: {reason(problem)}.") from problem
+    except ValueError as problem:  # also a name with a zero byte
+        raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: {reason(problem)}.") from problem
+
+
+def read_object(path: PathLike, what: str, error: Raises = NeuronwiseError) -> dict[str, Any]:
+    """The JSON object that a file holds; as ``read_json``, and ``error`` for any other value."""
+    found = read_json(path, what, error)
+    if not isinstance(found, dict):
+        raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: it holds no object.")
+    return found
+
+
+T = TypeVar("T")
+
+
+def read_form(path: PathLike, form: type[T], what: str, error: Raises = NeuronwiseError) -> T:
+    """``read_json`` of a file in a form of ours, a ``TypedDict``; raises ``error`` for a value of another kind too."""
+    content = read_json(path, what, error, finite=True)
+    wrong = misfits(content, form)
+    if wrong:
+        raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: {wrong}.")
+    return content
