@@ -61,7 +61,8 @@ def _print_misuse(error: Exception) -> None:
         return
     context = getattr(error, "ctx", None)
     hint = "" if context is None else f" See {context.command_path} --help."
-    note(f"{' '.join(text.split()).rstrip('.?')}.{hint}")
+    sentence = " ".join(text.split())
+    note(sentence + ("" if sentence.endswith((".", "?")) else ".") + hint)
 
 
 __all__ = ["app", "main"]
