@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,13 @@ from PIL import Image
 
 import neuronwise as nw
 from neuronwise.cli.options import parse_positions
+from neuronwise.data.facts.load import FORMS
+from neuronwise.edit.editors import EDITORS
+from neuronwise.images.inpaint.table import INPAINTERS
+from neuronwise.locate.methods import METHODS
+from neuronwise.model.sources import SOURCES
+from neuronwise.read.evidence.table import EVIDENCE
+from neuronwise.study.kinds import KINDS, shipped
 from shell import refused, shell
 
 TEXT = ("find", "--text", "the cat")
@@ -146,3 +155,23 @@ def test_statistics_are_of_texts(tmp_path: Path, name: str, options: tuple[str, 
     (tmp_path / name).write_text("the cat sits")
     assert words in refused("statistics", tmp_path / name, "--layers", 1, "--out", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("columns", [40, 80, 160])
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (["find"], [*METHODS, *EVIDENCE, *INPAINTERS, *SOURCES]),
+        (["evidence"], EVIDENCE),
+        (["suppress"], METHODS),
+        (["edit", "fact"], EDITORS),
+        (["evaluate"], [*FORMS, *EDITORS]),
+        (["study", "run"], [*KINDS, *shipped()]),
+    ],
+)
+def test_help_has_every_name_whole_at_any_width(
+    command: list[str], names: Iterable[str], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = re.split(r"[\s,.]+", shell(*command, "--help").stdout)
+    assert set(names) <= set(shown)

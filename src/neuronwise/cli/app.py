@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -44,6 +44,20 @@ def option(text: str, *names: str, **settings: Any) -> OptionInfo:
 def argument(text: str, **settings: Any) -> ArgumentInfo:
     """What a command takes by place: its help, and typer's settings."""
     return typer.Argument(help=text, **settings)
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """The names that an option takes, listed below all options, where no column is too narrow for a whole name.
+
+    >>> Annotated[str, option("How neurons are scored."), Names("Methods", METHODS)]
+    """
+
+    title: str
+    names: Iterable[str]
+
+    def __str__(self) -> str:
+        return f"{self.title}: {', '.join(self.names)}."
 
 
 @dataclass(frozen=True)
@@ -116,7 +130,9 @@ def command(group: typer.Typer) -> Callable[[Callable[..., Output]], Callable[..
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
         run.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
-        group.command(cls=_Command)(run)
+        listed = [one for parameter in parameters.values() for one in get_args(parameter.annotation)[1:]]
+        names = "\n\n".join(str(one) for one in listed if isinstance(one, Names))
+        group.command(cls=_Command, epilog=names)(run)
         return function
 
     return register

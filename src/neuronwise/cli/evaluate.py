@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from neuronwise.cli.app import Output, app, argument, command, option
+from neuronwise.cli.app import Names, Output, app, argument, command, option
 from neuronwise.cli.options import EditorChoice, ModelOption, Placement, SeedOption
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress_bar
@@ -42,7 +42,8 @@ def evaluate(
     *,
     facts: Annotated[
         str,
-        argument(f"Facts: file, folder or hub dataset (forms: {', '.join(FORMS)}); or the folder of an evaluation."),
+        argument("Facts: file, folder or hub dataset in a form listed below; or the folder of an evaluation."),
+        Names("Forms of facts", FORMS),
     ],
     out: Annotated[
         Path | None, option("Keep every case there; the same command resumes an interrupted evaluation.")

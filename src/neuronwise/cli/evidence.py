@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from neuronwise.cli.app import Output, app, argument, command, option
+from neuronwise.cli.app import Names, Output, app, argument, command, option
 from neuronwise.cli.options import Ask, ModelOption, Placement, SetOption, parse_settings, require_file, require_photos
 from neuronwise.cli.output import command_line, note, print_table
 from neuronwise.cli.progress import status
@@ -20,7 +20,9 @@ def evidence(
     model: ModelOption = None,
     concept: Annotated[str | None, option("A word of the caption.")] = None,
     target: Annotated[str | None, option("Any token instead, generated or not, such as ' dog'.")] = None,
-    by: Annotated[str, option(f"The kind of evidence: {', '.join(EVIDENCE)}.")] = "occlusion",
+    by: Annotated[
+        str, option("The kind of evidence, listed below."), Names("Kinds of evidence", EVIDENCE)
+    ] = "occlusion",
     settings: SetOption = None,
     ask: Ask,
     out: Annotated[Path | None, option("Write the photo with the map laid over it, such as dog.png.")] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.cli.app import Output, app, argument, command, option, refuse
+from neuronwise.cli.app import Names, Output, app, argument, command, option, refuse
 from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, Settings, Words, require_folder, require_photos
 from neuronwise.cli.output import command_line, note, print_finding
 from neuronwise.cli.photos import PhotoSource, find_in_photos, find_over_photos
@@ -36,9 +36,10 @@ def find(
     evidence: Annotated[
         str | None,
         option(
-            f"Map what of the photo each word depends on: {', '.join(EVIDENCE)}, or none.",
+            "Map what of the photo each word depends on, by a kind of evidence listed below, or none.",
             show_default=f"{ON_PAGE} with --out",
         ),
+        Names("Kinds of evidence", EVIDENCE),
     ] = None,
     heads: Annotated[int, option("Show so many attention heads of each word, by their share of its logit.", min=0)] = 0,
     out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,

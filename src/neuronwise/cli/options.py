@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.cli.app import argument, option, refuse
+from neuronwise.cli.app import Names, argument, option, refuse
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import NeuronwiseError
@@ -31,9 +31,11 @@ LONGEST = 10_000_000  # more positions than any model has
 MOST = 10_000  # neurons of a word, each of which is read
 Settings = dict[str, Any]  # by name, of whatever kind a method or an editor takes
 
-MODELS = f"Hub id, folder, .gguf file, or one of {', '.join(SOURCES)}."
-ModelArgument = Annotated[str, argument(MODELS)]
-ModelOption = Annotated[str | None, option(MODELS, "--model", "-m", show_default="builtin, or builtin-text for texts")]
+MODEL, MODELS = "Hub id, folder, .gguf file, or a model listed below.", Names("Models", SOURCES)
+ModelArgument = Annotated[str, argument(MODEL), MODELS]
+ModelOption = Annotated[
+    str | None, option(MODEL, "--model", "-m", show_default="builtin, or builtin-text for texts"), MODELS
+]
 DtypeOption = Annotated[str | None, option("float32, bfloat16 or float16.", show_default="the checkpoint's own")]
 DeviceOption = Annotated[str | None, option("auto, cpu, cuda, ...: passed to transformers.", "--device-map")]
 SeedOption = Annotated[int, option("Random seed.", min=0, max=LARGEST_SEED)]
@@ -154,9 +156,10 @@ class Scoring:
     method: Annotated[
         str | None,
         option(
-            f"How neurons are scored: {', '.join(METHODS)}; with the options that you give.",
+            "How neurons are scored, by a method listed below, with the options that you give.",
             show_default="contribution with --normalize, --contrast 10, --baseline self and --set focus=2",
         ),
+        Names("Methods", METHODS),
     ] = None
     settings: SetOption = None
     activation: Annotated[str | None, option("ffn (the input of W_down) or gate.", show_default="ffn")] = None
@@ -248,7 +251,7 @@ class Scoring:
 class EditorChoice:
     """An editor with what it takes."""
 
-    editor: Annotated[str, option(f"The editor: {', '.join(EDITORS)}.")] = "fine"
+    editor: Annotated[str, option("The editor, listed below."), Names("Editors", EDITORS)] = "fine"
     settings: SetOption = None
     statistics: Annotated[Path | None, option("Folder of key statistics from `neuronwise statistics`.")] = None
 

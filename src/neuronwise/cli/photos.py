@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from neuronwise.cli.app import option, refuse, typed
+from neuronwise.cli.app import Names, option, refuse, typed
 from neuronwise.cli.options import Ask, Scoring, Words, parse_box, require_studies
 from neuronwise.cli.output import command_line, counted, note
 from neuronwise.cli.progress import progress_bar
@@ -33,18 +33,19 @@ class PhotoSource:
     data: Annotated[
         Path | None,
         option(
-            f"Find --concept in the photos of a folder (forms: {', '.join(FORMS)}), one by one and together. With an "
-            f"option that says how its object is removed, the default method is {DEFAULT}."
+            "Find --concept in the photos of a folder in a form listed below, one by one and together. With an option "
+            f"that says how its object is removed, the default method is {DEFAULT}."
         ),
+        Names("Forms of photos", FORMS),
     ] = None
     mask: Annotated[Path | None, option("Where the concept is in the photo: a white on black image.")] = None
     box: Annotated[str | None, option("The same as a box in pixels: X,Y,WIDTH,HEIGHT.")] = None
     inpainting: Annotated[
         str,
         option(
-            f"How the object is removed: {', '.join(INPAINTERS)}; written lama:FILE.pt, diffusers:FOLDER, or "
-            "folder:DIR of finished photos."
+            "How the object is removed: telea or ns, or lama:FILE.pt, diffusers:FOLDER, folder:DIR of finished photos."
         ),
+        Names("Ways of inpainting", INPAINTERS),
     ] = "telea"
     dilation: Annotated[int, option("Pixels by which masks grow.", min=0)] = 5
     photos: Annotated[int, option("Use at most this many photos of a concept.", min=1)] = 12

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neuronwise.cli.app import Output, app, argument, command, option
+from neuronwise.cli.app import Names, Output, app, argument, command, option
 from neuronwise.cli.options import DeviceOption, Placement, parse_settings, require_studies
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress
@@ -27,7 +27,8 @@ app.add_typer(study, name="study")
 
 DataOption = Annotated[
     str | None,
-    option(f"Folder of photos (forms: {', '.join(FORMS)}), or the facts of an evaluation."),
+    option("Folder of photos in a form listed below, or the facts of an evaluation."),
+    Names("Forms of photos", FORMS),
 ]
 
 
@@ -35,7 +36,10 @@ DataOption = Annotated[
 def run(
     *,
     recipe: Annotated[
-        str, argument(f"A YAML file of a kind ({', '.join(KINDS)}), or a shipped recipe: {', '.join(shipped())}.")
+        str,
+        argument("A YAML file of a kind listed below, or a shipped recipe."),
+        Names("Kinds", KINDS),
+        Names("Shipped recipes", shipped()),
     ],
     out: Annotated[Path, option("Keep every finished case there.")],
     data: DataOption = None,
