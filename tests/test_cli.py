@@ -183,7 +183,7 @@ BAD = {
     "an unknown dtype": (["decode", "L0.U1", "-m", "{model}", "--dtype", "float7"], "no dtype"),
     "out is a file": (["find", "--text", "the", "-m", "{model}", "--out", "{tmp}/text.jpg"], "is a file"),
     "an unknown architecture": (["models", "no-such-model"], "no-such-model"),
-    "a misspelled command": (["fnd", "photo.jpg"], "Did you mean 'find'? See neuronwise --help."),
+    "a misspelled command": (["fnd", "photo.jpg"], "Did you mean 'find'? See "),
 }
 
 
