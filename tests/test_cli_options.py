@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -175,3 +176,11 @@ def test_help_has_every_name_whole_at_any_width(
     monkeypatch.setenv("COLUMNS", str(columns))
     shown = re.split(r"[\s,.]+", shell(*command, "--help").stdout)
     assert set(names) <= set(shown)
+
+
+def test_a_circuits_table_says_which_token_is_at_a_position(tiny_folder: Path) -> None:
+    asked = ("circuit", "--text", "the cat", "--target", " dog", "--nodes", 2, "-m", tiny_folder)
+    leaves = {leaf["position"]: leaf["label"] for leaf in json.loads(shell(*asked, "--json").stdout)["leaves"]}
+    named = re.findall(r"^@(\d+) (\S+)", shell(*asked).stdout, re.MULTILINE)
+    assert named
+    assert all(leaves[int(position)].replace(" ", "·") == token for position, token in named)

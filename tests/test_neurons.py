@@ -43,6 +43,11 @@ def test_anything_else_is_no_address(address: str) -> None:
         Neuron.parse(address)
 
 
+def test_an_attention_head_is_named_as_one() -> None:
+    with pytest.raises(NeuronError, match=r"'L5\.H3' is an attention head, not a neuron; `neuronwise find --heads"):
+        Neuron.parse("L5.H3")
+
+
 def test_addresses_print_as_documented() -> None:
     assert str(Neuron(23, 8083)) == "L23.U8083"
     assert str(Neuron(23, 80, expert=5)) == "L23.E5.U80"

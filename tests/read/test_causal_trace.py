@@ -150,7 +150,7 @@ def test_all_that_is_restored_is_clean(name: str) -> None:
     if not reads:  # before the subject nothing is corrupted
         np.testing.assert_array_equal(found.restored[:, 1], np.float32(found.corrupted))
     quiet = nw.causal_trace(
-        run.model, run, target=TOKEN, position=2, subject=rows, samples=1, noise=0.0, positions="predicting"
+        run.model, run, target=TOKEN, position=2, subject=rows, samples=1, noise=1e-6, positions="predicting"
     )
     assert quiet.corrupted == pytest.approx(quiet.clean, rel=1e-3)
 
@@ -183,6 +183,7 @@ def test_what_cannot_be_traced_is_refused() -> None:
         ({"subject": [1], "layers": [3]}, "has layers 0 to 2"),
         ({"subject": [1], "samples": 0}, "1 or more"),
         ({"subject": [1], "noise": -1.0}, "noise is -1"),
+        ({"subject": [1], "noise": 0.0}, "noise is 0; give a number of standard deviations above 0"),
         ({"subject": [1], "positions": [[99]]}, "Position 99 has no part"),
     )
     for wrong, sentence in cases:

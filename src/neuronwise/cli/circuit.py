@@ -9,11 +9,11 @@ import typer
 
 from neuronwise.cli.app import Output, app, command
 from neuronwise.cli.options import Ask, ModelOption, Placement, parse_contrast, require_folder
-from neuronwise.cli.output import command_line, note, print_table
+from neuronwise.cli.output import command_line, note, print_table, token_line
 from neuronwise.cli.progress import status
 
 if TYPE_CHECKING:
-    from neuronwise.locate.graph import Edge
+    from neuronwise.locate.graph import Circuit, Edge
 
 LISTED = 10
 
@@ -30,7 +30,8 @@ def circuit(
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Neurons, each at its position.")] = 100,
     heads: Annotated[
-        int, typer.Option(min=0, help="Pairs of a place and the attention head that brought it most, told apart.")
+        int,
+        typer.Option(min=0, help="Attribute edges to this many pairs of a node and an attention head, the strongest."),
     ] = 100,
     contrast: Annotated[
         list[str] | None, typer.Option(help="As for find.", show_default="the mean of all tokens")
@@ -39,7 +40,7 @@ def circuit(
     out: Annotated[Path | None, typer.Option(help="Write a page (index.html) and circuit.json there.")] = None,
     placement: Placement,
 ) -> Output:
-    """Draw the circuit behind a word: neurons at their positions, and what of the answer passes between them."""
+    """Draw the circuit behind a word: neurons at their positions, and how much of the logit each passes to others."""
     ask.require_one(image, text)
     ask.require_word(image, concept, target)
     require_folder(out)
@@ -56,9 +57,20 @@ def circuit(
     if "note" in found.record:
         note(found.record["note"])
     content = {**found.to_dict(), "command": command_line()}
-    rows = [[edge.source, edge.target, f"{edge.weight:.3f}", _by_heads(edge)] for edge in found.edges[:LISTED]]
+    rows = [
+        [_with_token(edge.source, found), edge.target, f"{edge.weight:.3f}", _by_heads(edge)]
+        for edge in found.edges[:LISTED]
+    ]
     title = f"{len(found.nodes)} nodes, {len(found.edges)} edges"
     return Output(content, lambda: print_table(title, ["from", "to", "logits", "by heads"], rows))
+
+
+def _with_token(place: str, circuit: Circuit) -> str:
+    """A place of the circuit; of a position of the prompt also the token there, or that it is a patch of the photo."""
+    leaf = next((leaf for leaf in circuit.leaves if place == f"@{leaf.position}"), None)
+    if leaf is None:
+        return place
+    return f"{place} {'patch' if leaf.kind == 'image' else token_line([leaf.label])}"
 
 
 def _by_heads(edge: Edge) -> str:

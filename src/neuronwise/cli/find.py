@@ -41,7 +41,7 @@ def find(
         ),
         Names("Kinds of evidence", EVIDENCE),
     ] = None,
-    heads: Annotated[int, option("Show so many attention heads of each word, by their share of its logit.", min=0)] = 0,
+    heads: Annotated[int, option("Attention heads to show for each word, by their share of its logit.", min=0)] = 0,
     out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,
     placement: Placement,
 ) -> Output:

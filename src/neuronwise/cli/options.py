@@ -40,7 +40,10 @@ DtypeOption = Annotated[str | None, option("float32, bfloat16 or float16.", show
 DeviceOption = Annotated[str | None, option("auto, cpu, cuda, ...: passed to transformers.", "--device-map")]
 SeedOption = Annotated[int, option("Random seed.", min=0, max=LARGEST_SEED)]
 SetOption = Annotated[
-    list[str] | None, option("An option of the method or editor, such as n=10; repeat for several.", "--set")
+    list[str] | None,
+    option(
+        "An option of what was chosen (method, editor, kind of evidence), such as n=10; repeat for several.", "--set"
+    ),
 ]
 
 
@@ -133,7 +136,7 @@ class Words:
     specific: Annotated[
         float,
         option(
-            "Rank a word's neurons by their score less so many times the mean size of their scores for the others.",
+            "Rank a word's neurons by their score minus this times the mean size of their scores for the others.",
             min=0,
         ),
     ] = 0.0

@@ -40,7 +40,7 @@ def trace(
     positions: Annotated[
         str, option("text (and the photo as one), image, all, or positions such as 3 or 0-4,7.")
     ] = "text",
-    noise: Annotated[float, option("Noise in standard deviations of embeddings.", min=0)] = 3.0,
+    noise: Annotated[float, option("Noise in standard deviations of embeddings, above 0.")] = 3.0,
     samples: Annotated[int, option("Draws of the noise.", min=1)] = 10,
     seed: SeedOption = 0,
     ask: Ask,

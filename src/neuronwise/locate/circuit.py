@@ -49,16 +49,18 @@ def circuit(
 ) -> Circuit:
     """The circuit of ``nodes`` (neuron, position) pairs behind a word of the run's text, or behind any target token.
 
-    ``heads``: of the pairs (place, attention head that brought relevance to it last), how many, the strongest, are told
-    apart (``Circuit.hops``, ``Edge.heads``); 0 for none. ``contrast`` as for ``relp``. One backward pass for each node,
-    and two more with heads: one for each node and one for each pair. Raises ``MethodError`` for an architecture with a
-    mixer of positions that has no rule. What would need more memory than is free is refused with the estimate, before
-    anything is computed.
+    ``heads``: how many pairs of a place and the attention head that brought relevance to it last get numbers of their
+    own (``Circuit.hops``, ``Edge.heads``), the strongest; 0 for none. ``contrast`` as for ``relp``. One backward pass
+    for each node, and two more with heads: one for each node and one for each pair. Raises ``MethodError`` for an
+    architecture with a mixer of positions that has no rule. What would need more memory than is free is refused with
+    the estimate, before anything is computed.
     """
     if not 1 <= nodes <= MOST:
         raise MethodError(f"nodes is {nodes}; ask for 1 to {MOST} nodes, each of which takes a backward pass.")
     if not 0 <= heads <= MOST:
-        raise MethodError(f"heads is {heads}; ask for 0 to {MOST} pairs, each of which takes a backward pass.")
+        raise MethodError(
+            f"heads is {heads}; ask for 0 to {MOST} pairs of a place and a head, each of which takes a backward pass."
+        )
     require_own(model, [run])
     wanted = run.target(concept, target, position, occurrence)
     told = min(heads, nodes * sum(one.count for one in attentions(model)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 from neuronwise.errors import NeuronError
+from neuronwise.neurons.neuron import HEAD
 from neuronwise.neurons.ranked import load_ranked, require_ranked, save_ranked
 from neuronwise.registry.arguments import taken
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "neuronwise.heads/1"
-_ADDRESS = re.compile(r"L(\d{1,18})\.H(\d{1,18})")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,7 +43,7 @@ class Head:
     @classmethod
     def parse(cls, address: str) -> Head:
         """Read ``L5.H3``; raises ``NeuronError`` for anything else."""
-        match = _ADDRESS.fullmatch(address.strip())
+        match = HEAD.fullmatch(address.strip())
         if match is None:
             raise NeuronError(f"'{address}' is not an attention head's address; write L5.H3.")
         return cls(int(match[1]), int(match[2]))
@@ -167,5 +166,5 @@ def names_heads(given: object) -> bool:
     if isinstance(given, list | tuple):
         return bool(given) and names_heads(given[0])
     return isinstance(given, Head | ScoredHead | HeadSet) or (
-        isinstance(given, str) and _ADDRESS.fullmatch(given.strip()) is not None
+        isinstance(given, str) and HEAD.fullmatch(given.strip()) is not None
     )

@@ -13,6 +13,7 @@ from neuronwise.errors import NeuronError
 from neuronwise.registry.arguments import taken
 
 ADDRESS = re.compile(r"L(\d{1,18})\.(?:E(\d{1,18})\.)?U(\d{1,18})(?:@(\d{1,18}))?")
+HEAD = re.compile(r"L(\d{1,18})\.H(\d{1,18})")  # an attention head's
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,11 @@ def _whole(value: Any) -> Any:
 
 def _parsed(address: str) -> tuple[Neuron, int | None]:
     match = ADDRESS.fullmatch(address.strip()) if isinstance(address, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    if match is None and HEAD.fullmatch(str(address).strip()):
+        raise NeuronError(
+            f"'{address}' is an attention head, not a neuron; "
+            "`neuronwise find --heads N` shows which tokens heads raise."
+        )
     if match is None:
         raise NeuronError(f"'{address}' is not a neuron's address; write L23.U8083, or L23.E5.U80 for an expert's.")
     layer, expert, unit, position = (None if number is None else int(number) for number in match.groups())

@@ -93,8 +93,8 @@ def _require(model: Model, run: Run, subject: object, restore: str, window: int,
         raise MethodError(f"restore={restore!r} is unknown; choose one of {', '.join(RESTORE)}.")
     if window < 1 or samples < 1:
         raise MethodError("window counts layers and samples draws of noise: 1 or more.")
-    if not math.isfinite(noise) or noise < 0:
-        raise MethodError(f"noise is {noise}; give a number of standard deviations from 0.")
+    if not 0 < noise < math.inf:
+        raise MethodError(f"noise is {noise:g}; give a number of standard deviations above 0.")
     if subject is None and not run.images:
         raise MethodError("Name the subject, a part of the prompt whose tokens are corrupted: subject='France'.")
 
