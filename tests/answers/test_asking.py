@@ -153,6 +153,9 @@ def test_answers_are_told_from_longer_words() -> None:
     assert not begins_with(" rome", "Rome")
     assert not begins_with(" the Rome", "Rome")
     assert begins_with(" U.S.A", "U.S.")
+    assert not begins_with(" Rome-based firms", "Rome")
+    assert begins_with("罗马是意大利的首都", "罗马")
+    assert not begins_with("रामायण", "राम")
     assert not begins_with("", "Rome")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from neuronwise.data.scripts import whole_word
 from neuronwise.errors import ModelError
 from neuronwise.model.batches import generating
 from neuronwise.model.model import Model
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
 
 def begins_with(text: str, answer: str) -> bool:
     """Whether ``text`` starts with ``answer`` as whole words; spaces before either do not count."""
-    text, answer = text.lstrip(), answer.strip()
-    following = text[len(answer) : len(answer) + 1]
-    return text.startswith(answer) and not (following.isalnum() and answer[-1:].isalnum())
+    return re.match(whole_word(re.escape(answer.strip())), text.lstrip()) is not None
 
 
 @torch.no_grad()

@@ -7,10 +7,9 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
+from neuronwise.data.scripts import whole_word
 from neuronwise.data.words import coco_phrases, plural
 
-# Scripts that put no space between words: there a word is found wherever its characters are.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 # Before another noun "orange" is a color: an orange cat is not an orange.
 _COLOR = re.compile(
     r"orange\s+(?!(?:and|or|in|on|with|at|is|are|next|sitting|to|from|of|that|which)\b)(?=[a-z])", re.IGNORECASE
@@ -101,12 +100,11 @@ def _listed(text: str) -> list[Mention]:
 
 @cache
 def _pattern(forms: tuple[str, ...]) -> re.Pattern[str]:
-    """Any of some phrases as words of their own: not part of a longer word, nor of a hyphenated one."""
+    """Any of some phrases as words of their own."""
     written = {unicodedata.normalize(kind, form) for form in forms for kind in ("NFC", "NFD")}
     longest_first = sorted(written, key=len, reverse=True)
     any_of = "|".join(r"[\s-]+".join(map(re.escape, re.split(r"[\s-]+", form))) for form in longest_first)
-    whole = any_of if _UNSPACED.search(any_of) else rf"(?<!\w)(?<!\w['-])(?:{any_of})(?![\w\u0300-\u036f])(?!-\w)"
-    return re.compile(whole, re.IGNORECASE)
+    return re.compile(whole_word(any_of), re.IGNORECASE)
 
 
 def worded(found: Mention, form: str) -> bool:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from neuronwise.data.facts.fact import SPACELESS
+from neuronwise.data.scripts import whole_word
 from neuronwise.errors import TargetError, reason
 from neuronwise.registry import Registry
 
@@ -94,8 +94,7 @@ def words(text: str, file: str) -> list[str]:
 
 
 def _places(text: str, word: str) -> Iterator[re.Match[str]]:
-    apart = "" if SPACELESS.match(word) else r"\b"
-    return re.finditer(f"{apart}{re.escape(word)}{apart}", text, re.IGNORECASE)
+    return re.finditer(whole_word(re.escape(word)), text, re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from neuronwise.data.scripts import SPACELESS, apart
 from neuronwise.errors import PromptError, TargetError
 
 PORTABILITY = ("subject_aliasing", "reasoning", "logical_generalization", "image_generality")
 LOCALITY = ("relation_specificity", "forgetfulness", "neighborhood", "attribute", "unrelated", "unrelated_image")
 
 
-# Scripts that are written without blanks between words.
-SPACELESS = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+# Prompts that end so go on without a blank: in an opening bracket or quote, a dash or slash that joins words, a sign
+# that is put before a word or number, an elision (French l').
+_OPEN = re.compile(
+    r"""(?:[(\[{“‘«‹„‚¿¡]|(?:^|[\s(\[{])["']|\w[-‐‑–—/]|(?<!\d)(?<!\d\s)[$€£¥#@]|(?:\b\w|[^\W_s])['’])$"""
 )
+# Targets that begin so follow without a blank: punctuation that closes or parts, and a genitive.
+_CLOSING = re.compile(r"[.,;:!?%)\]}”»›…]|['’]s\b")
 
 
 def subject_place(text: str, subject: str) -> int | None:
@@ -25,22 +29,31 @@ def subject_place(text: str, subject: str) -> int | None:
     The last one, since by then a model has read all that comes before. None where it does not occur.
     """
     places = [found.start() for found in re.finditer(re.escape(subject), text)]
-    words = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", text)]
+    words = [found.start() for found in re.finditer(apart(re.escape(subject)), text)]
     return next(iter((words or places)[-1:]), None)
 
 
+def templated(prompt: str, subject: str) -> str | None:
+    """The prompt with "{}" where ``subject_place`` finds the subject; None where it does not occur."""
+    place = subject_place(prompt, subject)
+    return None if place is None else f"{prompt[:place]}{{}}{prompt[place + len(subject) :]}"
+
+
 def joined(prompt: str, target: str, join: str | None = None) -> str:
-    """A target as it follows a prompt: after one blank, but after a blank of the prompt's own, an opening bracket, and
-    in scripts without blanks. ``join`` says what is between them; a blank at the target's beginning is meant so."""
+    """A target as it follows a prompt: after one blank, unless the prompt ends in a blank or in what opens or joins
+    words, the target begins with what closes them, or their script has no blanks. ``join`` says what is between them;
+    a blank at the target's beginning is meant so."""
     word = target.strip()
     if join is not None:
         return join + word
-    before = prompt[-1:]
-    if before.isspace() or before in set("([{“‘«"):
+    if prompt[-1:].isspace():
         return word
     if target[:1].isspace():
         return target[: len(target) - len(target.lstrip())] + word
-    return word if SPACELESS.match(before or word) else f" {word}"
+    if prompt and (_OPEN.search(prompt) or _CLOSING.match(word)):
+        return word
+    before = next((letter for letter in reversed(prompt) if letter.isalnum()), word)
+    return word if SPACELESS.match(before) else f" {word}"
 
 
 @dataclass(frozen=True)
@@ -77,11 +90,10 @@ class Fact:
         if not self.subject.strip():
             raise PromptError("The subject of a fact is empty.")
         if "{}" not in self.prompt:
-            place = subject_place(self.prompt, self.subject)
-            if place is None:
+            prompt = templated(self.prompt, self.subject)
+            if prompt is None:
                 raise PromptError(f"The prompt {self.prompt!r} has no place {{}} for its subject {self.subject!r}.")
-            after = self.prompt[place + len(self.subject) :]
-            object.__setattr__(self, "prompt", f"{self.prompt[:place]}{{}}{after}")
+            object.__setattr__(self, "prompt", prompt)
         if self.prompt.count("{}") > 1:
             raise PromptError(f"The prompt {self.prompt!r} has several places {{}}; a fact has one subject.")
         if not self.target_new.strip():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from neuronwise.data.facts.fact import Fact, Probe, subject_place
+from neuronwise.data.facts.fact import Fact, Probe, templated
 from neuronwise.data.facts.tracked import Tracked
 from neuronwise.errors import NeuronwiseError
 
@@ -115,12 +115,12 @@ def template(prompt: str, subject: str) -> str:
         raise RecordError(f"its prompt {prompt!r} has several places {{}} for one subject.")
     if "{}" in prompt:
         return prompt
-    place = subject_place(prompt, subject)
-    if place is None:
+    found = templated(prompt, subject)
+    if found is None:
         other = re.search(re.escape(subject), prompt, re.IGNORECASE)
         hint = f" (it is written {other.group()!r} there)" if other else ""
         raise RecordError(f"its prompt {prompt!r} lacks its subject {subject!r}{hint}.")
-    return f"{prompt[:place]}{{}}{prompt[place + len(subject) :]}"
+    return found
 
 
 def mapping(value: object, name: str) -> Mapping[str, object]:
