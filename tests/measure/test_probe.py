@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 import neuronwise as nw
 from families import tiny
@@ -65,6 +70,32 @@ def test_weights_are_the_optimum_of_the_penalized_likelihood() -> None:
     assert not held.all()
     assert np.abs(slopes[held]).max() < 1.01
     np.testing.assert_allclose(slopes[~held], np.sign(found.weights[~held]), atol=0.02)
+
+
+@pytest.mark.parametrize("seed", [3, 7, 9])
+def test_the_strength_is_the_best_on_cases_held_out_with_both_labels_weighing_the_same(seed: int) -> None:
+    """scikit-learn's loss over three groups, which are the three parts; without the weights another strength wins."""
+    draw = np.random.default_rng(seed)
+    strengths = [3.0, 0.03, 0.3]
+    truth = np.tile(np.arange(40) < 5, 3)
+    groups = np.repeat(np.arange(3), 40)
+    table = draw.normal(size=(120, 12))
+    table[:, 0] += 0.8 * truth
+    losses = {weighted: dict.fromkeys(strengths, 0.0) for weighted in (True, False)}
+    for group, strength in itertools.product(range(3), strengths):
+        held = groups == group
+        model = make_pipeline(
+            StandardScaler(),
+            LogisticRegression(l1_ratio=1.0, C=strength, solver="liblinear", class_weight="balanced", max_iter=1000),
+        ).fit(table[~held], truth[~held])
+        said = model.predict_proba(table[held])[:, 1]
+        for weighted, found in losses.items():
+            weights = compute_sample_weight("balanced", truth[held]) if weighted else None
+            found[strength] += log_loss(truth[held], said, sample_weight=weights)
+    best = {weighted: min(found, key=lambda strength: found[strength]) for weighted, found in losses.items()}
+    assert best[True] != best[False]
+    found = nw.probe(table, truth.tolist(), groups=groups.tolist(), strengths=strengths, folds=3, shuffles=0)
+    assert found.strength == best[True]
 
 
 def test_cases_of_one_group_are_never_on_both_sides() -> None:
@@ -142,6 +173,8 @@ def test_what_does_not_fit_is_refused() -> None:
         nw.probe(table, [False] * 40)
     with pytest.raises(MethodError, match="2 folds or more"):
         nw.probe(table, labels, folds=1)
+    with pytest.raises(MethodError, match="a single group"):
+        nw.probe(table, labels, folds=2, groups=[number % 2 for number in range(40)])
     with pytest.raises(MethodError, match="array of"):
         nw.probe(table, labels, neurons=COLUMNS[:3])
     with pytest.raises(MethodError, match="not those that the probe was fitted on"):

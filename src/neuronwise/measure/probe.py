@@ -23,6 +23,7 @@ Rows: TypeAlias = NDArray[np.intp]
 Features: TypeAlias = Sequence[Scores] | Numbers
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # C of scikit-learn, the inverse of the weight of |w|; the best is chosen
 FOLDS = 5
+INNER = 3  # parts held out to choose the strength; 2 where there are but two groups
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def probe(
 
     Each feature is standardized over the cases that are fitted. ``folds`` parts are held out in turn; within the rest
     the strength is chosen among ``strengths`` by the log-likelihood of three parts held out there, so that no judged
-    case has a say (our choices). Both labels weigh the same. ``shuffles``: repetitions with labels drawn anew among
-    the cases. Raises ``MethodError`` for features and labels that do not fit, and for too few cases to hold any out.
+    case has a say (our choices). Both labels weigh the same, in the fit and in this choice. ``shuffles``: repetitions
+    with labels drawn anew among the cases. Raises ``MethodError`` for features and labels that do not fit, and for too few cases to hold any out.
 
     >>> cases = [nw.scores(model, run, word, method="activation") for run, word in nouns]
     >>> found = nw.probe(cases, unsupported, groups=photos)
@@ -204,15 +205,21 @@ def _strength(
     strengths: Sequence[float],
     draw: np.random.Generator,
 ) -> float:
-    """The strength of the best mean log-likelihood of cases held out; the weaker of equals."""
+    """The strength of the best log-likelihood of cases held out, both labels weighing the same; the least of equals."""
     if len(strengths) == 1:
         return strengths[0]
-    found = np.zeros(len(strengths))
-    for kept, held in _parts(truth, owners, 3, draw):
-        for place, strength in enumerate(strengths):
+    found = dict.fromkeys(sorted(strengths), 0.0)
+    weights = 1 / np.where(truth, truth.sum(), (~truth).sum())
+    count = min(INNER, len(set(owners)))
+    if count < 2:
+        raise MethodError(
+            "Beside one of the folds there is a single group; give more groups, more folds or one strength."
+        )
+    for kept, held in _parts(truth, owners, count, draw):
+        for strength in found:
             probabilities = np.clip(_fit(table[kept], truth[kept], strength)(table[held]), 1e-6, 1 - 1e-6)
-            found[place] += np.log(np.where(truth[held], probabilities, 1 - probabilities)).sum()
-    return strengths[int(found.argmax())]
+            found[strength] += float(weights[held] @ np.log(np.where(truth[held], probabilities, 1 - probabilities)))
+    return max(found, key=lambda strength: found[strength])
 
 
 def _fit(table: Numbers, truth: Truth, strength: float) -> Fitted:
