@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 import neuronwise as nw
-from neuronwise.data.photos import Photos
+from neuronwise.data.photos import Photos, load_photos
 from neuronwise.drawing.tables import Estimate
 from neuronwise.errors import StudyError
 from neuronwise.measure.localization import Ablation
@@ -25,6 +25,7 @@ from neuronwise.study.runner import resume, run_study
 from neuronwise.study.word_neurons import word_neurons
 from neuronwise.study.workspace import Workspace
 from wired import PLANTED
+from wired_study import write_photos
 
 TRUE = {f"L1.U{unit}" for unit in PLANTED}
 SHARED: dict[str, Any] = {
@@ -264,6 +265,32 @@ def test_maps_are_judged_beside_their_controls(model: nw.Model, photos: Photos, 
     assert (cell.low, cell.high) == pytest.approx((min(less), max(less)))  # of two photos
     page = write_report(tmp_path / "maps").read_text()
     assert "IoU − another word" in page
+
+
+@pytest.mark.parametrize(("texts", "captioned"), [(["own", "reference"], 6), (["reference"], 0)])
+def test_maps_caption_only_photos_whose_objects_are_known(
+    texts: list[str], captioned: int, model: nw.Model, tmp_path: Path
+) -> None:
+    folder = write_photos(tmp_path / "photos")
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["captions"] = [" the dog mat"]
+        if row["id"].startswith("plain"):
+            del row["objects"]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    keys = {**SHARED, "kind": "localization", "words": 0, "facts": 0, "maps": 2, "texts": texts, "evidence": ["lens"],
+            "shares": [0.25]}  # fmt: skip
+    found = run_study(model, make_recipe(keys), load_photos(folder), tmp_path / "maps")
+    assert not found.failed
+    assert [row["text"] for row in found.rows if row["map"] == "lens" and row["of"] == "word"] == [
+        text for text in texts for _ in range(2)
+    ]
+    assert len(found.notes.get("caption", {})) == captioned
+    row = next(row for row in found.rows if row["text"] == "reference")
+    run = model.run(folder / f"{row['photo']}.png", "the", text=" the dog mat")
+    target = run.target("dog")
+    logits = model.forward(run.forced_inputs(), rows=[run.row(target.position)])[0, 0].detach()
+    assert row["before"] == pytest.approx(float(logits.log_softmax(-1)[target.token_id]), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["localization", "properties"])

@@ -95,11 +95,16 @@ class Workspace(Generic[P]):
         """
         found = {}
         for number, photo in enumerate(self.photos, 1):
-            said = self._said(photo)
-            if "reason" not in said:
-                found[photo.id] = self.model.decode_ids(said["output_ids"]).strip()
+            caption = self.caption(photo)
+            if caption is not None:
+                found[photo.id] = caption
             self.tell("captions before", number, len(self.photos))
         return found
+
+    def caption(self, photo: Captioned) -> str | None:
+        """What the model says of one photo before anything is changed; None of one that cannot be opened."""
+        said = self._said(photo)
+        return None if "reason" in said else self.model.decode_ids(said["output_ids"]).strip()
 
     @property
     def unread(self) -> dict[str, str]:

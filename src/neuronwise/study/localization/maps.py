@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from neuronwise.answers.naming import mentions, objects_named
+from neuronwise.answers.naming import objects_named
 from neuronwise.data.photos import Captioned
 from neuronwise.locate import METHODS, locate
 from neuronwise.measure.photo_maps import PhotoDeletion, center_map, hottest, map_fit, random_map
@@ -25,6 +25,7 @@ from neuronwise.model.run import Run, Target
 from neuronwise.read import heatmap
 from neuronwise.read.evidence import evidences
 from neuronwise.read.photo_map import PhotoMap
+from neuronwise.study.concept_photos import word_for
 from neuronwise.study.entries import each
 from neuronwise.study.kind import Case
 from neuronwise.study.localization.recipe import LocalizationRecipe
@@ -55,25 +56,27 @@ def map_cases(workspace: Space) -> list[Case]:
 
 def _named(workspace: Space, text: str) -> Iterator[tuple[str, Captioned]]:
     """Concepts that a text about a photo names and of which it is known where they are, no larger than ``largest``."""
-    for photo in workspace.photos:
-        if photo.id in workspace.captions:
-            caption = workspace.captions[photo.id] if text == "own" else " ".join(photo.captions[:1])
-            for concept in sorted(objects_named(caption) & photo.categories()):
-                if workspace.pictures.known(photo, concept):
-                    share = float(workspace.mask(photo, concept).mean())
-                    if 0 < share <= workspace.recipe.largest:
-                        yield concept, photo
+    annotated = [photo for photo in workspace.photos if photo.categories()]  # no other photo is captioned
+    for number, photo in enumerate(annotated, 1):
+        caption = workspace.caption(photo) if text == "own" else " ".join(photo.captions[:1])
+        for concept in sorted(objects_named(caption or "") & photo.categories()):
+            if workspace.pictures.known(photo, concept):
+                share = float(workspace.mask(photo, concept).mean())
+                if 0 < share <= workspace.recipe.largest:
+                    yield concept, photo
+        if text == "own":
+            workspace.tell("captions before", number, len(annotated))
 
 
 def measure_maps(workspace: Space, case: Case) -> list[Row]:
     """One row for each map of the word and, under another word's name, of another."""
     recipe, inputs = workspace.recipe, case.inputs
     photo, concept = workspace.by_id[inputs["photo"]], inputs["concept"]
-    run = workspace.run(photo)
-    if inputs["text"] == "reference":
-        ids = run.model.tokenizer(photo.captions[0], add_special_tokens=False)["input_ids"]
-        run = Run.of(run.model, run.prompted, ids, run.image)
-    word = next(mention.text for mention in mentions(run.text, concept))
+    if inputs["text"] == "own":
+        run = workspace.run(photo)
+    else:
+        run = workspace.model.run(photo.path, recipe.prompt, text=photo.captions[0])
+    word = word_for(run.text, concept)
     target, other = run.target(word), _another(workspace, run, concept, case)
     tokens = PhotoTokens.of(run)
     mask, deletion = workspace.mask(photo, concept), PhotoDeletion(run, target, tokens)
