@@ -60,6 +60,11 @@ def test_what_is_wrong_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     assert "--data DIR" in shell("study", "run", folder / "recipe.yaml", "--out", tmp_path / "out", expect=2).stderr
     assert "a shipped one: " in shell("study", "run", "spam", "--out", tmp_path / "out", expect=2).stderr
     assert "holds no study and no evaluation" in shell("study", "resume", tmp_path, expect=2).stderr
+    run = ("study", "run", folder / "recipe.yaml", "--data", folder / "photos", "--out", tmp_path / "out")
+    both = shell(*run, "--model", "one", "--set", "model=two", expect=2)
+    assert "--model and --set model are both given; give one." in both.stderr
+    null = shell(*run, "--set", "K=null", expect=2)  # it reaches the recipe, which takes none there
+    assert "K: " in null.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -156,9 +156,12 @@ def test_interventions_are_written_as_short_as_they_can_be() -> None:
 
 def test_single_keys_are_changed_and_checked() -> None:
     recipe = make_recipe({"kind": "suppression", "methods": [{"method": "two_stage", "sweep": {"vote": [0.5]}}]})
-    other = changed(recipe, model="mine", dtype=None)
+    other = changed(recipe, {"model": "mine", "dtype": None})
     assert (other.model, other.dtype) == ("mine", None)
-    assert changed(other, model="builtin") == recipe
+    assert changed(other, {"model": "builtin"}) == recipe
+    probe = read_recipe("probe").model_dump()
+    assert probe["transfer"] is not None
+    assert changed(read_recipe("probe"), {"transfer": None}).model_dump() == {**probe, "transfer": None}
     assert make_recipe(recipe.model_dump(mode="json")) == recipe
     with pytest.raises(StudyError, match="dtype"):
-        changed(recipe, dtype="int8")
+        changed(recipe, {"dtype": "int8"})

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuronwise.cli.app import Names, Output, app, argument, command, option
-from neuronwise.cli.options import DeviceOption, Placement, parse_settings, require_studies
+from neuronwise.cli.options import DeviceOption, Placement, Settings, parse_settings, require_studies
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress
 from neuronwise.data.photos.load import FORMS
+from neuronwise.errors import NeuronwiseError
 from neuronwise.study.kinds import KINDS, shipped
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run(
     from neuronwise.study.recipe_file import changed, read_recipe
     from neuronwise.study.runner import run_study
 
-    read = changed(read_recipe(recipe), model=model, dtype=placement.dtype, **parse_settings(settings))
+    read = changed(read_recipe(recipe), _keys(settings, model=model, dtype=placement.dtype))
     if data is not None:
         read = read.at(data)
     given = read.load()
@@ -94,6 +95,15 @@ def report(
 
     page = write_report(folder)
     return _output(read_study(folder), page)
+
+
+def _keys(settings: Sequence[str] | None, **options: str | None) -> Settings:
+    """The keys that ``--set`` and options of the same names change; raises ``NeuronwiseError`` for one in both."""
+    keys = parse_settings(settings)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() & keys.keys():
+        raise NeuronwiseError(f"--{name} and --set {name} are both given; give one.")
+    return {**keys, **given}
 
 
 @contextlib.contextmanager

@@ -94,7 +94,8 @@ def probe(
     Each feature is standardized over the cases that are fitted. ``folds`` parts are held out in turn; within the rest
     the strength is chosen among ``strengths`` by the log-likelihood of three parts held out there, so that no judged
     case has a say (our choices). Both labels weigh the same, in the fit and in this choice. ``shuffles``: repetitions
-    with labels drawn anew among the cases. Raises ``MethodError`` for features and labels that do not fit, and for too few cases to hold any out.
+    with labels drawn anew among the cases. Raises ``MethodError`` for features and labels that do not fit, and for too
+    few cases to hold any out.
 
     >>> cases = [nw.scores(model, run, word, method="activation") for run, word in nouns]
     >>> found = nw.probe(cases, unsupported, groups=photos)

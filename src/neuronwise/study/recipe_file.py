@@ -78,10 +78,9 @@ def _the_recipe(name: str) -> str:
     return f"The recipe '{name}'" if name else "The recipe"
 
 
-def changed(recipe: Recipe, **keys: object) -> Recipe:
-    """The recipe with other values for some keys (None: as they are); raises as ``read_recipe`` does."""
-    given = {key: value for key, value in keys.items() if value is not None}
-    return make_recipe({**recipe.model_dump(), **given}) if given else recipe
+def changed(recipe: Recipe, keys: Row) -> Recipe:
+    """The recipe with other values for some keys, None (YAML's null) among them; raises as ``read_recipe`` does."""
+    return make_recipe({**recipe.model_dump(), **keys}) if keys else recipe
 
 
 def _sentences(rows: Sequence[ErrorDetails], recipe: type[Recipe]) -> list[str]:
