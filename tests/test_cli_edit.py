@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,24 @@ def test_a_fact_is_edited_saved_and_tried(tiny_folder: Path, tmp_path: Path) -> 
     assert (row["before"], row["after"]) == (first["before"], first["after"])
     text = nw.load(merged).run(prompt="the capital of France is", max_new_tokens=3, chat=False).text
     assert text == first["after"]
+
+
+def test_a_fact_in_chat_form_is_taught_and_asked_behind_the_template(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "chatty"
+    shutil.copytree(tiny_folder, folder)
+    template = (
+        "{% for m in messages %}{{ m['content'] }} {% endfor %}on{% if not add_generation_prompt %} mat{% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    done = shell(*FACT, *QUICK, "-m", folder, "--chat", "--system", "the blue cat", "--json", "--max-new-tokens", 3)
+    content = json.loads(done.stdout)
+    assert (content["request"]["chat"], content["request"]["system"]) == (True, "the blue cat")
+    rendered = "the blue cat the capital of France is on"
+    model = nw.load(folder)
+    assert content["texts"][0]["before"] == model.run(prompt=rendered, max_new_tokens=3, chat=False).text
+    assert content["texts"][0]["before"] != model.run(prompt=FACT[3].format(FACT[5]), max_new_tokens=3, chat=False).text
+    assert "--system has no effect without --chat" in refused(*FACT, *QUICK, "-m", folder, "--system", "the blue cat")
+    assert "has no chat template" in refused(*FACT, *QUICK, "-m", tiny_folder, "--chat")
 
 
 def test_people_see_a_table(tiny_folder: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ GUIDE = (HERE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n# (in )?src/neuronwise/(\S+)\n(.*?)```", GUIDE, re.DOTALL)
 FILES = {path: code for within, path, code in BLOCKS if not within}
 LINES = {path: line for within, path, line in BLOCKS if within}
+TESTS = re.findall(r"```python\n# tests/(\S+)\n(.*?)```", GUIDE, re.DOTALL)
 GROUPS = dict(re.findall(r"`(\S+)` \| `(neuronwise\.\w+)` \|", GUIDE))
 
 
@@ -122,6 +123,14 @@ def test_help_lists_what_is_added(seen: dict[str, Any]) -> None:
     assert {"nudge", "pairs"} <= set(re.findall(r"\w+", seen["help"]["evaluate"]))
     assert {"album", "blank"} <= set(re.findall(r"\w+", seen["help"]["find"]))
     assert {"album", "length"} <= set(re.findall(r"\w+", seen["help"]["study run"]))
+
+
+def test_the_formula_s_test_passes(added: Path, tmp_path: Path) -> None:
+    ((name, code),) = TESTS
+    file = tmp_path / Path(name).name
+    file.write_text(code)
+    paths = f"pythonpath={HERE}"
+    assert "1 passed" in python(added, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "-o", paths, file)
 
 
 def test_a_method_locates(seen: dict[str, Any]) -> None:

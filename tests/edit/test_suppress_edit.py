@@ -83,6 +83,19 @@ def test_several_photos_and_neurons_of_ones_own(tiny_tokenizer: Any) -> None:
         assert torch.equal(one.units, other.units)
 
 
+def test_neurons_of_ones_own_get_a_verdict_on_all_else(tiny_tokenizer: Any) -> None:
+    model = given("llama", tiny_tokenizer)[0]
+    with pytest.warns(UserWarning, match="hurts the model"):
+        edit = suppress_neurons(model, nw.NeuronSet.of([n for writer in model.writers for n in writer.neurons]))
+    verdict = edit.record["verdict"]
+    assert (verdict["targets"], verdict["holds"], verdict["hurts"], len(verdict["openings"])) == ([], True, True, 10)
+    with edit.applied(model):
+        changed = [
+            row["after"] for row in suppress_neurons(model, nw.NeuronSet.of(["L0.U0"])).record["verdict"]["openings"]
+        ]
+    assert [row["after"] for row in verdict["openings"]] == changed  # what is zero already changes nothing more
+
+
 def test_what_is_not_there_is_said(tiny_tokenizer: Any) -> None:
     model, run, word = given("llava", tiny_tokenizer)
     with pytest.raises(TargetError, match="nouns are: France, cat"):

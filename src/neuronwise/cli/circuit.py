@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuronwise.cli.app import Output, app, command
-from neuronwise.cli.options import Ask, ModelOption, Placement, parse_contrast, require_folder
+from neuronwise.cli.options import (
+    Ask,
+    ModelOption,
+    PhotoArgument,
+    Placement,
+    TextOption,
+    TokenOption,
+    WordOption,
+    parse_contrast,
+    require_folder,
+)
 from neuronwise.cli.output import command_line, note, print_table, token_line
 from neuronwise.cli.progress import status
 
@@ -21,13 +31,11 @@ LISTED = 10
 @command(app)
 def circuit(
     *,
-    image: Annotated[Path | None, typer.Argument(help="A photo; leave it out with --text.")] = None,
-    text: Annotated[str | None, typer.Option(help="A text prompt instead of a photo, used as it is.")] = None,
+    image: PhotoArgument = None,
+    text: TextOption = None,
     model: ModelOption = None,
-    concept: Annotated[str | None, typer.Option(help="A word of the output.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Any token, such as ' Paris'.", show_default="the model's answer to a text")
-    ] = None,
+    concept: WordOption = None,
+    target: TokenOption = None,
     nodes: Annotated[int, typer.Option(min=1, help="Neurons, each at its position.")] = 100,
     heads: Annotated[
         int,

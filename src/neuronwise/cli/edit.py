@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuronwise.cli.app import Output, app, argument, command, option
+from neuronwise.cli.app import Output, app, argument, command, option, refuse
 from neuronwise.cli.options import (
     EditorChoice,
     ModelOption,
@@ -90,6 +90,8 @@ def fact(
     seed: SeedOption = 0,
 ) -> Output:
     """Make a model complete a prompt with a new answer."""
+    if not chat:
+        refuse("without --chat", "system")
     folders = exports.named(out)
     require_photos([image])
     from neuronwise.answers.free import begins_with

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from neuronwise.cli.app import Names, Output, app, argument, command, option, refuse
-from neuronwise.cli.options import Ask, ModelOption, Placement, Scoring, Settings, Words, require_folder, require_photos
+from neuronwise.cli.options import (
+    Ask,
+    ModelOption,
+    Placement,
+    Scoring,
+    Settings,
+    TextOption,
+    Words,
+    require_folder,
+    require_photos,
+)
 from neuronwise.cli.output import command_line, note, print_finding
 from neuronwise.cli.photos import PhotoSource, find_in_photos, find_over_photos
 from neuronwise.errors import NeuronwiseError
@@ -27,7 +37,7 @@ def find(
         list[Path] | None,
         argument("A photo, or several to look at one by one and together; none with --text or --data."),
     ] = None,
-    text: Annotated[str | None, option("A text prompt instead of a photo, used as it is.")] = None,
+    text: TextOption = None,
     model: ModelOption = None,
     words: Words,
     scoring: Scoring,

@@ -5,8 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from neuronwise.cli.app import Output, app, argument, command, option
-from neuronwise.cli.options import FIGURES, Ask, ModelOption, Placement, parse_positions, require_file
+from neuronwise.cli.app import Output, app, command, option
+from neuronwise.cli.options import (
+    FIGURES,
+    Ask,
+    ModelOption,
+    PhotoArgument,
+    Placement,
+    TextOption,
+    TokenOption,
+    WordOption,
+    parse_positions,
+    require_file,
+)
 from neuronwise.cli.output import command_line, note, print_table, token_line
 from neuronwise.cli.progress import status
 
@@ -14,13 +25,11 @@ from neuronwise.cli.progress import status
 @command(app)
 def lens(
     *,
-    image: Annotated[Path | None, argument("A photo; leave it out with --text.")] = None,
-    text: Annotated[str | None, option("A text prompt instead of a photo, used as it is.")] = None,
+    image: PhotoArgument = None,
+    text: TextOption = None,
     model: ModelOption = None,
-    concept: Annotated[str | None, option("A word of the output.")] = None,
-    target: Annotated[
-        str | None, option("Any token, such as ' Paris'.", show_default="the model's answer to a text")
-    ] = None,
+    concept: WordOption = None,
+    target: TokenOption = None,
     positions: Annotated[
         str, option("text (all but an image's tokens), image, all, predicting, or positions such as 3 or 0-4,7.")
     ] = "text",

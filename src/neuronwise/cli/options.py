@@ -38,6 +38,10 @@ ModelOption = Annotated[
 ]
 DtypeOption = Annotated[str | None, option("float32, bfloat16 or float16.", show_default="the checkpoint's own")]
 DeviceOption = Annotated[str | None, option("auto, cpu, cuda, ...: passed to transformers.", "--device-map")]
+PhotoArgument = Annotated[Path | None, argument("A photo; leave it out with --text.")]
+TextOption = Annotated[str | None, option("A text prompt instead of a photo, used as it is.")]
+WordOption = Annotated[str | None, option("A word of the output.")]
+TokenOption = Annotated[str | None, option("Any token, such as ' Paris'.", show_default="the model's answer to a text")]
 SeedOption = Annotated[int, option("Random seed.", min=0, max=LARGEST_SEED)]
 SetOption = Annotated[
     list[str] | None,

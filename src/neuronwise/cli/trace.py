@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from neuronwise.cli.app import Output, app, argument, command, option, refuse
+from neuronwise.cli.app import Output, app, command, option, refuse
 from neuronwise.cli.options import (
     FIGURES,
     Ask,
     ModelOption,
+    PhotoArgument,
     Placement,
     SeedOption,
+    TextOption,
+    TokenOption,
+    WordOption,
     parse_layers,
     parse_positions,
     require_file,
@@ -24,16 +28,14 @@ from neuronwise.errors import NeuronwiseError
 @command(app)
 def trace(
     *,
-    image: Annotated[Path | None, argument("A photo; leave it out with --text.")] = None,
-    text: Annotated[str | None, option("A text prompt instead of a photo, used as it is.")] = None,
+    image: PhotoArgument = None,
+    text: TextOption = None,
     subject: Annotated[
         str | None, option("The part of the prompt that is corrupted.", show_default="the photo's tokens")
     ] = None,
     model: ModelOption = None,
-    concept: Annotated[str | None, option("A word of the output.")] = None,
-    target: Annotated[
-        str | None, option("Any token, such as ' Paris'.", show_default="the model's answer to a text")
-    ] = None,
+    concept: WordOption = None,
+    target: TokenOption = None,
     restore: Annotated[str, option("What is restored: states, feed-forward or attention.")] = "states",
     window: Annotated[int, option("Layers whose feed-forward or attention is restored together.", min=1)] = 10,
     layers: Annotated[str | None, option("Layers such as 0-29 or 0,5,10.", show_default="all")] = None,

@@ -15,7 +15,7 @@ from neuronwise.edit.edit import Edit
 from neuronwise.edit.ledger import column_norms
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
-from neuronwise.edit.verdict import Aim
+from neuronwise.edit.verdict import Aim, judged
 from neuronwise.edit.words import Seen, runs_of
 from neuronwise.errors import MethodError
 from neuronwise.locate import locate
@@ -78,7 +78,7 @@ def suppress(
         )
     )
     direction = model.unembedding[targets[0].token_id].detach() if settings.along == "word" else None
-    edit = suppress_neurons(model, chosen, direction=direction)
+    edit = _silencing(model, chosen, direction)
     outcome: dict[str, object] = {"texts_before": [run.text for run in runs]}
     texts: list[str] = []
     if settings.generate:
@@ -100,7 +100,15 @@ def suppress(
 
 @alone
 def suppress_neurons(model: Model, neurons: NeuronSet, *, direction: Tensor | None = None) -> Edit:
-    """An edit that sets v ← 0 for every neuron, or takes out of v its part along ``direction`` (d,) alone ([OVE])."""
+    """An edit that sets v ← 0 for every neuron, or takes out of v its part along ``direction`` (d,) alone ([OVE]).
+
+    Its verdict says how the model writes what has nothing to do with it; where there is no tokenizer it has none.
+    """
+    edit = _silencing(model, neurons, direction)
+    return edit if model.tokenizer is None else judged(model, edit, ())
+
+
+def _silencing(model: Model, neurons: NeuronSet, direction: Tensor | None) -> Edit:
     vectors = value_vectors(model, neurons.neurons)
     if direction is not None:
         unit = (direction.float() / direction.float().norm()).cpu()

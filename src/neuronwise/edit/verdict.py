@@ -85,12 +85,12 @@ def judged(model: Model, edit: Edit, aims: Iterable[Aim]) -> Edit:
     probability ``p`` and the worst ``rank`` of its tokens (1 is the likeliest) when they are forced, and what the
     model ``says`` freely, before and with the edit. ``openings``: how ten neutral prompts go on, five tokens each.
     ``perplexity`` is that of a neutral text. ``hurts``: fewer than five openings go on as before, or the perplexity
-    has grown by more than a fifth. ``error``, in place of all that: why the model gives no answers.
+    has grown by more than a fifth. ``error``, in place of all that: why the model gives no answers. Without aims it is
+    about the rest alone; an edit that changes nothing has none.
     """
-    aims = list(aims) if _WANTED.get() else []  # laid out only where they are wanted
-    if not aims:
+    if not _WANTED.get() or not edit.deltas:
         return edit
-    verdict = _verdict(model, edit, aims)
+    verdict = _verdict(model, edit, list(aims))  # laid out only where they are wanted
     for sentence in complaints(verdict):
         warnings.warn(sentence, stacklevel=6)  # where the editor was called
     return replace(edit, record={**edit.record, "verdict": verdict})
