@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from neuronwise.errors import TargetError
+from neuronwise.model import taggers
 from neuronwise.model.taggers import nouns
 
 
@@ -52,7 +53,6 @@ def test_nouns_that_are_also_verbs_or_adjectives(text: str, found: list[str]) ->
         ("words", "words:…"),
         ("pattern:en", "'pattern'"),
         ("words:/no/such/file", "cannot be read"),
-        ("spacy:xx_none", "needs spaCy"),
         ("klingon", "klingon"),
     ],
 )
@@ -61,12 +61,29 @@ def test_taggers_that_cannot_be_used(tagger: str, said: str) -> None:
         nouns("A dog", tagger)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("HanTa") is None, reason="needs HanTa")
 def test_german() -> None:
-    assert nouns("Ein Hund sitzt auf der Bank", "hanta") == ["Hund", "Bank"]
+    assert nouns("Ein Hund sitzt auf der Bank, zwei Kinder spielen Fußball.", "hanta") == [
+        "Hund", "Bank", "Kinder", "Fußball",
+    ]  # fmt: skip
 
 
-def test_german_says_what_it_needs() -> None:
-    if importlib.util.find_spec("HanTa") is None:
-        with pytest.raises(TargetError, match="pip install HanTa"):
-            nouns("Ein Hund", "hanta")
+@pytest.mark.parametrize("name", ["hanta", "spacy:xx_none"])
+def test_what_is_not_installed_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(module: str) -> None:
+        raise ImportError(module)
+
+    taggers._hanta.cache_clear()
+    monkeypatch.setattr(taggers, "import_module", missing)
+    with pytest.raises(TargetError, match=r"pip install HanTa|needs spaCy and its model 'xx_none'"):
+        nouns("Ein Hund", name)
+
+
+def test_spacy_says_which_words_are_nouns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of spaCy itself this has what is used here: ``load(name)(text)``, tokens with ``text`` and ``pos_``."""
+    tagged = [("Marie", "PROPN"), ("voit", "VERB"), ("un", "DET"), ("chien", "NOUN"), ("chien", "NOUN")]
+    tokens = [SimpleNamespace(text=text, pos_=pos) for text, pos in tagged]
+    stub = SimpleNamespace(load=lambda model: lambda text: tokens)
+    taggers._spacy.cache_clear()
+    monkeypatch.setattr(taggers, "import_module", lambda name: stub)
+    assert nouns("Marie voit un chien", "spacy:fr_test") == ["Marie", "chien"]
+    taggers._spacy.cache_clear()
