@@ -108,5 +108,9 @@ class StudyError(NeuronwiseError):
     """A study's folder that is damaged, of another recipe, in use, or cannot be written."""
 
 
+class IndexingError(NeuronwiseError):
+    """An index of neurons that is damaged, unfinished, of another model or other data, in use, or cannot be written."""
+
+
 class NothingToStudy(StudyError):
     """Facts or photos of which a study can use none."""
