@@ -18,6 +18,7 @@ from neuronwise.edit.record import edited
 from neuronwise.edit.verdict import Aim, judged
 from neuronwise.edit.words import Seen, runs_of
 from neuronwise.errors import MethodError
+from neuronwise.files import versions
 from neuronwise.locate import locate
 from neuronwise.locate.contribution import SHARP
 from neuronwise.model.lock import alone
@@ -115,4 +116,16 @@ def _silencing(model: Model, neurons: NeuronSet, direction: Tensor | None) -> Ed
         vectors = torch.outer(vectors @ unit, unit)
     deltas = deltas_of(model, dict(zip(neurons.neurons, -vectors, strict=True)))
     record = {"method": "suppress", "model": model.name, "neurons": [str(n) for n in neurons.neurons]}
+    return Edit(deltas, record, column_norms(model, deltas))
+
+
+@alone
+def scale_neurons(model: Model, neurons: NeuronSet, factor: float) -> Edit:
+    """An edit that multiplies the value vector of every neuron, v ← c·v: what ``nw.intervene.scale`` does, for good."""
+    vectors = value_vectors(model, neurons.neurons)
+    deltas = deltas_of(model, dict(zip(neurons.neurons, (factor - 1) * vectors, strict=True)))
+    record = {
+        "method": "scale", "factor": factor, "model": model.name, "neurons": [str(n) for n in neurons.neurons],
+        "versions": versions(),
+    }  # fmt: skip
     return Edit(deltas, record, column_norms(model, deltas))

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from neuronwise.model.blocks import Block
 from neuronwise.model.hooks import (
     After,
     Args,
@@ -37,11 +38,28 @@ class HasHead(Protocol):
         ...
 
 
+class HasBlocks(Protocol):
+    """A model, as far as its blocks go."""
+
+    blocks: list[Block]
+
+
 class _Stopped(Exception):
     """Ends a pass at ``module``."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+
+
+@contextlib.contextmanager
+def watched(model: HasBlocks, look: Callable[[], None]) -> Iterator[None]:
+    """Within the body ``look`` is called before each pass of the model; what it raises ends the pass.
+
+    It changes nothing, so that whoever looks for interventions finds none.
+    """
+    with Hooks() as hooks:
+        hooks.hold(model.blocks[0].module.register_forward_pre_hook(lambda module, args: look()))
+        yield
 
 
 @contextlib.contextmanager

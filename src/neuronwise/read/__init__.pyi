@@ -16,3 +16,4 @@ from neuronwise.read.heatmap import heatmaps as heatmaps
 from neuronwise.read.lens import Lens as Lens
 from neuronwise.read.lens import lens as lens
 from neuronwise.read.trace import Trace as Trace
+from neuronwise.read.writing import neurons_writing as neurons_writing

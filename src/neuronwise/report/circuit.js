@@ -169,6 +169,7 @@ function describe(place) {
   html("h2", named(place), box);
   const node = nodes.get(place);
   if (node) {
+    if ("viewer" in document.documentElement.dataset) html("a", "the neuron's page", box).href = `/n/${place.split("@")[0]}`;
     html("p", `relevance ${fixed(node.score)} · activation ${fixed(node.activation)}`, box);
     html("p", `raises ${node.raises.map(shown).join(" ")}`, box, "tokens");
     html("p", `lowers ${node.lowers.map(shown).join(" ")}`, box, "tokens");

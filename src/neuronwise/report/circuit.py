@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,24 @@ def write_circuit(directory: str | os.PathLike[str], circuit: Circuit) -> Path:
 
     A circuit without its run cannot be drawn: raises ``NeuronwiseError``.
     """
+    photo, shown = drawn(circuit)
+    page = filled("circuit", ("circuit.js",), title=title(circuit.record), photo=photo, circuit=shown)
+    with filling(directory) as folder:
+        path = write_index(folder, page)
+        write_json(folder / "circuit.json", circuit.to_dict())
+    return Path(directory) / path.name
+
+
+def title(record: Mapping[str, Any]) -> str:
+    """What heads the page's tab."""
+    return f"{record.get('target')} · circuit · neuronwise"
+
+
+def drawn(circuit: Circuit) -> tuple[str, dict[str, Any]]:
+    """The photo's element, "" without one, and the circuit as its page draws it.
+
+    A circuit without its run cannot be drawn: raises ``NeuronwiseError``.
+    """
     run = circuit.run
     if run is None:
         raise NeuronwiseError("This circuit was loaded without its run; find it again to draw its page.")
@@ -34,17 +53,16 @@ def write_circuit(directory: str | os.PathLike[str], circuit: Circuit) -> Path:
         row["raises"], row["lowers"] = effect.raises, effect.lowers
     shown["grid"] = _grid(run)
     shown["num_layers"] = run.model.num_layers
-    page = filled(
-        "circuit",
-        ("circuit.js",),
-        title=f"{circuit.record.get('target')} · circuit · neuronwise",
-        photo="" if run.image is None else photo_element(run.image, run.text),
-        circuit=shown,
-    )
-    with filling(directory) as folder:
-        path = write_index(folder, page)
-        write_json(folder / "circuit.json", content)
-    return Path(directory) / path.name
+    return "" if run.image is None else photo_element(run.image, run.text), shown
+
+
+def undrawn(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved circuit as its page draws it, without what needs the model: tokens of nodes, places in the photo."""
+    nodes = [{"raises": [], "lowers": [], **row} for row in content["nodes"]]
+    edges = content["edges"]
+    layers = 1 + max((row["layer"] for row in nodes), default=0)
+    return {**content, "nodes": nodes, "edges": edges[:SHOWN], "all_edges": len(edges), "grid": None,
+            "num_layers": layers}  # fmt: skip
 
 
 def _grid(run: Run) -> dict[str, Any] | None:

@@ -7,18 +7,28 @@ import html
 import io
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from neuronwise.drawing import page
-from neuronwise.errors import NonFiniteError
-from neuronwise.files import make_folder, write_bytes
+from neuronwise.errors import NeuronwiseError, NonFiniteError, told
+from neuronwise.files import from_json, make_folder, read_bytes, write_bytes
 
 LONGEST_SIDE = 1280
 THUMBNAIL = 240
+LARGEST_PAGE = 100_000_000  # bytes of a page that is read again
+_DATA = re.compile(r'<script type="application/json" id="(\w+)-json">(.*?)</script>', re.DOTALL)
+# Of the photo's element only what cannot be anything else: its description is the caption, escaped.
+_PHOTO = re.compile(
+    r'<img data-part="photo" width="\d{1,5}" height="\d{1,5}" alt="[^"<>]*" '
+    r'src="data:image/jpeg;base64,[A-Za-z0-9+/=]+">'
+)
 
 
 def filled(name: str, scripts: Sequence[str], *, title: str, photo: str = "", gallery: str = "", **data: object) -> str:
@@ -27,11 +37,38 @@ def filled(name: str, scripts: Sequence[str], *, title: str, photo: str = "", ga
     ``photo`` and ``gallery`` are HTML, everything else is escaped. Raises ``NonFiniteError`` for NaN or infinity among
     the numbers.
     """
-    body = page.filled(
-        _file(f"{name}.html"),
-        {"photo": photo, "gallery": gallery, **{key: _json(value) for key, value in data.items()}},
-    )
-    return page.shell(title, body, _file(f"{name}.css"), "".join(map(_file, scripts)))
+    body = filled_body(asset(f"{name}.html"), {"photo": photo, "gallery": gallery}, data)
+    return page.shell(title, body, asset(f"{name}.css"), "".join(map(asset, scripts)))
+
+
+def filled_body(template: str, markup: Mapping[str, str], data: Mapping[str, object]) -> str:
+    """A template with ``markup``, HTML that is escaped already, and ``data`` as JSON in its places.
+
+    Raises ``NonFiniteError`` for NaN or infinity among the numbers.
+    """
+    return page.filled(template, {**markup, **{name: _json(value) for name, value in data.items()}})
+
+
+def read_page(path: Path) -> Written:
+    """The photo and the data of a page that ``filled`` wrote, for other pages; nothing else of it is kept.
+
+    Raises ``NeuronwiseError`` for a file that cannot be read, or whose data is damaged.
+    """
+    with told(NeuronwiseError, f"The page '{path.name}' cannot be read; it may be damaged"):
+        if path.stat().st_size > LARGEST_PAGE:
+            raise NeuronwiseError(f"The page '{path.name}' is larger than {LARGEST_PAGE / 1e6:.0f} MB.")
+        text = read_bytes(path).decode("utf-8", errors="replace")
+        data = {name: from_json(found) for name, found in _DATA.findall(text)}
+    photo = _PHOTO.search(text)
+    return Written("" if photo is None else photo[0], data)
+
+
+@dataclass(frozen=True)
+class Written:
+    """``photo`` is its element, safe to put into another page, "" without one; ``data`` by name."""
+
+    photo: str
+    data: Mapping[str, Any]
 
 
 def write_index(directory: str | os.PathLike[str], content: str) -> Path:
@@ -41,7 +78,8 @@ def write_index(directory: str | os.PathLike[str], content: str) -> Path:
     return path
 
 
-def _file(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the pages: a template, a script or a style."""
     return resources.files("neuronwise.report").joinpath(name).read_text(encoding="utf-8")
 
 

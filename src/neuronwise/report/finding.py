@@ -27,7 +27,7 @@ def write_finding(
     ``content`` is ``finding.to_dict()``, with whatever the caller adds to it.
     """
     content = finding.to_dict() if content is None else content
-    heat = [_heat(concept) for concept in finding.concepts]
+    heat = [heat_of(concept) for concept in finding.concepts]
     with filling(directory) as folder:
         page = write_page(folder, content, finding.run.image, heat)
         write_json(folder / "finding.json", content)
@@ -54,7 +54,8 @@ def write_findings(
     return Path(directory) / page.name
 
 
-def _heat(concept: FoundConcept) -> ConceptHeat | None:
+def heat_of(concept: FoundConcept) -> ConceptHeat | None:
+    """A concept's heat as a page takes it."""
     if concept.heat is None:
         return None if concept.heat_note is None else ConceptHeat(note=concept.heat_note)
     heat = concept.heat

@@ -54,8 +54,10 @@ function drawHeat(canvas, heat, grid, opacity, contour, downward) {
   Object.assign(canvas.style, {
     left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%`,
   });
-  part("stage").classList.toggle("cropped", left > 0.01 || top > 0.01 || right < 0.99 || bottom < 0.99);
-  const shape = ((right - left) * part("photo").width) / ((bottom - top) * part("photo").height);
+  const stage = canvas.parentElement;
+  const photo = stage.querySelector("img");
+  stage.classList.toggle("cropped", left > 0.01 || top > 0.01 || right < 0.99 || bottom < 0.99);
+  const shape = ((right - left) * photo.width) / ((bottom - top) * photo.height);
   const sides = (longer) => [Math.max(2, Math.round(longer * Math.min(1, shape))),
     Math.max(2, Math.round(longer * Math.min(1, 1 / shape)))];
   [canvas.width, canvas.height] = sides(CANVAS); // setting them also clears

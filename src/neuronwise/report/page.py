@@ -51,27 +51,37 @@ def write_page(
     photos of a finding over several (``gallery_element``). Raises
     ``NonFiniteError`` for NaN or infinity among the numbers and ``NeuronwiseError`` where nothing can be written.
     """
-    concepts = finding["concepts"]
-    if heat is not None and len(heat) != len(concepts):
-        raise ValueError(f"{len(concepts)} concepts need as many heats, not {len(heat)}.")
-    size = (1, 1) if photo is None else photo.size
-    packed = [None if one is None or photo is None else _packed(one, size) for one in heat or [None] * len(concepts)]
     page = filled(
         "page",
         SCRIPTS,
-        title=_title(finding),
+        title=title(finding),
         photo="" if photo is None else photo_element(photo, str(finding.get("text", ""))),
         gallery=gallery,
         finding=finding,
-        heat=packed,
+        heat=packed_heat(finding, photo, heat),
     )
     return write_index(directory, page)
 
 
-def _title(finding: Content) -> str:
+def title(finding: Content) -> str:
+    """What heads the page's tab: what the model said."""
     said = " ".join(str(finding.get("text") or finding.get("prompt") or "").split())
     said = said if len(said) <= 70 else said[:69] + "…"
     return f"{said} · neuronwise" if said else "neuronwise"
+
+
+def packed_heat(
+    finding: Content, photo: Image.Image | None, heat: Sequence[ConceptHeat | None] | None
+) -> list[dict[str, object] | None]:
+    """The heat of each concept as the page reads it, None where there is none.
+
+    Raises ``ValueError`` for another number of heats than of concepts.
+    """
+    concepts = finding["concepts"]
+    if heat is not None and len(heat) != len(concepts):
+        raise ValueError(f"{len(concepts)} concepts need as many heats, not {len(heat)}.")
+    size = (1, 1) if photo is None else photo.size
+    return [None if one is None or photo is None else _packed(one, size) for one in heat or [None] * len(concepts)]
 
 
 def _packed(heat: ConceptHeat, size: tuple[int, int]) -> dict[str, object]:

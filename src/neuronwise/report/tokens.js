@@ -40,6 +40,9 @@ function digits(value) {
 
 const address = ({ layer, expert, unit }) => `L${layer}.${expert == null ? "" : `E${expert}.`}U${unit}`;
 
+/** In the viewer every neuron has a page; a page that is one file has none to lead to. */
+const viewer = "viewer" in document.documentElement.dataset;
+
 const plural = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 
 async function copy(text) {

@@ -1,0 +1,49 @@
+"""The command that opens the viewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from neuronwise.cli.app import Output, app, argument, command, option
+from neuronwise.cli.options import MODEL, Placement
+from neuronwise.cli.output import note
+from neuronwise.errors import NeuronwiseError
+
+PORT = 7860
+
+
+@command(app)
+def view(
+    *,
+    folders: Annotated[list[Path] | None, argument("Folders that our commands wrote.", show_default="this one")] = None,
+    model: Annotated[str | None, option(MODEL, "--model", "-m", show_default="none: nothing is live")] = None,
+    port: Annotated[int, option("Port on this machine; the next free one is taken.", min=0, max=65535)] = PORT,
+    read_only: Annotated[bool, option("Write no notes and no edits.", "--read-only")] = False,
+    browser: Annotated[bool, option("Open the page in a browser.", "--browser/--no-browser")] = True,
+    placement: Placement,
+) -> Output:
+    """Look at findings, circuits, studies and edits in a browser, and with a model turn neurons up and down."""
+    try:
+        from neuronwise.view.serve import bound, serve
+        from neuronwise.view.viewer import Viewer
+    except ImportError as error:
+        raise NeuronwiseError("The viewer needs FastAPI and uvicorn: pip install 'neuronwise[view]'.") from error
+    viewer = Viewer.of(folders or [Path()], model, lambda: placement.load(model), read_only=read_only)
+    if model is None and not viewer.folders.items():
+        named = ", ".join(f"'{one}'" for one in folders or ["."])
+        raise NeuronwiseError(
+            f"{named} holds nothing that neuronwise wrote; name a folder of find --out, circuit --out, edit --out or a "
+            "study, or give a --model to look into."
+        )
+    listening = bound(port)
+    taken = listening.getsockname()[1]
+    if port and taken != port:
+        note(f"port {port} is in use; taking {taken}")
+
+    def ready(url: str) -> None:
+        note(f"open {url}")
+        note("Ctrl-C ends the viewer")
+
+    serve(viewer, listening, ready=ready, browser=browser)
+    return Output({"port": taken}, lambda: None)

@@ -1,0 +1,44 @@
+// Everything in the opened folders.
+
+const home = JSON.parse(document.getElementById("home-json").textContent);
+const NAMES = { finding: "Findings", circuit: "Circuits", study: "Studies", evaluation: "Evaluations", edit: "Edits", index: "Indexes" };
+const path = (id) => id.split("/").map(encodeURIComponent).join("/");
+
+function listItem({ id, kind, title, about, model, broken }) {
+  const link = broken ? make("span", { class: "item-title" }, title)
+    : make("a", { class: "item-title", href: `/${kind}/${path(id)}`, dir: "auto" }, title);
+  return make("li", { class: broken ? "broken" : "" }, link,
+    make("span", { class: "item-about" }, broken ?? [about, model].filter(Boolean).join(" · ")));
+}
+
+function draw() {
+  const words = part("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const fits = ({ title, about, model }) => words.every((word) => `${title} ${about} ${model}`.toLowerCase().includes(word));
+  part("lists").replaceChildren(...Object.entries(NAMES).flatMap(([kind, name]) => {
+    const own = home.items.filter((item) => item.kind === kind && fits(item));
+    return own.length ? [make("section", {}, make("h2", {}, `${name} `, make("small", {}, String(own.length))),
+      make("ul", { class: "items" }, ...own.map(listItem)))] : [];
+  }));
+  if (!part("lists").children.length) {
+    part("lists").append(make("p", { class: "note" }, words.length ? "Nothing here has these words."
+      : home.live ? "The opened folders hold nothing yet. Find something: drop a photo on the page “Find”."
+        : "The opened folders hold nothing that neuronwise wrote, and there is no model."));
+  }
+}
+
+const starred = Object.entries(home.notes);
+part("lead").textContent = home.items.length ? `${home.items.length} ${home.items.length === 1 ? "result" : "results"} to look at` : "Nothing here yet";
+part("filter").hidden = home.items.length < 2;
+part("starred").hidden = !starred.length;
+part("stars").append(...starred.flatMap(([address, { star, note }]) => [
+  make("a", { class: "chip", href: `/n/${address}`, title: note ?? "" }, `${star ? "★ " : ""}${address}`), " "]));
+part("filter").addEventListener("input", draw);
+draw();
+
+addEventListener("keydown", (event) => {
+  const links = [...document.querySelectorAll("a.item-title")];
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step || event.target.closest?.("textarea")) return;
+  const next = links[links.indexOf(document.activeElement) + step] ?? (step > 0 ? links[0] : null);
+  if (next) { event.preventDefault(); next.focus(); }
+});

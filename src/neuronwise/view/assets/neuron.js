@@ -1,0 +1,77 @@
+// The page of a neuron: what is known of it, and your note.
+
+const neuron = told("neuron");
+
+function drawHead() {
+  const { layer, unit, expert, address } = neuron;
+  part("address").textContent = address;
+  part("about").textContent = `${expert === null ? `Unit ${unit}` : `Unit ${unit} of expert ${expert}`} of the feed-forward block of layer ${layer}, counted from 0.`;
+  const beside = (step) => `/n/L${layer}.${expert === null ? "" : `E${expert}.`}U${unit + step}`;
+  if (unit > 0) part("before").href = beside(-1);
+  part("after").href = beside(1);
+}
+
+function drawEnds(ends, note) {
+  part("ends").hidden = false;
+  for (const end of ["raises", "lowers"]) {
+    const line = part("ends").querySelector(`.${end}`);
+    line.replaceChildren(make("span", { class: "end" }, end), ...ends[end].map((token) => tokenElement(token)));
+  }
+  part("ends-note").textContent = note;
+}
+
+const path = (id) => id.split("/").map(encodeURIComponent).join("/");
+const SAID = {
+  finding: ({ word, rank, of, score }) => [`number ${rank} of ${of} for “${word.trim()}”, score ${digits(score)}`],
+  circuit: ({ word, place, score }) => [`${place} in the circuit of “${word.trim()}”, relevance ${digits(score)}`],
+  edit: ({ word }) => [`changed by an edit (${word})`],
+};
+
+function drawPlaces() {
+  part("found").hidden = !neuron.places.length;
+  part("places").append(...neuron.places.map((place) => {
+    const anchor = place.kind === "finding" ? `#${encodeURIComponent(place.word)}` : "";
+    return make("li", {}, make("a", { href: `/${place.kind}/${path(place.id)}${anchor}`, dir: "auto" }, place.title || place.id), " ",
+      make("span", { class: "item-about" }, ...SAID[place.kind](place)));
+  }));
+  if (neuron.count > neuron.places.length) part("places").append(make("li", {}, `and ${neuron.count - neuron.places.length} more`));
+}
+
+/** From a finding the ends are those *there*: turned around where the neuron was below its usual activation. */
+function endsFromFindings() {
+  const place = neuron.places.find(({ raises }) => raises);
+  if (!place) return;
+  const turned = (place.activation ?? 0) < (place.baseline ?? 0);
+  drawEnds(turned ? { raises: place.lowers, lowers: place.raises } : place, "When it fires positively; the other way round when its activation is negative.");
+}
+
+function drawNote() {
+  const state = { note: neuron.noted.note ?? "", star: Boolean(neuron.noted.star) };
+  part("note").value = state.note;
+  const drawStar = () => {
+    part("star").setAttribute("aria-pressed", state.star);
+    part("star").textContent = state.star ? "★" : "☆";
+  };
+  drawStar();
+  if (!neuron.writable) {
+    part("note").readOnly = part("star").disabled = true;
+    part("note-state").textContent = "Nothing is written by this viewer.";
+    part("noted").hidden = !state.note;
+    return;
+  }
+  async function keep() {
+    try {
+      await send(`/api/notes/${neuron.address}`, JSON.stringify(state));
+      part("note-state").textContent = "kept in neuronwise-notes.json";
+    } catch (error) {
+      part("note-state").textContent = error.message;
+    }
+  }
+  part("star").addEventListener("click", () => { state.star = !state.star; drawStar(); keep(); });
+  part("note").addEventListener("change", () => { state.note = part("note").value; keep(); });
+}
+
+drawHead();
+endsFromFindings();
+drawPlaces();
+drawNote();

@@ -1,0 +1,65 @@
+"""Pages of findings and circuits: the same scripts and styles as in the files that `find` and `circuit` write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from neuronwise.report import circuit as circuits
+from neuronwise.report.filled import Written, photo_element, read_page
+from neuronwise.report.finding import heat_of
+from neuronwise.report.page import packed_heat, title
+from neuronwise.view.folders import Folders, Item
+from neuronwise.view.pages import Page
+
+if TYPE_CHECKING:
+    from neuronwise.locate import Circuit
+    from neuronwise.read import Finding
+
+
+def saved_finding(folders: Folders, item: Item) -> Page:
+    """A finding of the folders, with the photo and the heat that its own page holds."""
+    content = folders.content(item.path / "finding.json", "finding")
+    written = _written(item)
+    heat = written.data.get("heat")
+    if not isinstance(heat, list) or len(heat) != len(content["concepts"]):
+        heat = [None] * len(content["concepts"])
+    return _finding(content, heat, written.photo, {"item": item.id})
+
+
+def found_page(found: Finding, number: str | None = None) -> Page:
+    """The page of a finding of this session."""
+    content, run = found.to_dict(), found.run
+    heat = packed_heat(content, run.image, [heat_of(concept) for concept in found.concepts])
+    photo = "" if run.image is None else photo_element(run.image, run.text)
+    return _finding(content, heat, photo, {"found": number})
+
+
+def saved_circuit(folders: Folders, item: Item) -> Page:
+    """A circuit of the folders, with the photo and the tokens that its own page holds."""
+    content = folders.content(item.path / "circuit.json", "circuit")
+    written = _written(item)
+    shown = written.data.get("circuit")
+    whole = isinstance(shown, dict) and shown.get("nodes") and shown.get("target") == content["target"]
+    return _circuit(content, shown if whole else circuits.undrawn(content), written.photo, {"item": item.id})
+
+
+def traced_page(circuit: Circuit) -> Page:
+    """The page of a circuit of this session."""
+    photo, shown = circuits.drawn(circuit)
+    return _circuit(circuit.record, shown, photo, {})
+
+
+def _written(item: Item) -> Written:
+    page = item.path / "index.html"
+    return read_page(page) if page.is_file() and not page.is_symlink() else Written("", {})
+
+
+def _finding(content: Mapping[str, Any], heat: object, photo: str, here: Mapping[str, object]) -> Page:
+    data = {"finding": content, "heat": heat}
+    return Page("page", title(content), ("finding", "more"), data, markup={"photo": photo, "gallery": ""}, here=here)
+
+
+def _circuit(content: Mapping[str, Any], shown: object, photo: str, here: Mapping[str, object]) -> Page:
+    title = circuits.title(content)
+    return Page("circuit", title, ("circuit",), {"circuit": shown}, "circuit", {"photo": photo}, here)

@@ -1,0 +1,172 @@
+"""What the opened folders hold: findings, circuits, studies, evaluations, edits and indexes, found by their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuronwise.errors import NeuronwiseError
+from neuronwise.files import read_object
+
+DEPTH = 6  # folders below an opened one
+MOST = 20_000  # folders that are looked into
+KINDS = ("finding", "circuit", "study", "evaluation", "edit", "index")
+LARGEST = 200_000_000  # bytes of a JSON file that is read for the list
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that a command wrote. ``id``: its address in the viewer, the number of the opened folder and the path
+    below it; ``about``: a line for the list; ``broken``: why it cannot be read."""
+
+    id: str
+    kind: str
+    title: str
+    path: Path
+    about: str = ""
+    broken: str | None = None
+    model: str = ""
+
+
+class Folders:
+    """The opened folders. Whatever is served belongs to an item, and items are found by looking, never by asking."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self.roots = [root.expanduser().resolve() for root in roots]
+        for root, given in zip(self.roots, roots, strict=True):
+            if not root.is_dir():
+                what = "is a file" if root.exists() else "is not there"
+                raise NeuronwiseError(f"The folder '{given}' {what}; name a folder that a neuronwise command wrote.")
+        self._read: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
+
+    def items(self) -> list[Item]:
+        """Everything in the opened folders as it is now, newest first within a kind."""
+        found = [item for number, root in enumerate(self.roots) for item in self._below(number, root)]
+        return sorted(found, key=lambda item: (KINDS.index(item.kind), -_changed(item.path)))
+
+    def item(self, identity: str) -> Item:
+        """One of ``items`` by its id; raises ``NeuronwiseError`` for anything else."""
+        number, _, inside = identity.partition("/")
+        if number.isdigit() and int(number) < len(self.roots):
+            root = self.roots[int(number)]
+            folder = (root / inside).resolve()
+            if folder.is_relative_to(root) and folder.is_dir():
+                item = self._item(int(number), root, folder)
+                if item is not None and item.id == identity:
+                    return item
+        raise NeuronwiseError(f"The opened folders hold no '{identity}'.")
+
+    def content(self, path: Path, what: str) -> dict[str, Any]:
+        """A JSON object of an item, read again only when the file has changed."""
+        status = path.stat()
+        state = (status.st_mtime_ns, status.st_size)
+        if status.st_size > LARGEST:
+            raise NeuronwiseError(f"'{path.name}' is larger than {LARGEST / 1e6:.0f} MB.")
+        if path not in self._read or self._read[path][0] != state:
+            self._read[path] = (state, read_object(path, what))
+        return self._read[path][1]
+
+    def _below(self, number: int, root: Path) -> Iterator[Item]:
+        for looked, (here, folders, _) in enumerate(os.walk(root)):
+            folder = Path(here)
+            if len(folder.relative_to(root).parts) >= DEPTH or looked > MOST:
+                folders.clear()
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            item = self._item(number, root, folder)
+            if item is not None:
+                yield item
+                if item.kind not in ("finding", "circuit"):  # what is inside is its own
+                    folders.clear()
+
+    def _item(self, number: int, root: Path, folder: Path) -> Item | None:
+        inside = folder.relative_to(root).as_posix()
+        identity = f"{number}" if inside == "." else f"{number}/{inside}"
+        for name, describe in _MARKS.items():
+            path = folder / name
+            if not path.is_file() or path.is_symlink():
+                continue
+            try:
+                described = describe(self.content(path, "result of neuronwise"))
+            except (NeuronwiseError, OSError) as error:
+                return Item(identity, "finding", folder.name, folder, broken=str(error))
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+                return Item(identity, "finding", folder.name, folder, broken=f"'{name}' is damaged.")
+            if described is not None:
+                kind, title, about, model = described
+                return Item(identity, kind, " ".join(title.split()) or folder.name, folder, about, None, model)
+        return None
+
+
+Described = tuple[str, str, str, str]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _finding(content: dict[str, Any]) -> Described | None:
+    words = [str(concept["word"]).strip() for concept in content["concepts"]]
+    text = str(content.get("text") or content.get("prompt") or "")
+    if content.get("photos"):
+        text = f"{len(content['photos'])} photos: {', '.join(words[:6])}"
+    return "finding", text, ", ".join(words[:8]), str(content["model"])
+
+
+def _circuit(content: dict[str, Any]) -> Described | None:
+    about = f"{len(content['nodes'])} neurons, {len(content['edges'])} edges"
+    return (
+        "circuit",
+        f"{str(content['target']).strip()}: {content.get('text') or content['prompt']}",
+        about,
+        str(content["model"]),
+    )
+
+
+def _study(content: dict[str, Any]) -> Described | None:
+    schema, recipe = str(content["schema"]), content.get("recipe")
+    if not schema.startswith(("neuronwise.study/", "neuronwise.evaluation/")) or not isinstance(recipe, dict):
+        return None
+    if schema.startswith("neuronwise.evaluation/"):
+        editors = list(recipe.get("editors", [])) or [recipe.get("editor", "")]
+        return (
+            "evaluation",
+            str(recipe.get("title") or ", ".join(map(str, editors))),
+            "editors of facts",
+            str(recipe.get("model", "")),
+        )
+    kind = str(recipe.get("kind", ""))
+    return "study", str(recipe.get("title") or kind), kind, str(recipe.get("model", ""))
+
+
+def _edit(content: dict[str, Any]) -> Described | None:
+    record = content["record"]
+    return "edit", wanted(record), str(record.get("method", "")), str(record.get("model", ""))
+
+
+def wanted(record: dict[str, Any]) -> str:
+    """What an edit was asked for, in a line."""
+    request = record.get("request")
+    if isinstance(request, list):
+        return f"{len(request)} facts"
+    if not isinstance(request, dict):
+        return ", ".join(str(one) for one in record.get("neurons", [])[:4]) or str(record.get("method", "edit"))
+    if "target_new" in request:
+        prompt = str(request.get("prompt", "")).replace("{}", str(request.get("subject", "")))
+        return f"{prompt} → {request['target_new']}"
+    if "source" in request:
+        return f"{request['source']} → {request.get('target', '')}"
+    return str(request.get("word") or ", ".join(f"{name} {value}" for name, value in list(request.items())[:3]))
+
+
+_MARKS: dict[str, Callable[[dict[str, Any]], Described | None]] = {
+    "finding.json": _finding,
+    "circuit.json": _circuit,
+    "edit.json": _edit,
+    "manifest.json": _study,
+}

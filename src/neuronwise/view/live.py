@@ -1,0 +1,202 @@
+"""What the model does for a page: it belongs to the worker's thread, and so does everything here."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from neuronwise.errors import MethodError, NeuronwiseError, PromptError
+from neuronwise.neurons import Neuron
+from neuronwise.view.photos import Photos
+from neuronwise.view.worker import Event, Job
+
+if TYPE_CHECKING:
+    from neuronwise.locate import Baseline
+    from neuronwise.model import Model, Run
+    from neuronwise.view.asked import Decoded, Fired, Scaled, Searched, Seen
+
+CAPTION, ANSWER = 40, 16  # tokens that are generated about a photo, and after a text
+KEPT = 12  # runs that are remembered, so that moving the slider asks only once what the model says by itself
+TOKENS = 12
+
+
+class Live:
+    """A model that is opened when it is first needed, and what pages ask of it."""
+
+    def __init__(self, name: str, opened: Callable[[], Model], photos: Photos) -> None:
+        self.name, self._opened, self.photos = name, opened, photos
+        self._model: Model | None = None
+        self._runs: dict[tuple[str | None, str | None], Run] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is open."""
+        return self._model is not None
+
+    @property
+    def opened(self) -> Model | None:
+        """The model, None before it is open; to be used by the worker's thread."""
+        return self._model
+
+    def open(self, job: Job) -> Event:
+        """Open the model; how many layers and neurons it has."""
+        model = self.model(job)
+        return {"model": model.name, "layers": model.num_layers, "neurons": model.num_neurons}
+
+    def model(self, job: Job) -> Model:
+        """The model, opened first if need be."""
+        if self._model is None:
+            job.tell(f"opening {self.name}")
+            self._model = self._opened()
+        return self._model
+
+    def run(self, job: Job, seen: Seen) -> Run:
+        """What the model says to a photo or after a text, as it is now; a recent one is not computed again."""
+        model = self.model(job)
+        from neuronwise.model.state import state_of
+
+        key = (seen.photo, seen.text)
+        known = self._runs.pop(key, None)
+        if known is None or known.state is None or known.state.difference(state_of(model)) is not None:
+            with passes(job, model, "asking the model", CAPTION if seen.photo else ANSWER):
+                known = self._asked(model, seen)
+        self._runs[key] = known
+        while len(self._runs) > KEPT:
+            self._runs.pop(next(iter(self._runs)))
+        return known
+
+    def _asked(self, model: Model, seen: Seen) -> Run:
+        if seen.photo is not None:
+            return model.run(image=self.photos.image(seen.photo), max_new_tokens=CAPTION, heat=True)
+        return model.run(prompt=seen.text, max_new_tokens=ANSWER, chat=False)
+
+    def decode(self, job: Job, asked: Decoded) -> Event:
+        """The tokens that neurons raise and lower when they fire positively."""
+        from neuronwise.read import effects
+
+        model = self.model(job)
+        found = effects(model, asked.neurons, TOKENS)
+        ends = {
+            name: {"raises": one.raises, "lowers": one.lowers} for name, one in zip(asked.neurons, found, strict=True)
+        }
+        return {"neurons": ends}
+
+    def fire(self, job: Job, asked: Fired) -> Event:
+        """How strongly a neuron fires at every token, and over the photo where its tokens have a place."""
+        from neuronwise.locate.firing import firing
+
+        neuron, model = Neuron.parse(asked.neuron), self.model(job)
+        model.writer(neuron)
+        run = self.run(job, asked)
+        job.tell("reading the neuron")
+        fired = firing(model, run.forced_inputs(), [neuron])[:, 0].tolist()
+        at = set(run.image_rows)
+        shown = [row for row in range(len(fired)) if row not in at]
+        return {
+            "tokens": [{"text": run.tokens[row], "value": fired[row]} for row in shown],
+            "generated": len(shown) - len(run.output_ids),
+            "text": run.text,
+            "heat": None if run.image is None else self._heat(model, run, neuron),
+        }
+
+    def _heat(self, model: Model, run: Run, neuron: Neuron) -> object:
+        from neuronwise.read import heatmap
+        from neuronwise.report.page import ConceptHeat, packed_heat
+
+        try:
+            found = heatmap(model, run, [neuron])
+        except (PromptError, MethodError) as error:
+            return {"note": str(error), "mean": None}
+        heat = ConceptHeat(found.grid.tolist(), (), found.box, found.note)
+        return packed_heat({"concepts": [0]}, run.image, [heat])[0]
+
+    def scale(self, job: Job, asked: Scaled) -> Event:
+        """What the model says with a neuron changed, beside what it says by itself and with random ones changed."""
+        neuron, model = Neuron.parse(asked.neuron), self.model(job)
+        model.writer(neuron)
+        run = self.run(job, asked)
+        job.send({"event": "part", "kind": "before", "text": run.text})
+        baseline = self._baseline(job, model) if asked.mean else None
+        length = CAPTION if run.image is not None else ANSWER
+        others = random_beside(model, neuron, asked.randoms, asked.seed)
+        usual = _log_prob(model, run)
+        for kind, one in [("changed", neuron), *(("random", other) for other in others)]:
+            stage = f"asking again with {one} changed"
+            with changed(model, one, asked.factor, baseline), passes(job, model, stage, length):
+                text, now = run.again(), _log_prob(model, run)
+            times = None if usual is None or now is None else math.exp(now - usual)
+            job.send({"event": "part", "kind": kind, "neuron": str(one), "text": text, "times": times})
+        return {}
+
+    def _baseline(self, job: Job, model: Model) -> Baseline:
+        from neuronwise.locate import Baseline
+
+        job.tell("measuring what neurons usually do (once for a model)")
+        return Baseline.gather(model, "self")
+
+    def search(self, job: Job, asked: Searched) -> Event:
+        """The neurons that raise a token most, and those that lower it most, of the whole model."""
+        from neuronwise.read import effects
+        from neuronwise.read.writing import neurons_writing
+
+        model = self.model(job)
+        found = {}
+        for end, turned in (("raises", False), ("lowers", True)):
+            job.tell(f"looking for neurons that {end[:-1]} it")
+            best = neurons_writing(model, asked.token, 20, turned=turned)
+            read = effects(model, best.neurons, TOKENS)
+            rows = zip(best, read, strict=True)
+            found[end] = [
+                {"neuron": str(one.neuron), "score": one.score, "raises": ends.raises, "lowers": ends.lowers}
+                for one, ends in rows
+            ]
+        return {**found, "token": best.record["token"]}
+
+
+@contextlib.contextmanager
+def passes(job: Job, model: Model, stage: str, total: int) -> Iterator[None]:
+    """Within the body every pass of the model is told, and none begins that nobody waits for."""
+    from neuronwise.model.passes import watched
+
+    done = 0
+
+    def look() -> None:
+        nonlocal done
+        job.tell(stage, min(done, total), total)
+        done += 1
+
+    with watched(model, look):
+        yield
+
+
+@contextlib.contextmanager
+def changed(model: Model, neuron: Neuron, factor: float, baseline: Baseline | None) -> Iterator[None]:
+    """Within the body a neuron is scaled, or with a baseline set to its mean."""
+    from neuronwise.intervene import mean_ablate, scale
+
+    with scale(model, neuron, factor) if baseline is None else mean_ablate(model, neuron, baseline):
+        yield
+
+
+def random_beside(model: Model, neuron: Neuron, count: int, seed: int) -> list[Neuron]:
+    """``count`` other neurons of the same writer, drawn by ``seed``; fewer where it has no more."""
+    others = [other for other in model.writer(neuron).neurons if other != neuron]
+    return random.Random(seed).sample(others, min(count, len(others)))
+
+
+def _log_prob(model: Model, run: Run) -> float | None:
+    """log p of what the run says, as the model is now; None where it says nothing."""
+    if not run.output_ids:
+        return None
+    from neuronwise.answers.forced import read_forced
+
+    (reading,) = read_forced(model, [(run.prompted.inputs, run.output_ids)])
+    return reading.log_prob * len(run.output_ids)
+
+
+def no_model() -> NeuronwiseError:
+    """What a page is told that needs a model where there is none."""
+    return NeuronwiseError("This viewer has no model; start it with --model, such as --model builtin.")

@@ -1,0 +1,149 @@
+"""One thread owns the model: work waits in a queue, tells how far it is, and stops when nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeAlias
+
+from neuronwise.errors import NeuronwiseError, is_out_of_memory
+
+Event: TypeAlias = dict[str, Any]
+Work: TypeAlias = "Callable[[Job], Event]"
+PING = 5.0  # seconds: a sign of life to a page that waits
+
+
+class Cancelled(BaseException):
+    """Nobody waits for this work any more. Not an ``Exception``: no boundary to another library takes it for one."""
+
+
+class Job:
+    """One piece of work. ``tell`` says how far it is; what it says and its end arrive in ``events``."""
+
+    def __init__(self, name: str, work: Work, loop: asyncio.AbstractEventLoop) -> None:
+        self.name, self.work, self._loop = name, work, loop
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._given_up = threading.Event()
+        self._begun: tuple[str, float] | None = None
+        self.ended = False
+
+    def send(self, event: Event) -> None:
+        """Give an event to the page, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        except RuntimeError:  # the server has ended
+            self._given_up.set()
+
+    def tell(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Say what is being done, how far it is, and how long the rest takes; raises ``Cancelled`` if nobody waits."""
+        self.require_wanted()
+        now = time.monotonic()
+        if self._begun is None or self._begun[0] != stage:
+            self._begun = (stage, now)
+        left = (now - self._begun[1]) / done * (total - done) if 0 < done < total else None
+        self.send({"event": "progress", "stage": stage, "done": done, "total": total, "left": left})
+
+    def require_wanted(self) -> None:
+        """Raise ``Cancelled`` where the page that asked is closed."""
+        if self._given_up.is_set():
+            raise Cancelled
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more."""
+        self._given_up.set()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._given_up.is_set()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What the job tells until its end; who stops listening gives it up."""
+        try:
+            while True:
+                try:
+                    event = await asyncio.wait_for(self._events.get(), PING)
+                except TimeoutError:
+                    event = {"event": "waiting"}
+                yield event
+                if event["event"] in ("result", "error"):
+                    return
+        finally:
+            self.give_up()
+
+
+class Worker:
+    """The thread that owns the model, with its queue."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: list[Job] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, name="neuronwise-view", daemon=True)
+        self._thread.start()
+
+    def submit(self, name: str, work: Work, loop: asyncio.AbstractEventLoop) -> Job:
+        """Put work at the end of the queue, and say how many are before it."""
+        job = Job(name, work, loop)
+        with self._lock:
+            self._waiting.append(job)
+            self._say_places()
+        self._queue.put(job)
+        return job
+
+    def close(self) -> None:
+        """End the thread behind what it is doing now; the rest is given up."""
+        with self._lock:
+            for job in self._waiting:
+                job.give_up()
+        self._queue.put(None)
+
+    @property
+    def busy(self) -> int:
+        """How many jobs wait or are being done."""
+        return len(self._waiting)
+
+    def _say_places(self) -> None:
+        wanted = [job for job in self._waiting if not job.given_up]
+        for place, job in enumerate(wanted):
+            if place:
+                job.send({"event": "queued", "before": place, "behind": wanted[0].name})
+
+    def _serve(self) -> None:
+        while (job := self._queue.get()) is not None:
+            if not job.given_up:
+                job.send(_done(job))
+            with self._lock:
+                self._waiting.remove(job)
+                self._say_places()
+
+
+def _done(job: Job) -> Event:
+    """Do the work: its result, or what went wrong in a sentence. Whatever happens, the thread goes on."""
+    try:
+        return {"event": "result", **job.work(job)}
+    except Cancelled:
+        return {"event": "error", "message": "Stopped: the page that asked was closed."}
+    except NeuronwiseError as error:
+        return {"event": "error", "message": str(error)}
+    except Exception as error:
+        if not is_out_of_memory(error):
+            return {"event": "error", "message": f"This failed unexpectedly ({type(error).__name__}: {error})."}
+    _free_memory()
+    return {
+        "event": "error",
+        "message": "Out of memory: take a smaller photo or a shorter text, or open the viewer with --dtype bfloat16 or "
+        "a smaller model. The viewer goes on.",
+    }
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
