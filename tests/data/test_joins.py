@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import neuronwise as nw
-from neuronwise.answers.request import answer_ids, forced
+from neuronwise.answers.request import answer_ids, forced, taught
 from neuronwise.data.facts.fact import joined, subject_place
 from neuronwise.data.facts.fields import template
 from neuronwise.edit.memory.passages import fact_passage
@@ -102,6 +104,15 @@ def test_a_target_is_taught_as_it_follows_the_prompt(builtin_text: Any) -> None:
         ids = [*tokenizer(fact.text)["input_ids"], *answer_ids(builtin_text, fact)]
         assert tokenizer.decode(ids) == fact.text + target
         assert forced(builtin_text, fact).output_ids == answer_ids(builtin_text, fact)
+
+
+def test_behind_a_photo_a_target_follows_the_template(builtin: Any) -> None:
+    photo = Image.new("RGB", (64, 64), "brown")
+    fact = nw.Fact("What is {}?", "this", "Rome")
+    run = forced(builtin, fact, photo)
+    assert run.rendered.endswith("assistant\n")
+    assert builtin.tokenizer.decode(run.output_ids) == taught(builtin, fact, photo) == "Rome"
+    assert forced(builtin, replace(fact, join=" "), photo).output_ids == builtin.tokenizer(" Rome")["input_ids"]
 
 
 def test_the_record_says_what_was_taught(model: Any) -> None:

@@ -41,7 +41,7 @@ def _several(given: object) -> list[object]:
 
 
 def target_ids(model: Model, target: str, prompt: str = "", join: str | None = None) -> list[int]:
-    """Tokens of a target as it follows a prompt, see ``joined``; "" is that of a photo, which ends in a template."""
+    """Tokens of a target as it follows a prompt, see ``joined``; "" is that of a decoder that begins anew."""
     text = joined(prompt, target, join)
     if prompt and not text[:1].isspace():  # some tokenizers write a blank before every text; not within one
         head, whole = (model.tokenizer(one, add_special_tokens=False)["input_ids"] for one in (prompt, prompt + text))
@@ -61,19 +61,25 @@ def laid_out(
 
 
 def followed(model: Model, prompted: Prompted) -> str:
-    """The text that a target follows: the prompt, in a chat as its template has it; "" behind a photo."""
-    if prompted.ask.images:
+    """The text that a target follows: the prompt, in a chat and behind a photo as the template has it.
+
+    Of a photo only what comes behind its tokens; "" for a decoder that begins anew.
+    """
+    if model.is_encoder_decoder:
         return ""
-    if not prompted.chat:
+    if not prompted.chat and not prompted.ask.images:
         return prompted.prompt
-    return model.tokenizer.decode(prompted.input_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    ids = prompted.input_ids
+    photo = max((place for place, token in enumerate(ids) if token == model.image_token_id), default=-1)
+    return model.tokenizer.decode(ids[photo + 1 :], skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def taught(model: Model, fact: Fact) -> str:
-    """The new target as it follows the fact's prompt: ``fact.answer``, and in a chat what its template ends in."""
-    if not fact.chat:
+def taught(model: Model, fact: Fact, image: ImageLike | None = None) -> str:
+    """The new target as it follows the fact's prompt; in a chat and behind a photo what its template ends in."""
+    image = fact.image if image is None else image
+    if not fact.chat and image is None:
         return fact.answer
-    prompted, _ = laid_out(model, fact.text, chat=True, system=fact.system)
+    prompted, _ = laid_out(model, fact.text, image, chat=fact.chat, system=fact.system)
     return joined(followed(model, prompted), fact.target_new, fact.join)
 
 

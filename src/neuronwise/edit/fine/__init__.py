@@ -6,11 +6,12 @@ A fact's way: ``Request`` (the fact as the model reads it) → ``choose`` (its n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from neuronwise.answers.request import listed
+from neuronwise.answers.request import listed, taught
 from neuronwise.data.facts import Fact
+from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.fine.change import Change
@@ -77,7 +78,7 @@ def fine(
     reported = dict.fromkeys(name for one in outcomes for name in one)
     outcome = {name: [one.get(name) for one in outcomes] for name in reported}
     deltas = [delta for change in learned for delta in change.deltas]
-    return edited("fine", model, settings, facts, deltas, _aims(model, facts, image), **outcome)
+    return _recorded(model, facts, settings, deltas, image, outcome)
 
 
 @alone
@@ -121,8 +122,19 @@ def _outcome(change: Change) -> dict[str, object]:
 
 
 def _edit(model: Model, change: Change, settings: FineSettings, image: ImageLike | None) -> Edit:
-    facts = [change.request.fact]
-    return edited("fine", model, settings, facts, change.deltas, _aims(model, facts, image), **_outcome(change))
+    return _recorded(model, [change.request.fact], settings, change.deltas, image, _outcome(change))
+
+
+def _recorded(
+    model: Model,
+    facts: Sequence[Fact],
+    settings: FineSettings,
+    deltas: Sequence[Delta],
+    image: ImageLike | None,
+    outcome: Mapping[str, object],
+) -> Edit:
+    said = {} if image is None else {"taught": [taught(model, fact, image) for fact in facts]}
+    return edited("fine", model, settings, facts, deltas, _aims(model, facts, image), **outcome, **said)
 
 
 def _aims(model: Model, facts: Sequence[Fact], image: ImageLike | None) -> Iterator[Aim]:
