@@ -60,7 +60,7 @@ def scale(
         return
     chosen = _by_writer(model, cast(Neurons, neurons))
     with (
-        acting(model, "scale", _named(chosen), factor, _at(positions)),
+        acting(model, "scale", _named(chosen), factor, places=positions),
         _changed(model, chosen, positions, lambda own: lambda a, at: a * factor),
         changed_vectors(chosen, positions, lambda vectors, own: vectors * factor),
     ):
@@ -108,7 +108,7 @@ def mean_ablate(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(
-            acting(model, "mean", tuple(usual[n] for n in _named(chosen)), _named(chosen), _at(positions))
+            acting(model, "mean", tuple(usual[n] for n in _named(chosen)), _named(chosen), places=positions)
         )
         for writer, own in chosen.items():
             if writer.expert is not None:
@@ -170,7 +170,7 @@ def perturb(
         return torch.stack([noise[neuron] for neuron in own], dim=1)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(acting(model, "perturb", listed, sigma, seed, _at(positions)))
+        stack.enter_context(acting(model, "perturb", listed, sigma, seed, places=positions))
         rows = stack.enter_context(_rows(model, positions))
         for writer, own in chosen.items():
             if writer.expert is None:
@@ -205,7 +205,7 @@ def patch(model: Model, neurons: Neurons, source: Run, positions: Mapping[int, i
         return lambda a, at: torch.stack([theirs[position][columns] for position in at]).to(a).expand_as(a)
 
     with (
-        acting(model, "patch", _named(chosen), source, tuple(pairs.items())),
+        acting(model, "patch", _named(chosen), source, tuple(pairs.values()), places=list(pairs)),
         _changed(model, chosen, list(pairs), change),
     ):
         yield
@@ -230,7 +230,8 @@ def shuffle_image_tokens(model: Model, run: Run, *, seed: int = 0) -> Iterator[N
         shuffled[:, positions] = hidden[:, order]
         return shuffled
 
-    with acting(model, "shuffle", tuple(order.tolist())), edit_input(model.blocks[0].module, shuffle):
+    moved = acting(model, "shuffle", tuple(order.tolist()), places=positions.tolist())
+    with moved, edit_input(model.blocks[0].module, shuffle):
         yield
 
 
@@ -323,7 +324,7 @@ def _heads_changed(
         return whole.reshape(inputs.shape)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(acting(model, "heads", tuple(heads), _at(positions), change))
+        stack.enter_context(acting(model, "heads", tuple(heads), change, places=positions))
         rows = stack.enter_context(_rows(model, positions))
         for attention, own in groups.items():
             stack.enter_context(edit_heads(model, attention, partial(put, attention=attention, own=own)))
@@ -357,10 +358,6 @@ def _always(
 
 def _named(chosen: Chosen) -> tuple[Neuron, ...]:
     return tuple(neuron for own in chosen.values() for neuron in own)
-
-
-def _at(positions: Sequence[int] | None) -> tuple[int, ...] | None:
-    return None if positions is None else tuple(positions)
 
 
 def _by_writer(model: Model, neurons: Neurons) -> Chosen:

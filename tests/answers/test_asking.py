@@ -13,7 +13,8 @@ from neuronwise.answers.answers import BEYOND, ask
 from neuronwise.answers.forced import read_forced
 from neuronwise.answers.free import begins_with, continued, sampled
 from neuronwise.answers.questions import Question
-from neuronwise.model.batches import batching, grouped, padded, text_inputs
+from neuronwise.model.batches import batching, text_inputs
+from neuronwise.model.stacking import grouped, padded
 
 TOGETHER = ("gpt2", "gptj", "gpt_neo", "gpt_neox", "opt", "bloom", "llama", "mistral", "qwen2", "mixtral")
 ALONE = ("t5", "bart")  # an encoder reads the prompt

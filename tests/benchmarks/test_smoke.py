@@ -58,7 +58,7 @@ def test_everything_is_measured_and_tabled(scripts: Any, random_llava: Any, phot
 def test_heat_kept_while_generating_is_the_heat_of_a_pass_of_its_own(
     random_llava: Any, photo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuronwise.model.model.HEAT_SHARE", 1.0)
+    monkeypatch.setattr("neuronwise.model.many.HEAT_SHARE", 1.0)
     kept = random_llava.run(image=photo, max_new_tokens=4, heat=True)
     assert kept.seen.dense
     plain = random_llava.run(image=photo, max_new_tokens=4)
@@ -72,7 +72,7 @@ def test_heat_kept_while_generating_is_the_heat_of_a_pass_of_its_own(
 def test_heat_too_large_to_keep_is_read_when_it_is_asked_for(
     random_llava: Any, photo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neuronwise.model.model.HEAT_SHARE", 1e-3)
+    monkeypatch.setattr("neuronwise.model.many.HEAT_SHARE", 1e-3)
     run = random_llava.run(image=photo, max_new_tokens=4, heat=True)
     assert not run.seen.dense
     assert nw.heatmap(random_llava, run, ["L0.U3"]).grid.shape == (4, 4)

@@ -172,7 +172,7 @@ def test_without_a_processor_tiles_have_no_place() -> None:
 
 
 def test_what_a_run_kept_is_what_a_pass_would_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuronwise.model.model.HEAT_SHARE", 10.0)
+    monkeypatch.setattr("neuronwise.model.many.HEAT_SHARE", 10.0)
     model, prompt = placing("internvl")
     kept = model.run(PHOTO, prompt, chat=False, max_new_tokens=1, heat=True)
     assert kept.seen is not None

@@ -9,7 +9,8 @@ import torch
 
 import neuronwise as nw
 from neuronwise.answers.free import continued
-from neuronwise.model.batches import batch, batching, padded, text_inputs
+from neuronwise.model.batches import batch, batching, text_inputs
+from neuronwise.model.stacking import padded
 
 PROMPTS = ("the cat", "a dog sits on the red mat", "the capital of France is", "cat")
 LEARNED = ("gpt2", "gpt_neo", "gpt_bigcode", "opt")

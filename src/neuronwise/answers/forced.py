@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import NonFiniteError
-from neuronwise.model.batches import batches, batching, stackable
+from neuronwise.model.batches import batches, batching
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
+from neuronwise.model.stacking import stackable
 
 T = TypeVar("T")
 

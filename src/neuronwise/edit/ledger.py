@@ -13,8 +13,9 @@ from neuronwise.edit.delta import Delta, Recorded, columns, summed, writer_of
 from neuronwise.edit.storage import first_alike, stored
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.hooks import Args, Kwargs, Removable, first_tensor
-from neuronwise.model.model import EDITS, Model
+from neuronwise.model.model import Model
 from neuronwise.model.state import uncounted
+from neuronwise.model.wrapper import EDITS
 from neuronwise.model.writers import Writer
 
 LIKE = 0.03  # relative difference of column norms up to which two models count as the same (half precision allowed for)

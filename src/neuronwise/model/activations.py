@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -38,3 +39,14 @@ class Activations:
 
     dense: dict[int, Tensor] = field(default_factory=dict)
     routed: dict[int, list[Row]] = field(default_factory=dict)
+
+    def split(self, counts: Sequence[int]) -> list[Activations]:
+        """Its rows in parts of so many each, copied so that no part keeps another in memory; empty for 0 rows."""
+        if len(counts) == 1:
+            return [self]
+        found, start = [], 0
+        for count in counts:
+            own = slice(start, start := start + count)
+            dense = {layer: rows[own].clone() for layer, rows in self.dense.items()} if count else {}
+            found.append(Activations(dense, {layer: rows[own] for layer, rows in self.routed.items()} if count else {}))
+        return found

@@ -37,7 +37,8 @@ class GateRecorder(Recorder):
                     f"The gate of layer {writer.layer} is not as wide as its neurons; use activation='ffn'."
                 )
             values = output.detach().reshape(-1, output.shape[-1])
-            rows = values if self.rows is None else values[self.rows]
+            chosen = self.rows(len(values))
+            rows = values if chosen is None else values[chosen]
             self.activations(calls).dense[writer.layer] = rows.to("cpu", copy=True)
             calls += 1
 

@@ -160,12 +160,18 @@ def only_rows(model: HasHead, rows: Rows | None) -> Iterator[None]:
         yield
 
 
+def spots(rows: Rows, sequences: int = 1) -> list[tuple[int, int]]:
+    """(sequence, row) of each row, where the same rows are meant in each sequence or each has its own list."""
+    listed = [rows] * sequences if not rows or isinstance(rows[0], int) else rows
+    return [(sequence, row) for sequence, own in enumerate(listed) for row in own]  # type: ignore[union-attr]
+
+
 def _chosen(rows: Rows) -> Change:
     if not rows or isinstance(rows[0], int):
         return lambda hidden: hidden[..., list(rows), :]
-    spots = [(sequence, row) for sequence, own in enumerate(rows) for row in own]  # type: ignore[union-attr]
-    sequences = torch.tensor([sequence for sequence, _ in spots], dtype=torch.long)
-    chosen = torch.tensor([row for _, row in spots], dtype=torch.long)
+    places = spots(rows)
+    sequences = torch.tensor([sequence for sequence, _ in places], dtype=torch.long)
+    chosen = torch.tensor([row for _, row in places], dtype=torch.long)
 
     def pick(hidden: Tensor) -> Tensor:
         whole = hidden.reshape(len(rows), -1, hidden.shape[-1])  # some decoders run a batch's rows in one

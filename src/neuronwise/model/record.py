@@ -12,6 +12,7 @@ from neuronwise.model.activations import Activations
 from neuronwise.model.blocks import Block
 from neuronwise.model.experts import RoutedCall, record_routed
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
+from neuronwise.model.passes import Rows, spots
 from neuronwise.model.products import watching
 from neuronwise.model.writers import Writer
 
@@ -19,7 +20,8 @@ from neuronwise.model.writers import Writer
 class Recorder:
     """Records the inputs of W_down (the activations) in every forward pass inside the body.
 
-    ``rows`` are positions of the pass (negative ones count from its end), ``None`` for all; ``units`` restricts the
+    ``rows`` are positions of the pass (negative ones count from its end), ``None`` for all; in a batch of ``sequences``
+    the same ones of each, or one list for each sequence, recorded one sequence after another. ``units`` restricts the
     dense neurons of a layer (and drops layers not named). One ``Activations`` for each pass is in ``passes``, complete
     once the body is left. ``opening`` names rows of the first pass whose dense activations are kept besides, on the
     model's device, in ``opened``. ``tokens``: how many there are in a pass of a part of the model alone.
@@ -32,13 +34,15 @@ class Recorder:
     def __init__(
         self,
         blocks: Sequence[Block],
-        rows: Sequence[int] | None = (-1,),
+        rows: Rows | None = (-1,),
         units: Mapping[int, Tensor] | None = None,
         opening: Tensor | None = None,
         tokens: int = 0,
+        sequences: int = 1,
     ) -> None:
         self.blocks = [b for b in blocks if units is None or b.layer in units]
-        self.rows = None if rows is None else list(rows)
+        self._rows = None if rows is None else spots(rows, sequences)
+        self._sequences = len(rows) if rows and not isinstance(rows[0], int) else sequences
         self.units = units
         self.opening = opening
         self.opened = Activations()
@@ -80,6 +84,13 @@ class Recorder:
         """The number of tokens of the pass under way."""
         return self._tokens
 
+    def rows(self, count: int) -> list[int] | None:
+        """Which of a pass's ``count`` rows, those of all sequences one after another, are recorded; None for all."""
+        if self._rows is None:
+            return None
+        length = count // self._sequences
+        return [sequence * length + (row if row >= 0 else length + row) for sequence, row in self._rows]
+
     def _count_tokens(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         hidden = first_tensor(args, kwargs)
         self._tokens = hidden.shape[0] * hidden.shape[1]
@@ -116,9 +127,11 @@ class _Dense:
 
     def _chosen(self, inputs: Tensor) -> Tensor:
         """A copy of the rows that are asked for."""
-        if self.recorder.rows is None:
+        count = len(inputs)
+        rows = self.recorder.rows(count)
+        if rows is None or (len(rows) == count and rows == list(range(count))):
             return inputs.clone()
-        return inputs[-1:].clone() if self.recorder.rows == [-1] else inputs[self.recorder.rows]
+        return inputs[-1:].clone() if rows == [count - 1] else inputs[rows]
 
 
 def _append(kept: dict[int, Tensor], writer: Writer, rows: Tensor) -> None:
@@ -134,10 +147,11 @@ class _Routed:
     def __call__(self, call: RoutedCall) -> None:
         kept = self.recorder.activations(self.calls).routed
         self.calls += 1
-        indices = range(call.tokens) if self.recorder.rows is None else self.recorder.rows
+        chosen = self.recorder.rows(call.tokens)
+        indices = range(call.tokens) if chosen is None else chosen
         rows = kept.setdefault(call.experts.layer, [{} for _ in indices])
         for row, index in zip(rows, indices, strict=True):
-            row.update({expert: record.cpu() for expert, record in call.row(index % call.tokens).items()})
+            row.update({expert: record.cpu() for expert, record in call.row(index).items()})
 
 
 def require_complete(passes: Sequence[Activations], blocks: Sequence[Block], steps: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import RLock
@@ -211,18 +211,32 @@ class Run:
         ``kind="ffn"``: recorded as the token was generated. ``kind="gate"``: the gate's output before it is
         multiplied, by one more pass, kept for later. Raises ``MethodError`` for a model without a separate gate.
         """
-        if not 0 <= position <= len(self.output_ids):
-            raise MethodError(f"There is no position {position}: this run has 0 to {len(self.output_ids)}.")
-        if kind not in KINDS:
-            raise MethodError(f"activation={kind!r} is unknown; choose one of {', '.join(KINDS)}.")
-        if kind == "ffn" and position < len(self.steps):
-            return self.steps[position]
         key = (kind, position)
-        if key not in self._extra:
+        if self.missing([position], kind):
             self.require_state(state_of(self.model))
             inputs = self.forced_inputs()
             self._extra[key] = self.model.record(inputs, rows=[self.row(position)], kind=kind)
-        return self._extra[key]
+        return self._extra[key] if key in self._extra else self.steps[position]
+
+    @property
+    def word_positions(self) -> list[int]:
+        """The positions that predict the tokens of the text's nouns, and its first token."""
+        return [0, *(position for concept in self.concepts for position in concept.positions)]
+
+    def missing(self, positions: Iterable[int], kind: str = "ffn") -> list[int]:
+        """Which of some positions are not recorded yet, each once; raises ``MethodError`` for what is no position."""
+        if kind not in KINDS:
+            raise MethodError(f"activation={kind!r} is unknown; choose one of {', '.join(KINDS)}.")
+        wrong = [position for position in positions if not 0 <= position <= len(self.output_ids)]
+        if wrong:
+            raise MethodError(f"There is no position {wrong[0]}: this run has 0 to {len(self.output_ids)}.")
+        steps = len(self.steps) if kind == "ffn" else 0
+        return [one for one in dict.fromkeys(positions) if one >= steps and (kind, one) not in self._extra]
+
+    def keep(self, positions: Sequence[int], recorded: Activations, kind: str = "ffn") -> None:
+        """Keep what was recorded at positions, a row for each, by a pass over ``forced_inputs``."""
+        for position, own in zip(positions, recorded.split([1] * len(positions)), strict=True):
+            self._extra[kind, position] = own
 
     def require_state(self, now: State) -> None:
         """Raise ``MethodError`` where the model's state is no longer that in which the run was recorded.

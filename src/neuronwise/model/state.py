@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, fields
 from threading import RLock
 from typing import Any, Protocol
@@ -87,21 +87,30 @@ def state_of(model: HasWeights) -> State:
     """The state of a model as it is now; no pass and no reading of all weights."""
     module: nn.Module = model.module
     edits = tuple(sorted(getattr(edit, "fingerprint", "") for edit in model.edits))
-    acting = tuple(what for _, what in model.home.__dict__.get(_ACTING, ()))
+    acting = tuple(what for what, _ in model.home.__dict__.get(_ACTING, {}).values())
     return State(edits, acting, _foreign_hooks(module), hash((_counted(module), _sampled(model) if not edits else ())))
 
 
 @contextlib.contextmanager
-def acting(model: HasWeights, *what: Hashable) -> Iterator[None]:
-    """Within the body an intervention, known by ``what`` it does, is part of the model's state; other threads wait."""
+def acting(model: HasWeights, *what: Hashable, places: Sequence[int] | None = None) -> Iterator[None]:
+    """Within the body an intervention, known by ``what`` it does, is part of the model's state; other threads wait.
+
+    ``places``: the rows of a sequence at which alone it does it.
+    """
+    at = None if places is None else tuple(places)
     with model.lock:
-        present: list[tuple[object, Hashable]] = model.home.__dict__.setdefault(_ACTING, [])
-        entry = (object(), what)
-        present.append(entry)
+        present: dict[object, tuple[Hashable, bool]] = model.home.__dict__.setdefault(_ACTING, {})
+        entry = object()
+        present[entry] = (*what, at), at is not None
         try:
             yield
         finally:
-            present.remove(entry)
+            del present[entry]
+
+
+def counts_rows(model: HasWeights) -> bool:
+    """Whether an intervention at some rows of a sequence is in force: padding would move them."""
+    return any(placed for _, placed in model.home.__dict__.get(_ACTING, {}).values())
 
 
 @contextlib.contextmanager

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import PromptError
-from neuronwise.model.batches import CLOSE, COARSE, TOKENS
+from neuronwise.model.batches import CLOSE, COARSE
 from neuronwise.model.passes import Change, edit, edit_input
 from neuronwise.model.photo_tokens import PhotoTokens
 from neuronwise.model.run import Run, Target
+from neuronwise.model.stacking import TOKENS
 from neuronwise.model.weights import dtype_of
 from neuronwise.model.writers import Site
 

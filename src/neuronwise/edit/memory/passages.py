@@ -12,9 +12,9 @@ from torch import Tensor
 from neuronwise.data.facts import Fact
 from neuronwise.edit.presets import require_model
 from neuronwise.errors import MethodError
-from neuronwise.model.batches import padded
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
+from neuronwise.model.stacking import padded
 
 
 @dataclass(frozen=True)

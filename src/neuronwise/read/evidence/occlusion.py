@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError
-from neuronwise.model.batches import CLOSE, COARSE, TOKENS
+from neuronwise.model.batches import CLOSE, COARSE
 from neuronwise.model.grid.layout import ImageGrid
 from neuronwise.model.photo_tokens import PhotoTokens
 from neuronwise.model.run import Run, Target
+from neuronwise.model.stacking import TOKENS
 from neuronwise.model.weights import dtype_of
 from neuronwise.read.evidence.method import EvidenceMethod
 
