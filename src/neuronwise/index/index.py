@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 
-from neuronwise.errors import IndexingError, NeuronError, told
+from neuronwise.errors import IndexingError, NeuronError
+from neuronwise.index import search
 from neuronwise.index.build import gather
-from neuronwise.index.compact import ABOUT, LAYERS, OFFSETS, read_about
 from neuronwise.index.entry import Entry
-from neuronwise.index.items import ITEMS, Items
+from neuronwise.index.items import Items
 from neuronwise.index.merge import merge
 from neuronwise.index.source import PhotosLike, TextsLike
-from neuronwise.index.work import RECIPE, layers_of
+from neuronwise.index.stored import EXAMPLE, Stored
 from neuronwise.locate.baseline import Baseline
+from neuronwise.model.modes import computes
 from neuronwise.model.state import alike, likeness
-from neuronwise.neurons import Neuron, ScoredNeuron
+from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
+
+WAYS = ("fires", "writes")
 
 
 class Index:
@@ -42,20 +42,12 @@ class Index:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        if not (self.folder / ABOUT).is_file():
-            begun = (self.folder / RECIPE).is_file()
-            raise IndexingError(
-                f"The index in '{folder}' is not finished: build it again with the same settings, or merge its shards."
-                if begun else f"There is no index in '{folder}': it has no {ABOUT}."
-            )  # fmt: skip
-        self.about = read_about(self.folder)
+        self._stored = Stored(folder)
+        self.folder, self.about = self._stored.folder, self._stored.about
         self.model = self.about["recipe"]["model"]["name"]
         self.positions = dict(self.about["positions"])
-        self.places = tuple(self.positions)
+        self.places = self._stored.places
         self.left_out = {row["name"]: row["why"] for row in self.about["left_out"]}
-        self._writers = layers_of(self.about["recipe"]["writers"])
-        self._files: dict[int, Any] = {}
 
     @classmethod
     def build(
@@ -105,52 +97,43 @@ class Index:
         return f"Index({count}, at {', '.join(self.places)})"
 
     def __len__(self) -> int:
-        return sum(writer["width"] for own in self._writers.values() for writer in own)
+        return sum(writer["width"] for own in self._stored.writers.values() for writer in own)
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers that have neurons."""
-        return tuple(self._writers)
+        return tuple(self._stored.writers)
 
-    @cached_property
+    @property
     def items(self) -> Items:
         """The photos and texts, by their number."""
-        with self._telling(), safe_open(self.folder / OFFSETS, framework="np") as file:
-            return Items(self.folder / ITEMS, file.get_tensor("offsets").tolist())
+        return self._stored.items
 
     def __getitem__(self, neuron: Neuron | ScoredNeuron | str) -> Entry:
         """What is known of a neuron, at predicting positions; raises ``NeuronError`` for one that is not there."""
-        if isinstance(neuron, str):
-            neuron = Neuron.parse(neuron)
-        elif isinstance(neuron, ScoredNeuron):
-            neuron = neuron.neuron
-        row, number = self._find(neuron)
-        with self._telling():
-            file = self._file(neuron.layer)
-            names = ("moments", "histogram", "value", "item", "position", "gate")
-            arrays = {name: file.get_slice(name)[row] for name in names}
-            arrays["counts"] = file.get_slice("counts")[number]
-        threshold = self.about["thresholds"][str(neuron.layer)]
-        return Entry(neuron, self.places[0], self.places, threshold, arrays, self.items)
+        own = _neuron(neuron)
+        arrays = self._stored.row(own)
+        return Entry(own, self.places[0], self.places, self.about["thresholds"][str(own.layer)], arrays, self.items)
 
-    def __contains__(self, neuron: Neuron) -> bool:
+    def __contains__(self, neuron: Neuron | ScoredNeuron | str) -> bool:
         try:
-            self._find(neuron)
+            self._stored.find(_neuron(neuron))
         except NeuronError:
             return False
         return True
 
     def neurons(self, layer: int) -> Iterator[Neuron]:
         """The addresses of a layer's neurons, in the order of ``array``."""
-        for writer in self._writers.get(layer, ()):
+        for writer, _ in self._stored.parts(layer) if layer in self.layers else ():
             for unit in range(writer["width"]):
                 yield Neuron(layer, writer["first"] + unit, writer["expert"])
 
     def array(self, layer: int, name: str) -> NDArray[Any]:
         """An array of a layer, (neurons, places, …): ``moments`` (mean, standard deviation, frequency), ``histogram``
         (64, as stored: see ``bins.unpacked``); ``value``, ``item``, ``position`` and ``gate`` of examples (2, k)."""
-        with self._telling():
-            return self._file(layer).get_tensor(name)
+        if layer not in self.layers or name not in EXAMPLE:
+            raise IndexingError(f"There is no array {name!r} of layer {layer}; arrays are {', '.join(EXAMPLE)}.")
+        return self._stored.array(layer, name)
 
     def baseline(self) -> Baseline:
         """Every neuron's mean and spread at predicting positions, as ``locate`` and ``suppress`` take them.
@@ -159,11 +142,11 @@ class Index:
         """
         place, total = self.places.index("predicting"), self.positions["predicting"]
         means, spreads = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
-        for layer, own in self._writers.items():
-            moments, start = self.array(layer, "moments")[:, place].astype(np.float64), 0
-            for writer, count in zip(own, self.array(layer, "counts")[:, place], strict=True):
-                mean, spread, _ = moments[start : start + writer["width"]].T
-                start += writer["width"]
+        for layer in self.layers:
+            moments = self._stored.array(layer, "moments")[:, place].astype(np.float64)
+            counts = self._stored.array(layer, "counts")[:, place]
+            for (writer, rows), count in zip(self._stored.parts(layer), counts, strict=True):
+                mean, spread, _ = moments[rows].T
                 usual = mean * count / total
                 square = (spread**2 + mean**2) * count / total - usual**2
                 means[writer["name"]] = torch.from_numpy(usual).float()
@@ -175,6 +158,62 @@ class Index:
         }  # fmt: skip
         return Baseline(means, spreads, record, torch.tensor(model["likeness"]))
 
+    @computes
+    def locate(
+        self,
+        word: str,
+        by: str = "fires",
+        *,
+        model: Model | None = None,
+        place: str | None = None,
+        lowest: bool = False,
+        top: int = 100,
+    ) -> NeuronSet:
+        """The neurons of a word: those that fire on what names it, or those that write it.
+
+        ``by="fires"``: how well a neuron tells the photos and texts whose caption or text names the word (reference
+        captions included) from the others, as the area under the ROC curve of its largest activation in each, at
+        ``place`` (by default the image's tokens where there are any). .5 is chance. Only the items that are kept of a
+        neuron have an order, so of many items the best are little above .5. ``by="writes"``: cos of the value vector
+        with the unembedding of the word's first token, as ``decode`` reads it; it needs the ``model``. ``lowest``: the
+        neurons that fire negatively on it, or lower it. Raises ``IndexingError`` where no item names the word, or all
+        do.
+        """
+        record = {"method": f"index {by}", "word": word, "lowest": lowest, "model": self.model}
+        if self._reads(by, model):
+            assert model is not None
+            scored, about = search.writing(self._stored, model, word)
+            return search.best(
+                self._stored, lambda layer: -scored(layer) if lowest else scored(layer), top, record | about
+            )
+        scored, about = search.firing_on(self._stored, word, place, lowest)
+        return search.best(self._stored, scored, top, record | about)
+
+    @computes
+    def similar(
+        self,
+        neuron: Neuron | ScoredNeuron | str,
+        by: str = "fires",
+        *,
+        model: Model | None = None,
+        place: str | None = None,
+        top: int = 20,
+    ) -> NeuronSet:
+        """The neurons most like one: those that fire on the same photos and texts, or those that write alike.
+
+        ``by="fires"``: the correlation, over all items, of the ranks of those that are kept of each neuron, at
+        ``place`` (by default the image's tokens where there are any): 1 for the same items in the same order, about 0
+        by chance. ``by="writes"``: cos of the value vectors; it needs the ``model``.
+        """
+        own = _neuron(neuron)
+        self._stored.find(own)
+        record = {"method": f"index similar {by}", "neuron": str(own), "model": self.model}
+        if self._reads(by, model):
+            assert model is not None
+            return search.best(self._stored, search.writing_like(self._stored, model, own), top, record, own)
+        scored, about = search.firing_like(self._stored, own, place)
+        return search.best(self._stored, scored, top, record | about, own)
+
     def require(self, model: Model) -> None:
         """Raise ``IndexingError`` where the index is of another model; edits of ``model`` do not matter."""
         own = {writer["name"]: writer["width"] for writer in self.about["recipe"]["writers"]}
@@ -182,20 +221,18 @@ class Index:
         if own != {str(one): one.width for one in model.writers} or not alike(like, likeness(model)):
             raise IndexingError(f"This index is of {self.model}, not of {model.name}; build one for it.")
 
-    def _file(self, layer: int) -> Any:
-        if layer not in self._files:
-            self._files[layer] = safe_open(self.folder / LAYERS / f"L{layer}.safetensors", framework="np")
-        return self._files[layer]
+    def _reads(self, by: str, model: Model | None) -> bool:
+        """Whether neurons are compared by what they write, for which the model is at hand."""
+        if by not in WAYS:
+            raise IndexingError(f"by is {by!r}; choose {' or '.join(WAYS)}.")
+        if by == "writes":
+            if model is None:
+                raise IndexingError(f"by='writes' reads the weights: give model=, {self.model} opened.")
+            self.require(model)
+        return by == "writes"
 
-    def _find(self, neuron: Neuron) -> tuple[int, int]:
-        """The row of a neuron in the layer's arrays, and the number of its writer in the layer."""
-        start = 0
-        for number, writer in enumerate(self._writers.get(neuron.layer, ())):
-            column = neuron.unit - writer["first"]
-            if writer["expert"] == neuron.expert and 0 <= column < writer["width"]:
-                return start + column, number
-            start += writer["width"]
-        raise NeuronError(f"There is no neuron {neuron} in this index of {self.model}.")
 
-    def _telling(self) -> Any:
-        return told(IndexingError, f"The index in '{self.folder}' is damaged")
+def _neuron(given: Neuron | ScoredNeuron | str) -> Neuron:
+    if isinstance(given, ScoredNeuron):
+        return given.neuron
+    return Neuron.parse(given) if isinstance(given, str) else given

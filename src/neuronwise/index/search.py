@@ -1,0 +1,148 @@
+"""Neurons by what an index keeps of them, and by what they write.
+
+Of each neuron an index keeps the items with its largest activations, in their order. All others are behind those; so
+are those that share the last value that is kept (a neuron that is never on has nothing but zeros), which come in no
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuronwise.answers.naming import names
+from neuronwise.errors import IndexingError
+from neuronwise.index.stored import Stored
+from neuronwise.model import Model
+from neuronwise.model.direct_map import DirectMap
+from neuronwise.model.prompt import exact_tokens
+from neuronwise.model.writers import Writer
+from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+
+Ints, Floats, Bools = NDArray[np.integer[Any]], NDArray[np.floating[Any]], NDArray[np.bool_]
+Scored = Callable[[int], Floats]  # layer → a score for each row of its arrays
+
+
+def firing_on(stored: Stored, word: str, place: str | None, lowest: bool) -> tuple[Scored, dict[str, Any]]:
+    """How well each neuron tells the items that name a word, and the record of it; see ``Index.locate``."""
+    named = np.array([any(names(text, word) for text in (item.text, *item.captions)) for item in stored.items])
+    if named.all() or not named.any():
+        which = f"All photos and texts of this index name {word!r}" if named.all() else "No photo or text"
+        raise IndexingError(f"{which}." if named.all() else f"{which} of this index names {word!r}.")
+    at, place = _place(stored, place)
+
+    def scores(layer: int) -> Floats:
+        item, known = ranked(stored, layer, at, int(lowest))
+        return areas(item, known, named)
+
+    return scores, {"place": place, "items": len(named), "named": int(named.sum())}
+
+
+def firing_like(stored: Stored, neuron: Neuron, place: str | None) -> tuple[Scored, dict[str, Any]]:
+    """How alike the items of each neuron are to those of one, and the record of it; see ``Index.similar``."""
+    at, place = _place(stored, place)
+    row, items = stored.find(neuron)[0], len(stored.items)
+    item, known = ranked(stored, neuron.layer, at, 0)
+    own = rank_weights(known)[row]
+    spread = np.zeros(items)
+    spread[item[row][known[row]]] = own[known[row]]
+
+    def scores(layer: int) -> Floats:
+        item, known = ranked(stored, layer, at, 0)
+        return correlations(item, rank_weights(known), spread)
+
+    return scores, {"place": place, "items": items}
+
+
+def writing(stored: Stored, model: Model, word: str) -> tuple[Scored, dict[str, Any]]:
+    """cos(U′_t, v′) of each neuron for the first token of a word of its own, and the record of it.
+
+    As in ``read.decode``: U′ is the unembedding with its mean row taken off, v′ the value vector as it arrives at the
+    output head. Raises ``TargetError`` for a word that the vocabulary lacks.
+    """
+    tokens = exact_tokens(model.tokenizer, model.vocabulary_size, f" {word.strip()}", "word")
+    unembedding, arriving = model.unembedding, DirectMap(model)
+    direction = unembedding[tokens.token_id].float() - unembedding.mean(0, dtype=torch.float32)
+
+    def cosines(writer: Writer) -> Tensor:
+        return _cosines(arriving(writer.site, writer.vectors.T), direction)
+
+    note = {} if tokens.note is None else {"note": tokens.note}
+    return _by_writer(stored, model, cosines), {"token": tokens.text, "token_id": tokens.token_id, **note}
+
+
+def writing_like(stored: Stored, model: Model, neuron: Neuron) -> Scored:
+    """The cosine of each neuron's value vector with that of one."""
+    own = model.blocks[neuron.layer].value_vector(neuron).float()
+    return _by_writer(stored, model, lambda writer: _cosines(writer.vectors.T.float(), own))
+
+
+def best(stored: Stored, scored: Scored, top: int, record: dict[str, Any], but: Neuron | None = None) -> NeuronSet:
+    """The ``top`` neurons of highest score, ties in the order of layers and rows; ``but`` is left out."""
+    if top < 1:
+        raise IndexingError(f"top is {top}; ask for 1 neuron or more.")
+    layers = {layer: scored(layer) for layer in stored.writers}
+    scores = np.concatenate(list(layers.values()))
+    starts = np.cumsum([0, *map(len, layers.values())])
+    members: list[ScoredNeuron] = []
+    for place in np.argsort(-scores, kind="stable")[: top + 1].tolist():
+        at = int(np.searchsorted(starts, place, side="right")) - 1
+        neuron = stored.neuron(list(layers)[at], int(place - starts[at]))
+        if neuron != but:
+            members.append(ScoredNeuron(neuron, float(scores[place])))
+    return NeuronSet(tuple(members[:top]), record)
+
+
+def ranked(stored: Stored, layer: int, place: int, end: int) -> tuple[Ints, Bools]:
+    """(n, k) items of a layer's examples, and which of them have a place of their own in the order."""
+    item, value = (stored.array(layer, name)[:, place, end] for name in ("item", "value"))
+    there = item >= 0
+    last = np.take_along_axis(value, there.sum(1, keepdims=True).clip(1) - 1, axis=1)
+    return item, there & (value != last)
+
+
+def areas(item: Ints, known: Bools, named: Bools) -> Floats:
+    """(n,) the area under the ROC curve by which each neuron's items tell the ``named`` ones (items,) from the others.
+
+    It is the chance that a named item fires it more than another one, half of it where their order is not known.
+    """
+    positive, negative = named[item] & known, ~named[item] & known
+    all_positive, all_negative = int(named.sum()), int((~named).sum())
+    won = (positive * (all_negative - negative.cumsum(1))).sum(1)  # others behind each named one
+    tied = 0.5 * (all_positive - positive.sum(1)) * (all_negative - negative.sum(1))
+    return (won + tied) / (all_positive * all_negative)
+
+
+def rank_weights(known: Bools) -> Floats:
+    """(n, k): k for the first of a neuron's examples, k - 1 for the next …, 0 where there is no order."""
+    return np.where(known, np.arange(known.shape[1], 0, -1.0), 0.0)
+
+
+def correlations(item: Ints, weights: Floats, own: Floats) -> Floats:
+    """(n,) Pearson's correlation, over all items, of each neuron's weights (n, k) with one's ``own`` (items,)."""
+    mean = weights.sum(1) / len(own)
+    shared = (own[item] * weights).sum(1) / len(own) - mean * own.mean()
+    spread = np.sqrt((np.square(weights).sum(1) / len(own) - mean**2).clip(0) * own.var())
+    return np.divide(shared, spread, out=np.zeros(len(item)), where=spread > 0)
+
+
+def _place(stored: Stored, place: str | None) -> tuple[int, str]:
+    if place is None:
+        place = "image" if "image" in stored.places else stored.places[0]
+    if place not in stored.places:
+        raise IndexingError(f"place is {place!r}; this index has {', '.join(stored.places)}.")
+    return stored.places.index(place), place
+
+
+def _cosines(vectors: Tensor, direction: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(vectors, direction.to(vectors.device)[None], dim=1).cpu()
+
+
+def _by_writer(stored: Stored, model: Model, cosines: Callable[[Writer], Tensor]) -> Scored:
+    """The writers of an index are the model's, in the same order."""
+    return lambda layer: np.concatenate([cosines(writer).numpy() for writer in model.blocks[layer].writers])
