@@ -15,7 +15,7 @@ from neuronwise.errors import IndexingError, NeuronwiseError, NonFiniteError
 from neuronwise.files import held, make_folder, new_folders
 from neuronwise.index.compact import ABOUT, read_about, require_items, write_index
 from neuronwise.index.items import rows_of
-from neuronwise.index.source import PhotosLike, Reading, Source, TextsLike, read_item
+from neuronwise.index.source import Reading, Source, read_item
 from neuronwise.index.tally import PLACES, Tally
 from neuronwise.index.watch import Watched
 from neuronwise.index.work import Work, recipe_of, require_same
@@ -31,29 +31,22 @@ EXAMPLES, SAVE_EVERY = 20, 60.0
 @computes
 def gather(
     model: Model,
-    photos: PhotosLike | None = None,
-    texts: TextsLike | None = None,
-    *,
+    source: Source,
     out: str | os.PathLike[str],
-    captions: str = "generated",
-    prompt: str | None = None,
-    max_new_tokens: int = 50,
-    length: int = 512,
-    field: str = "text",
+    reading: Reading | None = None,
+    *,
     examples: int = EXAMPLES,
     shard: str | None = None,
     save_every: float = SAVE_EVERY,
     progress: Tell | None = None,
 ) -> None:
-    """Index every feed-forward neuron of the decoder into the folder ``out``; see ``Index.build``."""
+    """Index every feed-forward neuron of the decoder over ``source`` into the folder ``out``; see ``Index.build``."""
     if hooked(model.module):
         raise IndexingError("An index is of the model as it is; gather it outside of any intervention.")
     if examples < 1:
         raise IndexingError(f"examples is {examples}; keep 1 or more.")
-    reading, parts = Reading(captions, prompt, max_new_tokens, length), _shard(shard)
-    source = Source.of(photos, texts, field)
-    data = source.about
-    recipe = recipe_of(model, data, asdict(reading), examples, parts)
+    reading = reading or Reading()
+    recipe = recipe_of(model, source.about, asdict(reading), examples, parse_shard(shard))
     folder = Path(out)
     with new_folders(folder), held(make_folder(folder, IndexingError), IndexingError):
         if (folder / ABOUT).exists():
@@ -71,7 +64,8 @@ def gather(
             work.forget(items=False)
 
 
-def _shard(shard: str | None) -> tuple[int, int]:
+def parse_shard(shard: str | None) -> tuple[int, int]:
+    """ "1/4" is the first of four; None the only one."""
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", "1/1" if shard is None else shard)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise IndexingError(f"shard is {shard!r}; write 1/4 for the first of four.")

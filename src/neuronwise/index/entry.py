@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuronwise.drawing.cells import save_cells
+from neuronwise.drawing.style import Figure
 from neuronwise.errors import IndexingError
 from neuronwise.index.bins import Histogram, unpacked
+from neuronwise.index.figure import drawn
 from neuronwise.index.items import Item, Items
 from neuronwise.index.tally import OPEN, UNKNOWN
 from neuronwise.neurons import Neuron
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
 SCHEMA = "neuronwise.index.entry/1"
 Arrays = Mapping[str, NDArray[Any]]
@@ -135,15 +139,18 @@ class Entry:
             "histogram": self.histogram.counts.tolist(), "top": _rows(self.top(k)), "bottom": _rows(self.bottom(k)),
         }  # fmt: skip
 
-    def figure(self) -> Figure:
+    def figure(self) -> Drawing:
         """A matplotlib figure: its histogram at each place; raises ``NeuronwiseError`` without matplotlib."""
-        from neuronwise.index.figure import drawn
-
-        titles = {
-            place: f"{self.neuron} at {place}: mean {own.mean:.3g}, fires at {own.frequency:.1%} of {own.count}"
+        panels = {
+            f"{self.neuron} at {place}: mean {own.mean:.3g}, fires at {own.frequency:.1%} of {own.count}": own.histogram
             for place, own in ((place, self.at(place)) for place in self.places)
         }
-        return drawn({title: self.at(place).histogram for place, title in titles.items()}, self.threshold)
+        return drawn(panels, self.threshold)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the figure (.svg, .png) or the object of ``to_dict`` (.json)."""
+        title = f"Activations of {self.neuron}"
+        save_cells(path, Figure("activations", title, f"{title}: histograms by place.", self.figure), self.to_dict())
 
     def __repr__(self) -> str:
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from neuronwise.errors import IndexingError, NeuronError
 from neuronwise.index import search
-from neuronwise.index.build import gather
+from neuronwise.index.build import EXAMPLES, SAVE_EVERY, gather
 from neuronwise.index.entry import Entry
 from neuronwise.index.items import Items
 from neuronwise.index.merge import merge
-from neuronwise.index.source import PhotosLike, TextsLike
+from neuronwise.index.source import PhotosLike, Reading, Source, TextsLike
 from neuronwise.index.stored import EXAMPLE, Stored
 from neuronwise.locate.baseline import Baseline
 from neuronwise.model.modes import computes
@@ -57,24 +57,33 @@ class Index:
         texts: TextsLike | None = None,
         *,
         out: str | os.PathLike[str],
+        captions: str = "generated",
+        prompt: str | None = None,
+        max_new_tokens: int = 50,
+        length: int = 512,
+        field: str = "text",
+        examples: int = EXAMPLES,
         shard: str | None = None,
-        **options: Any,
+        save_every: float = SAVE_EVERY,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Index | None:
         """Index every feed-forward neuron of the decoder over photos, texts or both, into the folder ``out``.
 
         ``photos``: a folder (in a form of ``data.photos``, or of image files alone) or a list; ``texts``: as
-        ``data.texts.read_texts`` takes them. Options, by name: ``captions="generated"`` or ``"given"``: a photo counts
-        with the caption that the model writes, or with its first reference caption; ``prompt=None`` and
-        ``max_new_tokens=50`` for the former; ``length=512`` tokens at which a text is cut; ``field="text"`` of rows;
-        ``examples=20``: how many items with the largest and with the smallest activations are kept of each neuron;
-        ``save_every=60`` seconds; ``progress(done, total)``.
+        ``data.texts.read_texts`` takes them, with their ``field`` of rows; one longer than ``length`` tokens is read in
+        windows. A photo counts with the caption that the model writes (``prompt``, ``max_new_tokens``), or with
+        ``captions="given"`` with its first reference caption. ``examples``: how many items with the largest and with
+        the smallest activations are kept of each neuron. ``progress(done, total)`` is told of photos and texts.
 
-        An interrupted one resumes from the state that was saved last, with the same result. ``shard="1/4"`` reads every
-        fourth photo and text and returns None: ``Index.merge`` makes an index of all shards. A photo or text that
-        cannot be read is left out, and named in ``left_out``. Raises ``IndexingError`` where ``out`` holds something
-        else, ``DataError`` where there is nothing to read, and ``NonFiniteError``.
+        The state is saved every ``save_every`` seconds; called again after an interruption it resumes from there, with
+        the same result. ``shard="1/4"`` reads every fourth photo and text and returns None: ``Index.merge`` makes an
+        index of all shards. A photo or text that cannot be read is left out, and named in ``left_out``. Raises
+        ``IndexingError`` where ``out`` holds something else, ``DataError`` where there is nothing to read, and
+        ``NonFiniteError``.
         """
-        gather(model, photos, texts, out=out, shard=shard, **options)
+        reading = Reading(captions, prompt, max_new_tokens, length)
+        source = Source.of(photos, texts, field)
+        gather(model, source, out, reading, examples=examples, shard=shard, save_every=save_every, progress=progress)
         return None if shard is not None else cls(out)
 
     @classmethod
