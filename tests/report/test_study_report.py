@@ -17,9 +17,11 @@ from neuronwise.drawing.style import COLORS, MARKERS, rendered, styles
 from neuronwise.drawing.tables import Estimate, Table, csv_text, html_table, latex, markdown
 from neuronwise.errors import StudyError
 from neuronwise.report.study import write_report
+from neuronwise.study.cases import CasesInMemory
 from neuronwise.study.kind import SCHEMA, Study
 from neuronwise.study.kinds import KINDS
 from neuronwise.study.localization import LOCALIZATION
+from neuronwise.study.notes import Notes
 from neuronwise.study.properties import PROPERTIES
 from neuronwise.study.properties.tables import by_word, specificity, subsets
 from neuronwise.study.results import assembled, read_study
@@ -127,7 +129,7 @@ def study(kind: str, data: Path | None = None) -> Study:
         {"part": "study", "key": "cases", "value": {"ids": [one["id"] for one in cases], "skipped": {EVIL: EVIL}}},
         {"part": "found", "key": "dog/two_stage", "value": {"neurons": [[0, 1]], "funnel": funnel}},
     ]
-    return assembled(manifest, cases, notes)
+    return assembled(manifest, CasesInMemory(cases), Notes(notes))
 
 
 def folder_of(kind: str, where: Path, data: Path | None = None) -> Path:
@@ -292,10 +294,12 @@ def test_photos_elsewhere_and_files_outside_are_left_out(tmp_path: Path) -> None
     data.mkdir()
     recipe, cases = properties("../outside.png")
     manifest = {"recipe": recipe, "data": {"folder": str(data)}}
-    assert "heat" not in [figure.name for figure in PROPERTIES.figures(assembled(manifest, cases, []))]
+    assert "heat" not in [
+        figure.name for figure in PROPERTIES.figures(assembled(manifest, CasesInMemory(cases), Notes()))
+    ]
     recipe, cases = properties("outside.png")
     manifest = {"recipe": recipe, "data": {"folder": str(tmp_path)}}
-    figures = PROPERTIES.figures(assembled(manifest, cases, []))
+    figures = PROPERTIES.figures(assembled(manifest, CasesInMemory(cases), Notes()))
     assert "heat" in [figure.name for figure in figures]
     svg, png = rendered(figures[0])
     assert svg.startswith(b"<?xml")

@@ -16,7 +16,7 @@ from neuronwise.study.store import read_cases
 def test_a_folder_resumes_with_its_own_recipe_only(tmp_path: Path) -> None:
     recipe: dict[str, Any] = {"editor": "fine", "changes": {"n": 5}, "layers": (1, 2)}
     with Store(tmp_path / "out", "test/1", recipe, data={"source": "a.json"}) as store:
-        store.cases.append({"id": "a"})
+        store.cases.extend([{"id": "a"}])
     held = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(StudyError, match=r"begun with changes=\{'n': 5\}, not \{'n': 6\}"):
         Store(tmp_path / "out", "test/1", {**recipe, "changes": {"n": 6}})
@@ -24,7 +24,7 @@ def test_a_folder_resumes_with_its_own_recipe_only(tmp_path: Path) -> None:
         Store(tmp_path / "out", "test/2", recipe)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == held
     with Store(tmp_path / "out", "test/1", recipe, data={"source": "moved.json"}) as store:
-        assert store.cases.rows == [{"id": "a"}]
+        assert list(store.cases.read(store.cases)) == [{"id": "a"}]
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
 def test_a_table_has_null_where_a_row_lacks_a_column(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     with Store(tmp_path / "out", "test/1", {}) as store:
-        store.write_table([{"id": "a", "x": 0.5}, {"id": "b", "y": "ü"}])
+        store.write_table(lambda: [{"id": "a", "x": 0.5}, {"id": "b", "y": "ü"}])
     assert parquet.read_table(tmp_path / "out" / "cases.parquet").to_pylist() == [
         {"id": "a", "x": 0.5, "y": None}, {"id": "b", "x": None, "y": "ü"},
     ]  # fmt: skip
@@ -55,15 +55,14 @@ def test_a_table_has_null_where_a_row_lacks_a_column(tmp_path: Path) -> None:
 
 def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     with Store(tmp_path / "out", "test/1", {}) as store:
-        for number in range(4):
-            store.cases.append({"id": f"c{number}", "x": number})
+        store.cases.extend([{"id": f"c{number}", "x": number} for number in range(4)])
     cases = tmp_path / "out" / "cases.jsonl"
     lines = cases.read_text().splitlines(keepends=True)
     cases.write_text("".join([*lines, lines[1], lines[1]]))
     assert [row["id"] for row in read_cases(tmp_path / "out")] == ["c0", "c1", "c2", "c3"]
     with Store(tmp_path / "out", "test/1", {}) as store:
-        assert len(store.cases.rows) == 4
-        store.cases.append({"id": "c4"})
+        assert len(store.cases) == 4
+        store.cases.extend([{"id": "c4"}])
     assert len(read_cases(tmp_path / "out")) == 5
     cases.write_text("".join([*lines, lines[1].replace("1}", "7}")]))
     for read in (lambda: read_cases(tmp_path / "out"), lambda: Store(tmp_path / "out", "test/1", {})):

@@ -10,6 +10,7 @@ from neuronwise.cli.app import Names, Output, app, argument, command, option
 from neuronwise.cli.options import EditorChoice, ModelOption, Placement, SeedOption
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress_bar
+from neuronwise.cli.workforce import ShardOption, Workforce
 from neuronwise.data.facts.load import FORMS
 from neuronwise.errors import NeuronwiseError, StudyError, told
 
@@ -52,6 +53,8 @@ def evaluate(
     model: ModelOption = None,
     protocol: Protocol,
     placement: Placement,
+    workforce: Workforce,
+    shard: ShardOption = None,
 ) -> Output:
     """Edit facts and measure what each edit did, or sum up the folder of an evaluation again."""
     from neuronwise.report.evaluation import write_summary
@@ -65,7 +68,7 @@ def evaluate(
     else:
         if out is None:
             raise NeuronwiseError("Name a folder to keep the cases in: --out DIR.")
-        found = _evaluated(facts, out, choice, model, protocol, placement)
+        found = _evaluated(facts, out, choice, model, protocol, placement, workforce, shard)
         summary = write_summary(found)
         shown = content(found)
     failed = len(found.failed) == len(found.rows) > 0
@@ -75,18 +78,26 @@ def evaluate(
 
 
 def _evaluated(
-    facts: str, out: Path, choice: EditorChoice, model: str | None, protocol: Protocol, placement: Placement
+    facts: str,
+    out: Path,
+    choice: EditorChoice,
+    model: str | None,
+    protocol: Protocol,
+    placement: Placement,
+    workforce: Workforce,
+    shard: str | None,
 ) -> Evaluation:
-    changes = choice.changes()
+    changes, workers = choice.changes(), workforce.checked()
     from neuronwise.data.facts import load_facts
     from neuronwise.study import evaluate as run
 
     cases = load_facts(facts, seed=protocol.seed)
     note(str(cases))
-    loaded = placement.load(model, "builtin-text")
+    loaded = workforce.open(placement, model, "builtin-text")
     with progress_bar("evaluating") as bar:
         return run(
             loaded, cases, choice.editor, statistics=choice.read_statistics(), out=out, changes=changes,
+            executor=workforce.executor, workers=workers, shard=shard,
             progress=lambda what, done, total: bar(done, total), **vars(protocol),
         )  # fmt: skip
 

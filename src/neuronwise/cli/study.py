@@ -13,6 +13,7 @@ from neuronwise.cli.app import Names, Output, app, argument, command, option
 from neuronwise.cli.options import DeviceOption, Placement, Settings, parse_settings, require_studies
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress
+from neuronwise.cli.workforce import ShardOption, Workforce
 from neuronwise.data.photos.load import FORMS
 from neuronwise.errors import NeuronwiseError
 from neuronwise.study.kinds import KINDS, shipped
@@ -49,9 +50,12 @@ def run(
         list[str] | None, option("A key of the recipe, such as seed=1; repeat for several.", "--set")
     ] = None,
     placement: Placement,
+    workforce: Workforce,
+    shard: ShardOption = None,
 ) -> Output:
     """Run the study that a recipe describes; the same command resumes an interrupted one."""
     require_studies()
+    workers = workforce.checked()
     from neuronwise.study.recipe_file import changed, read_recipe
     from neuronwise.study.runner import run_study
 
@@ -62,9 +66,13 @@ def run(
     note(str(given))
     for problem in given.problems[:PROBLEMS]:
         note(str(problem))
-    loaded = Placement(read.dtype, placement.device_map).load(read.model)
+    opened = workforce.open(Placement(read.dtype, placement.device_map), read.model)
     with _resumable(out), progress() as tell:
-        return _output(run_study(loaded, read, given, out, progress=tell))
+        return _output(
+            run_study(
+                opened, read, given, out, executor=workforce.executor, workers=workers, shard=shard, progress=tell
+            )
+        )
 
 
 @command(study)
@@ -73,15 +81,32 @@ def resume(
     folder: Annotated[Path, argument("A folder that `neuronwise study run` wrote.")],
     data: DataOption = None,
     device_map: DeviceOption = None,
+    workforce: Workforce,
 ) -> Output:
-    """Resume an interrupted study by the recipe in its folder."""
+    """Resume an interrupted study by the recipe in its folder; others may measure the rest."""
     require_studies()
+    workers = workforce.checked()
     from neuronwise.study.runner import resume as resume_study
 
     with _resumable(folder), progress() as tell:
-        return _output(
-            resume_study(folder, lambda read: Placement(read.dtype, device_map).load(read.model), data, progress=tell)
-        )
+        found = resume_study(
+            folder, lambda read: workforce.open(Placement(read.dtype, device_map), read.model), data,
+            executor=workforce.executor, workers=workers, progress=tell,
+        )  # fmt: skip
+        return _output(found)
+
+
+@command(study)
+def merge(
+    *,
+    shards: Annotated[list[Path], argument("The folder of every shard, in any order.")],
+    out: Annotated[Path, option("A new folder for the whole study.")],
+) -> Output:
+    """Put the shards of a study together; the rows are those of the study run as a whole."""
+    require_studies()
+    from neuronwise.study.shards import merge as merge_shards
+
+    return _output(merge_shards(shards, out))
 
 
 @command(study)

@@ -1,6 +1,6 @@
 """What is on disk: files and folders written whole or not at all, JSON, lines that only grow, versions."""
 
-from neuronwise.files.lines import Lines, parsed
+from neuronwise.files.lines import Lines, read_lines
 from neuronwise.files.reading import from_json, read_bytes, read_form, read_json, read_object, require_ordinary
 from neuronwise.files.records import sha256, shareable, versions
 from neuronwise.files.writing import (
@@ -27,10 +27,10 @@ __all__ = [
     "held",
     "make_folder",
     "new_folders",
-    "parsed",
     "read_bytes",
     "read_form",
     "read_json",
+    "read_lines",
     "read_object",
     "require_free",
     "require_ordinary",

@@ -22,6 +22,7 @@ from neuronwise.model.complete import require_shards, require_tensors, settings_
 from neuronwise.model.model import Model
 from neuronwise.model.modes import own_mode
 from neuronwise.model.source import auto_class, checkpoint_of, opening, register_families, relative_of_type
+from neuronwise.model.state import Opened, state_of
 from neuronwise.model.weights import precision
 
 # Small files of a checkpoint, each one JSON object; the first must be there.
@@ -87,6 +88,7 @@ def load(
     with opening(f"'{name}' cannot be used"), own_mode():
         model = Model(module, processor, name=shareable(name), check=check)
     model.source = name
+    model.opened = Opened({**given, **options, "trust_remote_code": trust_remote_code}, state_of(model))
     return model
 
 

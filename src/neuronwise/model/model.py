@@ -18,7 +18,7 @@ from neuronwise.model.modes import computes
 from neuronwise.model.prompt import Prompted, exact_tokens
 from neuronwise.model.recorded import record_together
 from neuronwise.model.run import Run
-from neuronwise.model.state import state_of
+from neuronwise.model.state import Opened, state_of
 from neuronwise.model.wrapper import Wrapper
 
 
@@ -29,8 +29,11 @@ class Model(Wrapper):
     ``num_neurons`` the decoder's feed-forward neurons over all layers. At construction a check runs that activations
     and value vectors reproduce what each feed-forward block really writes; raises ``ModelError`` when they do not. Of a
     model under ``torch.compile`` ``module`` is the uncompiled one. ``tagger`` names the noun tagger of what it says:
-    set it for a model that does not speak English. ``name``: in records, without folders; ``source`` opens it again.
+    set it for a model that does not speak English. ``name``: in records, without folders; ``source`` opens it again,
+    with the options in ``opened`` where ``load`` opened it.
     """
+
+    opened: Opened | None = None
 
     @computes
     def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields
 from threading import RLock
 from typing import Any, Protocol
@@ -73,6 +73,14 @@ class State:
         """In what another state differs from this one, in words; None where it does not."""
         first = next((f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)), None)
         return None if first is None else _DIFFERENCES[first]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """How a model was opened by its name: the options of ``load``, and its state then."""
+
+    options: Mapping[str, object]
+    state: State
 
 
 _DIFFERENCES = {

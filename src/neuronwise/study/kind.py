@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from neuronwise.drawing.style import Figure
 from neuronwise.drawing.tables import Table
 from neuronwise.model.model import Model
+from neuronwise.study.notes import Notes, Row
 from neuronwise.study.progress import Progress
-from neuronwise.study.store import Row, Store
 
 if TYPE_CHECKING:
     from neuronwise.study.recipe_fields import Recipe
@@ -44,11 +44,22 @@ R = TypeVar("R", bound="Recipe")
 class Case:
     """One unit of work, seconds to a minute of it. ``id``: unique in the study, and readable: "dog/two_stage/50".
 
-    ``inputs``: what it is about, as plain JSON values; they become columns of all its rows.
+    ``inputs``: what it is about, as plain JSON values; they become columns of all its rows. Cases with the same
+    ``route`` need the same things (neurons of one concept, answers to one question): one worker measures them, as long
+    as there are others for the others.
     """
 
     id: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    route: str = ""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Ids of cases that are measured together, and the ``route`` that they share with other units; see ``Case``."""
+
+    cases: tuple[str, ...]
+    route: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,19 +106,28 @@ class Study:
 class Job(Protocol):
     """One study that is about to run. ``schema`` and ``plan`` (plain JSON values) show whether a folder is its own.
 
-    ``source``: where the data came from, noted beside the plan.
+    ``source``: where the data came from, noted beside the plan. Each worker has a job of its own, made from the same
+    recipe and data; what they find that others need goes through the notes.
     """
 
     schema: str
     plan: Mapping[str, object]
     source: Mapping[str, object]
 
-    def begin(self, store: Store, tell: Progress) -> Sequence[Sequence[str]]:
-        """Ask what must be known before anything is changed; return the cases' ids, in units measured together."""
+    def begin(self, notes: Notes, folder: Path | None, tell: Progress) -> Sequence[Unit]:
+        """Ask what must be known before anything is changed; return the units of all cases.
+
+        Where the notes hold the answers, calling it again asks nothing and gives the same. ``folder``: where pictures
+        may be kept.
+        """
         ...
 
-    def measure(self, unit: Sequence[str], wanted: Sequence[str]) -> Generator[Row, None, None]:
+    def measure(self, unit: Unit, wanted: Sequence[str]) -> Generator[Row, None, None]:
         """The line of each ``wanted`` case of a unit, finished or failed."""
+        ...
+
+    def failed(self, name: str, reason: str) -> Row:
+        """The line of a case that could not be measured."""
         ...
 
 

@@ -6,7 +6,9 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from neuronwise.data.photos import Photos
@@ -16,10 +18,10 @@ from neuronwise.errors import NonFiniteError, NothingToStudy, StudyError
 from neuronwise.model.model import Model
 from neuronwise.model.sample import seeded
 from neuronwise.study.failures import FAILURES, reason
-from neuronwise.study.kind import SCHEMA, Case, Kind, Study
+from neuronwise.study.kind import SCHEMA, Case, Kind, Study, Unit
+from neuronwise.study.notes import Notes, Row
 from neuronwise.study.progress import Progress
 from neuronwise.study.recipe_fields import PhotoRecipe
-from neuronwise.study.store import Row, Store
 from neuronwise.study.workspace import Workspace
 
 P = TypeVar("P", bound=PhotoRecipe)
@@ -61,26 +63,30 @@ class PhotoJob(Generic[P]):
         self.source: Mapping[str, object] = {"folder": folder, "photos": len(photos), "problems": list(photos.problems)}
         self.plan: Mapping[str, object] = _plan(model, recipe, photos)
 
-    def begin(self, store: Store, tell: Progress) -> list[list[str]]:
+    def begin(self, notes: Notes, folder: Path | None, tell: Progress) -> list[Unit]:
         """Caption all photos and list the cases, noted so that a report knows how many there are."""
-        self._workspace = Workspace(*self._made, notes=store.before, folder=store.folder, tell=tell)
+        self._workspace = Workspace(*self._made, notes=notes, folder=folder, tell=tell)
         listed = list(self._list(self._workspace))
         self._cases = {case.id: case for case in listed}
         ids = [case.id for case in listed]
         if len(self._cases) < len(listed):
-            twice = next(name for name in ids if ids.count(name) > 1)
+            twice = next(name for name, count in Counter(ids).items() if count > 1)
             raise StudyError(f"Two cases of this study have the id {twice!r}; each needs its own.")
         skipped, unread = self._workspace.skipped, self._workspace.unread
         if not ids:
             why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
             raise NothingToStudy(f"This study has no case ({why or 'its kind made none of these photos'}).")
         self._workspace.kept("study", "cases", lambda: {"ids": ids, "skipped": skipped, "unread": unread})
-        return [[name] for name in ids]
+        return [Unit((case.id,), case.route) for case in listed]
 
-    def measure(self, unit: Sequence[str], wanted: Sequence[str]) -> Generator[Row, None, None]:
+    def measure(self, unit: Unit, wanted: Sequence[str]) -> Generator[Row, None, None]:
         """The lines of cases, finished or failed."""
         for name in wanted:
             yield self._line(self._cases[name])
+
+    def failed(self, name: str, reason: str) -> Row:
+        """The line of a case that could not be measured."""
+        return _line(self._cases[name], [], reason, 0.0)
 
     def _line(self, case: Case) -> Row:
         start = time.perf_counter()
@@ -95,14 +101,18 @@ class PhotoJob(Generic[P]):
             raise  # the folder cannot be written: no failure of this case
         except FAILURES as error:
             rows, failed = [], reason(error)
-        return {
-            "id": case.id,
-            "status": "done" if failed is None else "failed",
-            "reason": failed,
-            "inputs": dict(case.inputs),
-            "rows": [dict(row) for row in rows],
-            "seconds": time.perf_counter() - start,
-        }
+        return _line(case, rows, failed, time.perf_counter() - start)
+
+
+def _line(case: Case, rows: Sequence[Row], failed: str | None, seconds: float) -> Row:
+    return {
+        "id": case.id,
+        "status": "done" if failed is None else "failed",
+        "reason": failed,
+        "inputs": dict(case.inputs),
+        "rows": [dict(row) for row in rows],
+        "seconds": seconds,
+    }
 
 
 def _plan(model: Model, recipe: PhotoRecipe, photos: Photos) -> Row:

@@ -5,38 +5,50 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError, reason
-from neuronwise.files import Lines, from_json, parsed, read_bytes, versions, whole_file, write_json
+from neuronwise.files import (
+    Lines,
+    from_json,
+    read_bytes,
+    read_lines,
+    require_ordinary,
+    versions,
+    whole_file,
+    write_json,
+)
 from neuronwise.registry.arguments import misfits
+from neuronwise.study.cases import CaseFile, Cases, CasesInMemory
+from neuronwise.study.notes import Notes, Row
+
+if TYPE_CHECKING:
+    import pyarrow
+
+T = TypeVar("T")
 
 MANIFEST, BEFORE, CASES, TABLE = "manifest.json", "before.jsonl", "cases.jsonl", "cases.parquet"
-
-Row: TypeAlias = dict[str, Any]
-"""A JSON object: one line of a file, or one row of a table (column → number, text, truth value, None, or a list)."""
+GROUP = 1_000  # rows of a table that are held at once, and written together
 
 
-class Journal(Protocol):
-    """Rows that only grow."""
+class NotesFile(Notes):
+    """Notes in a file of JSON lines."""
 
-    rows: list[Row]
+    def __init__(self, path: Path) -> None:
+        self._lines = Lines(path)
+        super().__init__(_fitting(self._lines.rows, path))
 
-    def append(self, row: Mapping[str, object]) -> None:
-        """Add one row for good."""
+    def extend(self, rows: Sequence[Row]) -> None:
+        """Add rows, and wait until the disk has them."""
+        self._lines.extend(rows)
+        super().extend(rows)
 
-
-class Memory:
-    """A journal in memory alone."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-
-    def append(self, row: Mapping[str, object]) -> None:
-        """Add one row."""
-        self.rows.append(dict(row))
+    def close(self) -> None:
+        """Let other processes write it."""
+        self._lines.close()
 
 
 class Store:
@@ -47,30 +59,27 @@ class Store:
     for a folder that holds something else, and where nothing can be written.
     """
 
-    before: Journal
-    cases: Journal
+    before: Notes
+    cases: Cases
 
     def __init__(
         self, folder: str | os.PathLike[str] | None, schema: str, recipe: Mapping[str, object], **about: object
     ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.manifest: Row = {"schema": schema, "recipe": dict(recipe), **about, "versions": versions()}
+        self.manifest: Row = {"schema": schema, "recipe": dict(recipe), "versions": versions(), **about}
         self._made = self._begun = False
-        self._files: list[Lines] = []
+        self._files = contextlib.ExitStack()
         if self.folder is None:
-            self.before, self.cases = Memory(), Memory()
+            self.before, self.cases = Notes(), CasesInMemory()
             return
         require_table_writer()
         self._open(self.folder)
-        try:
-            for name in (BEFORE, CASES):
-                self._files.append(Lines(self.folder / name))
-                _fitting(self._files[-1].rows, self.folder / name)
-            self._files[1].rows = once(self._files[1].rows, self.folder / CASES)
-        except BaseException:
-            self.close()
-            raise
-        self.before, self.cases = self._files
+        with contextlib.ExitStack() as opened:
+            self.before = NotesFile(self.folder / BEFORE)
+            opened.callback(self.before.close)
+            self.cases = CaseFile(self.folder / CASES, write=True)
+            opened.callback(self.cases.close)
+            self._files = opened.pop_all()
 
     def _open(self, folder: Path) -> None:
         """Make the folder and its manifest, or require that it was begun with the same recipe."""
@@ -82,7 +91,10 @@ class Store:
             raise StudyError(f"The folder '{folder}' cannot be made: {reason(error)}.") from error
         if (folder / MANIFEST).exists():
             begun = read_manifest(folder)
-            _require_same(begun, self.manifest, folder)
+            require_same(begun, self.manifest, folder)
+            one, other = (str(manifest.get("shard", "the whole")) for manifest in (begun, self.manifest))
+            if one != other:
+                raise StudyError(f"'{folder}' holds {one} of this study, not {other}; name a new folder.")
             self.manifest = begun
         elif strange:
             raise StudyError(f"'{folder}' holds other files and no {MANIFEST}; name a new folder.")
@@ -90,23 +102,26 @@ class Store:
             write_json(folder / MANIFEST, self.manifest)
             self._begun = True
 
-    def write_table(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Write flat ``rows`` as Parquet, whole or not at all; a column that a row lacks is null there."""
+    def write_table(self, rows: Callable[[], Iterable[Row]]) -> None:
+        """Write flat rows as Parquet, whole or not at all; a column that a row lacks is null there.
+
+        ``rows()`` gives them, and is called twice: no more than ``GROUP`` of them are held at once.
+        """
         if self.folder is None:
             return
-        import pyarrow
         import pyarrow.parquet
 
-        rows = list(rows)
-        names = dict.fromkeys(name for row in rows for name in row)
-        table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+        schema = _schema(rows())
         with whole_file(self.folder / TABLE, StudyError) as temporary, temporary.open("wb") as file:
-            pyarrow.parquet.write_table(table, file)  # a name would be taken for an address where it holds a colon
+            # a name would be taken for an address where it holds a colon
+            with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+                for group in groups(rows(), GROUP):
+                    whole = [{name: row.get(name) for name in schema.names} for row in group]
+                    writer.write_table(pyarrow.Table.from_pylist(whole, schema))
 
     def close(self) -> None:
         """Close the files, so that another process may open them."""
-        for file in self._files:
-            file.close()
+        self._files.close()
 
     def forget(self) -> None:
         """Leave nothing of a study that was begun just now and cannot be done; a resumed one stays."""
@@ -124,7 +139,7 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
-        if kind is None or not issubclass(kind, NeuronwiseError) or self.cases.rows:
+        if kind is None or not issubclass(kind, NeuronwiseError) or len(self.cases):
             return
         if not self.before.rows or issubclass(kind, NothingToStudy):
             self.forget()
@@ -152,13 +167,6 @@ class _Manifest(TypedDict):
     versions: dict[str, str]
 
 
-class _Case(TypedDict):
-    """A line of ``cases.jsonl``, as far as every kind of study has it."""
-
-    id: str
-    status: NotRequired[str]
-
-
 class _Note(TypedDict, total=False):
     """A line of ``before.jsonl``."""
 
@@ -168,40 +176,58 @@ class _Note(TypedDict, total=False):
 
 def read_cases(folder: str | os.PathLike[str]) -> list[Row]:
     """The finished cases of a study's folder, which another process may still be writing to."""
+    cases = open_cases(folder)
+    return list(cases.read(cases))
+
+
+def open_cases(folder: str | os.PathLike[str]) -> CaseFile:
+    """As ``read_cases``, left on the disk."""
     path = Path(folder) / CASES
-    return once(_lines(path), path)
+    with _readable(path):
+        return CaseFile(path)
 
 
-def once(rows: Sequence[Row], path: Path) -> list[Row]:
-    """Each case once, however often its line was copied; raises ``StudyError`` for a case with two results."""
-    found: dict[str, Row] = {}
-    for row in rows:
-        if found.setdefault(str(row.get("id")), row) != row:
-            raise StudyError(
-                f"'{path}' holds two results of the case {row.get('id')!r}; delete the line that is wrong."
-            )
-    return list(found.values())
-
-
-def read_before(folder: str | os.PathLike[str]) -> list[Row]:
+def read_before(folder: str | os.PathLike[str]) -> Notes:
     """What a study's folder found before anything was changed, finished or not."""
-    return _lines(Path(folder) / BEFORE)
+    path = Path(folder) / BEFORE
+    with _readable(path):
+        require_ordinary(path)
+        return Notes(_fitting([row for row, _, _ in read_lines(path)], path))
 
 
-def _lines(path: Path) -> list[Row]:
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return _fitting(parsed(read_bytes(path), path)[0], path)
+        yield
     except OSError as error:
         raise StudyError(f"'{path}' cannot be read: {reason(error)}.") from error
 
 
 def _fitting(rows: list[Row], path: Path) -> list[Row]:
-    """The rows; raises ``StudyError`` for one that is none of a study."""
-    form = _Case if path.name == CASES else _Note
+    """The notes; raises ``StudyError`` for a row that is none."""
     for number, row in enumerate(rows, 1):
-        if wrong := misfits(row, form):
+        if wrong := misfits(row, _Note):
             raise StudyError(f"Line {number} of '{path}' is damaged ({wrong}); name a new folder.")
     return rows
+
+
+def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Several together, no more than ``size``."""
+    listed = iter(items)
+    while group := list(islice(listed, size)):
+        yield group
+
+
+def _schema(rows: Iterable[Row]) -> pyarrow.Schema:
+    """The columns of all rows, each of the kind that holds all its values."""
+    import pyarrow
+
+    schema = pyarrow.schema([])
+    for group in groups(rows, GROUP):
+        names = dict.fromkeys(name for row in group for name in row)
+        found = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in group]).schema
+        schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
+    return schema
 
 
 def require_table_writer() -> None:
@@ -212,7 +238,8 @@ def require_table_writer() -> None:
         raise StudyError("The table of a study needs pyarrow: pip install 'neuronwise[study]'.") from error
 
 
-def _require_same(begun: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+def require_same(begun: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    """Raise ``StudyError`` unless a folder's manifest is of the wanted schema and recipe."""
     if begun["schema"] != wanted["schema"]:
         raise StudyError(f"'{folder}' holds {begun['schema']!r}; this writes {wanted['schema']!r}: name a new folder.")
     old, new = begun["recipe"], json.loads(json.dumps(wanted["recipe"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,10 +21,10 @@ from neuronwise.images.masks import Mask
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.study.concept_photos import ConceptPhotos, lacks, word_for
+from neuronwise.study.notes import Notes, Row
 from neuronwise.study.pictures import Pictures
 from neuronwise.study.progress import Progress, silent
 from neuronwise.study.recipe_fields import PhotoRecipe
-from neuronwise.study.store import Journal, Memory, Row
 
 RUNS = 48  # runs that are held at once
 RECENT = 32  # answers to the last interventions that are held
@@ -49,14 +49,13 @@ class Workspace(Generic[P]):
         recipe: P,
         photos: Photos,
         *,
-        notes: Journal | None = None,
+        notes: Notes | None = None,
         folder: Path | None = None,
         masks: Mapping[str, Mask] | None = None,
         tell: Progress = silent,
     ) -> None:
         self.model, self.recipe, self.photos, self.tell = model, recipe, photos, tell
-        self._notes = Memory() if notes is None else notes
-        self._kept = {(row["part"], row["key"]): row["value"] for row in self._notes.rows}
+        self._notes = Notes() if notes is None else notes
         self._memo: dict[object, Any] = {}
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._recent: OrderedDict[object, list[str]] = OrderedDict()
@@ -67,11 +66,7 @@ class Workspace(Generic[P]):
 
     def kept(self, part: str, key: str, make: Callable[[], T]) -> T:
         """What ``make()`` gives (plain JSON values), made once in the whole study, interruptions included."""
-        if (part, key) not in self._kept:
-            value = make()
-            self._notes.append({"part": part, "key": key, "value": value})
-            self._kept[part, key] = value
-        return self._kept[part, key]
+        return self._notes.kept(part, key, make)
 
     def memo(self, key: object, make: Callable[[], T]) -> T:
         """What ``make()`` gives, made once in this process: the same in every process, and not worth a note."""
@@ -93,24 +88,27 @@ class Workspace(Generic[P]):
 
         Photos that cannot be opened are left out, see ``unread``.
         """
-        found = {}
-        for number, photo in enumerate(self.photos, 1):
-            caption = self.caption(photo)
-            if caption is not None:
-                found[photo.id] = caption
-            self.tell("captions before", number, len(self.photos))
-        return found
+        return self.captions_of(self.photos)
 
-    def caption(self, photo: Captioned) -> str | None:
-        """What the model says of one photo before anything is changed; None of one that cannot be opened."""
-        said = self._said(photo)
-        return None if "reason" in said else self.model.decode_ids(said["output_ids"]).strip()
+    def captions_of(self, photos: Iterable[Captioned]) -> dict[str, str]:
+        """As ``captions``, of some photos."""
+        ids = [photo.id for photo in photos]
+        unasked = [name for name in ids if not self._notes.holds("caption", name)]
+        self._notes.ask("captions before", unasked, self._caption, self.tell)
+        said = {name: self._said(self.by_id[name]) for name in ids}
+        return {
+            name: self.model.decode_ids(one["output_ids"]).strip() for name, one in said.items() if "reason" not in one
+        }
+
+    def _caption(self, ids: Sequence[str]) -> None:
+        for name in ids:
+            self._said(self.by_id[name])
 
     @property
     def unread(self) -> dict[str, str]:
         """Why photos could not be captioned, by their id."""
-        kept = {key: value for (part, key), value in self._kept.items() if part == "caption"}
-        return {key: value["reason"] for key, value in kept.items() if "reason" in value}
+        said = self._notes.of("caption")
+        return {name: one["reason"] for name, one in said.items() if "reason" in one}
 
     def _said(self, photo: Captioned) -> Row:
         def ask() -> Row:

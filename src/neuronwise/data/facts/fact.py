@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from neuronwise.data.scripts import SPACELESS, apart
 from neuronwise.errors import PromptError, TargetError
@@ -137,6 +136,6 @@ class FactCase:
     id: str
     fact: Fact
     paraphrases: tuple[str, ...] = ()
-    portability: Mapping[str, tuple[Probe, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    locality: Mapping[str, tuple[Probe, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    portability: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
+    locality: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
     generation: tuple[str, ...] = ()

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import overload
 
 from neuronwise.data.facts.fact import FactCase
@@ -53,7 +52,7 @@ class Facts:
     form: str
     source: str
     digest: str
-    unread: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -156,6 +155,7 @@ class _Reader:
         self.forms: dict[str, None] = {}
         self.unread: Counter[str] = Counter()
         self._taken: set[str] = set()
+        self._copies: dict[str, int] = {}  # the number of the last copy of an id
 
     def read(self, name: str, rows: Sequence[Row], form: str | None) -> None:
         form = form or _form_of([row.value for row in rows])
@@ -176,10 +176,12 @@ class _Reader:
             return
         record = Record(value, self.images or row.folder)
         wanted = f"{prefix}{_identity(value, row.number)}"
-        identity, copy = wanted, 1
+        copy = self._copies.get(wanted, 1)
+        identity = wanted if copy == 1 else f"{wanted}-{copy}"
         while identity in self._taken:
             copy += 1
             identity = f"{wanted}-{copy}"
+        self._copies[wanted] = copy
         try:
             self.cases.append(form.case(record, identity))
         except NeuronwiseError as error:

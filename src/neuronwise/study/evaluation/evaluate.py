@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from neuronwise.data.facts import FactCase, Facts
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.model.model import Model
+from neuronwise.model.named import Named
 from neuronwise.study.evaluation.edit_batch import Choices
 from neuronwise.study.evaluation.editors import maker
 from neuronwise.study.evaluation.measure import EvaluationJob
 from neuronwise.study.evaluation.results import Evaluation, evaluations
 from neuronwise.study.evaluation.rows import flat_rows
+from neuronwise.study.executors import Workers
 from neuronwise.study.progress import Progress, silent
 from neuronwise.study.runner import run_job
 
 
 def evaluate(
-    model: Model,
+    model: Model | Named,
     cases: Iterable[FactCase],
     editor: str | Callable[..., Edit] = "fine",
     settings: object = None,
@@ -36,6 +39,9 @@ def evaluate(
     free: bool = True,
     fluency: bool = False,
     like: str | os.PathLike[str] | None = None,
+    executor: str = "serial",
+    workers: int | Workers | None = None,
+    shard: str | None = None,
     progress: Progress = silent,
     changes: Mapping[str, object] | None = None,
     **more: Any,
@@ -43,13 +49,15 @@ def evaluate(
     """Edit every fact, measure, and take the edit out again; with ``out`` each finished case is kept in that folder.
 
     ``changes`` are single settings of the editor, also given by their names (``n=10``); see ``Choices`` for the other
-    options. ``like`` takes the answers before any edit from another editor's folder. A case that cannot be edited or
-    measured (memory, numbers that are not finite, a bad request) becomes a row with status "failed" and its reason.
-    The same call on the same folder resumes where it stopped. Raises ``StudyError`` for a folder of another recipe and
-    ``MethodError`` for unknown settings.
+    options, and ``run_study`` for ``executor``, ``workers`` and ``shard``. ``like`` takes the answers before any edit
+    from another editor's folder. A case that cannot be edited or measured (memory, numbers that are not finite, a bad
+    request) becomes a row with status "failed" and its reason. The same call on the same folder resumes where it
+    stopped. Raises ``StudyError`` for a folder of another recipe and ``MethodError`` for unknown settings.
     """
     source = cases.about() if isinstance(cases, Facts) else {"source": None, "digest": None}
     choices = Choices(known, limit, seed, sequential, batch, others, free, fluency)
     made = maker(editor, settings, {**(changes or {}), **more}, statistics, seed)
-    job = EvaluationJob(model, list(cases), {made.name: made}, choices, source, like)
-    return evaluations(run_job(job, out, progress, flat_rows))[made.name]
+    make = partial(
+        EvaluationJob, cases=list(cases), makers={made.name: made}, choices=choices, source=source, like=like
+    )
+    return evaluations(run_job(make, model, out, executor, workers, shard, progress, flat_rows))[made.name]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 
 from neuronwise.data.facts import FactCase
 from neuronwise.errors import NothingToStudy, StudyError
@@ -12,9 +14,11 @@ from neuronwise.model.model import Model
 from neuronwise.study.evaluation.edit_batch import Choices, EditBatch
 from neuronwise.study.evaluation.editors import Maker
 from neuronwise.study.evaluation.plan import ONE, SEVERAL, plan_of, take_over
+from neuronwise.study.evaluation.rows import failed_row
 from neuronwise.study.evaluation.unedited import ask_unedited, draw, first_known
+from neuronwise.study.kind import Unit
+from neuronwise.study.notes import Notes, Row
 from neuronwise.study.progress import Progress
-from neuronwise.study.store import Row, Store
 
 
 class EvaluationJob:
@@ -41,15 +45,15 @@ class EvaluationJob:
         self.plan: Mapping[str, object] = plan_of(model, cases, makers, {**choices.plan(), **(about or {})})
         self.source = source
 
-    def begin(self, store: Store, tell: Progress) -> list[list[str]]:
+    def begin(self, notes: Notes, folder: Path | None, tell: Progress) -> list[Unit]:
         """Ask the unedited model; edits that are kept at once are one unit."""
         choices, cases = self._choices, list(self._given)
-        if self._like is not None and not store.before.rows:
-            take_over(store.before, os.fspath(self._like), self.plan)
+        if self._like is not None and not notes.rows:
+            take_over(notes, os.fspath(self._like), self.plan)
         if choices.known:
             few = choices.limit is not None and not choices.drawn
             enough = choices.skip + (choices.limit or 0) + choices.others if few else None
-            cases = first_known(self._model, cases, enough, store.before, tell)
+            cases = first_known(self._model, cases, enough, notes, tell)
         if choices.drawn:
             cases = draw(cases, len(cases), choices.seed)
         cases = cases[choices.skip :]
@@ -58,32 +62,39 @@ class EvaluationJob:
             raise NothingToStudy("There is no case to evaluate: the model gives none of the true answers by itself.")
         others = draw(beyond if len(beyond) >= choices.others else cases, choices.others, choices.seed)
         self._unedited = ask_unedited(
-            self._model, chosen, others, store.before, tell, free=choices.free, fluency=choices.fluency
+            self._model, chosen, others, notes, tell, free=choices.free, fluency=choices.fluency
         )
         several = len(self._makers) > 1
         self._cases = {
             f"{name}/{case.id}" if several else case.id: (name, case) for name in self._makers for case in chosen
         }
         ids = list(self._cases)
-        if not any(row["part"] == "study" for row in store.before.rows):
-            store.before.append({"part": "study", "key": "cases", "value": {"ids": ids}})
+        notes.kept("study", "cases", lambda: {"ids": ids})
         size = choices.sequential * choices.batch
         return [
-            ids[first + start : first + min(start + size, len(chosen))]
+            Unit(tuple(ids[first + start : first + min(start + size, len(chosen))]))
             for first in range(0, len(ids), len(chosen))
             for start in range(0, len(chosen), size)
         ]
 
-    def measure(self, unit: Sequence[str], wanted: Sequence[str]) -> Generator[Row, None, None]:
+    def measure(self, unit: Unit, wanted: Sequence[str]) -> Generator[Row, None, None]:
         """The lines of the wanted cases of edits that are in the model at once."""
-        name = self._cases[unit[0]][0]
-        names = {self._cases[key][1].id: key for key in unit}
-        cases = [self._cases[key][1] for key in unit]
+        name = self._cases[unit.cases[0]][0]
+        names = {self._cases[key][1].id: key for key in unit.cases}
+        cases = [self._cases[key][1] for key in unit.cases]
         edits = EditBatch(self._model, cases, self._makers[name], self._unedited, self._choices)
         with contextlib.closing(edits.rows([self._cases[key][1].id for key in wanted])) as rows:
             for row in rows:
-                head = {"id": names[row["id"]], "editor": name, "case": row["id"]} if len(self._makers) > 1 else {}
-                yield {**row, **head}
+                yield {**row, **self._head(names[row["id"]])}
+
+    def failed(self, name: str, reason: str) -> Row:
+        """The line of a case that could not be measured."""
+        return {**failed_row(self._cases[name][1], reason, 0), **self._head(name)}
+
+    def _head(self, name: str) -> Row:
+        """What a line begins with where there are several editors."""
+        editor, case = self._cases[name]
+        return {"id": name, "editor": editor, "case": case.id} if len(self._makers) > 1 else {}
 
 
 def _require(cases: Sequence[FactCase], choices: Choices) -> None:
@@ -94,7 +105,7 @@ def _require(cases: Sequence[FactCase], choices: Choices) -> None:
         raise StudyError(f"Cases are what load_facts gives, or a list of FactCase; not {strange!r:.80}.")
     ids = [case.id for case in cases]
     if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise StudyError(f"Two cases have the id {twice!r}; each needs its own.")
     for name, least in (("limit", 1), ("sequential", 1), ("batch", 1), ("others", 0), ("skip", 0)):
         number = getattr(choices, name)

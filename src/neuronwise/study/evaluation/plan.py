@@ -11,7 +11,8 @@ from neuronwise.data.facts import FactCase, Probe
 from neuronwise.errors import StudyError
 from neuronwise.model.model import Model
 from neuronwise.study.evaluation.editors import Maker
-from neuronwise.study.store import Journal, Row, read_before, read_manifest
+from neuronwise.study.notes import Notes, Row
+from neuronwise.study.store import read_before, read_manifest
 
 ONE, SEVERAL = "neuronwise.evaluation/1", "neuronwise.evaluation/2"
 EDITORS_OWN = (
@@ -41,14 +42,14 @@ def plan_of(model: Model, cases: Sequence[FactCase], makers: Mapping[str, Maker]
     return json.loads(json.dumps(values, default=str))
 
 
-def take_over(before: Journal, folder: str, plan: Mapping[str, object]) -> None:
+def take_over(before: Notes, folder: str, plan: Mapping[str, object]) -> None:
     """Copy the unedited model's answers from another evaluation of the same cases; raises ``StudyError`` otherwise."""
     other = read_manifest(folder)["recipe"]
     names = [name for name in dict.fromkeys([*other, *plan]) if name not in EDITORS_OWN]
     different = next((name for name in names if other.get(name) != plan.get(name)), None)
     if different is not None:
         raise StudyError(f"'{folder}' is an evaluation with another {different}; its answers before do not fit here.")
-    for row in read_before(folder):
+    for row in read_before(folder).rows:
         if row["part"] != "study":
             before.append(row)
 

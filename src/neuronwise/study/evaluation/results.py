@@ -13,7 +13,7 @@ from neuronwise.study.evaluation.plan import ONE, SEVERAL
 from neuronwise.study.evaluation.rows import flat_rows
 from neuronwise.study.kind import Study
 from neuronwise.study.results import assembled
-from neuronwise.study.store import Row, read_before, read_cases, read_manifest
+from neuronwise.study.store import Row, open_cases, read_before, read_manifest
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def read_evaluations(folder: str | os.PathLike[str]) -> dict[str, Evaluation]:
     manifest = read_manifest(folder)
     if manifest["schema"] not in (ONE, SEVERAL):
         raise StudyError(f"'{folder}' holds {manifest['schema']!r}; this version reads {ONE!r} and {SEVERAL!r}.")
-    lines, notes = read_cases(folder), read_before(folder)
+    cases, notes = open_cases(folder), read_before(folder)
     with told(StudyError, f"The evaluation in '{folder}' is damaged"):
-        return evaluations(assembled(manifest, lines, notes, Path(folder), flat_rows))
+        return evaluations(assembled(manifest, cases, notes, Path(folder), flat_rows))
 
 
 def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:

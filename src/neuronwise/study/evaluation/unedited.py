@@ -11,8 +11,8 @@ from neuronwise.errors import NeuronwiseError
 from neuronwise.measure import Answered, CaseAnswers, ask, ask_case, others_of
 from neuronwise.model.model import Model
 from neuronwise.study.failures import FAILURES, reason
+from neuronwise.study.notes import Notes
 from neuronwise.study.progress import Progress, silent
-from neuronwise.study.store import Journal, Memory
 
 CHUNK = 64  # cases whose known answers are read together
 
@@ -38,31 +38,37 @@ def known_cases(model: Model, cases: Sequence[FactCase], progress: Progress = si
 
     Cases without a true answer do not count as known.
     """
-    return first_known(model, cases, None, Memory(), progress)
+    return first_known(model, cases, None, Notes(), progress)
 
 
 def first_known(
-    model: Model, cases: Sequence[FactCase], enough: int | None, notes: Journal, tell: Progress
+    model: Model, cases: Sequence[FactCase], enough: int | None, notes: Notes, tell: Progress
 ) -> list[FactCase]:
     """``known_cases``, the first ``enough`` of them; read back from ``notes`` where these have them."""
-    stored = {row["start"]: set(row["ids"]) for row in notes.rows if row["part"] == "known"}
+    starts = range(0, len(cases), CHUNK)
+    known: dict[int, set[str]] = {row["start"]: set(row["ids"]) for row in notes.rows if row["part"] == "known"}
+
+    def answer(names: Sequence[str]) -> None:
+        for start in map(int, names):
+            asked = [case for case in cases[start : start + CHUNK] if case.fact.target_true]
+            said = [
+                case.id
+                for case, answered in zip(asked, _requests(model, asked), strict=True)
+                if answered is not None and all(reading.share == 1 for reading in answered.readings.values())
+            ]
+            notes.append({"part": "known", "start": start, "ids": said})
+            known[start] = set(said)
+
+    if enough is None:
+        notes.ask("known answers", [str(start) for start in starts if start not in known], answer, tell)
     found: list[FactCase] = []
-    for start in range(0, len(cases), CHUNK):
+    for start in starts:
         if enough is not None and len(found) >= enough:
             break
-        chunk = cases[start : start + CHUNK]
-        if start in stored:
-            found += [case for case in chunk if case.id in stored[start]]
-            continue
-        asked = [case for case in chunk if case.fact.target_true]
-        said = [
-            case
-            for case, answered in zip(asked, _requests(model, asked), strict=True)
-            if answered is not None and all(reading.share == 1 for reading in answered.readings.values())
-        ]
-        found += said
-        notes.append({"part": "known", "start": start, "ids": [case.id for case in said]})
-        tell("known answers", min(start + CHUNK, len(cases)), len(cases))
+        if start not in known:  # one after another, since a few may do
+            answer([str(start)])
+            tell("known answers", min(start + CHUNK, len(cases)), len(cases))
+        found += [case for case in cases[start : start + CHUNK] if case.id in known[start]]
     return found if enough is None else found[:enough]
 
 
@@ -75,7 +81,7 @@ def ask_unedited(
     model: Model,
     cases: Sequence[FactCase],
     others: Sequence[FactCase],
-    notes: Journal,
+    notes: Notes,
     tell: Progress,
     *,
     free: bool,
@@ -83,22 +89,25 @@ def ask_unedited(
 ) -> Unedited:
     """Everything that is compared with later; what ``notes`` hold is not asked again."""
     found = {row["id"]: CaseAnswers.from_dict(row) for row in notes.rows if row["part"] == "case"}
+    failed: dict[str, str] = {row["id"]: row["reason"] for row in notes.rows if row["part"] == "failed"}
     pairs = next((row["others"] for row in notes.rows if row["part"] == "others"), None)
     if pairs is None:
         asked = zip(others, _requests(model, others), strict=True)
-        pairs = [[case.id, answered.to_dict()] for case, answered in asked if answered is not None]
+        pairs = [[case.id, said.to_dict()] for case, said in asked if said is not None]
         notes.append({"part": "others", "others": pairs})
-    failed: dict[str, str] = {row["id"]: row["reason"] for row in notes.rows if row["part"] == "failed"}
-    for number, case in enumerate(cases, 1):
-        if case.id not in found and case.id not in failed:
+    chosen = {case.id: case for case in cases}
+
+    def answer(names: Sequence[str]) -> None:
+        for name in names:
             try:
-                found[case.id] = ask_case(model, case, free=free, fluency=fluency)
-                row = {"part": "case", "id": case.id, **found[case.id].to_dict()}
+                found[name] = ask_case(model, chosen[name], free=free, fluency=fluency)
+                row = {"part": "case", "id": name, **found[name].to_dict()}
             except FAILURES as error:
-                failed[case.id] = f"before the edit: {reason(error)}"
-                row = {"part": "failed", "id": case.id, "reason": failed[case.id]}
+                failed[name] = f"before the edit: {reason(error)}"
+                row = {"part": "failed", "id": name, "reason": failed[name]}
             notes.append(row)
-        tell("answers before", number, len(cases))
+
+    notes.ask("answers before", [name for name in chosen if name not in found and name not in failed], answer, tell)
     by_id = {case.id: case for case in others}
     return Unedited(found, [(by_id[name], Answered.from_dict(answer)) for name, answer in pairs], failed)
 

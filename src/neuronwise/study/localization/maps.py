@@ -57,15 +57,14 @@ def map_cases(workspace: Space) -> list[Case]:
 def _named(workspace: Space, text: str) -> Iterator[tuple[str, Captioned]]:
     """Concepts that a text about a photo names and of which it is known where they are, no larger than ``largest``."""
     annotated = [photo for photo in workspace.photos if photo.categories()]  # no other photo is captioned
-    for number, photo in enumerate(annotated, 1):
-        caption = workspace.caption(photo) if text == "own" else " ".join(photo.captions[:1])
-        for concept in sorted(objects_named(caption or "") & photo.categories()):
+    captions = workspace.captions_of(annotated) if text == "own" else {}
+    for photo in annotated:
+        caption = captions.get(photo.id, "") if text == "own" else " ".join(photo.captions[:1])
+        for concept in sorted(objects_named(caption) & photo.categories()):
             if workspace.pictures.known(photo, concept):
                 share = float(workspace.mask(photo, concept).mean())
                 if 0 < share <= workspace.recipe.largest:
                     yield concept, photo
-        if text == "own":
-            workspace.tell("captions before", number, len(annotated))
 
 
 def measure_maps(workspace: Space, case: Case) -> list[Row]:

@@ -59,7 +59,7 @@ def cases(workspace: Space) -> list[Case]:
     """One for each question and kind of features."""
     names = [name_of(method) for method in each(workspace.recipe.methods)]
     return [
-        Case(f"{asked}/{name}", {"asked": asked, "features": name})
+        Case(f"{asked}/{name}", {"asked": asked, "features": name}, asked)
         for asked in workspace.recipe.asked
         for name in (*names, *CONTROLS[asked])
     ]

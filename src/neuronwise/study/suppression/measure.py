@@ -43,7 +43,7 @@ from neuronwise.study.suppression.trials import Space, Trial, changed, neurons_o
 
 def cases(workspace: Space) -> list[Case]:
     """One case for each concept (or photo), method, intervention and K."""
-    return [Case(name, _inputs(workspace, trial)) for name, trial in trials(workspace).items()]
+    return [Case(name, _inputs(workspace, trial), trial.group.id) for name, trial in trials(workspace).items()]
 
 
 def _inputs(workspace: Space, trial: Trial) -> Row:
