@@ -27,7 +27,7 @@ MANY = {**RECIPE, "K": [1, 3], "interventions": ["suppress", {"scale": 0.5}], "m
     "two_stage", "contribution", "activation", "random", "random_same_layers"]}  # fmt: skip
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, seed: int) -> None:
     torch.set_num_threads(1)
     model = talking(PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"))
     photos = load_photos(write_photos(folder / "photos"))
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     start = time.process_time()
     whole = run_study(model, recipe, photos, folder / "whole")
     lasted = time.process_time() - start
-    chance = random.Random(0)
+    chance = random.Random(seed)
     lines = folder / "killed/cases.jsonl"
     finished, states = b"", []
     for _ in range(KILLS):
@@ -61,4 +61,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

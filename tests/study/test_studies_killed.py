@@ -14,6 +14,7 @@ import pytest
 from neuronwise.study.results import read_study
 
 HERE = Path(__file__).parent
+ROUNDS = int(os.environ.get("NEURONWISE_ROUNDS", "1"))  # of twenty kills each
 
 
 def without_seconds(row: Any) -> dict[str, Any]:
@@ -21,12 +22,13 @@ def without_seconds(row: Any) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_twenty_kills_lose_at_most_the_case_in_hand(tmp_path: Path, tiny_tokenizer: Any) -> None:
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_twenty_kills_lose_at_most_the_case_in_hand(seed: int, tmp_path: Path, tiny_tokenizer: Any) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
     paths = os.pathsep.join([str(HERE.parent), str(HERE.parents[1] / "src")])
     done = subprocess.run(
-        [sys.executable, HERE / "killed.py", tmp_path],
+        [sys.executable, HERE / "killed.py", tmp_path, str(seed)],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
