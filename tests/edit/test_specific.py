@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from neuronwise.edit import SpecificSettings, fine_specific
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.fine.specific import moments, newton
 from neuronwise.edit.fine.specific.moments import NAMES, PHRASES, Moments, gate
+from neuronwise.edit.memory import kept as disk
 from neuronwise.edit.memory.gather import gather_statistics
 from neuronwise.edit.memory.passages import fact_passage, side_by_side
 from neuronwise.edit.memory.tails import from_subject
@@ -93,6 +95,33 @@ def test_moments_are_means_over_text_and_names(model: nw.Model) -> None:
     ridge = 0.05 * whole.diagonal().mean() * torch.eye(48)
     assert torch.allclose(known.damped, whole + ridge, atol=1e-4)
     assert moments.moments_of(model, 1, settings) is known
+
+
+def test_moments_over_text_are_kept_on_disk_for_these_weights(
+    model: nw.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(disk, "WORTH_A_FILE", 1)
+    monkeypatch.setenv("NEURONWISE_CACHE", str(tmp_path / "cache"))
+    made: list[float] = []
+
+    def make(value: float) -> torch.Tensor:
+        made.append(value)
+        return torch.full((2, 2), float(value))
+
+    assert disk.kept(model, "L1", lambda: make(1)).mean() == 1
+    assert disk.kept(model, "L1", lambda: make(2)).mean() == 1
+    with nw.fine(model, FACT, steps=1, freeze_last=0).applied(model):  # other weights
+        assert disk.kept(model, "L1", lambda: make(3)).mean() == 3
+    with nw.suppress(model, ["L1.U3"]):  # not what the weights do
+        assert disk.kept(model, "L1", lambda: make(4)).mean() == 4
+    for file in (tmp_path / "cache" / "moments").iterdir():
+        file.write_bytes(b"damaged")
+    assert disk.kept(model, "L1", lambda: make(5)).mean() == 5
+    assert disk.kept(model, "L1", lambda: make(6)).mean() == 5
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NEURONWISE_CACHE", str(tmp_path / "file"))  # where no folder can be made
+    assert disk.kept(model, "L1", lambda: make(7)).mean() == 7
+    assert made == [1, 3, 4, 5, 7]
 
 
 def test_text_is_written_without_touching_the_random_numbers_of_others(model: nw.Model) -> None:

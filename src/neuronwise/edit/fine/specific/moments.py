@@ -9,6 +9,7 @@ from torch import Tensor
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.fine.specific.settings import SpecificSettings
+from neuronwise.edit.memory.kept import kept
 from neuronwise.edit.memory.keys import look_at, writer_in
 from neuronwise.edit.memory.passages import Passage, fact_passage, side_by_side
 from neuronwise.edit.memory.statistics import Statistics
@@ -77,7 +78,8 @@ def gate(moments: Moments, key: Tensor, n: int) -> tuple[Tensor, Tensor]:
 def moments_of(model: Model, layer: int, settings: SpecificSettings, statistics: Statistics | None = None) -> Moments:
     """The moments of a layer, made once for a model (as it is then) and kept with it.
 
-    ``statistics`` replace the self-written text. Raises ``EditError`` for those of another model or layer.
+    Those over text are also kept in the cache folder, see ``kept``. ``statistics`` replace the self-written text.
+    Raises ``EditError`` for those of another model or layer.
     """
     if statistics is not None:
         statistics.require(model, [layer])
@@ -87,8 +89,12 @@ def moments_of(model: Model, layer: int, settings: SpecificSettings, statistics:
     else:
         count, length, seed = settings.texts, settings.text_tokens, settings.seed
         source = ("written", count, length, seed)
-        passages = model.memo(source, lambda: written(model, count, length, seed))
-        text = model.memo(("moment", layer, *source), lambda: over_text(model, layer, passages))
+
+        def gathered() -> Tensor:
+            return over_text(model, layer, model.memo(source, lambda: written(model, count, length, seed)))
+
+        name = f"L{layer}-{count}x{length}-seed{seed}"
+        text = model.memo(("moment", layer, *source), lambda: kept(model, name, gathered))
         record = {"text": "self-written", "texts": count, "text_tokens": length}
     names = model.memo(("moment", layer, "names"), lambda: over_names(model, layer))
     weight = settings.names_weight
