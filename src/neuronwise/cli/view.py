@@ -18,6 +18,9 @@ def view(
     *,
     folders: Annotated[list[Path] | None, argument("Folders that our commands wrote.", show_default="this one")] = None,
     model: Annotated[str | None, option(MODEL, "--model", "-m", show_default="none: nothing is live")] = None,
+    photos: Annotated[
+        Path | None, option("The folder of an index's photos.", show_default="the opened folders")
+    ] = None,
     port: Annotated[int, option("Port on this machine; the next free one is taken.", min=0, max=65535)] = PORT,
     read_only: Annotated[bool, option("Write no notes and no edits.", "--read-only")] = False,
     browser: Annotated[bool, option("Open the page in a browser.", "--browser/--no-browser")] = True,
@@ -29,7 +32,7 @@ def view(
         from neuronwise.view.viewer import Viewer
     except ImportError as error:
         raise NeuronwiseError("The viewer needs FastAPI and uvicorn: pip install 'neuronwise[view]'.") from error
-    viewer = Viewer.of(folders or [Path()], model, lambda: placement.load(model), read_only=read_only)
+    viewer = Viewer.of(folders or [Path()], model, lambda: placement.load(model), read_only=read_only, photos=photos)
     if model is None and not viewer.folders.items():
         named = ", ".join(f"'{one}'" for one in folders or ["."])
         raise NeuronwiseError(

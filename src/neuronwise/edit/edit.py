@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -22,6 +22,7 @@ from neuronwise.edit.presets import require_model
 from neuronwise.errors import EditError, told
 from neuronwise.files import read_form, write_folder, write_json
 from neuronwise.model.model import Model
+from neuronwise.neurons import snippet
 
 SCHEMA = "neuronwise.edit/1"
 TENSORS, ABOUT = "deltas.safetensors", "edit.json"
@@ -37,6 +38,15 @@ class Edit(Recorded):
     On weights that hold numbers (in any memory, also offloaded by accelerate) an edit changes the weights; on
     quantized ones it is an adapter beside them, left · right · input in float32. Either way reverting is exact.
     """
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was asked, and the verdict."""
+        request, verdict = self.record.get("request"), self.record.get("verdict")
+        rows = [["asked", snippet.text(request)]] if request is not None else []
+        if isinstance(verdict, Mapping) and "holds" in verdict:
+            said = "holds" if verdict["holds"] else "does not hold"
+            rows.append(["verdict", snippet.text(said + (", hurts the model" if verdict.get("hurts") else ""))])
+        return snippet.table(repr(self), ("", ""), rows, len(rows))
 
     def __add__(self, other: object) -> Edit:
         """Both edits as one; where both change a neuron, the changes add up."""

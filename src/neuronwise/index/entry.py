@@ -17,7 +17,7 @@ from neuronwise.index.bins import Histogram, unpacked
 from neuronwise.index.figure import drawn
 from neuronwise.index.items import Item, Items
 from neuronwise.index.tally import OPEN, UNKNOWN
-from neuronwise.neurons import Neuron
+from neuronwise.neurons import Neuron, snippet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -151,6 +151,12 @@ class Entry:
         """Write the figure (.svg, .png) or the object of ``to_dict`` (.json)."""
         title = f"Activations of {self.neuron}"
         save_cells(path, Figure("activations", title, f"{title}: histograms by place.", self.figure), self.to_dict())
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the photos and texts with its largest activations."""
+        top = self.top(snippet.SHOWN) if self.count else []
+        rows = ([snippet.text(one.value), snippet.chips([one.token]), snippet.text(one.item.text[:160])] for one in top)
+        return snippet.table(repr(self), ("activation", "token", "text"), rows, len(top))
 
     def __repr__(self) -> str:
         return (

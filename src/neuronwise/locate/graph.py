@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError
 from neuronwise.files import read_json, write_json
-from neuronwise.neurons import NeuronSet, ScoredNeuron
+from neuronwise.neurons import NeuronSet, ScoredNeuron, snippet
 
 if TYPE_CHECKING:
     from neuronwise.model.run import Run
@@ -64,6 +64,13 @@ class Circuit:
 
     def __repr__(self) -> str:
         return f"Circuit({self.record.get('target')!r}: {len(self.nodes)} nodes, {len(self.edges)} edges)"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the strongest edges as a table."""
+        rows = ([snippet.text(one) for one in (edge.source, edge.target, edge.weight)] for edge in self.edges)
+        note = f"{len(self.nodes)} nodes, {len(self.edges)} edges; value {self.value:.3g}"
+        title = f"Circuit of {self.record.get('target')!r}"
+        return snippet.table(title, ("from", "to", "logits"), rows, len(self.edges), note)
 
     def into(self, place: str) -> tuple[Edge, ...]:
         """The edges that lead to a place."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 from neuronwise.errors import NeuronError
 from neuronwise.files import read_json
+from neuronwise.neurons import snippet
 from neuronwise.neurons.neuron import ADDRESS, Neuron, ScoredNeuron
 from neuronwise.neurons.ranked import load_ranked, require_ranked, save_ranked
 
@@ -52,6 +53,13 @@ class NeuronSet:
         first = ", ".join(str(member) for member in self.members[:3])
         more = ", ..." if len(self.members) > 3 else ""
         return f"NeuronSet({len(self.members)}: {first}{more})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first members as a table."""
+        about = ", ".join(str(self.record[key]) for key in ("method", "target", "model") if key in self.record)
+        rows = ([snippet.text(one), snippet.text(one.score), snippet.text(one.activation)] for one in self.members)
+        count = len(self.members)
+        return snippet.table(f"{count} neurons", ("neuron", "score", "activation"), rows, count, about)
 
     @cached_property
     def neurons(self) -> tuple[Neuron, ...]:

@@ -18,12 +18,13 @@ from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
 from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
-from neuronwise.neurons import HeadSet, NeuronSet
+from neuronwise.neurons import HeadSet, NeuronSet, snippet
 from neuronwise.read.decode import Effect, decode_all, effects
 from neuronwise.read.evidence import Evidence, evidences
 from neuronwise.read.heatmap import Heatmap, heatmaps
 
 SCHEMA = "neuronwise.find/2"
+WORDS, ROWS = 5, 5  # that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ class FoundConcept:
     heads: HeadSet | None = None
     head_effects: tuple[Effect, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"FoundConcept({self.word!r}: {self.neurons!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: its first neurons with what they raise and lower here."""
+        rows = (
+            [snippet.text(one), snippet.text(one.score), snippet.chips(end.raises), snippet.chips(end.lowers)]
+            for one, end in zip(self.neurons[:ROWS], self.effects, strict=False)
+        )
+        return snippet.table(self.word, ("neuron", "score", "raises", "lowers"), rows, len(self.neurons))
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -68,6 +80,17 @@ class Finding:
     concepts: tuple[FoundConcept, ...]
     note: str | None = None
     form: str = "cosine"
+
+    def __repr__(self) -> str:
+        words = ", ".join(repr(one.word) for one in self.concepts[:5]) + (", …" if len(self.concepts) > 5 else "")
+        return f"Finding({self.run.text or self.run.prompt!r:.60}: {words} by {self.method})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: each word's first neurons with what they raise and lower here."""
+        title = self.run.text or self.run.prompt
+        return snippet.line(title, f"{self.run.model.name}, {self.method}") + "".join(
+            one._repr_html_() for one in self.concepts[:WORDS]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain JSON values, in the form ``neuronwise.find/2`` (find.schema.json)."""

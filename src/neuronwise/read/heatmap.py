@@ -20,12 +20,16 @@ from neuronwise.neurons import Neuron, Neurons, as_neurons
 from neuronwise.read.photo_map import PhotoMap, Values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Heatmap(PhotoMap):
     """Where neurons fire: ``grid`` (h, w) is their mean activation over the image's grid, ``each`` (n, h, w) has one
     for each neuron."""
 
     each: Values = field(kw_only=True)
+
+    def _about(self) -> str:
+        count = len(self.each)
+        return f"{count} neuron{'s' if count > 1 else ''}: "
 
 
 @computes

@@ -44,6 +44,10 @@ class Lens:
     likeliest: tuple[tuple[str, ...], ...]
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        layers, positions = self.log_probs.shape
+        return f"Lens({self.target.text!r}: {layers} layers × {positions} positions)"
+
     def to_dict(self) -> dict[str, Any]:
         """One JSON object of schema ``neuronwise.lens/1`` (lens.schema.json)."""
         return {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import os
 from dataclasses import dataclass, field
 
@@ -12,12 +15,14 @@ from PIL import Image
 from neuronwise.errors import MethodError
 from neuronwise.images.open import save_image
 from neuronwise.model.grid import Box
+from neuronwise.neurons import snippet
 
 SIDE = 2048  # pixels of a drawn photo: screens show no more
+THUMBNAIL = 360
 Values = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PhotoMap:
     """``grid`` (h, w) over a photo.
 
@@ -30,6 +35,23 @@ class PhotoMap:
     photo: Image.Image = field(repr=False)
     note: str | None = field(default=None, kw_only=True)
     floor: float | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        rows, columns = self.grid.shape
+        low, high = float(self.grid.min()), float(self.grid.max())
+        return f"{type(self).__name__}({self._about()}{rows} × {columns}, from {low:.3g} to {high:.3g})"
+
+    def _about(self) -> str:
+        return ""
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the photo with the map laid over it, small."""
+        picture, stream = self.overlay(), io.BytesIO()
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        picture.save(stream, "JPEG", quality=85)
+        data = base64.b64encode(stream.getvalue()).decode()
+        alt = html.escape(repr(self))
+        return f'{snippet.line(repr(self), self.note or "")}<img alt="{alt}" src="data:image/jpeg;base64,{data}">'
 
     def image(self, size: tuple[int, int] | None = None) -> Values:
         """(H, W): the grid brought bilinearly to the photo's size, or to another; NaN where the model saw nothing."""

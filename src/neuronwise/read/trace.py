@@ -34,6 +34,13 @@ class Trace:
     restored: Values
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        layers, columns = self.restored.shape
+        return (
+            f"Trace({self.target.text!r}: {layers} layers × {columns} columns, p {self.clean:.3g}, corrupted "
+            f"{self.corrupted:.3g})"
+        )
+
     @property
     def effects(self) -> Values:
         """(layers, columns) the indirect effects: how much probability each part regained."""

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from neuronwise.drawing.style import Figure
 from neuronwise.drawing.tables import Table
 from neuronwise.model.model import Model
+from neuronwise.neurons import snippet
 from neuronwise.study.notes import Notes, Row
 from neuronwise.study.progress import Progress
 
@@ -80,6 +81,15 @@ class Study:
     notes: Mapping[str, Row] = field(repr=False)
     total: int | None
     folder: Path | None = None
+
+    def _repr_html_(self) -> str:
+        """For notebooks: how far it is, and its first rows."""
+        columns = (
+            [name for name, value in self.rows[0].items() if not isinstance(value, list | dict)] if self.rows else []
+        )
+        rows = ([snippet.text(row.get(name)) for name in columns] for row in self.rows)
+        note = f"{self.cases} of {self.total or '?'} cases, {len(self.failed)} failed"
+        return snippet.table(f"Study of the kind {self.kind}", columns, rows, len(self.rows), note)
 
     @property
     def recipe(self) -> Row:

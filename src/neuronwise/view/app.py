@@ -15,11 +15,14 @@ from starlette.exceptions import HTTPException
 
 from neuronwise.errors import ImageError, NeuronError, NeuronwiseError, one_line
 from neuronwise.files import shareable
+from neuronwise.neurons import Neuron
 from neuronwise.view import asked as forms
 from neuronwise.view.compare_page import compare_page
 from neuronwise.view.edit_page import apply_edit, edit_page, edit_state, make_edit, revert_edit
 from neuronwise.view.finding_page import saved_circuit, saved_finding
 from neuronwise.view.guard import Guard
+from neuronwise.view.index_page import firing_on, index_page, similar
+from neuronwise.view.index_page import photo as photo_of
 from neuronwise.view.live import Live
 from neuronwise.view.neuron_page import neuron_page
 from neuronwise.view.notes import read_notes, write_note
@@ -82,7 +85,8 @@ def _pages(app: FastAPI, viewer: Viewer) -> None:
 
     @app.get("/search")
     def search(q: str = "") -> Response:
-        data = {"asked": q, "live": viewer.live is not None}
+        indexed = any(item.kind == "index" and not item.broken for item in viewer.folders.items())
+        data = {"asked": q, "live": viewer.live is not None, "indexed": indexed}
         return _html(viewer, Page("search", "Search · neuronwise", ("search",), {"search": data}))
 
     @app.get("/found/{number}")
@@ -116,6 +120,10 @@ def _items(app: FastAPI, viewer: Viewer) -> None:
         page = edit_page(viewer.folders, viewer.item("edit", identity), live=viewer.live is not None)
         return _html(viewer, page)
 
+    @app.get("/index/{identity:path}")
+    def index(identity: str) -> Response:
+        return _html(viewer, index_page(viewer.item("index", identity)))
+
     @app.get("/compare")
     def compare(a: str = "", b: str = "") -> Response:
         return _html(viewer, compare_page(viewer, a, b))
@@ -129,6 +137,19 @@ def _files(app: FastAPI, viewer: Viewer) -> None:
             raise HTTPException(404)
         kind = "text/javascript" if name.endswith(".js") else "text/css"
         return Response(content, media_type=kind, headers={"cache-control": "private, max-age=31536000, immutable"})
+
+    @app.get("/photo/{identity:path}")
+    def indexed_photo(identity: str, item: int) -> Response:
+        content = photo_of(viewer, viewer.item("index", identity), item)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+
+    @app.get("/api/similar/{identity:path}")
+    def alike(identity: str, neuron: str) -> Response:
+        return JSONResponse({"neurons": similar(viewer.item("index", identity), Neuron.parse(neuron))})
+
+    @app.get("/api/firing")
+    def firing(word: str) -> Response:
+        return JSONResponse(firing_on(viewer, word[:80]) or {})
 
     @app.get("/api/photos/{number}")
     def photo(number: str) -> Response:

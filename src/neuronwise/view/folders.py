@@ -164,9 +164,17 @@ def wanted(record: dict[str, Any]) -> str:
     return str(request.get("word") or ", ".join(f"{name} {value}" for name, value in list(request.items())[:3]))
 
 
+def _index(content: dict[str, Any]) -> Described | None:
+    if content["schema"] != "neuronwise.index/1":
+        return None
+    model = str(content["recipe"]["model"]["name"])
+    return "index", f"Neurons of {model}", f"{content['items']} photos and texts", model
+
+
 _MARKS: dict[str, Callable[[dict[str, Any]], Described | None]] = {
     "finding.json": _finding,
     "circuit.json": _circuit,
     "edit.json": _edit,
     "manifest.json": _study,
+    "index.json": _index,
 }

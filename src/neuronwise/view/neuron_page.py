@@ -8,6 +8,7 @@ from typing import Any
 from neuronwise.errors import NeuronwiseError
 from neuronwise.neurons import Neuron
 from neuronwise.view.folders import Folders, Item
+from neuronwise.view.index_page import indexed
 from neuronwise.view.notes import read_notes
 from neuronwise.view.pages import Page
 from neuronwise.view.viewer import Viewer
@@ -26,6 +27,7 @@ def neuron_page(viewer: Viewer, address: str) -> Page:
         "count": len(places),
         "live": viewer.live is not None,
         "writable": not viewer.read_only and bool(viewer.folders.roots),
+        "index": indexed(viewer, neuron),
         "noted": read_notes(viewer).get(str(neuron), {}),
     }
     return Page("neuron", f"{neuron} · neuronwise", ("neuron",), {"neuron": data})

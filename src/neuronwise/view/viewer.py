@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,11 +33,15 @@ class Shown:
 
 @dataclass
 class Viewer:
-    """``live`` is None without a model. ``token`` is what a browser must bring. ``read_only``: nothing is written."""
+    """``live`` is None without a model. ``token`` is what a browser must bring. ``read_only``: nothing is written.
+
+    ``photo_folders`` are those of an index's photos.
+    """
 
     folders: Folders
     live: Live | None = None
     read_only: bool = False
+    photo_folders: Sequence[Path] = ()
     worker: Worker = field(default_factory=Worker)
     photos: Photos = field(default_factory=Photos)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
@@ -45,11 +49,22 @@ class Viewer:
     _counted: int = 0
 
     @classmethod
-    def of(cls, folders: list[Path], model: str | None, opened: Callable[[], Model], *, read_only: bool) -> Viewer:
-        """A viewer of folders and, by name, of a model."""
-        photos = Photos()
-        live = None if model is None else Live(model, opened, photos)
-        return cls(Folders(folders), live, read_only, photos=photos)
+    def of(
+        cls,
+        folders: Sequence[Path],
+        model: str | None,
+        opened: Callable[[], Model],
+        *,
+        read_only: bool = False,
+        photos: Path | None = None,
+    ) -> Viewer:
+        """A viewer of folders and, by name, of a model; ``photos`` is the folder of an index's photos."""
+        if photos is not None and not photos.is_dir():
+            raise NeuronwiseError(f"There is no folder '{photos}'; --photos names that of an index's photos.")
+        kept, opened_folders = Photos(), Folders(folders)
+        live = None if model is None else Live(model, opened, kept)
+        beside = [] if photos is None else [photos.expanduser().resolve()]
+        return cls(opened_folders, live, read_only, [*beside, *opened_folders.roots], photos=kept)
 
     def require_live(self) -> Live:
         """The model's side; raises ``NeuronwiseError`` where there is no model."""

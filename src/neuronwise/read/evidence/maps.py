@@ -21,7 +21,7 @@ from neuronwise.read.evidence.table import EVIDENCE
 from neuronwise.read.photo_map import PhotoMap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evidence(PhotoMap):
     """What of the photo one word depends on: ``grid`` (h, w), large where it does, in ``unit``.
 
@@ -32,6 +32,9 @@ class Evidence(PhotoMap):
     by: str = field(kw_only=True)
     unit: str = field(kw_only=True)
     record: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
+
+    def _about(self) -> str:
+        return f"{self.target.text!r} by {self.by} in {self.unit}: "
 
     def to_dict(self) -> dict[str, Any]:
         """The map as plain JSON values: what it is, its grid row by row, and the part of the photo that it covers."""

@@ -1,6 +1,6 @@
 // Which neurons write a token.
 
-const { asked: token, live: hasModel } = told("search");
+const { asked: token, live: hasModel, indexed } = told("search");
 
 function hit({ neuron, score, raises, lowers }) {
   const line = (name, tokens) => make("span", { class: `line ${name}` }, make("span", { class: "end" }, name),
@@ -9,20 +9,34 @@ function hit({ neuron, score, raises, lowers }) {
     make("span", { class: "number" }, digits(Math.abs(score))), line("raises", raises), line("lowers", lowers));
 }
 
-async function search() {
-  part("token").append(token.trim() ? tokenElement(token, "inline") : "a token");
-  if (!token.trim()) return;
-  if (!hasModel) throw new Error("Searching by token needs a model; start the viewer with --model.");
+/** By what an index saw: neurons that tell the photos and texts which name the word. */
+async function firing() {
+  const answer = await fetch(`/api/firing?word=${encodeURIComponent(token.trim())}`);
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.message);
+  if (!found.neurons) return;
+  part("firing").hidden = false;
+  part("firing-note").textContent = `Over the ${found.items} photos and texts of “${found.index}”, ${found.named} of which name it: by the area under the ROC curve, .5 is chance.`;
+  part("fires").append(...found.neurons.flatMap(({ neuron, score }) => [
+    make("a", { class: "chip", href: `/n/${neuron}`, title: `area ${digits(score)}` }, `${neuron} ${score.toFixed(2).replace(/^0/, "")}`), " "]));
+}
+
+async function writing() {
   const found = await ask("search", { token });
   part("token").replaceChildren(tokenElement(found.token, "inline"));
   part("ends").hidden = false;
   for (const end of ["raises", "lowers"]) part(end).append(...found[end].map(hit));
 }
 
-search().catch((error) => problem(error));
+part("token").append(token.trim() ? tokenElement(token, "inline") : "a word");
+if (token.trim()) {
+  if (indexed) firing().catch((error) => problem(error));
+  if (hasModel) writing().catch((error) => problem(error));
+  if (!indexed && !hasModel) problem(new Error("Searching by a word needs a model or an index; start the viewer with --model, or open the folder of an index."));
+}
 
 addEventListener("keydown", (event) => {
-  const links = [...document.querySelectorAll(".hits .address")];
+  const links = [...document.querySelectorAll(".hits .address, .stars a")];
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step || event.target.closest?.("input, textarea")) return;
   const next = links[links.indexOf(document.activeElement) + step];

@@ -1,0 +1,96 @@
+// What an index says of the neuron: its histogram, how often it fires, and on which photos and texts most.
+
+const PLACE_NAMES = { predicting: "where the model predicts", image: "on the photo", text: "elsewhere in the text" };
+const shownOf = { place: null, end: "top" };
+
+function bar(name, attributes, text) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  if (text) element.append(Object.assign(document.createElementNS("http://www.w3.org/2000/svg", "title"), { textContent: text }));
+  return element;
+}
+
+/** Bars of equal width, although bins grow with the activation; heights by the logarithm of counts. */
+function drawHistogram({ histogram }) {
+  const { edges, threshold } = neuron.index;
+  const most = Math.log1p(Math.max(...histogram));
+  const width = 640 / histogram.length;
+  part("histogram").replaceChildren(...histogram.flatMap((count, bin) => {
+    const low = edges[bin - 1] ?? -Infinity, high = edges[bin] ?? Infinity;
+    const height = count ? Math.max(2, (140 * Math.log1p(count)) / most) : 0;
+    const fires = Math.min(Math.abs(low), Math.abs(high)) >= threshold;
+    return [bar("rect", { x: bin * width + 0.6, y: 148 - height, width: width - 1.2, height, class: `${bin < 32 ? "below" : "above"}${fires ? "" : " faint"}` },
+      `${count} from ${digits(low)} to ${digits(high)}`)];
+  }));
+  part("histogram").setAttribute("aria-label", "Histogram of its activations, on a logarithmic scale; strong bars count as firing");
+  const place = (edge) => edges.reduce((best, one, index) => (Math.abs(one - edge) < Math.abs(edges[best] - edge) ? index : best), 0);
+  part("marks").replaceChildren(...[-64, -4, -0.25, 0, 0.25, 4, 64].map((edge) => {
+    const mark = make("span", {}, String(edge).replace("-", "−"));
+    mark.style.left = `${(100 * (place(edge) + 1)) / histogram.length}%`;
+    return mark;
+  }));
+}
+
+function drawStats({ count, mean, std, frequency }) {
+  const facts = { mean: digits(mean), "standard deviation": digits(std), fires: `${(100 * frequency).toFixed(frequency < 0.1 ? 1 : 0)} % of the time`,
+    positions: count.toLocaleString("en"), "photos and texts": neuron.index.items.toLocaleString("en") };
+  part("stats").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+  part("stats").title = `It fires where its activation is at least ${digits(neuron.index.threshold)} in size: the root mean square of its layer's.`;
+}
+
+function example({ value, kind, item, name, text, token, before, after, box }) {
+  const figures = make("span", { class: "number" }, digits(value));
+  if (kind === "photo") {
+    const image = make("img", { loading: "lazy", src: `/photo/${path(neuron.index.id)}?item=${item}`, alt: text || name });
+    image.addEventListener("error", () => image.replaceWith(make("span", { class: "no-photo" }, name)), { once: true });
+    const frame = make("span", { class: "frame" }, image);
+    if (box) {
+      const spot = make("i", { class: "spot" });
+      [spot.style.left, spot.style.top] = [`${100 * box[0]}%`, `${100 * box[1]}%`];
+      [spot.style.width, spot.style.height] = [`${100 * (box[2] - box[0])}%`, `${100 * (box[3] - box[1])}%`];
+      frame.append(spot);
+    }
+    const said = token ? make("span", { class: "excerpt", dir: "auto" }, ...excerpt(before, token, after)) : make("span", { class: "excerpt", dir: "auto" }, text);
+    return make("li", { class: "photo" }, frame, make("span", { class: "beneath" }, figures, said));
+  }
+  return make("li", { class: "text" }, figures, make("span", { class: "excerpt", dir: "auto" }, ...excerpt(before, token, after)));
+}
+
+const excerpt = (before, token, after) => [before.replace(/<[^<>]*>/g, " ").trimStart().slice(-120), make("mark", {}, token), after.slice(0, 120)];
+
+function drawPlace() {
+  const own = neuron.index.places[shownOf.place];
+  for (const button of part("places-of").children) button.setAttribute("aria-pressed", button.dataset.place === shownOf.place);
+  for (const button of part("signs").children) button.setAttribute("aria-pressed", button.dataset.end === shownOf.end);
+  drawHistogram(own);
+  drawStats(own);
+  part("words").hidden = !own.words.length;
+  part("words").replaceChildren("Where it fires most, the model said ", ...own.words.flatMap(([token, count]) => [tokenElement(token), count > 1 ? ` × ${count} ` : " "]));
+  const list = own[shownOf.end];
+  part("examples").replaceChildren(...list.map(example));
+  part("examples").classList.toggle("photos", list.some(({ kind }) => kind === "photo"));
+  if (!list.length) part("examples").append(make("li", { class: "text" }, shownOf.end === "top" ? "It is never active there." : "Nowhere."));
+}
+
+async function drawAlike() {
+  const answer = await fetch(`/api/similar/${path(neuron.index.id)}?neuron=${neuron.address}`);
+  if (!answer.ok) return;
+  const { neurons } = await answer.json();
+  part("alike").hidden = !neurons.length;
+  part("alike-list").replaceChildren(...neurons.flatMap(({ neuron: name, score }) => [
+    make("a", { class: "chip", href: `/n/${name}`, title: `correlation of ranks ${digits(score)}` }, name), " "]));
+}
+
+if (neuron.index) {
+  const names = Object.keys(neuron.index.places).filter((place) => neuron.index.places[place].count);
+  shownOf.place = names.includes("image") && neuron.index.places.image.top.length ? "image" : names[0] ?? Object.keys(neuron.index.places)[0];
+  part("indexed").hidden = false;
+  part("places-of").append(...names.map((place) => {
+    const button = make("button", { type: "button", "data-place": place }, PLACE_NAMES[place] ?? place);
+    button.addEventListener("click", () => { shownOf.place = place; drawPlace(); });
+    return button;
+  }));
+  for (const button of part("signs").children) button.addEventListener("click", () => { shownOf.end = button.dataset.end; drawPlace(); });
+  drawPlace();
+  drawAlike();
+}

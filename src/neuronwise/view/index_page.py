@@ -1,0 +1,142 @@
+"""What an index says: of a neuron, for its page; of all photos and texts, on a page of its own."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuronwise.errors import ImageError, NeuronwiseError
+from neuronwise.neurons import Neuron
+from neuronwise.view.folders import Item
+from neuronwise.view.pages import Page
+from neuronwise.view.viewer import Viewer
+
+if TYPE_CHECKING:
+    from neuronwise.index import Entry, Example, Index
+
+EXAMPLES, WORDS, SIMILAR = 20, 12, 12
+LISTED = 240  # photos and texts on the page of an index
+AROUND = 24  # tokens of a text that are shown before and after the one on which a neuron fires
+SIDE = 480  # pixels of a photo beside a neuron
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(path: Path, changed: float) -> Index:
+    from neuronwise.index import Index
+
+    return Index.load(path)
+
+
+def index_of(item: Item) -> Index:
+    """The index of an item, opened once; raises ``IndexingError``."""
+    return _loaded(item.path, (item.path / "index.json").stat().st_mtime)
+
+
+def indexed(viewer: Viewer, neuron: Neuron) -> dict[str, Any] | None:
+    """What the first index that has a neuron says of it; None where none has it."""
+    for item in viewer.folders.items():
+        if item.kind == "index" and not item.broken and neuron in (index := index_of(item)):
+            entry = index[neuron]
+            return {
+                "id": item.id, "title": item.title, "items": len(index.items), "threshold": entry.threshold,
+                "edges": entry.histogram.edges.tolist(), "places": {name: _at(entry.at(name)) for name in entry.places},
+            }  # fmt: skip
+    return None
+
+
+def similar(item: Item, neuron: Neuron) -> list[dict[str, Any]]:
+    """The neurons that fire on the same photos and texts."""
+    return [{"neuron": str(one.neuron), "score": one.score} for one in index_of(item).similar(neuron, top=SIMILAR)]
+
+
+def firing_on(viewer: Viewer, word: str) -> dict[str, Any] | None:
+    """The neurons that tell the photos and texts which name a word, by the first index; None without one."""
+    for item in viewer.folders.items():
+        if item.kind == "index" and not item.broken:
+            found = index_of(item).locate(word, top=EXAMPLES)
+            rows = [{"neuron": str(one.neuron), "score": one.score} for one in found]
+            return {
+                "index": item.title,
+                "neurons": rows,
+                "named": found.record["named"],
+                "items": found.record["items"],
+            }
+    return None
+
+
+def _at(entry: Entry) -> dict[str, Any]:
+    top = entry.top(EXAMPLES)
+    return {
+        "count": entry.count, "mean": entry.mean, "std": entry.std, "frequency": entry.frequency,
+        "histogram": entry.histogram.counts.tolist(), "top": _rows(top), "bottom": _rows(entry.bottom(EXAMPLES)),
+        "words": _words(top) if entry.place == "predicting" else [],
+    }  # fmt: skip
+
+
+def _words(examples: Sequence[Example]) -> list[list[object]]:
+    """On which words it acted: the tokens that were predicted where it fires most, with how often each."""
+    said = Counter(
+        one.item.tokens[one.position + 1] for one in examples if one.position + 1 < len(one.item.tokens)
+    )  # fmt: skip
+    return [[token, count] for token, count in said.most_common(WORDS)]
+
+
+def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    return [
+        {
+            "value": one.value, "item": one.item.number, "kind": one.item.kind, "name": one.item.name,
+            "text": one.item.text[:300], "token": one.token, "gate": one.gate, "input": one.input,
+            "before": "".join(one.item.tokens[max(0, one.position - AROUND) : one.position]),
+            "after": "".join(one.item.tokens[one.position + 1 : one.position + 1 + AROUND]), "box": _box(one),
+        }
+        for one in examples
+    ]  # fmt: skip
+
+
+def _box(example: Example) -> list[float] | None:
+    """Where in the photo the token lies: left, top, right, bottom in shares of its size."""
+    if example.region is None or example.item.size is None:
+        return None
+    return [edge / example.item.size[at % 2] for at, edge in enumerate(example.region)]
+
+
+def index_page(item: Item) -> Page:
+    """The page of an index: what it is of, and its photos and texts."""
+    index = index_of(item)
+    rows = []
+    for number in range(min(len(index.items), LISTED)):
+        one = index.items[number]
+        rows.append({"item": number, "kind": one.kind, "name": one.name, "text": one.text[:300]})
+    data = {
+        "id": item.id, "title": item.title, "model": index.model, "neurons": len(index), "count": len(index.items),
+        "positions": index.positions, "layers": list(index.layers), "items": rows, "left_out": index.left_out,
+        "first": [str(next(index.neurons(layer))) for layer in index.layers],
+    }  # fmt: skip
+    return Page("index", f"{item.title} · neuronwise", ("index",), {"index": data}, here={"index": item.id})
+
+
+def photo(viewer: Viewer, item: Item, number: int) -> bytes:
+    """A photo of an index as a small JPEG; raises ``ImageError`` where it is not below the folders of photos."""
+    from neuronwise.images import open_image
+
+    index = index_of(item)
+    if not 0 <= number < len(index.items) or index.items[number].kind != "photo":
+        raise NeuronwiseError(f"This index has no photo {number}.")
+    name = index.items[number].name
+    for folder in viewer.photo_folders:
+        path = (folder / name).resolve()
+        if path.is_relative_to(folder) and path.is_file():
+            return _small(path, path.stat().st_mtime, open_image)
+    raise ImageError(f"The photo '{name}' is not below the folder of photos; name that with --photos.")
+
+
+@functools.lru_cache(maxsize=512)
+def _small(path: Path, changed: float, opened: Any) -> bytes:
+    image, stream = opened(path), io.BytesIO()
+    image.thumbnail((SIDE, SIDE))
+    image.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
