@@ -24,7 +24,7 @@ from neuronwise.read.evidence import Evidence, evidences
 from neuronwise.read.heatmap import Heatmap, heatmaps
 
 SCHEMA = "neuronwise.find/2"
-WORDS, ROWS = 5, 5  # that a notebook shows
+WORDS = 5  # that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,8 @@ class FoundConcept:
         return f"FoundConcept({self.word!r}: {self.neurons!r})"
 
     def _repr_html_(self) -> str:
-        """For notebooks: its first neurons with what they raise and lower here."""
-        rows = (
-            [snippet.text(one), snippet.text(one.score), snippet.chips(end.raises), snippet.chips(end.lowers)]
-            for one, end in zip(self.neurons[:ROWS], self.effects, strict=False)
-        )
-        return snippet.table(self.word, ("neuron", "score", "raises", "lowers"), rows, len(self.neurons))
+        """For notebooks."""
+        return _table(self)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class Finding:
         """For notebooks: each word's first neurons with what they raise and lower here."""
         title = self.run.text or self.run.prompt
         return snippet.line(title, f"{self.run.model.name}, {self.method}") + "".join(
-            one._repr_html_() for one in self.concepts[:WORDS]
+            _table(one) for one in self.concepts[:WORDS]
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,6 +183,15 @@ def find(
     plainly = {name: plain(value) for name, value in options.items()}
     notes = "; ".join(filter(None, (scored.note, lacking))) or None
     return Finding(run, named, plainly, top, seed, tuple(found), notes, form)
+
+
+def _table(concept: FoundConcept) -> str:
+    """A word's first neurons with what they raise and lower here, as HTML."""
+    rows = (
+        [snippet.text(one), snippet.text(one.score), snippet.chips(end.raises), snippet.chips(end.lowers)]
+        for one, end in zip(concept.neurons, concept.effects, strict=True)
+    )
+    return snippet.table(concept.word, ("neuron", "score", "raises", "lowers"), rows, len(concept.neurons))
 
 
 def _wanted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,7 +40,13 @@ Change = Callable[[Viewer, Live, Job, forms.Changed], Event]
 
 def make_app(viewer: Viewer, hosts: frozenset[str], cookie: str = "neuronwise") -> FastAPI:
     """The application of a viewer; ``hosts`` are the values of the header Host that it answers to."""
-    app = FastAPI(title="neuronwise", docs_url=None, redoc_url=None, openapi_url=None)
+    @contextlib.asynccontextmanager
+    async def opening(app: FastAPI) -> AsyncIterator[None]:
+        if viewer.live is not None:  # meanwhile the first page is looked at
+            viewer.worker.submit("opening the model", viewer.live.open, asyncio.get_running_loop())
+        yield
+
+    app = FastAPI(title="neuronwise", docs_url=None, redoc_url=None, openapi_url=None, lifespan=opening)
     _pages(app, viewer)
     _items(app, viewer)
     _files(app, viewer)
@@ -70,7 +77,7 @@ def _pages(app: FastAPI, viewer: Viewer) -> None:
                 "model": one.model,
                 "broken": one.broken,
             }
-            for one in viewer.folders.items()
+            for one in viewer.folders.items(fresh=True)
         ]
         data = {"items": rows, "notes": read_notes(viewer), "live": viewer.live is not None}
         return _html(viewer, Page("home", "neuronwise", ("home",), {"home": data}))

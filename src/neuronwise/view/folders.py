@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from neuronwise.errors import NeuronwiseError
 from neuronwise.files import read_object
 
 DEPTH = 6  # folders below an opened one
+FRESH = 3.0  # seconds that a list of what is there is used
 MOST = 20_000  # folders that are looked into
 KINDS = ("finding", "circuit", "study", "evaluation", "edit", "index")
 LARGEST = 200_000_000  # bytes of a JSON file that is read for the list
@@ -40,10 +42,17 @@ class Folders:
             if not root.is_dir():
                 what = "is a file" if root.exists() else "is not there"
                 raise NeuronwiseError(f"The folder '{given}' {what}; name a folder that a neuronwise command wrote.")
+        self._listed: tuple[float, list[Item]] | None = None
         self._read: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
 
-    def items(self) -> list[Item]:
-        """Everything in the opened folders as it is now, newest first within a kind."""
+    def items(self, *, fresh: bool = False) -> list[Item]:
+        """Everything in the opened folders, newest first within a kind; as it is now, or a few seconds ago."""
+        now = time.monotonic()
+        if fresh or self._listed is None or now - self._listed[0] > FRESH:
+            self._listed = (now, self._look())
+        return self._listed[1]
+
+    def _look(self) -> list[Item]:
         found = [item for number, root in enumerate(self.roots) for item in self._below(number, root)]
         return sorted(found, key=lambda item: (KINDS.index(item.kind), -_changed(item.path)))
 

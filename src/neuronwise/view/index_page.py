@@ -17,6 +17,7 @@ from neuronwise.view.viewer import Viewer
 
 if TYPE_CHECKING:
     from neuronwise.index import Entry, Example, Index
+    from neuronwise.index import Item as Kept
 
 EXAMPLES, WORDS, SIMILAR = 20, 12, 12
 LISTED = 240  # photos and texts on the page of an index
@@ -92,6 +93,7 @@ def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
             "text": one.item.text[:300], "token": one.token, "gate": one.gate, "input": one.input,
             "before": "".join(one.item.tokens[max(0, one.position - AROUND) : one.position]),
             "after": "".join(one.item.tokens[one.position + 1 : one.position + 1 + AROUND]), "box": _box(one),
+            "ratio": _ratio(one.item),
         }
         for one in examples
     ]  # fmt: skip
@@ -104,13 +106,18 @@ def _box(example: Example) -> list[float] | None:
     return [edge / example.item.size[at % 2] for at, edge in enumerate(example.region)]
 
 
+def _ratio(item: Kept) -> float:
+    """Width by height of a photo."""
+    return item.size[0] / item.size[1] if item.size else 1.5
+
+
 def index_page(item: Item) -> Page:
     """The page of an index: what it is of, and its photos and texts."""
     index = index_of(item)
     rows = []
     for number in range(min(len(index.items), LISTED)):
         one = index.items[number]
-        rows.append({"item": number, "kind": one.kind, "name": one.name, "text": one.text[:300]})
+        rows.append({"item": number, "kind": one.kind, "name": one.name, "text": one.text[:300], "ratio": _ratio(one)})
     data = {
         "id": item.id, "title": item.title, "model": index.model, "neurons": len(index), "count": len(index.items),
         "positions": index.positions, "layers": list(index.layers), "items": rows, "left_out": index.left_out,

@@ -30,7 +30,7 @@ SCRIPTS: dict[str, Sequence[str]] = {
     "more": ("tokens.js", "ask.js", "more.js"),
 }
 STYLES = {
-    "page": ("page.css", "view.css"), "circuit": ("circuit.css", "view.css"), "study": ("drawn.css", "view.css"),
+    "page": ("page.css", "view.css"), "circuit": ("circuit.css", "view.css"), "study": ("drawn.css", "page.css", "view.css"),
 }  # fmt: skip
 
 

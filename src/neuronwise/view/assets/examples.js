@@ -1,7 +1,8 @@
 // What an index says of the neuron: its histogram, how often it fires, and on which photos and texts most.
 
 const PLACE_NAMES = { predicting: "where the model predicts", image: "on the photo", text: "elsewhere in the text" };
-const shownOf = { place: null, end: "top" };
+const AT_FIRST = 12;
+const shownOf = { place: null, end: "top", everything: false };
 
 function bar(name, attributes, text) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -38,7 +39,7 @@ function drawStats({ count, mean, std, frequency }) {
   part("stats").title = `It fires where its activation is at least ${digits(neuron.index.threshold)} in size: the root mean square of its layer's.`;
 }
 
-function example({ value, kind, item, name, text, token, before, after, box }) {
+function example({ value, kind, item, name, text, token, before, after, box, ratio }) {
   const figures = make("span", { class: "number" }, digits(value));
   if (kind === "photo") {
     const image = make("img", { loading: "lazy", src: `/photo/${path(neuron.index.id)}?item=${item}`, alt: text || name });
@@ -51,9 +52,15 @@ function example({ value, kind, item, name, text, token, before, after, box }) {
       frame.append(spot);
     }
     const said = token ? make("span", { class: "excerpt", dir: "auto" }, ...excerpt(before, token, after)) : make("span", { class: "excerpt", dir: "auto" }, text);
-    return make("li", { class: "photo" }, frame, make("span", { class: "beneath" }, figures, said));
+    return wide(make("li", { class: "photo" }, frame, make("span", { class: "beneath" }, figures, said)), ratio);
   }
   return make("li", { class: "text" }, figures, make("span", { class: "excerpt", dir: "auto" }, ...excerpt(before, token, after)));
+}
+
+/** Photos stand in rows of one height, as wide as they are. */
+function wide(row, ratio) {
+  row.style.setProperty("--ratio", ratio);
+  return row;
 }
 
 const excerpt = (before, token, after) => [before.replace(/<[^<>]*>/g, " ").trimStart().slice(-120), make("mark", {}, token), after.slice(0, 120)];
@@ -67,7 +74,10 @@ function drawPlace() {
   part("words").hidden = !own.words.length;
   part("words").replaceChildren("Where it fires most, the model said ", ...own.words.flatMap(([token, count]) => [tokenElement(token), count > 1 ? ` × ${count} ` : " "]));
   const list = own[shownOf.end];
-  part("examples").replaceChildren(...list.map(example));
+  const first = shownOf.everything ? list : list.slice(0, AT_FIRST);
+  part("examples").replaceChildren(...first.map(example));
+  part("all").hidden = first.length === list.length;
+  part("all").textContent = `Show all ${list.length}`;
   part("examples").classList.toggle("photos", list.some(({ kind }) => kind === "photo"));
   if (!list.length) part("examples").append(make("li", { class: "text" }, shownOf.end === "top" ? "It is never active there." : "Nowhere."));
 }
@@ -91,6 +101,7 @@ if (neuron.index) {
     return button;
   }));
   for (const button of part("signs").children) button.addEventListener("click", () => { shownOf.end = button.dataset.end; drawPlace(); });
+  part("all").addEventListener("click", () => { shownOf.everything = true; drawPlace(); });
   drawPlace();
   drawAlike();
 }

@@ -11,12 +11,14 @@ part("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (part("word").value.trim()) location.href = `/search?q=${encodeURIComponent(part("word").value.trim())}`;
 });
-part("items").append(...index.items.map(({ item, kind, name, text }) => {
+part("items").append(...index.items.map(({ item, kind, name, text, ratio }) => {
   const said = make("span", { class: "excerpt", dir: "auto" }, text);
   if (kind !== "photo") return make("li", { class: "text" }, said);
   const image = make("img", { loading: "lazy", src: `/photo/${path(index.id)}?item=${item}`, alt: text || name });
   image.addEventListener("error", () => image.replaceWith(make("span", { class: "no-photo" }, name)), { once: true });
-  return make("li", { class: "photo" }, make("span", { class: "frame" }, image), make("span", { class: "beneath" }, said));
+  const row = make("li", { class: "photo" }, make("span", { class: "frame" }, image), make("span", { class: "beneath" }, said));
+  row.style.setProperty("--ratio", ratio);
+  return row;
 }));
 const left = Object.keys(index.left_out).length;
 part("rest").textContent = [index.count > index.items.length ? `The first ${index.items.length} are shown.` : "", left ? `${left} were left out: ${Object.entries(index.left_out).slice(0, 3).map((pair) => pair.join(": ")).join("; ")}` : ""].filter(Boolean).join(" ");
