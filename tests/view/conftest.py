@@ -82,3 +82,32 @@ def start() -> Iterator[Callable[..., Running]]:
     yield begin
     for one in running:
         one.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """``visit(running, "/path")`` opens a page; at the end none has complained, or asked another host."""
+    contexts, complaints = [], []
+
+    def visit(running: Any, path: str = "/", **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(120_000)  # a busy machine
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda request: request.url.startswith((running.base, "data:", "blob:")) or complaints.append(request.url),
+        )
+        page.goto(running.url)
+        assert "token" not in page.url
+        if path != "/":
+            page.goto(running.base + path)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []

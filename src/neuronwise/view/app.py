@@ -40,6 +40,7 @@ Change = Callable[[Viewer, Live, Job, forms.Changed], Event]
 
 def make_app(viewer: Viewer, hosts: frozenset[str], cookie: str = "neuronwise") -> FastAPI:
     """The application of a viewer; ``hosts`` are the values of the header Host that it answers to."""
+
     @contextlib.asynccontextmanager
     async def opening(app: FastAPI) -> AsyncIterator[None]:
         if viewer.live is not None:  # meanwhile the first page is looked at

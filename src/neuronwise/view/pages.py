@@ -29,9 +29,11 @@ SCRIPTS: dict[str, Sequence[str]] = {
     "compare": ("tokens.js", "compare.js"),
     "more": ("tokens.js", "ask.js", "more.js"),
 }
-STYLES = {
-    "page": ("page.css", "view.css"), "circuit": ("circuit.css", "view.css"), "study": ("drawn.css", "page.css", "view.css"),
-}  # fmt: skip
+STYLES: dict[str, Sequence[str]] = {
+    "page": ("page.css", "view.css"),
+    "circuit": ("circuit.css", "view.css"),
+    "study": ("drawn.css", "page.css", "view.css"),
+}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ function drawHead() {
 }
 
 function drawEnds(ends, note) {
-  part("ends").hidden = false;
   for (const end of ["raises", "lowers"]) {
     const line = part("ends").querySelector(`.${end}`);
     line.replaceChildren(make("span", { class: "end" }, end), ...ends[end].map((token) => tokenElement(token)));
@@ -71,6 +70,7 @@ function drawNote() {
   part("note").addEventListener("change", () => { state.note = part("note").value; keep(); });
 }
 
+part("ends").hidden = !neuron.live && !neuron.places.some(({ raises }) => raises);
 drawHead();
 endsFromFindings();
 drawPlaces();
