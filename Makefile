@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTO ?=
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint clean
+.PHONY: demo test fuzz lint build clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py $(PHOTO)
@@ -22,6 +22,13 @@ lint: .venv/ready
 	$(BIN)/ruff format --check src tests benchmarks training examples tools
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
+
+# A wheel and a source distribution in dist/, checked.
+build: .venv/ready
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 # torch first and alone, in the pinned version: a build without CUDA is taken where pip has one at hand.
 .venv/ready: pyproject.toml constraints.txt
