@@ -65,7 +65,7 @@ def write_index(
 
 def read_about(folder: Path) -> About:
     """What a folder's index is of; raises ``IndexingError`` for a folder without a finished one."""
-    about = read_form(folder / ABOUT, About, "index", IndexingError)
+    about = read_form(folder / ABOUT, About, "neuron index", IndexingError)
     if about["schema"] != SCHEMA:
         raise IndexingError(f"'{folder}' has the form {about['schema']!r}; this version reads {SCHEMA!r}.")
     return about
