@@ -41,12 +41,12 @@ def sharded(model: Model, folder: Path, parts: int, **options: Any) -> list[Path
 
 
 @pytest.mark.parametrize("family", ["llava", "mixtral"])
-@pytest.mark.parametrize("parts", [2, 3, 20])
+@pytest.mark.parametrize(("parts", "batch"), [(2, 1), (3, 1), (20, 1), (2, 4), (3, 2)])
 def test_merged_shards_are_one_pass_to_the_byte(
-    family: str, parts: int, tiny_tokenizer: Any, make: Any, tmp_path: Path
+    family: str, parts: int, batch: int, tiny_tokenizer: Any, make: Any, tmp_path: Path
 ) -> None:
     model = speaker("llava", tiny_tokenizer) if family == "llava" else make(family)
-    given: dict[str, Any] = {"texts": TEXTS, "length": 4, "examples": 3}
+    given: dict[str, Any] = {"texts": TEXTS, "length": 4, "examples": 3, "batch": batch}
     if family == "llava":
         paths = photos(tmp_path)
         paths[2].write_bytes(b"no photo")

@@ -89,20 +89,22 @@ def compare_ends(entry: Any, where: list[tuple[int, int]], own: np.ndarray, clos
             assert one.value == pytest.approx(own[where.index((one.item.number, one.position))], abs=close)
 
 
+@pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_of_texts_it_holds_what_plain_passes_give(family: str, make: Any, tmp_path: Path) -> None:
+def test_of_texts_it_holds_what_plain_passes_give(family: str, batch: int, make: Any, tmp_path: Path) -> None:
     model = make(family)
-    index = Index.build(model, texts=TEXTS, out=tmp_path / "index", examples=3)
+    index = Index.build(model, texts=TEXTS, out=tmp_path / "index", examples=3, batch=batch)
     assert index is not None
     check(index, model, text_runs(model, TEXTS))
     assert len(index) == model.num_neurons
     assert [item.text for item in index.items] == TEXTS
 
 
-def test_of_photos_the_places_are_apart(tiny_tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_of_photos_the_places_are_apart(batch: int, tiny_tokenizer: Any, tmp_path: Path) -> None:
     model = speaker("llava", tiny_tokenizer)
-    paths = photos(tmp_path)
-    index = Index.build(model, paths, ["the cat sits"], out=tmp_path / "index", max_new_tokens=4, prompt="a dog in")
+    paths, how = photos(tmp_path), {"max_new_tokens": 4, "prompt": "a dog in"}
+    index = Index.build(model, paths, ["the cat sits"], out=tmp_path / "index", batch=batch, **how)
     assert index is not None
     runs = [model.run(path, "a dog in", max_new_tokens=4) for path in paths]
     check(index, model, [*runs, *text_runs(model, ["the cat sits"])], close=1e-4)

@@ -61,6 +61,7 @@ def build(
     max_new_tokens: Annotated[int, option("Tokens of a generated caption.", min=0)] = 50,
     length: Annotated[int, option("Longer texts are read in windows of this many tokens.", min=2)] = 512,
     field: Annotated[str, option("The text's field in .jsonl.")] = "text",
+    batch: Annotated[int, option("Photos or texts in one pass.", min=1)] = 1,
     examples: Annotated[int, option("Largest and smallest activations to keep of each neuron.", min=1)] = 20,
     shard: Annotated[str | None, option("Read a part alone, such as 1/4; `index merge` joins all four.")] = None,
     placement: Placement,
@@ -75,9 +76,10 @@ def build(
     require_folder(out)
     from neuronwise.index import Index
     from neuronwise.index.build import gather, parse_shard
-    from neuronwise.index.source import Reading, Source
+    from neuronwise.index.reading import Reading
+    from neuronwise.index.source import Source
 
-    reading = Reading(captions, prompt, max_new_tokens, length)
+    reading = Reading(captions, prompt, max_new_tokens, length, batch)
     parse_shard(shard)
     with status("looking at the data"):
         source = Source.of(data, texts, field)

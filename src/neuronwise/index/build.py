@@ -5,27 +5,32 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from neuronwise.data.photos import Captioned
 from neuronwise.errors import IndexingError, NeuronwiseError, NonFiniteError
 from neuronwise.files import held, make_folder, new_folders
 from neuronwise.index.compact import ABOUT, read_about, require_items, write_index
-from neuronwise.index.items import rows_of
-from neuronwise.index.source import Reading, Source, read_item
+from neuronwise.index.items import Record, record_of, rows_of
+from neuronwise.index.reading import Read, Reading, read_photos, read_runs, windows
+from neuronwise.index.source import Source
 from neuronwise.index.tally import PLACES, Tally
-from neuronwise.index.watch import Watched
+from neuronwise.index.watch import Seen
 from neuronwise.index.work import Work, recipe_of, require_same
-from neuronwise.model import Model
+from neuronwise.model import Model, Run
 from neuronwise.model.hooks import hooked
 from neuronwise.model.modes import computes
 from neuronwise.model.writers import Writer
 
 Tell = Callable[[int, int], None]  # photos and texts done, and how many there are
 EXAMPLES, SAVE_EVERY = 20, 60.0
+Numbered = tuple[int, tuple[str, Captioned | str]]  # a photo or text with its name, by its number
 
 
 @computes
@@ -73,38 +78,83 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
 
 
 def _gather(model: Model, work: Work, source: Source, reading: Reading, save_every: float, tell: Tell | None) -> None:
+    """Read what is not read yet of a shard, a batch at a time: every ``parts``-th batch is its own."""
     part, parts = work.recipe["shard"]
-    before, total, saved = work.progress["done"], len(range(part - 1, len(source), parts)), time.monotonic()
     if work.progress["finished"]:
         return
-    for number, (name, given) in enumerate(source):
-        mine, place = divmod(number, parts)
-        if place != part - 1 or mine < before:
+    mine = list(islice(_chunks(range(len(source)), reading.batch), part - 1, None, parts))
+    total, done, saved = sum(map(len, mine)), 0, time.monotonic()
+    for chunk in islice(_chunks(enumerate(source), reading.batch), part - 1, None, parts):
+        done += len(chunk)
+        if done <= work.progress["done"]:
             continue
-        try:
-            for run, seen, record in read_item(model, name, given, reading):
-                rows = rows_of(run)
-                count_item(model, work.tallies, rows, seen, work.progress["items"])
-                work.keep({"source": number, **record}, rows)
-        except NonFiniteError:
-            raise
-        except NeuronwiseError as problem:
-            why = str(problem) if isinstance(given, str) else str(problem).replace(str(given.path), name)
-            work.progress["left_out"].append({"source": number, "name": name, "why": why})
-        work.progress["done"] = mine + 1
-        if time.monotonic() - saved >= save_every and mine + 1 < total:
+        _read(model, work, chunk, reading)
+        work.progress["done"] = done
+        if time.monotonic() - saved >= save_every and done < total:
             work.save()
             saved = time.monotonic()
         if tell is not None:
-            tell(mine + 1, total)
+            tell(done, total)
     if parts == 1:
         require_items(work.progress)
     work.progress["finished"] = True
     work.save()
 
 
+def _read(model: Model, work: Work, chunk: Sequence[Numbered], reading: Reading) -> None:
+    """Count the photos of a chunk, then the windows of its texts, in their order."""
+    photos = [(number, name, given) for number, (name, given) in chunk if isinstance(given, Captioned)]
+    found = dict(read_photos(model, [photo for _, _, photo in photos], reading))
+    for index, (number, name, photo) in enumerate(photos):
+        read = found.pop(index)
+        if isinstance(read, NeuronwiseError):
+            _leave_out(work, number, name, read, str(photo.path))
+            continue
+        _count(model, work, read, number, record_of(read[0], "photo", name, photo.captions))
+    runs: list[tuple[int, str, Run]] = []
+    for number, (name, given) in chunk:
+        if isinstance(given, str):
+            try:
+                runs += [(number, name, run) for run in windows(model, given, reading.length)]
+            except NeuronwiseError as error:
+                _leave_out(work, number, name, error)
+    for first in range(0, len(runs), reading.batch):
+        some = runs[first : first + reading.batch]
+        read_all = dict(read_runs(model, [run for _, _, run in some], reading.batch))
+        for index, (number, name, _) in enumerate(some):
+            read = read_all.pop(index)
+            if isinstance(read, NeuronwiseError):
+                _leave_out(work, number, name, read)
+                continue
+            _count(model, work, read, number, record_of(read[0], "text", name))
+
+
+def _count(model: Model, work: Work, read: Read, number: int, record: Record) -> None:
+    rows = rows_of(read[0])
+    count_item(model, work.tallies, rows, read[1], work.progress["items"])
+    work.keep({"source": number, **record}, rows)
+
+
+def _leave_out(work: Work, number: int, name: str, error: NeuronwiseError, path: str = "") -> None:
+    """Note what cannot be read, without the folders of this machine; what the model does to all is raised."""
+    if isinstance(error, NonFiniteError):
+        raise error
+    why = str(error).replace(path, name) if path else str(error)
+    work.progress["left_out"].append({"source": number, "name": name, "why": why})
+
+
+T = TypeVar("T")
+
+
+def _chunks(values: Iterable[T], size: int) -> Iterator[Sequence[T]]:
+    """``size`` values at a time."""
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
 def count_item(
-    model: Model, tallies: Mapping[int, Tally], rows: Mapping[str, Sequence[int]], seen: Watched, item: int
+    model: Model, tallies: Mapping[int, Tally], rows: Mapping[str, Sequence[int]], seen: Seen, item: int
 ) -> None:
     """Count what all neurons did at the rows of one item, by place."""
     places = {PLACES.index(place): torch.tensor(own) for place, own in rows.items() if own}

@@ -16,7 +16,8 @@ from neuronwise.index.build import EXAMPLES, SAVE_EVERY, gather
 from neuronwise.index.entry import Entry
 from neuronwise.index.items import Items
 from neuronwise.index.merge import merge
-from neuronwise.index.source import PhotosLike, Reading, Source, TextsLike
+from neuronwise.index.reading import Reading
+from neuronwise.index.source import PhotosLike, Source, TextsLike
 from neuronwise.index.stored import EXAMPLE, Stored
 from neuronwise.locate.baseline import Baseline
 from neuronwise.model.modes import computes
@@ -62,6 +63,7 @@ class Index:
         max_new_tokens: int = 50,
         length: int = 512,
         field: str = "text",
+        batch: int = 1,
         examples: int = EXAMPLES,
         shard: str | None = None,
         save_every: float = SAVE_EVERY,
@@ -72,16 +74,17 @@ class Index:
         ``photos``: a folder (in a form of ``data.photos``, or of image files alone) or a list; ``texts``: as
         ``data.texts.read_texts`` takes them, with their ``field`` of rows; one longer than ``length`` tokens is read in
         windows. A photo counts with the caption that the model writes (``prompt``, ``max_new_tokens``), or with
-        ``captions="given"`` with its first reference caption. ``examples``: how many items with the largest and with
-        the smallest activations are kept of each neuron. ``progress(done, total)`` is told of photos and texts.
+        ``captions="given"`` with its first reference caption; ``batch`` photos or texts are read together.
+        ``examples``: how many items with the largest and with the smallest activations are kept of each neuron.
+        ``progress(done, total)`` is told of photos and texts.
 
         The state is saved every ``save_every`` seconds; called again after an interruption it resumes from there, with
-        the same result. ``shard="1/4"`` reads every fourth photo and text and returns None: ``Index.merge`` makes an
-        index of all shards. A photo or text that cannot be read is left out, and named in ``left_out``. Raises
+        the same result. ``shard="1/4"`` reads every fourth batch and returns None: ``Index.merge`` makes an index of
+        all shards. A photo or text that cannot be read is left out, and named in ``left_out``. Raises
         ``IndexingError`` where ``out`` holds something else, ``DataError`` where there is nothing to read, and
         ``NonFiniteError``.
         """
-        reading = Reading(captions, prompt, max_new_tokens, length)
+        reading = Reading(captions, prompt, max_new_tokens, length, batch)
         source = Source.of(photos, texts, field)
         gather(model, source, out, reading, examples=examples, shard=shard, save_every=save_every, progress=progress)
         return None if shard is not None else cls(out)

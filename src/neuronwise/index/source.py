@@ -9,43 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
-
 from neuronwise.data.photos import Captioned, Photos, load_photos
 from neuronwise.data.photos.load import FORMS
 from neuronwise.data.texts import read_texts
-from neuronwise.errors import DataError, IndexingError
+from neuronwise.errors import DataError
 from neuronwise.images.open import FORMATS
-from neuronwise.index.items import Record, record_of
-from neuronwise.index.watch import Watched, watched
-from neuronwise.model import Model, Run
-from neuronwise.model.prompt import Prompted
 
-CAPTIONS = ("generated", "given")
 PhotosLike: TypeAlias = "str | os.PathLike[str] | Photos | Iterable[str | os.PathLike[str] | Captioned]"
 TextsLike: TypeAlias = "str | os.PathLike[str] | Iterable[object]"
 _ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm", ".jp2")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How photos and texts are read.
-
-    ``captions``: "generated" by the model, or "given": the first reference caption of each photo, forced. ``prompt``
-    and ``max_new_tokens`` as ``model.run`` takes them. A text longer than ``length`` tokens is read in windows.
-    """
-
-    captions: str = "generated"
-    prompt: str | None = None
-    max_new_tokens: int = 50
-    length: int = 512
-
-    def __post_init__(self) -> None:
-        if self.captions not in CAPTIONS:
-            raise IndexingError(f"captions is {self.captions!r}; choose {' or '.join(CAPTIONS)}.")
-        if self.length < 2 or self.max_new_tokens < 0:
-            raise IndexingError("length counts tokens from 2 on, max_new_tokens from 0 on.")
 
 
 @dataclass(frozen=True)
@@ -98,58 +70,6 @@ class Source:
         state.update(found.digest.encode())
         listed = list(zip(names, found, strict=True))
         return cls(listed, each, count, state.hexdigest(), found.problems)
-
-
-def read_item(
-    model: Model, name: str, given: Captioned | str, reading: Reading
-) -> Iterator[tuple[Run, Watched, Record]]:
-    """The runs of a photo (one) or a text (one for each window), what neurons did at all their rows, their records."""
-    if isinstance(given, Captioned):
-        run, seen = _photo_run(model, given, reading)
-        yield run, seen, record_of(run, "photo", name, given.captions)
-        return
-    for prompted in _windows(model, given, reading.length):
-        run = Run.of(model, prompted)
-        yield run, _read(model, run), record_of(run, "text", name)
-
-
-def _photo_run(model: Model, photo: Captioned, reading: Reading) -> tuple[Run, Watched]:
-    if reading.captions == "given":
-        if not photo.captions:
-            raise DataError("It has no caption.")
-        run = model.run(photo.path, reading.prompt, text=photo.captions[0])
-        return run, _read(model, run)
-    with watched(model) as seen:
-        run = model.run(photo.path, reading.prompt, max_new_tokens=reading.max_new_tokens)
-    # While it generates, every row but the last token's is read; where a model does that otherwise, it reads again.
-    return run, seen if seen.rows(model) >= run.length - bool(run.output_ids) else _read(model, run)
-
-
-def _read(model: Model, run: Run) -> Watched:
-    """One pass over the whole sequence."""
-    with model.lock, watched(model) as seen, torch.no_grad():
-        model.forward(run.forced_inputs(), rows=[-1])
-    if seen.rows(model) != run.length:
-        raise IndexingError(f"The layers of {model.name} do not all read each token once, so it cannot be indexed.")
-    return seen
-
-
-def _windows(model: Model, text: str, length: int) -> Iterator[Prompted]:
-    """A text's tokens, at most ``length`` at a time."""
-    prompted = model.prepare(None, text, chat=False, whole=False)[0]
-    length = min(length, model.longest or length)
-    ids = prompted.input_ids
-    if len(ids) <= length or model.is_encoder_decoder:
-        yield prompted
-        return
-    for start in range(0, len(ids), length):
-        part = slice(start, start + length)
-        inputs = {name: _cut(value, part, len(ids)) for name, value in prompted.inputs.items()}
-        yield Prompted(model.decode_ids(ids[part]), False, inputs)
-
-
-def _cut(value: Tensor, part: slice, length: int) -> Tensor:
-    return value[:, part] if value.dim() == 2 and value.shape[1] == length else value
 
 
 def _photos(given: PhotosLike) -> Photos:

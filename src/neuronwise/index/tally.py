@@ -75,8 +75,7 @@ class Tally:
         better = torch.nonzero(value > lists[0][:, -1]).flatten()
         if not len(better):
             return
-        values = lists[0][better]
-        at = (values >= value[better, None]).sum(1, keepdim=True)
+        at = (lists[0][better] >= value[better, None]).sum(1, keepdim=True)
         order = torch.arange(self.k, device=value.device)[None]
         new = (value, torch.full_like(position, item), position, code)
         for kept, added in zip(lists, new, strict=True):

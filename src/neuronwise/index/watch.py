@@ -1,9 +1,9 @@
-"""What the neurons of all layers did at every row of a sequence, while it is read or generated."""
+"""What the neurons of all layers did at every row of some sequences, while they are read or generated together."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -23,57 +23,70 @@ from neuronwise.model.writers import Writer
 
 @dataclass
 class Watched:
-    """Of one sequence: ``inputs`` and ``gates`` by dense writer, a tensor (rows, width) for each pass.
+    """Of a batch: (sequences, rows, width) ``inputs`` of each dense writer over all passes, one after another.
 
-    ``gates`` has the code of each gate (``tally.OPEN`` …). ``routed`` holds, for layers with experts, what each row was
-    routed to.
+    ``gates`` has the codes of the gates (``tally.OPEN`` …) where a block has any. ``routed`` holds, for layers with
+    experts, what each row of the one sequence was routed to. ``rows`` is their number, the same in all layers; 0 where
+    layers differ.
     """
 
-    inputs: dict[Writer, list[Tensor]] = field(default_factory=dict)
-    gates: dict[Writer, list[Tensor]] = field(default_factory=dict)
+    inputs: dict[Writer, Tensor] = field(default_factory=dict)
+    gates: dict[Writer, Tensor] = field(default_factory=dict)
     routed: dict[int, list[Row]] = field(default_factory=dict)
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One sequence of a batch; its rows begin behind ``start`` rows of padding."""
+
+    seen: Watched
+    number: int = 0
+    start: int = 0
 
     def dense(self, writer: Writer, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """(n, width) float32 activations of a dense writer at some rows, the rows, and the codes of their gates if any.
 
         All are on the device where the layer is computed.
         """
-        inputs, gates = self.inputs[writer], self.gates.get(writer)
-        rows = rows.to(inputs[0].device)
-        return torch.cat(inputs)[rows].float(), rows, None if gates is None else torch.cat(gates)[rows]
-
-    def rows(self, model: Model) -> int:
-        """The number of rows that every layer has seen; -1 where they differ."""
-        seen = {sum(map(len, passes)) for passes in self.inputs.values()} | {len(rows) for rows in self.routed.values()}
-        return seen.pop() if len(seen) == 1 else -1
+        own, gates = self.seen.inputs[writer][self.number], self.seen.gates.get(writer)
+        rows = rows.to(own.device)
+        at = rows + self.start
+        return own[at].float(), rows, None if gates is None else gates[self.number][at]
 
     def experts(self, writer: Writer) -> tuple[list[int], Tensor]:
         """The rows that were routed to an expert, and router weight · a there (n, width)."""
-        fired = writer.fired_rows(Activations(routed={writer.layer: self.routed[writer.layer]}))
+        fired = writer.fired_rows(Activations(routed={writer.layer: self.seen.routed[writer.layer]}))
         return fired.rows, fired.values
 
 
 @contextlib.contextmanager
-def watched(model: Model) -> Iterator[Watched]:
-    """Within the body, one sequence is read in one or more passes; complete once the body is left.
+def watched(model: Model, sequences: int = 1) -> Iterator[Watched]:
+    """Within the body so many sequences are read together, in one or more passes; complete once the body is left.
 
-    Dense activations stay on the model's devices.
+    Dense activations stay on the model's devices. With routed experts there is one sequence.
     """
     seen = Watched()
+    inputs: dict[Writer, list[Tensor]] = {}
+    gates: dict[Writer, list[Tensor]] = {}
     routed = [block for block in model.blocks if block.experts]
     with contextlib.ExitStack() as stack:
         recorder = stack.enter_context(Recorder(routed, rows=None)) if routed else None
         for block in model.blocks:
             for writer in block.dense:
-                pending: list[Tensor] = []
+                count = _Counted(sequences, inputs.setdefault(writer, []), gates.setdefault(writer, []))
                 function = _gate_of(block, writer)
                 if function is not None:
-                    stack.enter_context(edit(function, _kept(pending), block.module))
-                stack.enter_context(edit_input(writer.module, _counted(seen, writer, pending), block.module))
+                    stack.enter_context(edit(function, count.gate, block.module))
+                stack.enter_context(edit_input(writer.module, count, block.module))
         yield seen
     for one in recorder.passes if recorder is not None else ():
         for layer, rows in one.routed.items():
             seen.routed.setdefault(layer, []).extend(rows)
+    seen.inputs = {writer: torch.cat(passes, dim=1) for writer, passes in inputs.items() if passes}
+    seen.gates = {writer: torch.cat(passes, dim=1) for writer, passes in gates.items() if passes}
+    counts = {one.shape[1] for one in seen.inputs.values()} | {len(rows) for rows in seen.routed.values()}
+    seen.rows = counts.pop() if len(counts) == 1 and len(seen.inputs) == len(inputs) else 0
 
 
 def _gate_of(block: Block, writer: Writer) -> nn.Module | None:
@@ -83,27 +96,28 @@ def _gate_of(block: Block, writer: Writer) -> nn.Module | None:
         return None
 
 
-def _kept(pending: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    def keep(output: Tensor) -> Tensor:
+@dataclass
+class _Counted:
+    """Keeps what goes into a writer, and of the gate that went before it the sign."""
+
+    sequences: int
+    inputs: list[Tensor]
+    gates: list[Tensor]
+    _gate: Tensor | None = None
+
+    def gate(self, output: Tensor) -> Tensor:
         if not watching():
-            pending[:] = [output.detach()]
+            self._gate = output.detach()
         return output
 
-    return keep
-
-
-def _counted(seen: Watched, writer: Writer, pending: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    def count(inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Tensor:
         if watching():
             return inputs
-        rows = inputs.detach().reshape(-1, inputs.shape[-1])
-        seen.inputs.setdefault(writer, []).append(rows.clone())
-        gate = pending.pop() if pending else None
-        if gate is not None and gate.shape == inputs.shape:
-            gate = gate.reshape(rows.shape)
-            plain = torch.equal(gate, rows)  # nothing is multiplied: there is no gate
-            codes = torch.full_like(rows, UNKNOWN, dtype=torch.uint8) if plain else torch.where(gate > 0, OPEN, SHUT)
-            seen.gates.setdefault(writer, []).append(codes.to(torch.uint8))
+        rows, gate, self._gate = inputs.detach(), self._gate, None
+        self.inputs.append(rows.reshape(self.sequences, -1, rows.shape[-1]).clone())
+        # Where nothing multiplies the function's output, there is no gate.
+        if gate is not None and gate.shape == rows.shape:
+            codes = UNKNOWN if torch.equal(gate, rows) else torch.where(gate > 0, OPEN, SHUT)
+            filled = torch.zeros_like(rows, dtype=torch.uint8) + codes
+            self.gates.append(filled.to(torch.uint8).reshape(self.inputs[-1].shape))
         return inputs
-
-    return count
