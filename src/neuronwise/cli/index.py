@@ -61,7 +61,7 @@ def build(
     max_new_tokens: Annotated[int, option("Tokens of a generated caption.", min=0)] = 50,
     length: Annotated[int, option("Longer texts are read in windows of this many tokens.", min=2)] = 512,
     field: Annotated[str, option("The text's field in .jsonl.")] = "text",
-    batch: Annotated[int, option("Photos or texts in one pass.", min=1)] = 1,
+    batch: Annotated[int, option("Photos or texts in one pass.", min=1)] = 8,
     examples: Annotated[int, option("Largest and smallest activations to keep of each neuron.", min=1)] = 20,
     shard: Annotated[str | None, option("Read a part alone, such as 1/4; `index merge` joins all four.")] = None,
     placement: Placement,

@@ -17,7 +17,7 @@ from neuronwise.data.photos import Captioned
 from neuronwise.errors import IndexingError, NeuronwiseError, NonFiniteError
 from neuronwise.files import held, make_folder, new_folders
 from neuronwise.index.compact import ABOUT, read_about, require_items, write_index
-from neuronwise.index.items import Record, record_of, rows_of
+from neuronwise.index.items import record_of, rows_of
 from neuronwise.index.reading import Read, Reading, read_photos, read_runs, windows
 from neuronwise.index.source import Source
 from neuronwise.index.tally import PLACES, Tally
@@ -26,10 +26,10 @@ from neuronwise.index.work import Work, recipe_of, require_same
 from neuronwise.model import Model, Run
 from neuronwise.model.hooks import hooked
 from neuronwise.model.modes import computes
-from neuronwise.model.writers import Writer
 
 Tell = Callable[[int, int], None]  # photos and texts done, and how many there are
 EXAMPLES, SAVE_EVERY = 20, 60.0
+Counted = tuple[int, Mapping[str, Sequence[int]], Seen]  # an item's number, its rows by place, and what neurons did
 Numbered = tuple[int, tuple[str, Captioned | str]]  # a photo or text with its name, by its number
 
 
@@ -105,12 +105,9 @@ def _read(model: Model, work: Work, chunk: Sequence[Numbered], reading: Reading)
     """Count the photos of a chunk, then the windows of its texts, in their order."""
     photos = [(number, name, given) for number, (name, given) in chunk if isinstance(given, Captioned)]
     found = dict(read_photos(model, [photo for _, _, photo in photos], reading))
-    for index, (number, name, photo) in enumerate(photos):
-        read = found.pop(index)
-        if isinstance(read, NeuronwiseError):
-            _leave_out(work, number, name, read, str(photo.path))
-            continue
-        _count(model, work, read, number, record_of(read[0], "photo", name, photo.captions))
+    with _Counting(model, work) as counting:
+        for index, (number, name, photo) in enumerate(photos):
+            counting.add(found.pop(index), number, name, photo)
     runs: list[tuple[int, str, Run]] = []
     for number, (name, given) in chunk:
         if isinstance(given, str):
@@ -118,21 +115,38 @@ def _read(model: Model, work: Work, chunk: Sequence[Numbered], reading: Reading)
                 runs += [(number, name, run) for run in windows(model, given, reading.length)]
             except NeuronwiseError as error:
                 _leave_out(work, number, name, error)
-    for first in range(0, len(runs), reading.batch):
-        some = runs[first : first + reading.batch]
-        read_all = dict(read_runs(model, [run for _, _, run in some], reading.batch))
-        for index, (number, name, _) in enumerate(some):
-            read = read_all.pop(index)
-            if isinstance(read, NeuronwiseError):
-                _leave_out(work, number, name, read)
-                continue
-            _count(model, work, read, number, record_of(read[0], "text", name))
+    for some in _chunks(runs, reading.batch):
+        read = dict(read_runs(model, [run for _, _, run in some], reading.batch))
+        with _Counting(model, work) as counting:
+            for index, (number, name, _) in enumerate(some):
+                counting.add(read.pop(index), number, name)
 
 
-def _count(model: Model, work: Work, read: Read, number: int, record: Record) -> None:
-    rows = rows_of(read[0])
-    count_item(model, work.tallies, rows, read[1], work.progress["items"])
-    work.keep({"source": number, **record}, rows)
+class _Counting:
+    """Items that are counted together when the body ends."""
+
+    def __init__(self, model: Model, work: Work) -> None:
+        self._model, self._work = model, work
+        self._items: list[Counted] = []
+
+    def add(self, read: Read | NeuronwiseError, number: int, name: str, photo: Captioned | None = None) -> None:
+        """Add what was read of source number ``number``, or leave it out."""
+        if isinstance(read, NeuronwiseError):
+            _leave_out(self._work, number, name, read, "" if photo is None else str(photo.path))
+            return
+        run, seen = read
+        rows = rows_of(run)
+        self._items.append((self._work.progress["items"], rows, seen))
+        captions = () if photo is None else photo.captions
+        record = record_of(run, "text" if photo is None else "photo", name, captions)
+        self._work.keep({"source": number, **record}, rows)
+
+    def __enter__(self) -> _Counting:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            count_items(self._model, self._work.tallies, self._items)
 
 
 def _leave_out(work: Work, number: int, name: str, error: NeuronwiseError, path: str = "") -> None:
@@ -153,27 +167,10 @@ def _chunks(values: Iterable[T], size: int) -> Iterator[Sequence[T]]:
         yield chunk
 
 
-def count_item(
-    model: Model, tallies: Mapping[int, Tally], rows: Mapping[str, Sequence[int]], seen: Seen, item: int
-) -> None:
-    """Count what all neurons did at the rows of one item, by place."""
-    places = {PLACES.index(place): torch.tensor(own) for place, own in rows.items() if own}
-    for layer, own in _by_layer(model).items():
-        tally = tallies[layer]
-        for index, writer in enumerate(own):
-            if writer.expert is None:
-                for place, there in places.items():
-                    tally.add(index, place, item, *seen.dense(writer, there))
-                continue
-            fired, values = seen.experts(writer)
-            if fired:
-                for place, there in places.items():
-                    here = torch.isin(torch.tensor(fired), there)
-                    tally.add(index, place, item, values[here], torch.tensor(fired)[here], None)
-
-
-def _by_layer(model: Model) -> dict[int, list[Writer]]:
-    found: dict[int, list[Writer]] = {}
-    for writer in model.writers:
-        found.setdefault(writer.layer, []).append(writer)
-    return found
+def count_items(model: Model, tallies: Mapping[int, Tally], items: Sequence[Counted]) -> None:
+    """Count what all neurons did at the rows of some items, by place."""
+    for number, place in enumerate(PLACES):
+        there = [(item, torch.tensor(rows[place]), seen) for item, rows, seen in items if rows[place]]
+        for block in model.blocks:
+            for index, writer in enumerate(block.writers):
+                tallies[block.layer].add(index, number, [seen.fired(writer, rows, item) for item, rows, seen in there])

@@ -63,7 +63,7 @@ class Index:
         max_new_tokens: int = 50,
         length: int = 512,
         field: str = "text",
-        batch: int = 1,
+        batch: int = 8,
         examples: int = EXAMPLES,
         shard: str | None = None,
         save_every: float = SAVE_EVERY,

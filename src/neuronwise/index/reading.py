@@ -34,7 +34,7 @@ class Reading:
     prompt: str | None = None
     max_new_tokens: int = 50
     length: int = 512
-    batch: int = 1
+    batch: int = 8
 
     def __post_init__(self) -> None:
         if self.captions not in CAPTIONS:

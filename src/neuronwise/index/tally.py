@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,26 @@ PLACES = ("predicting", "image", "text")
 SUMS, TOPS = ("sums", "squares"), ("value", "item", "position", "gate")
 MOST = 2**31 - 1  # positions that a count holds
 UNKNOWN, OPEN, SHUT = 0, 1, 2  # the gate at an example: none that is known, positive, not positive
+
+
+@dataclass(frozen=True)
+class Fired:
+    """What a writer's neurons did in item number ``item``: at the rows ``rows`` (n,) ``values`` (n, width) float32.
+
+    ``gates`` (n, width) uint8 has the code of each gate, None without.
+    """
+
+    item: int
+    rows: Tensor
+    values: Tensor
+    gates: Tensor | None = None
+
+    def extreme(self, end: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(width,) the largest a (``end`` 0) or -a (1), the row where it is first, and the code of its gate."""
+        found = self.values.max(0) if end == 0 else self.values.min(0)
+        value, at = (found.values if end == 0 else -found.values), found.indices
+        gate = torch.zeros_like(at, dtype=torch.uint8) if self.gates is None else self.gates.gather(0, at[None])[0]
+        return value, self.rows[at].int(), gate
 
 
 class Tally:
@@ -39,60 +60,56 @@ class Tally:
         self.position = torch.zeros(shape, dtype=torch.int32)
         self.gate = torch.zeros(shape, dtype=torch.uint8)
 
-    def add(self, writer: int, place: int, item: int, values: Tensor, positions: Tensor, gate: Tensor | None) -> None:
-        """Count what the neurons of writer number ``writer`` did at some positions (n,) of an item.
+    def add(self, writer: int, place: int, seen: Sequence[Fired]) -> None:
+        """Count what the neurons of writer number ``writer`` did at a place in some items, which come in their order.
 
-        ``values`` (n, width) float32; ``gate`` (n, width) uint8: the code of each gate, as in ``gate``. Items come in
-        the order of their numbers. The tally goes to the device of the values, where that has float64.
+        The tally goes to the device of the values, where that has float64.
         """
-        if not len(positions):
+        seen = [one for one in seen if len(one.rows)]
+        if not seen:
             return
-        if values.device != self.sums.device:
-            self._meet(values.device)
-            values, positions = values.to(self.sums.device), positions.to(self.sums.device)
-            gate = None if gate is None else gate.to(self.sums.device)
-        values, own = values.contiguous(), slice(self.starts[writer], self.starts[writer + 1])
-        self.counts[writer, place] += len(positions)
-        if self.counts[writer, place] > MOST:
-            raise IndexingError(f"An index holds at most {MOST} positions of a kind; index fewer photos or texts.")
+        self._meet(seen[0].values.device)
+        values = torch.cat([one.values for one in seen]).to(self.sums.device)
+        own = slice(self.starts[writer], self.starts[writer + 1])
+        self.counts[writer, place] += len(values)
+        self._require_room()
         exact = values.double()
         _add(self.sums[:, place, own], exact.sum(0))
         _add(self.squares[:, place, own], exact.square_().sum(0))
         width = values.shape[1]
         flat = bins_of(values) + BINS * torch.arange(width, dtype=torch.int32, device=values.device)
         self.histogram[place, own] += torch.bincount(flat.flatten(), minlength=width * BINS).view(width, BINS)
-        for end, extreme in enumerate((values.max(0), values.min(0))):
-            value = extreme.values if end == 0 else -extreme.values
-            rows = extreme.indices
-            code = torch.zeros_like(value, dtype=torch.uint8) if gate is None else gate.gather(0, rows[None])[0]
-            self._insert(end, place, own, value, item, positions[rows].int(), code)
+        for end in range(2):
+            self._insert(end, place, own, [one.extreme(end) for one in seen], [one.item for one in seen])
 
     def _insert(
-        self, end: int, place: int, own: slice, value: Tensor, item: int, position: Tensor, code: Tensor
+        self, end: int, place: int, own: slice, extremes: Sequence[tuple[Tensor, ...]], items: Sequence[int]
     ) -> None:
-        """Put one item's extremes where they belong in the sorted lists; of equal ones the earlier item is first."""
+        """Put the extremes of some items where they belong in the sorted lists; of equal ones the earlier is first."""
+        device = self.sums.device
+        value, position, gate = (torch.stack(parts, 1).to(device) for parts in zip(*extremes, strict=True))
         lists = [getattr(self, name)[end, place, own] for name in TOPS]
-        better = torch.nonzero(value > lists[0][:, -1]).flatten()
-        if not len(better):
-            return
-        at = (lists[0][better] >= value[better, None]).sum(1, keepdim=True)
-        order = torch.arange(self.k, device=value.device)[None]
-        new = (value, torch.full_like(position, item), position, code)
-        for kept, added in zip(lists, new, strict=True):
-            old = kept[better]
-            behind = torch.cat([old[:, :1], old[:, :-1]], dim=1)
-            kept[better] = torch.where(order < at, old, torch.where(order == at, added[better, None], behind))
+        better = torch.nonzero((value > lists[0][:, -1:]).any(1)).flatten()
+        item = torch.tensor(items, dtype=torch.int32, device=device).expand_as(position)
+        new = [one[better] for one in (value, item, position, gate)]
+        both = [torch.cat([kept[better], added], dim=1) for kept, added in zip(lists, new, strict=True)]
+        best = both[0].argsort(dim=1, descending=True, stable=True)[:, : self.k]
+        for kept, values in zip(lists, both, strict=True):
+            kept[better] = values.gather(1, best)
 
     def _meet(self, device: torch.device) -> None:
         if self.sums.device.type == "cpu" and device.type != "mps":
             for name in (*SUMS, "histogram", *TOPS):
                 setattr(self, name, getattr(self, name).to(device))
 
+    def _require_room(self) -> None:
+        if bool((self.counts > MOST).any()):
+            raise IndexingError(f"An index holds at most {MOST} positions of a kind; index fewer photos or texts.")
+
     def merge(self, other: Tally) -> None:
         """Add what another tally of the same layer has counted over other items."""
         self.counts += other.counts
-        if bool((self.counts > MOST).any()):
-            raise IndexingError(f"An index holds at most {MOST} positions of a kind; index fewer photos or texts.")
+        self._require_room()
         for name in SUMS:
             total, added = getattr(self, name), getattr(other, name)
             _add(total, added[0])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.errors import MethodError
-from neuronwise.index.tally import OPEN, SHUT, UNKNOWN
+from neuronwise.index.tally import OPEN, SHUT, UNKNOWN, Fired
 from neuronwise.model import Model
 from neuronwise.model.activations import Activations, Row
 from neuronwise.model.blocks import Block
@@ -44,20 +44,20 @@ class Seen:
     number: int = 0
     start: int = 0
 
-    def dense(self, writer: Writer, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(n, width) float32 activations of a dense writer at some rows, the rows, and the codes of their gates if any.
+    def fired(self, writer: Writer, rows: Tensor, item: int) -> Fired:
+        """What a writer's neurons did at some rows; of an expert's at those that were routed to it.
 
-        All are on the device where the layer is computed.
+        Dense ones are on the device where the layer is computed.
         """
+        if writer.expert is not None:
+            routed = writer.fired_rows(Activations(routed={writer.layer: self.seen.routed[writer.layer]}))
+            there = torch.tensor(routed.rows, dtype=torch.long)
+            here = torch.isin(there, rows)
+            return Fired(item, there[here], routed.values[here])
         own, gates = self.seen.inputs[writer][self.number], self.seen.gates.get(writer)
         rows = rows.to(own.device)
         at = rows + self.start
-        return own[at].float(), rows, None if gates is None else gates[self.number][at]
-
-    def experts(self, writer: Writer) -> tuple[list[int], Tensor]:
-        """The rows that were routed to an expert, and router weight · a there (n, width)."""
-        fired = writer.fired_rows(Activations(routed={writer.layer: self.seen.routed[writer.layer]}))
-        return fired.rows, fired.values
+        return Fired(item, rows, own[at].float(), None if gates is None else gates[self.number][at])
 
 
 @contextlib.contextmanager
