@@ -71,16 +71,16 @@ def stop(done, total):
     if done == {done}:
         os.kill(os.getpid(), 9)
 Index.build(speaker("llava", made_tokenizer()), {photos!r}, TEXTS, out={out!r}, max_new_tokens=3, save_every=0,
-            progress=stop)
+            batch={batch}, progress=stop)
 """
 
 
-@pytest.mark.parametrize("done", [1, 4, 9])
-def test_a_killed_one_resumes_with_the_same_result(done: int, llava: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("done", "batch"), [(1, 1), (9, 1), (8, 4)])
+def test_a_killed_one_resumes_with_the_same_result(done: int, batch: int, llava: Model, tmp_path: Path) -> None:
     paths = photos(tmp_path)
-    Index.build(llava, paths, TEXTS, out=tmp_path / "whole", max_new_tokens=3)
+    Index.build(llava, paths, TEXTS, out=tmp_path / "whole", max_new_tokens=3, batch=batch)
     tests, out = str(Path(__file__).resolve().parents[1]), tmp_path / "index"
-    script = SCRIPT.format(tests=tests, done=done, photos=list(map(str, paths)), out=str(out))
+    script = SCRIPT.format(tests=tests, done=done, batch=batch, photos=list(map(str, paths)), out=str(out))
     path = os.pathsep.join([str(SOURCE), tests, str(Path(tests) / "index")])
     killed = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -89,8 +89,9 @@ def test_a_killed_one_resumes_with_the_same_result(done: int, llava: Model, tmp_
     (out / "items.jsonl").open("ab").write(b'{"torn')
     (out / ".state-000000099.1-2.partial").mkdir()
     seen: list[int] = []
-    Index.build(llava, paths, TEXTS, out=out, max_new_tokens=3, progress=lambda done, total: seen.append(done))
-    assert seen == list(range(done + 1, 13))
+    how: dict[str, Any] = {"max_new_tokens": 3, "batch": batch, "progress": lambda done, total: seen.append(done)}
+    Index.build(llava, paths, TEXTS, out=out, **how)
+    assert seen == list(range(done + batch, 13, batch))
     assert content(out) == content(tmp_path / "whole")
 
 
@@ -108,14 +109,15 @@ def test_where_it_cannot_be_saved_what_is_finished_stays(
         save(*args)
 
     save = work.save_file
-    Index.build(llava, texts=TEXTS, out=tmp_path / "whole")
+    how: dict[str, Any] = {"texts": TEXTS, "batch": 1}
+    Index.build(llava, out=tmp_path / "whole", **how)
     monkeypatch.setattr(work, "save_file", failing)
     with pytest.raises(IndexingError, match="No space left on device"):
-        Index.build(llava, texts=TEXTS, out=tmp_path / "index", save_every=0)
+        Index.build(llava, out=tmp_path / "index", save_every=0, **how)
     assert len(list((tmp_path / "index").glob("*state-*"))) == 1
     monkeypatch.undo()
     seen: list[int] = []
-    Index.build(llava, texts=TEXTS, out=tmp_path / "index", progress=lambda done, total: seen.append(done))
+    Index.build(llava, out=tmp_path / "index", progress=lambda done, total: seen.append(done), **how)
     assert seen[0] == 4
     assert content(tmp_path / "index") == content(tmp_path / "whole")
 
