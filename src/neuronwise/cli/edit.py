@@ -14,6 +14,7 @@ import typer
 
 from neuronwise.cli.app import Output, app, argument, command, option, refuse
 from neuronwise.cli.options import (
+    MOST,
     EditorChoice,
     ModelOption,
     Placement,
@@ -23,7 +24,7 @@ from neuronwise.cli.options import (
     require_folder,
     require_photos,
 )
-from neuronwise.cli.output import note, print_table
+from neuronwise.cli.output import note, people_see, print_table
 from neuronwise.cli.progress import status
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import EditError, NeuronwiseError
@@ -171,6 +172,34 @@ def apply(
     questions: list[str | None] = [*prompt] if prompt else [None] if image is not None else []
     trial = Trial(loaded, [(text, image) for text in questions], max_new_tokens)
     return trial.output(edit, trial.texts(), folders, None)
+
+
+@command(edit_app)
+def diff(
+    *,
+    folder: Annotated[Path, argument("A saved edit.")],
+    model: Annotated[str | None, option("The model.", "--model", "-m", show_default="that which was edited")] = None,
+    top: Annotated[int, option("Neurons to show, the most changed first.", min=1, max=MOST)] = 20,
+    k: Annotated[int, option("Tokens of each neuron.", "-k", min=1, max=1000)] = 6,
+    placement: Placement,
+) -> Output:
+    """Show what a saved edit changed, in words: what its neurons raise and lower without it and with it."""
+    from neuronwise.edit import load_edit
+    from neuronwise.edit.changes import changed_neurons
+
+    edit = load_edit(folder)
+    loaded = placement.load(model or _edited(edit))
+    found = changed_neurons(loaded, edit, top, k)
+    names = len(_neurons(loaded, edit))
+    content = {"schema": "neuronwise.edit-diff/1", "model": loaded.name, "method": edit.record.get("method"),
+               "changed": names, "neurons": [one.to_row() for one in found]}  # fmt: skip
+    rows = [
+        [str(one.neuron), f"{one.size:.3g}", *map(people_see, (one.before.raises, one.after.raises, one.before.lowers,
+         one.after.lowers))]
+        for one in found
+    ]  # fmt: skip
+    heads = ["neuron", "change", "raised", "raises now", "lowered", "lowers now"]
+    return Output(content, lambda: print_table(f"{len(found)} of {names} neurons changed", heads, rows))
 
 
 def _edited(edit: Edit) -> str:

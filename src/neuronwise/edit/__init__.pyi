@@ -2,6 +2,8 @@ from neuronwise.answers.modalities import MODALITIES as MODALITIES
 from neuronwise.answers.modalities import asked as asked
 from neuronwise.edit.alphaedit import AlphaEditSettings as AlphaEditSettings
 from neuronwise.edit.alphaedit import alphaedit as alphaedit
+from neuronwise.edit.changes import ChangedNeuron as ChangedNeuron
+from neuronwise.edit.changes import changed_neurons as changed_neurons
 from neuronwise.edit.delta import Delta as Delta
 from neuronwise.edit.edit import Edit as Edit
 from neuronwise.edit.edit import load_edit as load_edit

@@ -65,29 +65,13 @@ def _edit(viewer: Viewer, asked: Changed) -> Edit:
 
 def _changes(model: Model, edit: Edit) -> dict[str, Any]:
     """Neuron → what it raises and lowers before and after, for the columns that change most."""
-    from neuronwise.edit.delta import neurons_of
-    from neuronwise.read import effects
+    from neuronwise.edit.changes import changed_neurons
 
-    narrow = [delta for delta in edit.deltas if delta.units is not None]
-    sizes = {
-        neuron: float(size)
-        for delta in narrow
-        for neuron, size in zip(neurons_of(model, delta), delta.left.float().norm(dim=0), strict=False)
-    }
-    neurons = sorted(sizes, key=lambda neuron: -sizes[neuron])[:COLUMNS]
-    if not neurons:
-        return {}
-    here = edit.applied_to(model)
-    if here:
-        edit.revert(model)
-    try:
-        before = effects(model, neurons, TOKENS)
-        with edit.applied(model):
-            after = effects(model, neurons, TOKENS)
-    finally:
-        if here:
-            edit.apply(model)
     return {
-        str(neuron): {"size": sizes[neuron], "before": [old.raises, old.lowers], "after": [new.raises, new.lowers]}
-        for neuron, old, new in zip(neurons, before, after, strict=True)
+        str(one.neuron): {
+            "size": one.size,
+            "before": [one.before.raises, one.before.lowers],
+            "after": [one.after.raises, one.after.lowers],
+        }
+        for one in changed_neurons(model, edit, COLUMNS, TOKENS)
     }
