@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from neuronwise.intervene import scale
 from neuronwise.read import neurons_writing
@@ -200,3 +201,33 @@ def test_pages_fit(start: Any, shelf: Path, speaker: Any, visit: Any, scheme: st
     ):
         page.goto(running.base + path)
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width, path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_seen_is_saved_as_one_file(
+    start: Any, shelf: Path, visit: Any, tmp_path: Path, browser: Any, scheme: str
+) -> None:
+    page = visit(start([shelf]), "/finding/0/found/dog", color_scheme=scheme)
+    page.wait_for_function("() => document.querySelector('[data-part=photo]').complete")
+    saved = {}
+    for kind in ("html", "svg", "png"):
+        page.locator(".save summary").click()
+        with page.expect_download() as started:
+            page.locator(f"[data-save={kind}]").click()
+        saved[kind] = tmp_path / started.value.suggested_filename
+        started.value.save_as(saved[kind])
+    picture = Image.open(saved["png"]).convert("RGB")
+    assert picture.width == 2400
+    assert (sum(picture.getpixel((5, picture.height - 5))) < 300) == (scheme == "dark")  # type: ignore[arg-type]
+    content = saved["html"].read_text(encoding="utf-8")
+    assert "<script" not in content
+    assert "http://" not in content.replace("http://www.w3.org/", "")
+    context = browser.new_context(offline=True)
+    opened, asked = context.new_page(), []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("console", lambda message: asked.append(message.text))
+    opened.goto(saved["html"].as_uri())
+    assert "dog mat" in opened.locator("[data-part=caption]").text_content()
+    assert opened.locator(".stage img").first.evaluate("(image) => image.naturalWidth") > 0
+    assert [one for one in asked if not one.startswith(("data:", "file:"))] == []
+    context.close()

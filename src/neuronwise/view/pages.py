@@ -16,7 +16,7 @@ from neuronwise.report.page import SCRIPTS as FINDING
 
 # Scripts that pages load. The files of one share one scope, joined in this order, as in the pages that are one file.
 SCRIPTS: dict[str, Sequence[str]] = {
-    "bar": ("tokens.js", "ask.js", "bar.js"),
+    "bar": ("tokens.js", "ask.js", "bar.js", "save.js"),
     "finding": FINDING,
     "circuit": ("circuit.js",),
     "home": ("tokens.js", "home.js"),

@@ -42,7 +42,7 @@ function drawStats({ count, mean, std, frequency }) {
 function example({ value, kind, item, name, text, token, before, after, box, ratio }) {
   const figures = make("span", { class: "number" }, digits(value));
   if (kind === "photo") {
-    const image = make("img", { loading: "lazy", src: `/photo/${path(neuron.index.id)}?item=${item}`, alt: text || name });
+    const image = make("img", { loading: "lazy", src: `/photo/${path(neuron.index.id)}?item=${item}`, alt: text ? "" : name });
     image.addEventListener("error", () => image.replaceWith(make("span", { class: "no-photo" }, name)), { once: true });
     const frame = make("span", { class: "frame" }, image);
     if (box) {

@@ -14,7 +14,7 @@ part("form").addEventListener("submit", (event) => {
 part("items").append(...index.items.map(({ item, kind, name, text, ratio }) => {
   const said = make("span", { class: "excerpt", dir: "auto" }, text);
   if (kind !== "photo") return make("li", { class: "text" }, said);
-  const image = make("img", { loading: "lazy", src: `/photo/${path(index.id)}?item=${item}`, alt: text || name });
+  const image = make("img", { loading: "lazy", src: `/photo/${path(index.id)}?item=${item}`, alt: text ? "" : name });
   image.addEventListener("error", () => image.replaceWith(make("span", { class: "no-photo" }, name)), { once: true });
   const row = make("li", { class: "photo" }, make("span", { class: "frame" }, image), make("span", { class: "beneath" }, said));
   row.style.setProperty("--ratio", ratio);

@@ -1,0 +1,110 @@
+// Save what is seen as one file: HTML without scripts, SVG, or PNG. Everything is inside, and it is the view as it is now.
+
+const DARK = "@media (prefers-color-scheme: dark)";
+
+const asData = (blob) => new Promise((done, failed) => {
+  const reader = new FileReader();
+  reader.onload = () => done(reader.result);
+  reader.onerror = () => failed(reader.error);
+  reader.readAsDataURL(blob);
+});
+
+async function imageData(image) {
+  if (image.src.startsWith("data:")) return image.src;
+  const answer = await fetch(image.src);
+  return answer.ok ? asData(await answer.blob()) : null;
+}
+
+/** A copy of the page's content in which nothing is left to be loaded or run. */
+async function frozen() {
+  const source = document.getElementById("content");
+  const copied = source.cloneNode(true);
+  const pairs = (selector) => {
+    const there = [...source.querySelectorAll(selector)];
+    return [...copied.querySelectorAll(selector)].map((copy, index) => [copy, there[index]]);
+  };
+  for (const [copy, original] of pairs("canvas")) {
+    const image = make("img", { src: original.toDataURL(), alt: "" });
+    image.style.cssText = `${original.style.cssText}; position: absolute; max-width: none`;
+    if (original.hidden) copy.remove();
+    else copy.replaceWith(image);
+  }
+  for (const [copy, original] of pairs("img:not([src^='data:'])")) {
+    const data = original.src ? await imageData(original) : null;
+    if (data) copy.src = data;
+    else copy.remove();
+    copy.removeAttribute("loading");
+  }
+  for (const [copy, original] of pairs(".stage")) copy.style.width = `${original.clientWidth}px`; // no window to fit into
+  for (const [copy, original] of pairs("input, textarea, select")) {
+    if (original.type === "checkbox") copy.toggleAttribute("checked", original.checked);
+    else if (original.localName === "textarea") copy.textContent = original.value;
+    else copy.setAttribute("value", original.value);
+    copy.setAttribute("disabled", "");
+  }
+  for (const link of copied.querySelectorAll("a[href]")) if (!link.getAttribute("href").startsWith("#")) link.removeAttribute("href");
+  for (const part of copied.querySelectorAll("script, noscript, [hidden], .steps, .copy, .more, .zone .line-of, .knob button, .star[aria-pressed=false]")) part.remove();
+  return copied;
+}
+
+async function style() {
+  const sheet = document.querySelector("link[rel=stylesheet]");
+  return (await fetch(sheet.href)).text();
+}
+
+const POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+
+/** Put together as text: in a document of this page's, its rules would refuse the style. */
+async function asPage() {
+  const head = [make("meta", { charset: "utf-8" }), make("meta", { "http-equiv": "Content-Security-Policy", content: POLICY }),
+    make("meta", { name: "viewport", content: "width=device-width, initial-scale=1" }),
+    make("meta", { name: "color-scheme", content: "light dark" }), make("title", {}, document.title)];
+  const page = ["<!doctype html>", '<html lang="en"><head>', ...head.map((one) => one.outerHTML), `<style>${await style()}</style>`,
+    `</head><body>${(await frozen()).outerHTML}</body></html>`].join("\n");
+  return new Blob([page], { type: "text/html" });
+}
+
+/** The page inside an SVG, in the colors that are seen now. */
+async function asDrawing() {
+  const [width, height] = [document.documentElement.clientWidth, document.getElementById("content").scrollHeight + 40];
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const body = document.createElement("body");
+  body.setAttribute("xmlns", "http://www.w3.org/1999/xhtml");
+  body.style.minHeight = `${height}px`;
+  body.append(make("style", {}, (await style()).replaceAll(DARK, dark ? "@media all" : "@media not all")), await frozen());
+  const root = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) root.setAttribute(name, value);
+  const inside = document.createElementNS("http://www.w3.org/2000/svg", "foreignObject");
+  for (const [name, value] of Object.entries({ width: "100%", height: "100%" })) inside.setAttribute(name, value);
+  inside.append(body);
+  root.append(inside);
+  return { drawing: new Blob([new XMLSerializer().serializeToString(root)], { type: "image/svg+xml" }), width, height };
+}
+
+async function asPicture() {
+  const { drawing, width, height } = await asDrawing();
+  const image = new Image();
+  image.src = await asData(drawing); // from a blob's address the canvas could not be read again
+  await image.decode();
+  const scale = Math.min(2, 16000 / height);
+  const canvas = make("canvas", { width: Math.round(width * scale), height: Math.round(height * scale) });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((done) => canvas.toBlob(done, "image/png"));
+}
+
+const KINDS = { html: asPage, svg: async () => (await asDrawing()).drawing, png: asPicture };
+
+for (const button of document.querySelectorAll("[data-save]")) {
+  button.addEventListener("click", async () => {
+    button.closest("details").open = false;
+    working("saving what you see …");
+    try {
+      const url = URL.createObjectURL(await KINDS[button.dataset.save]());
+      const name = document.title.replace(/ · neuronwise$/, "").replace(/[^\p{L}\p{N}.-]+/gu, "-").slice(0, 60);
+      make("a", { href: url, download: `${name || "neuronwise"}.${button.dataset.save}` }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    } finally {
+      working(null);
+    }
+  });
+}
