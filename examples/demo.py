@@ -1,4 +1,5 @@
-"""Find the neurons behind the words of a photo with the built-in model, and write a page to open.
+"""Find the neurons behind the words of a photo with the built-in model, index every neuron over a few photos, and say
+how to look at both.
 
 python examples/demo.py [PHOTO]: without a photo, scikit-image's cat `chelsea`.
 """
@@ -7,18 +8,32 @@ import subprocess
 import sys
 from pathlib import Path
 
+import skimage
+from PIL import Image
+
 FOLDER = Path("demo")
+SHIPPED = Path(skimage.__file__).parent / "data"
+PHOTOS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "horse.png", "hubble_deep_field.jpg",
+          "motorcycle_left.png", "rocket.jpg", "text.png")  # fmt: skip
 
 
 def main() -> int:
-    FOLDER.mkdir(exist_ok=True)
-    if len(sys.argv) > 1:
-        photo = Path(sys.argv[1])
-    else:
-        import skimage
+    photo = Path(sys.argv[1]) if len(sys.argv) > 1 else SHIPPED / "chelsea.png"
+    photos = FOLDER / "photos"
+    photos.mkdir(parents=True, exist_ok=True)
+    for name in PHOTOS:
+        Image.open(SHIPPED / name).convert("RGB").save(photos / f"{Path(name).stem}.jpg")
+    status = neuronwise("find", photo, "--out", FOLDER) or neuronwise(
+        "index", "build", "--data", photos, "--max-new-tokens", 20, "--out", FOLDER / "index"
+    )
+    if not status:
+        command = Path(sys.executable).parent / "neuronwise"
+        print(f"look at it live: {command} view {FOLDER} --model builtin --photos {photos}")
+    return status
 
-        photo = Path(skimage.__file__).parent / "data" / "chelsea.png"
-    return subprocess.call([sys.executable, "-m", "neuronwise", "find", str(photo), "--out", str(FOLDER)])
+
+def neuronwise(*command: object) -> int:
+    return subprocess.call([sys.executable, "-m", "neuronwise", *map(str, command)])
 
 
 if __name__ == "__main__":

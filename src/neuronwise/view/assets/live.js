@@ -76,13 +76,15 @@ async function showFiring() {
   part("fires").hidden = false;
   part("shaded").replaceChildren(...shaded(found.tokens, found.generated));
   const values = found.tokens.map(({ value }) => value);
-  part("fires-note").textContent = `From ${digits(Math.min(...values))} to ${digits(Math.max(...values))}; the model's own words are underlined.${found.heat?.note ? ` ${found.heat.note}` : ""}`;
+  part("fires-note").textContent = `In the text from ${digits(Math.min(...values))} to ${digits(Math.max(...values))}; the model's own words are underlined.${found.heat?.note ? ` ${found.heat.note}` : ""}`;
   part("stage").hidden = !found.heat?.mean;
   if (!found.heat?.mean) return;
   part("photo").src = photoUrl;
   await part("photo").decode();
   part("stage").style.setProperty("--shape", part("photo").naturalWidth / part("photo").naturalHeight);
-  const downward = Math.abs(found.heat.mean.low) > Math.abs(found.heat.mean.high);
+  const { low, high } = found.heat.mean;
+  const downward = Math.abs(low) > Math.abs(high);
+  part("fires-note").append(` On the photo from ${digits(low)} to ${digits(high)}, brightest where it is ${downward ? "lowest" : "highest"}.`);
   drawHeat(part("heat"), found.heat, found.heat.mean, 0.8, false, downward);
 }
 

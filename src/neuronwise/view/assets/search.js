@@ -1,5 +1,6 @@
 // Which neurons write a token.
 
+const FEW = 5;
 const { asked: token, live: hasModel, indexed } = told("search");
 
 function hit({ neuron, score, raises, lowers }) {
@@ -16,7 +17,7 @@ async function firing() {
   if (!answer.ok) throw new Error(found.message);
   if (!found.neurons) return;
   part("firing").hidden = false;
-  part("firing-note").textContent = `Over the ${found.items} photos and texts of “${found.index}”, ${found.named} of which name it: by the area under the ROC curve, .5 is chance.`;
+  part("firing-note").textContent = `Over the ${found.items} photos and texts of “${found.index}”, ${found.named} of which name it: by the area under the ROC curve, .5 is chance.${found.named < FEW ? " That few say little." : ""}`;
   part("fires").append(...found.neurons.flatMap(({ neuron, score }) => [
     make("a", { class: "chip", href: `/n/${neuron}`, title: `area ${digits(score)}` }, `${neuron} ${score.toFixed(2).replace(/^0/, "")}`), " "]));
 }
