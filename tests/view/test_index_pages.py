@@ -48,6 +48,10 @@ def test_a_neuron_shows_when_it_fires_and_on_what(start: Any, built: Path, visit
     assert lowest == pytest.approx(image.bottom(1)[0].value, rel=0.05)
     page.get_by_role("button", name="where the model predicts").click()
     assert page.locator("[data-part=words]").is_visible()
+    page.get_by_role("button", name="where the model predicts").click()
+    page.reload()  # the address leads back here
+    assert page.locator("[data-part=places-of] [aria-pressed=true]").text_content() == "where the model predicts"
+    assert page.locator("[data-part=signs] [aria-pressed=true]").text_content() == "most negatively"
     alike = page.locator("[data-part=alike-list] a")
     alike.first.wait_for()
     assert alike.first.text_content() == str(nw.Index.load(built / "index").similar("L1.U3")[0].neuron)
@@ -95,3 +99,21 @@ def test_without_its_photos_a_page_names_them(start: Any, built: Path, browser: 
 def test_a_neuron_that_no_index_has(start: Any, built: Path, visit: Any) -> None:
     page = visit(start([built / "index"]), "/n/L1.U4000")
     assert page.locator("[data-part=indexed]").is_hidden()
+
+
+def test_neurons_that_write_alike_and_an_index_of_another_model(
+    start: Any, built: Path, speaker: Any, tiny_model: Any, visit: Any
+) -> None:
+    page = visit(start([built / "index"], speaker, photos=built / "photos"), "/n/L1.U3")
+    page.wait_for_selector(".raises .chip")
+    page.locator("[data-part=look-alike]").click()
+    alike = page.locator("[data-part=writing-list] a")
+    alike.first.wait_for()
+    index = nw.Index.load(built / "index")
+    expected = [str(one.neuron) for one in index.similar("L1.U3", by="writes", model=speaker, top=12)]
+    assert alike.all_text_contents() == expected
+    assert page.locator("[data-part=index-note]").is_hidden()
+    other = visit(start([built / "index"], tiny_model, photos=built / "photos"), "/n/L1.U3")
+    other.wait_for_selector(".raises .chip")
+    other.reload()
+    assert "not of" in other.locator("[data-part=index-note]").text_content()

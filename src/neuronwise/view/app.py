@@ -22,7 +22,7 @@ from neuronwise.view.compare_page import compare_page
 from neuronwise.view.edit_page import apply_edit, edit_page, edit_state, make_edit, revert_edit
 from neuronwise.view.finding_page import saved_circuit, saved_finding
 from neuronwise.view.guard import Guard
-from neuronwise.view.index_page import firing_on, index_page, similar
+from neuronwise.view.index_page import firing_on, index_page, similar, writing_alike
 from neuronwise.view.index_page import photo as photo_of
 from neuronwise.view.live import Live
 from neuronwise.view.neuron_page import neuron_page
@@ -209,6 +209,10 @@ def _questions(app: FastAPI, viewer: Viewer) -> None:
     @app.post("/api/find")
     async def find(asked: forms.Found) -> Response:
         return await answered("finding neurons", lambda live, job, asked: found_of(viewer, live, job, asked), asked)
+
+    @app.post("/api/alike")
+    async def alike(asked: forms.Alike) -> Response:
+        return await answered("comparing neurons", lambda live, job, one: writing_alike(viewer, live, job, one), asked)
 
     @app.post("/api/circuit")
     async def circuit(asked: forms.Traced) -> Response:

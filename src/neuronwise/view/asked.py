@@ -72,6 +72,13 @@ class Searched(Asked):
     token: Annotated[str, Field(min_length=1, max_length=80)]
 
 
+class Alike(Asked):
+    """Which neurons write like one, by an index."""
+
+    item: Annotated[str, Field(max_length=1000)]
+    neuron: Address
+
+
 class Changed(Asked):
     """An edit of the opened folders, to be applied or taken out."""
 

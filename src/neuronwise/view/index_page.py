@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import ImageError, NeuronwiseError
 from neuronwise.neurons import Neuron
+from neuronwise.view.asked import Alike
 from neuronwise.view.folders import Item
+from neuronwise.view.live import Live
 from neuronwise.view.pages import Page
 from neuronwise.view.viewer import Viewer
+from neuronwise.view.worker import Event, Job
 
 if TYPE_CHECKING:
     from neuronwise.index import Entry, Example, Index
@@ -44,6 +47,7 @@ def indexed(viewer: Viewer, neuron: Neuron) -> dict[str, Any] | None:
             entry = index[neuron]
             return {
                 "id": item.id, "title": item.title, "items": len(index.items), "threshold": entry.threshold,
+                "note": _another(viewer, index),
                 "edges": entry.histogram.edges.tolist(), "places": {name: _at(entry.at(name)) for name in entry.places},
             }  # fmt: skip
     return None
@@ -52,6 +56,14 @@ def indexed(viewer: Viewer, neuron: Neuron) -> dict[str, Any] | None:
 def similar(item: Item, neuron: Neuron) -> list[dict[str, Any]]:
     """The neurons that fire on the same photos and texts."""
     return [{"neuron": str(one.neuron), "score": one.score} for one in index_of(item).similar(neuron, top=SIMILAR)]
+
+
+def writing_alike(viewer: Viewer, live: Live, job: Job, asked: Alike) -> Event:
+    """The neurons whose value vectors are most like one's, by the weights of the model."""
+    index, model = index_of(viewer.item("index", asked.item)), live.model(job)
+    job.tell("looking through the model")
+    found = index.similar(asked.neuron, by="writes", model=model, top=SIMILAR)
+    return {"neurons": [{"neuron": str(one.neuron), "score": one.score} for one in found]}
 
 
 def firing_on(viewer: Viewer, word: str) -> dict[str, Any] | None:
@@ -66,6 +78,18 @@ def firing_on(viewer: Viewer, word: str) -> dict[str, Any] | None:
                 "named": found.record["named"],
                 "items": found.record["items"],
             }
+    return None
+
+
+def _another(viewer: Viewer, index: Index) -> str | None:
+    """What to say where the index is of another model than the viewer's; None before that is open."""
+    model = None if viewer.live is None else viewer.live.opened
+    if model is None:
+        return None
+    try:
+        index.require(model)
+    except NeuronwiseError as error:
+        return str(error)
     return None
 
 

@@ -66,6 +66,7 @@ function wide(row, ratio) {
 const excerpt = (before, token, after) => [before.replace(/<[^<>]*>/g, " ").trimStart().slice(-120), make("mark", {}, token), after.slice(0, 120)];
 
 function drawPlace() {
+  history.replaceState(null, "", `${location.pathname}${location.search}#${shownOf.place}/${shownOf.end}`);
   const own = neuron.index.places[shownOf.place];
   for (const button of part("places-of").children) button.setAttribute("aria-pressed", button.dataset.place === shownOf.place);
   for (const button of part("signs").children) button.setAttribute("aria-pressed", button.dataset.end === shownOf.end);
@@ -94,7 +95,12 @@ async function drawAlike() {
 if (neuron.index) {
   const names = Object.keys(neuron.index.places).filter((place) => neuron.index.places[place].count);
   shownOf.place = names.includes("image") && neuron.index.places.image.top.length ? "image" : names[0] ?? Object.keys(neuron.index.places)[0];
+  const [place, end] = location.hash.slice(1).split("/");
+  if (names.includes(place)) shownOf.place = place;
+  if (end === "bottom") shownOf.end = end;
   part("indexed").hidden = false;
+  part("index-note").textContent = neuron.index.note ?? "";
+  part("index-note").hidden = !neuron.index.note;
   part("places-of").append(...names.map((place) => {
     const button = make("button", { type: "button", "data-place": place }, PLACE_NAMES[place] ?? place);
     button.addEventListener("click", () => { shownOf.place = place; drawPlace(); });

@@ -34,7 +34,18 @@ function marked(text, before) {
 const beside = ({ text, times: likely }, before) => [text === before ? "the same words" : "",
   likely == null ? "" : `the first answer is ${digits(likely)} times as likely as before`].filter(Boolean).join("; ");
 
+/** The address leads back here: to this text and this turn of the slider. Photos are forgotten with the viewer. */
+function keepAddress() {
+  const kept = new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries({ text: given?.text ?? "", factor: factor() || "", mean: part("mean").checked ? 1 : "" })) {
+    if (value === "") kept.delete(name);
+    else kept.set(name, value);
+  }
+  history.replaceState(null, "", kept.size ? `?${kept}` : location.pathname);
+}
+
 async function askModel() {
+  keepAddress();
   if (!given) return problem(new Error("Type a text or drop a photo first."));
   problem(null);
   asking?.abort();
@@ -88,6 +99,12 @@ async function showFiring() {
   drawHeat(part("heat"), found.heat, found.heat.mean, 0.8, false, downward);
 }
 
+async function lookAlike() {
+  const { neurons } = await ask("alike", { item: neuron.index.id, neuron: neuron.address });
+  part("writing-list").replaceChildren(...neurons.flatMap(({ neuron: name, score }) => [
+    make("a", { class: "chip", href: `/n/${name}`, title: `cosine ${digits(score)}` }, name), " "]));
+}
+
 function makeEdit() {
   const name = `${neuron.address}-x${String(factor()).replace("-", "minus")}`;
   ask("make-edit", { neuron: neuron.address, factor: factor(), name })
@@ -102,7 +119,10 @@ function later(work, milliseconds) {
 
 if (neuron.live) {
   part("live").hidden = false;
-  const start = new URLSearchParams(location.search).get("text") ?? "";
+  const kept = new URLSearchParams(location.search);
+  const start = kept.get("text") ?? "";
+  part("factor").value = kept.get("factor") ?? 0;
+  part("mean").checked = kept.has("mean");
   takeInput(part("given"), (now, url) => {
     [given, photoUrl] = [now, url];
     later(() => showFiring().catch((error) => problem(error)), now?.photo ? 0 : 700);
@@ -113,6 +133,8 @@ if (neuron.live) {
   part("ask").addEventListener("click", askModel);
   part("edit").hidden = !neuron.writable;
   part("edit").addEventListener("click", makeEdit);
+  part("writing").hidden = !neuron.index;
+  part("look-alike").addEventListener("click", () => lookAlike().catch((error) => problem(error)));
   sayFactor();
-  decodeLive().catch((error) => problem(error));
+  decodeLive().then(() => start && askModel()).catch((error) => problem(error));
 }
