@@ -107,4 +107,7 @@ def resume(
     except (KeyError, TypeError) as error:
         raise StudyError(f"The manifest of '{folder}' is damaged; name a new folder.") from error
     recipe = make_recipe(keys, f"{folder}/manifest.json").at(os.fspath(data or where))
-    return run_study(load(recipe), recipe, recipe.load(), folder, executor=executor, workers=workers, progress=progress)
+    return run_study(
+        load(recipe), recipe, recipe.load(), folder,
+        executor=executor, workers=workers, shard=done.manifest.get("shard"), progress=progress,
+    )  # fmt: skip

@@ -92,7 +92,7 @@ class Store:
         if (folder / MANIFEST).exists():
             begun = read_manifest(folder)
             require_same(begun, self.manifest, folder)
-            one, other = (str(manifest.get("shard", "the whole")) for manifest in (begun, self.manifest))
+            one, other = (_part(manifest) for manifest in (begun, self.manifest))
             if one != other:
                 raise StudyError(f"'{folder}' holds {one} of this study, not {other}; name a new folder.")
             self.manifest = begun
@@ -209,6 +209,10 @@ def _fitting(rows: list[Row], path: Path) -> list[Row]:
         if wrong := misfits(row, _Note):
             raise StudyError(f"Line {number} of '{path}' is damaged ({wrong}); name a new folder.")
     return rows
+
+
+def _part(manifest: Row) -> str:
+    return f"shard {manifest['shard']}" if "shard" in manifest else "the whole"
 
 
 def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -38,12 +38,14 @@ from neuronwise.data.photos import Captioned
 from neuronwise.study.kind import Case
 from neuronwise.study.store import Row
 from neuronwise.study.suppression.caption_rows import caption_rows
-from neuronwise.study.suppression.trials import Space, Trial, changed, neurons_of, split_of, target_of, trials
+from neuronwise.study.suppression.trials import Space, Trial, changed, neurons_of, route_of, split_of, target_of, trials
 
 
 def cases(workspace: Space) -> list[Case]:
     """One case for each concept (or photo), method, intervention and K."""
-    return [Case(name, _inputs(workspace, trial), trial.group.id) for name, trial in trials(workspace).items()]
+    return [
+        Case(name, _inputs(workspace, trial), route_of(workspace, trial)) for name, trial in trials(workspace).items()
+    ]
 
 
 def _inputs(workspace: Space, trial: Trial) -> Row:

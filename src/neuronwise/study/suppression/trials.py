@@ -70,6 +70,15 @@ def _listed(workspace: Space) -> Iterator[Trial]:
                     yield Trial(group, method, one, None if count == FOUND else count)
 
 
+def route_of(workspace: Space, trial: Trial) -> str:
+    """What trials share that need the same neurons found: those of a group where each method takes as many as a filter
+    found, else those of a group and a method, with the random ones that stand beside it."""
+    if any(other.count is None for other in trials(workspace).values()):
+        return trial.group.id
+    method = _beside(workspace, trial.method) if trial.method.locating.control else trial.method
+    return f"{trial.group.id}/{method.called}"
+
+
 def _groups(workspace: Space) -> list[Group]:
     """The concepts, or ``photos`` drawn by the seed, each with one concept that its caption names (a person last)."""
     concepts, most = workspace.concepts, workspace.recipe.photos
