@@ -119,8 +119,8 @@ def test_photos_that_share_no_word_or_have_no_noun_are_said(
         Image.linear_gradient("L").resize((64, 64)).save(tmp_path / f"{name}.png")
 
     class Speaks:
-        def run(self, photo: Path, *_: object, **__: object) -> nw.Run:
-            return tiny_model.run(prompt="the", text=said[photo.stem], chat=False)
+        def run_many(self, photos: list[Path], *_: object, **__: object) -> list[nw.Run]:
+            return [tiny_model.run(prompt="the", text=said[photo.stem], chat=False) for photo in photos]
 
     monkeypatch.setattr("neuronwise.model.load", lambda *_, **__: Speaks())
     done = shell("find", *(tmp_path / f"{name}.png" for name in said), "--published")

@@ -44,18 +44,6 @@ def continued(
 
 
 @torch.no_grad()
-def continued_alike(model: Model, prompts: Sequence[Inputs], length: int) -> list[list[int]]:
-    """Greedy continuations of prompts that are read as tensors of the same shapes, photos included; nothing is padded.
-
-    One after another where shapes differ, or where the rows of a batch cannot be recognized in the tensors.
-    """
-    if len(prompts) > 1 and _alike(prompts):
-        batch = {name: torch.cat([one[name] for one in prompts]) for name in prompts[0]}
-        return continuations(model, batch, length)
-    return [continuations(model, dict(one), length)[0] for one in prompts]
-
-
-@torch.no_grad()
 def sampled(model: Model, prompts: Sequence[Inputs], total: int, top_k: int, seed: int) -> list[list[int]]:
     """Each prompt's tokens with what follows, ``total`` together, drawn among the ``top_k`` likeliest at each step.
 
@@ -106,16 +94,3 @@ def _settings(model: Model, length: int, least: bool, top_k: int | None, after: 
 
 def _until(ids: list[int], ends: Sequence[int]) -> list[int]:
     return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
-
-
-def _alike(prompts: Sequence[Inputs]) -> bool:
-    """Whether all hold tensors of one prompt each (first dimension 1), of the same names and shapes."""
-    first = prompts[0]
-    return all(
-        one.keys() == first.keys()
-        and all(
-            torch.is_tensor(value) and value.dim() and len(value) == 1 and value.shape == first[name].shape
-            for name, value in one.items()
-        )
-        for one in prompts
-    )

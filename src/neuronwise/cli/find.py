@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from neuronwise.cli.app import Names, Output, app, argument, command, option, refuse
 from neuronwise.cli.options import (
     Ask,
+    BatchOption,
     ModelOption,
     Placement,
     Scoring,
     Settings,
     TextOption,
     Words,
+    parse_batch,
     require_folder,
     require_photos,
 )
 from neuronwise.cli.output import command_line, note, print_finding
 from neuronwise.cli.photos import PhotoSource, find_in_photos, find_over_photos
+from neuronwise.cli.texts import find_in_texts
+from neuronwise.data.texts import read_lines
 from neuronwise.errors import NeuronwiseError
 from neuronwise.locate.methods import METHODS
 from neuronwise.read.evidence.table import EVIDENCE
 
 if TYPE_CHECKING:
-    from neuronwise.model import Run
+    from neuronwise.model import Model, Run
+    from neuronwise.model.halving import BatchSize
+
+    Load = Callable[[], Model]
 
 NO_EVIDENCE, ON_PAGE = "none", "relp"
 OVER_PHOTOS = "over photos, where find takes words of captions"
+OVER_TEXTS = "over the texts of a file"
 
 
 @command(app)
@@ -38,6 +48,9 @@ def find(
         argument("A photo, or several to look at one by one and together; none with --text or --data."),
     ] = None,
     text: TextOption = None,
+    text_file: Annotated[
+        Path | None, option("Many texts, one a line, each used as it is: looked at one by one and together.")
+    ] = None,
     model: ModelOption = None,
     words: Words,
     scoring: Scoring,
@@ -51,30 +64,26 @@ def find(
         ),
         Names("Kinds of evidence", EVIDENCE),
     ] = None,
+    batch_size: BatchOption = "auto",
     heads: Annotated[int, option("Attention heads to show for each word, by their share of its logit.", min=0)] = 0,
     out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,
     placement: Placement,
 ) -> Output:
     """Find the neurons behind the words that a model writes about photos, or behind its answer to a text."""
     require_folder(out)
+    size = parse_batch(batch_size)
     if evidence not in (None, NO_EVIDENCE):
         EVIDENCE[evidence]  # an unknown name is refused before a model is opened
-    photos = images or []
+    photos, load = images or [], partial(placement.load, model, "builtin-text" if text_file or text else "builtin")
+    if text_file is not None:
+        if photos or text is not None or source.data is not None:
+            raise NeuronwiseError("--text-file holds all texts; leave the photos, --text and --data out.")
+        return _output(_in_texts(text_file, load, words, scoring, ask, size, out), out)
+    removes = source.removes(scoring) or _wants_inpainted(scoring, text)
+    if removes or source.data is not None or len(photos) > 1:
+        return _output(_in_photos(source, removes, photos, load, words, scoring, ask, size, out), out)
+    refuse("with one photo or text", "batch_size")
     image = photos[0] if photos else None
-    if source.removes(scoring) or _wants_inpainted(scoring, text):
-        require_photos(photos)
-        if len(photos) > 1:
-            raise NeuronwiseError("An object is removed from one photo, or from those of --data; name one photo.")
-        refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific", "heads")
-        if not words.concepts:
-            raise NeuronwiseError("Over photos, find takes words of captions: name one with --concept WORD.")
-        source.require_used(scoring.method)
-        content = find_over_photos(source, image, lambda: placement.load(model), words, scoring, ask, out)
-        return _output(content, out)
-    if source.data is not None or len(photos) > 1:
-        require_photos(photos)
-        refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific", "heads")
-        return _output(find_in_photos(source, photos, lambda: placement.load(model), words, scoring, ask, out), out)
     ask.require_one(image, text)
     refuse("without --data, --mask or --box", "photos", "inpainting", "dilation")
     if not words.targets and (words.concepts or image is not None):
@@ -82,15 +91,49 @@ def find(
     if image is None:
         refuse("without a photo", "evidence")
     options = scoring.checked()
-    loaded = placement.load(model, "builtin" if text is None else "builtin-text")
-    if image is not None:
-        run = ask.photo(loaded, image, heat=out is not None)
-    else:
-        run = ask.text(loaded, text or "", look=bool(words.concepts))
+    loaded = load()
+    run = (
+        ask.text(loaded, text or "", look=bool(words.concepts))
+        if image is None
+        else ask.photo(loaded, image, heat=out is not None)
+    )
     scoring.gather(loaded, options)
     by = evidence or (NO_EVIDENCE if out is None else ON_PAGE)
-    content = _find_in_run(run, words, scoring, options, out, None if by == NO_EVIDENCE else by, heads)
-    return _output(content, out)
+    return _output(_find_in_run(run, words, scoring, options, out, None if by == NO_EVIDENCE else by, heads), out)
+
+
+def _in_texts(
+    file: Path, load: Load, words: Words, scoring: Scoring, ask: Ask, size: BatchSize, out: Path | None
+) -> dict[str, Any]:
+    refuse(OVER_TEXTS, "prompt", "evidence", "specific", "heads", "mask", "box", "inpainting", "dilation", "photos")
+    if not words.targets and words.concepts:
+        refuse("without --target", "position")
+    read_lines(file)  # refused before a model is opened
+    return find_in_texts(file, load, words, scoring, ask, size, out)
+
+
+def _in_photos(
+    source: PhotoSource,
+    removes: bool,
+    photos: list[Path],
+    load: Load,
+    words: Words,
+    scoring: Scoring,
+    ask: Ask,
+    size: BatchSize,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Several photos, or one whose object is removed."""
+    require_photos(photos)
+    if removes and len(photos) > 1:
+        raise NeuronwiseError("An object is removed from one photo, or from those of --data; name one photo.")
+    refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific", "heads")
+    if not removes:
+        return find_in_photos(source, photos, load, words, scoring, ask, size, out)
+    if not words.concepts:
+        raise NeuronwiseError("Over photos, find takes words of captions: name one with --concept WORD.")
+    source.require_used(scoring.method)
+    return find_over_photos(source, photos[0] if photos else None, load, words, scoring, ask, size, out)
 
 
 def _output(content: dict[str, Any], out: Path | None) -> Output:

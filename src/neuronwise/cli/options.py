@@ -22,6 +22,7 @@ from neuronwise.registry.arguments import LARGEST_SEED
 if TYPE_CHECKING:
     from neuronwise.edit import Statistics
     from neuronwise.model import Model, Run
+    from neuronwise.model.halving import BatchSize
     from neuronwise.neurons import NeuronSet
 
 CONTINUED = 20  # tokens after a text in which a word is looked for
@@ -43,6 +44,9 @@ TextOption = Annotated[str | None, option("A text prompt instead of a photo, use
 WordOption = Annotated[str | None, option("A word of the output.")]
 TokenOption = Annotated[str | None, option("Any token, such as ' Paris'.", show_default="the model's answer to a text")]
 SeedOption = Annotated[int, option("Random seed.", min=0, max=LARGEST_SEED)]
+BatchOption = Annotated[
+    str, option("Photos or texts that are asked about together at most: a number, or auto: as many as pay.")
+]
 SetOption = Annotated[
     list[str] | None,
     option(
@@ -288,6 +292,15 @@ def parse_settings(given: Sequence[str] | None) -> Settings:
         except ValueError:
             found[name] = value
     return found
+
+
+def parse_batch(text: str) -> BatchSize:
+    """A number from 1, or "auto"; raises ``NeuronwiseError`` for anything else."""
+    if text == "auto":
+        return "auto"
+    if not re.fullmatch(r"0*[1-9]\d{0,5}", text):
+        raise NeuronwiseError(f"--batch-size is {text!r}; give a number from 1, or auto.")
+    return int(text)
 
 
 def parse_layers(text: str) -> list[int]:

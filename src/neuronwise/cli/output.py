@@ -40,17 +40,23 @@ def command_line() -> str:
 
 
 def print_finding(content: Mapping[str, Any], out: Path | None) -> None:
-    """Print the text, or those of several photos, a table of neurons for each word, and where the page is."""
+    """Print the text, or each of several, a table of neurons for each word, and where the page is."""
     if content["text"]:
         print(content["text"])
-    photos = content.get("photos")
-    for photo in photos if isinstance(photos, list) else ():
-        print(f"{photo['id']}: {photo['text']}")
+    several = content.get("photos") or content.get("texts")
+    for one in several if isinstance(several, list) else ():
+        print(f"{one['id']}: {one['text']}" if "prompt" not in one else _text_line(one))
     for concept in content["concepts"]:
         print_concept(concept, published=content.get("form") == "logits")
     if out is not None:
         page = out / "index.html"
         print(f"page: {page}" if page.exists() else f"photos: {out}")
+
+
+def _text_line(one: Mapping[str, Any]) -> str:
+    """A text of several, with what was looked for in it."""
+    said = " ".join(filter(None, (one["prompt"].strip(), one["text"])))
+    return f"{one['id']}: {said} ({token_line([concept['word'].strip() for concept in one['concepts']])})"
 
 
 def print_concept(concept: Mapping[str, Any], *, published: bool) -> None:

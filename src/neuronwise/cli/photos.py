@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from neuronwise.cli.app import Names, option, refuse, typed
-from neuronwise.cli.options import Ask, Scoring, Words, parse_box, require_studies
+from neuronwise.cli.options import Ask, Scoring, Settings, Words, parse_box, require_studies
 from neuronwise.cli.output import command_line, counted, note
 from neuronwise.cli.progress import progress_bar
 from neuronwise.data.photos.load import FORMS
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from neuronwise.data.photos import Photos
     from neuronwise.images.masks import Mask
     from neuronwise.model import Model, Run
+    from neuronwise.model.halving import BatchSize
 
 
 DEFAULT = "two_stage"  # the method of finding over photos
@@ -100,6 +101,7 @@ def find_over_photos(
     words: Words,
     scoring: Scoring,
     ask: Ask,
+    size: BatchSize,
     out: Path | None,
 ) -> dict[str, Any]:
     """Find every concept, and with ``out`` save what it was found on: the object that is printed."""
@@ -118,7 +120,7 @@ def find_over_photos(
                 model, photos, concept,
                 method=method, top=words.top, options=options, agree=agree,
                 most=source.photos, masks=masks, inpainting=source.inpainting, dilation=source.dilation,
-                prompt=ask.prompt, max_new_tokens=ask.length, seed=scoring.seed,
+                prompt=ask.prompt, max_new_tokens=ask.length, batch=size, seed=scoring.seed,
                 progress=lambda what, done, total, bar=bar: bar(done, total),
             )  # fmt: skip
         found.append((one, {**one.to_dict(), "command": command_line()}))
@@ -137,21 +139,18 @@ def find_in_photos(
     words: Words,
     scoring: Scoring,
     ask: Ask,
+    size: BatchSize,
     out: Path | None,
 ) -> dict[str, Any]:
     """Find words in each of several photos and in all of them together: the object that is printed."""
-    from neuronwise.locate.joint import AGREE
     from neuronwise.read.findings import find_in_each
 
-    options = scoring.checked("agree")
-    agree = options.pop("agree", "mean")
-    if agree not in AGREE:
-        raise NeuronwiseError(f"--set agree is {agree!r}; choose {' or '.join(AGREE)}.")
+    options, agree = joining(scoring)
     if source.data is None:
         refuse("without --data", "photos", "inpainting", "dilation")
     if source.data is not None and (images or not words.concepts):
         raise NeuronwiseError("--data takes photos from a folder: omit the photo, and name a word with --concept WORD.")
-    captions = _Captions(load, ask, heat=out is not None)
+    captions = _Captions(load, ask, size, heat=out is not None)
     if source.data is None:
         captions.of_files(images, words.concepts)
     else:
@@ -181,11 +180,22 @@ def find_in_photos(
     return content
 
 
+def joining(scoring: Scoring) -> tuple[Settings, str]:
+    """The options of a method that scores each of several runs, and how the scores are joined."""
+    from neuronwise.locate.joint import AGREE
+
+    options = scoring.checked("agree")
+    agree = options.pop("agree", "mean")
+    if agree not in AGREE:
+        raise NeuronwiseError(f"--set agree is {agree!r}; choose {' or '.join(AGREE)}.")
+    return options, agree
+
+
 class _Captions:
     """Photos by their id, captioned as they are needed, with the words of their captions that are looked for."""
 
-    def __init__(self, load: Callable[[], Model], ask: Ask, heat: bool) -> None:
-        self._load, self._ask, self._heat = load, ask, heat
+    def __init__(self, load: Callable[[], Model], ask: Ask, size: BatchSize, heat: bool) -> None:
+        self._load, self._ask, self._size, self._heat = load, ask, size, heat
         self.model: Model | None = None
         self.runs: dict[str, Run] = {}
         self.files: dict[str, str] = {}
@@ -199,18 +209,22 @@ class _Captions:
 
     def of_files(self, images: Sequence[Path], concepts: Sequence[str]) -> None:
         """Every photo that was named, with all nouns of its caption or the ``concepts`` that it has."""
+        named: dict[str, Path] = {}
+        for number, image in enumerate(images):
+            named[image.stem if image.stem not in named else f"{image.stem}-{number + 1}"] = image
         with progress_bar("captioning photos") as bar:
-            for number, image in enumerate(images):
-                name = image.stem if image.stem not in self.runs else f"{image.stem}-{number + 1}"
-                run = self._captioned(name, image)
-                self.words[name] = {concept.word.lower(): concept.word for concept in run.concepts}
-                if not run.concepts:
-                    self.left_out[name] = f"its caption has no noun to look for: {run.text!r}"
-                if concepts:
-                    self.words[name] = {}
-                    for concept in concepts:
-                        self._look(name, concept)
-                bar(number + 1, len(images))
+            failed = self._caption(named, bar)
+        if failed:
+            raise next(iter(failed.values()))
+        for name in named:
+            run = self.runs[name]
+            self.words[name] = {concept.word.lower(): concept.word for concept in run.concepts}
+            if not run.concepts:
+                self.left_out[name] = f"its caption has no noun to look for: {run.text!r}"
+            if concepts:
+                self.words[name] = {}
+                for concept in concepts:
+                    self._look(name, concept)
 
     def of_folder(self, source: PhotoSource, concepts: Sequence[str], seed: int) -> None:
         """Photos of a folder that show a concept, drawn by the seed until enough captions name it."""
@@ -223,27 +237,34 @@ class _Captions:
         for concept in concepts:
             there = [photo for photo in photos if shows(photo, concept)]
             random.Random(seed).shuffle(there)
-            named = 0
+            waiting, named = there[: DRAWN * source.photos], 0
             with progress_bar(f"captioning photos of {concept}") as bar:
-                for photo in there[: DRAWN * source.photos]:
-                    try:
-                        self._captioned(photo.id, photo.path)
-                    except ImageError as error:
-                        self.left_out[photo.id] = str(error)
-                        continue
-                    named += self._look(photo.id, concept)
+                while waiting and named < source.photos:
+                    # No more than can be used: none is captioned for nothing.
+                    some, waiting = waiting[: source.photos - named], waiting[source.photos - named :]
+                    failed = self._caption({photo.id: photo.path for photo in some})
+                    for name, error in failed.items():
+                        if not isinstance(error, ImageError):
+                            raise error
+                        self.left_out[name] = str(error)
+                    named += sum(self._look(photo.id, concept) for photo in some if photo.id not in failed)
                     bar(named, source.photos)
-                    if named == source.photos:
-                        break
 
-    def _captioned(self, name: str, path: Path) -> Run:
-        if name not in self.runs:
-            self.model = self.model or self._load()
-            ask = self._ask
-            self.runs[name] = self.model.run(path, ask.prompt, max_new_tokens=ask.length, heat=self._heat)
-            self.files[name] = path.name
-            self.words[name] = {}
-        return self.runs[name]
+    def _caption(
+        self, photos: Mapping[str, Path], progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, NeuronwiseError]:
+        """Caption photos that are not captioned yet, in batches; those that fail, with the error."""
+        asked = {name: path for name, path in photos.items() if name not in self.runs}
+        self.model = self.model or self._load()
+        runs = self.model.run_many(
+            list(asked.values()), self._ask.prompt, max_new_tokens=self._ask.length, heat=self._heat,
+            batch_size=self._size, errors="return", progress=progress,
+        )  # fmt: skip
+        failed = {name: run for name, run in zip(asked, runs, strict=True) if isinstance(run, NeuronwiseError)}
+        for name, run in zip(asked, runs, strict=True):
+            if not isinstance(run, NeuronwiseError):
+                self.runs[name], self.files[name], self.words[name] = run, asked[name].name, {}
+        return failed
 
     def _look(self, name: str, concept: str) -> bool:
         """Whether a caption names a concept, by whatever word."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -41,15 +42,33 @@ def text_files(source: str | os.PathLike[str]) -> list[Path]:
     return [path]
 
 
-def _of_file(path: Path, field: str) -> Iterator[str]:
+def read_lines(file: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts of a file that has one a line, by the numbers of their lines; blank lines are left out.
+
+    Raises ``DataError`` for a file that cannot be read, or holds none.
+    """
+    path = Path(file)
+    with _reading(path), path.open(encoding="utf-8-sig") as lines:
+        found = {str(number): line.rstrip("\n") for number, line in enumerate(lines, 1) if line.strip()}
+    if not found:
+        raise DataError(f"'{path}' has no text; write one a line.")
+    return found
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
         require_ordinary(path)
-        with path.open(encoding="utf-8") as lines:
-            yield from _rows(path, lines, field) if path.suffix == ".jsonl" else _paragraphs(lines)
+        yield
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not text in UTF-8.") from error
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+
+
+def _of_file(path: Path, field: str) -> Iterator[str]:
+    with _reading(path), path.open(encoding="utf-8") as lines:
+        yield from _rows(path, lines, field) if path.suffix == ".jsonl" else _paragraphs(lines)
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[str]:

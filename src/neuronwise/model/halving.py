@@ -38,7 +38,7 @@ def in_batches(
     fitted from then on. Raises ``ModelError`` where a given size does not fit.
     """
     room = model.memo("room of a batch", _Room)
-    most = size if size != "auto" else MEMBERS_ON_CPU if model.device.type == "cpu" else MEMBERS
+    most = most_members(model, size)
     for alike in together:
         tokens = room.tokens if size == "auto" else most * max(lengths[index] for index in alike)
         groups = grouped([lengths[index] for index in alike], tokens, most)
@@ -60,6 +60,11 @@ def in_batches(
                 raise ModelError(
                     f"{len(members)} prompts do not fit into memory together; give a smaller batch_size, or 'auto'."
                 ) from found
+
+
+def most_members(model: Wrapper, size: BatchSize) -> int:
+    """How many members a batch has at most."""
+    return size if size != "auto" else MEMBERS_ON_CPU if model.device.type == "cpu" else MEMBERS
 
 
 def require_size(size: BatchSize) -> None:

@@ -30,11 +30,15 @@ HEAT_SHARE = 0.04  # of the weights' memory: the most that ``heat`` keeps of one
 
 @dataclass(frozen=True)
 class Said:
-    """What a model said to one prompt: ``ids`` without the end token; ``steps`` and ``seen`` as of a run."""
+    """What a model said to one prompt: ``ids`` without the end token; ``steps`` and ``seen`` as of a run.
+
+    ``likeliest``: the token that would come next, where nothing was generated.
+    """
 
     ids: list[int]
     steps: list[Activations]
     seen: Activations | None = None
+    likeliest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,11 @@ def say(model: Wrapper, prompts: Sequence[Asked], how: Saying) -> list[Said]:
     failing = told(ModelError, f"{model.name} cannot read {asked_of([photo for _, photo in prompts])}")
     with Recorder(blocks, opening=opening, sequences=len(rows)) as recorder, failing:
         if how.length:
+            likeliest: list[int | None] = [None for _ in rows]
             ids, lengths = _generated(model, whole, how.length)
         else:
-            model.forward(model.extend(batch(model, rows).inputs, []), rows=[-1])
+            logits = model.forward(model.extend(batch(model, rows).inputs, []), rows=[-1])
+            likeliest = logits[:, -1].argmax(-1).tolist()
             ids, lengths = [[] for _ in rows], [1] * len(rows)
     require_complete(recorder.passes, blocks, len(recorder.passes))
     steps: list[list[Activations]] = [[] for _ in rows]
@@ -112,10 +118,10 @@ def say(model: Wrapper, prompts: Sequence[Asked], how: Saying) -> list[Said]:
         recorder.passes[step] = Activations()  # each member holds its own part alone
         for own, part, length in zip(steps, parts, lengths, strict=True):
             own += [part] if step < length else []
-    seen = recorder.opened.split(counts) if opening is not None else [Activations() for _ in rows]
-    return [
-        Said(*one, part if how.heat else None) for one, part in zip(zip(ids, steps, strict=True), seen, strict=True)
-    ]
+    seen: list[Activations | None] = [Activations() if how.heat else None for _ in rows]
+    if opening is not None:
+        seen = [*recorder.opened.split(counts)]
+    return [Said(*one) for one in zip(ids, steps, seen, likeliest, strict=True)]
 
 
 def _generated(model: Wrapper, inputs: Inputs, length: int) -> tuple[list[list[int]], list[int]]:

@@ -140,6 +140,8 @@ class Model(Wrapper):
         made = Run.of(self, prompted, said.ids, picture, max_new_tokens=how.length)
         if how.record:
             made.steps, made.seen, made.state = said.steps, said.seen, state_of(self)
+        if said.likeliest is not None:
+            made.answer = said.likeliest
         return made
 
     def _forced(self, prompted: Prompted, picture: Image.Image | None, text: str, max_new_tokens: int) -> Run:

@@ -1,4 +1,4 @@
-"""Several photos: what is found in each, and the neurons that a word has in all of them together."""
+"""Several photos, or texts: what is found in each, and the neurons that a word has in all of them together."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedConcept:
-    """A word over the ``photos`` whose captions name it: its neurons there, what they raise and lower."""
+    """A word over the runs ``held_by`` whose texts name it: its neurons there, what they raise and lower."""
 
     word: str
     token_id: int
-    photos: tuple[str, ...]
+    held_by: tuple[str, ...]
     neurons: NeuronSet
     effects: list[Effect]
     tokens: list[list[str]]
@@ -31,43 +31,52 @@ class SharedConcept:
 
 @dataclass(frozen=True)
 class Findings:
-    """``each``: the finding of every photo, by its id; ``together``: the words that the photos share.
+    """``each``: the finding of every photo or text, by its id; ``together``: the words that they share.
 
-    ``files``: what the photos are called. ``left_out``: photos in which nothing was found, with the reason.
+    ``files``: what the photos are called; None of texts. ``left_out``: in which nothing was found, with the reason.
     """
 
     each: Mapping[str, Finding] = field(repr=False)
     together: tuple[SharedConcept, ...]
-    files: Mapping[str, str]
+    files: Mapping[str, str] | None
     left_out: Mapping[str, str]
 
+    @property
+    def of(self) -> str:
+        """ "photos" or "texts"."""
+        return "texts" if self.files is None else "photos"
+
     def to_dict(self) -> dict[str, Any]:
-        """The findings as plain JSON values, in the form ``neuronwise.find/2`` with ``photos`` in place of one text."""
+        """The findings as plain JSON values, in the form ``neuronwise.find/2`` with a list in place of one text."""
         first = next(iter(self.each.values()))
         model = first.run.model
-        photos = [
-            {"id": name, "file": self.files[name], **{key: own[key] for key in ("text", "rendered", "concepts")}}
-            for name, own in ((name, one.to_dict()) for name, one in self.each.items())
-        ]
+        listed = [self._listed(name, one.to_dict()) for name, one in self.each.items()]
         rows = [
             concept_row(
-                model, one.word, one.token_id, None, one.neurons, one.effects, one.tokens, photos=list(one.photos)
+                model, one.word, one.token_id, None, one.neurons, one.effects, one.tokens,
+                **{self.of: list(one.held_by)},
             )
             for one in self.together
-        ]
+        ]  # fmt: skip
         note = {} if first.note is None else {"note": first.note}
         return {
             **finding_head(model, first.concepts[0].neurons.record, first.seed, first.top),
-            "text": None, "rendered": None, "form": first.form, **note, "photos": photos,
+            **({"prompt": None} if self.files is None else {}),
+            "text": None, "rendered": None, "form": first.form, **note, self.of: listed,
             "left_out": dict(self.left_out), "concepts": rows,
         }  # fmt: skip
+
+    def _listed(self, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+        called = {"prompt": own["prompt"]} if self.files is None else {"file": self.files[name]}
+        return {"id": name, **called, **{key: own[key] for key in ("text", "rendered", "concepts")}}
 
 
 def find_in_each(
     runs: Mapping[str, Run],
     words: Mapping[str, Mapping[str, str]],
     *,
-    files: Mapping[str, str],
+    files: Mapping[str, str] | None,
+    targets: Mapping[str, Sequence[str | int]] | None = None,
     at_least: int = 1,
     agree: str = "mean",
     left_out: Mapping[str, str] | None = None,
@@ -75,22 +84,24 @@ def find_in_each(
     top: int = 100,
     **options: Any,
 ) -> Findings:
-    """Find words in the captions of several photos, and what they share.
+    """Find words in the captions of several photos, or in several texts, and what they share.
 
-    ``words``: for each photo by its id, concept → the word by which its caption names it. A concept that ``at_least``
-    so many photos name is scored together: by the mean of its scores, or by votes (``agree``, see ``locate``).
-    ``options`` as for ``find``. Raises ``TargetError`` where no caption names a word.
+    ``words``: for each run by its id, concept → the word by which its text names it; ``targets``: tokens besides. A
+    concept that ``at_least`` so many name, or a token, is scored together: by the mean of its scores, or by votes
+    (``agree``, see ``locate``). ``options`` as for ``find``. Raises ``TargetError`` where no text names a word.
     """
     each: dict[str, Finding] = {}
     held: dict[str, dict[str, FoundConcept]] = {}
     for name, own in words.items():
-        if own:
-            each[name] = find(runs[name].model, runs[name], list(own.values()), top=top, form=form, **options)
-            for concept, found in zip(own, each[name].concepts, strict=True):
-                held.setdefault(concept, {})[name] = found
+        besides = () if targets is None else targets.get(name, ())
+        if own or besides:
+            found = find(runs[name].model, runs[name], list(own.values()), besides, top=top, form=form, **options)
+            each[name] = found
+            for one, called in zip(found.concepts, [*own, *(None for _ in besides)], strict=True):
+                held.setdefault(one.word if called is None else called, {})[name] = one
     if not each:
         said = "; ".join(f"{name}: {run.text!r}" for name, run in runs.items())
-        raise TargetError(f"No caption names a word to look for ({said}).")
+        raise TargetError(f"No {'text' if files is None else 'caption'} names a word to look for ({said}).")
     model = next(iter(runs.values())).model
     together = [_shared(model, word, own, agree, top, form) for word, own in held.items() if len(own) >= at_least]
     return Findings(each, tuple(together), files, dict(left_out or {}))

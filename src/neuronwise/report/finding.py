@@ -37,7 +37,7 @@ def write_finding(
 def write_findings(
     directory: str | os.PathLike[str], findings: Findings, content: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write the page of several photos together, and one for each photo into a folder of its own.
+    """Write the page of several photos or texts together, and one for each into a folder of its own.
 
     ``index.html`` and ``finding.json`` in ``directory``, and ``ID/`` as ``write_finding`` writes it. Returns the page.
     """
@@ -48,7 +48,8 @@ def write_findings(
             called = _UNSAFE.sub("_", name)
             own = {**finding.to_dict(), **{key: content[key] for key in ("command",) if key in content}}
             write_finding(folder / called, finding, own)
-            shown.append((f"{called}/index.html", finding.run.text, finding.run.image))
+            said = finding.run.text if findings.of == "photos" else f"{finding.run.prompt} {finding.run.text}".strip()
+            shown.append((f"{called}/index.html", said, finding.run.image))
         page = write_page(folder, content, gallery=gallery_element(shown))
         write_json(folder / "finding.json", content)
     return Path(directory) / page.name

@@ -46,13 +46,15 @@ function captionNodes() {
   return [...nodes, characters.slice(at).join("")];
 }
 
+const several = finding.photos ?? finding.texts;
+
 function drawSaid() {
   const { prompt, text, concepts } = finding;
   part("model").textContent = finding.model;
   const caption = part("caption");
-  if (finding.photos) {
-    const count = Array.isArray(finding.photos) ? finding.photos.length : Object.keys(finding.photos).length;
-    caption.append(plural(count, "photo"), " together");
+  if (several) {
+    const count = Array.isArray(several) ? several.length : Object.keys(several).length;
+    caption.append(plural(count, finding.texts ? "text" : "photo"), " together");
     part("gallery").hidden = !part("gallery").children.length;
   } else if (text) caption.append(...captionNodes());
   else if (!photo) caption.append(make("span", { class: "given" }, prompt));
@@ -65,7 +67,7 @@ function drawSaid() {
     caption.append(/\s$/.test(prompt) ? "" : " ", wordLink(others[0], concepts[others[0]].word.trim()));
   } else if (others.length) {
     const links = others.flatMap((index) => [wordLink(index, concepts[index].word), " "]);
-    part("others").append(finding.photos ? "Their words: " : "Also asked for: ", ...links);
+    part("others").append(several ? "Their words: " : "Also asked for: ", ...links);
     part("others").hidden = false;
   }
 }
@@ -82,6 +84,7 @@ function choose(index) {
   part("token").replaceChildren(
     "Scored at its token ", tokenElement(concept.token, "inline"), ` (id ${concept.token_id})`,
     concept.photos ? `, in ${plural(concept.photos.length, "photo")}` : finding.photos ? " in each photo"
+      : concept.texts ? `, in ${plural(concept.texts.length, "text")}`
       : concept.position == null ? " where the prompt ends" : `, position ${concept.position} of the text, counted from 0`,
     times > 1 ? `; the text has the word ${times} times` : "");
   part("note").textContent = concept.note ?? "";
@@ -253,5 +256,5 @@ if (finding.concepts.length) {
   listen();
   chooseFromAddress();
 } else part("found").replaceChildren(make("p", { class: "note" },
-  finding.photos ? "The captions share no word. Each photo has its own page."
+  several ? `The ${finding.texts ? "texts" : "captions"} share no word. Each ${finding.texts ? "text" : "photo"} has its own page.`
     : "No noun was found in the text. Ask for a word with --concept."));

@@ -15,6 +15,7 @@ from neuronwise.data.photos import Captioned, Photos
 from neuronwise.errors import MethodError
 from neuronwise.images import open_image
 from neuronwise.images.masks import Mask
+from neuronwise.model.halving import BatchSize
 from neuronwise.model.model import Model
 from neuronwise.neurons import NeuronSet
 from neuronwise.read.decode import Effect, effects
@@ -88,6 +89,7 @@ def find(
     dilation: int = 5,
     prompt: str | None = None,
     max_new_tokens: int = 50,
+    batch: BatchSize = "auto",
     null_photos: int = 5,
     seed: int = 0,
     progress: Progress = silent,
@@ -96,14 +98,14 @@ def find(
 
     ``method``: "two_stage" (``options``: fields of ``TwoStage``; needs a mask, from annotations or ``masks`` by photo
     id, or ready inpainted photos), or any that scores all neurons, joined as by ``locate``. Thresholds "null" are
-    found on ``null_photos`` without the concept. Raises ``MethodError`` for an unknown method or option and
-    ``StudyError`` when no caption names the concept.
+    found on ``null_photos`` without the concept. ``batch`` as of ``PhotoRecipe``. Raises ``MethodError`` for an unknown
+    method or option and ``StudyError`` when no caption names the concept.
     """
     try:
         chosen = Method(method=method, options=dict(options or {}), agree=agree)  # type: ignore[arg-type]
         recipe = PhotoRecipe(
             kind="find", concepts=[concept], at_least=1, most=most, prompt=prompt, max_new_tokens=max_new_tokens,
-            inpainting=inpainting, dilation=dilation, seed=seed,
+            batch=batch, inpainting=inpainting, dilation=dilation, seed=seed,
         )  # fmt: skip
     except ValidationError as error:
         first = error.errors()[0]

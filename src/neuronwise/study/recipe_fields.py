@@ -76,8 +76,9 @@ class PhotoRecipe(Recipe):
     """What every study of photos has.
 
     ``concepts``: words, or "auto" for all COCO categories that the captions of at least ``at_least`` photos name.
-    ``most``: the number of photos of each concept, drawn by ``seed``. ``batch``: photos that are captioned together
-    under an intervention; more is faster, and in half precision may occasionally give another word than alone.
+    ``most``: the number of photos of each concept, drawn by ``seed``. ``batch``: photos that are captioned together at
+    most. In single precision a batch gives what each photo gives alone, and "auto" takes as many as pay; in half
+    precision it may occasionally give another word, so there "auto" is 1.
     """
 
     data: Data = Data()
@@ -86,7 +87,7 @@ class PhotoRecipe(Recipe):
     most: Positive = 12
     prompt: Text | None = None
     max_new_tokens: Positive = 30
-    batch: Positive = 1
+    batch: Positive | Literal["auto"] = "auto"
     inpainting: Text = "telea"
     dilation: NotNegative = 5
 

@@ -12,12 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from neuronwise.answers.free import continued_alike
 from neuronwise.answers.naming import names
 from neuronwise.data.photos import Captioned, Photos
 from neuronwise.data.words import COCO_CATEGORIES
-from neuronwise.errors import ImageError, NothingToStudy, StudyError
+from neuronwise.errors import ImageError, NeuronwiseError, NothingToStudy, StudyError
 from neuronwise.images.masks import Mask
+from neuronwise.model.halving import BatchSize, most_members
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.study.concept_photos import ConceptPhotos, lacks, word_for
@@ -94,15 +94,40 @@ class Workspace(Generic[P]):
         """As ``captions``, of some photos."""
         ids = [photo.id for photo in photos]
         unasked = [name for name in ids if not self._notes.holds("caption", name)]
-        self._notes.ask("captions before", unasked, self._caption, self.tell)
+        self._notes.ask("captions before", unasked, self._caption, self.tell, self._portion)
         said = {name: self._said(self.by_id[name]) for name in ids}
         return {
             name: self.model.decode_ids(one["output_ids"]).strip() for name, one in said.items() if "reason" not in one
         }
 
     def _caption(self, ids: Sequence[str]) -> None:
-        for name in ids:
-            self._said(self.by_id[name])
+        """Ask about photos by their ids, in batches."""
+        runs = self._asked([self.by_id[name].path for name in ids], self.recipe.prompt, errors="return")
+        for name, run in zip(ids, runs, strict=True):
+            if isinstance(run, Run):
+                self.kept("caption", name, lambda ids=run.output_ids: {"output_ids": ids})
+            elif isinstance(run, ImageError):
+                self.kept("caption", name, lambda why=str(run): {"reason": why})
+            else:
+                raise run
+
+    def _asked(
+        self, images: Sequence[Path | None], prompts: str | Sequence[str | None] | None, **how: Any
+    ) -> list[Run | NeuronwiseError]:
+        return self.model.run_many(
+            images, prompts, max_new_tokens=self.recipe.max_new_tokens, batch_size=self._size, record=False, **how
+        )
+
+    @property
+    def _size(self) -> BatchSize:
+        """Photos that are asked about together at most; see ``PhotoRecipe``."""
+        coarse = any(one.is_floating_point() and one.dtype.itemsize < 4 for one in self.model.module.parameters())
+        return 1 if self.recipe.batch == "auto" and coarse else self.recipe.batch
+
+    @property
+    def _portion(self) -> int:
+        """Photos that are opened, and kept, together."""
+        return most_members(self.model, self._size)
 
     @property
     def unread(self) -> dict[str, str]:
@@ -111,14 +136,9 @@ class Workspace(Generic[P]):
         return {name: one["reason"] for name, one in said.items() if "reason" in one}
 
     def _said(self, photo: Captioned) -> Row:
-        def ask() -> Row:
-            try:
-                run = self.model.run(photo.path, self.recipe.prompt, max_new_tokens=self.recipe.max_new_tokens)
-            except ImageError as error:
-                return {"reason": str(error)}
-            return {"output_ids": run.output_ids}
-
-        return self.kept("caption", photo.id, ask)
+        if not self._notes.holds("caption", photo.id):
+            self._caption([photo.id])
+        return self._notes.of("caption")[photo.id]
 
     def run(self, photo: Captioned) -> Run:
         """The run that captioned a photo, made again from its tokens without generating."""
@@ -138,27 +158,21 @@ class Workspace(Generic[P]):
         return self.say_all([photo])[0]
 
     def say_all(self, photos: Sequence[Captioned]) -> list[str]:
-        """What the model says of photos now, ``batch`` of them at a time.
+        """What the model says of photos now, in batches."""
+        return self._texts([photo.path for photo in photos], [self.recipe.prompt] * len(photos))
 
-        Photos that are read as tensors of different shapes are never together.
-        """
-        found: list[str] = []
-        for start in range(0, len(photos), self.recipe.batch):
-            read = [
-                self.model.prepare(p.path, self.recipe.prompt)[0] for p in photos[start : start + self.recipe.batch]
-            ]
-            ids = continued_alike(self.model, [one.inputs for one in read], self.recipe.max_new_tokens)
-            found += [self.model.decode_ids(row).strip() for row in ids]
-        return found
-
-    def answer(self, photo: Captioned, prompt: str) -> str:
-        """What the model says now to another prompt about a photo.
+    def answers(self, asked: Sequence[tuple[str, Captioned]]) -> list[str]:
+        """What the model says now to other prompts about photos, in batches.
 
         A prompt with {} is asked without the photo, with the photo's caption before any change in that place.
         """
-        image = None if "{}" in prompt else photo.path
-        text = prompt.replace("{}", self.captions[photo.id])
-        return self.model.run(image, text, max_new_tokens=self.recipe.max_new_tokens).text
+        images = [None if "{}" in prompt else photo.path for prompt, photo in asked]
+        return self._texts(images, [prompt.replace("{}", self.captions[photo.id]) for prompt, photo in asked])
+
+    def _texts(self, images: Sequence[Path | None], prompts: Sequence[str | None]) -> list[str]:
+        size = self._portion
+        parts = [self._asked(images[n : n + size], prompts[n : n + size]) for n in range(0, len(images), size)]
+        return [run.text for part in parts for run in part if isinstance(run, Run)]
 
     def recent(self, key: object, say: Callable[[], list[str]]) -> list[str]:
         """What ``say()`` gave for the same key a few calls ago, or gives now: two cases may change the same neurons."""

@@ -122,8 +122,9 @@ def _changed(path: Path) -> float:
 def _finding(content: dict[str, Any]) -> Described | None:
     words = [str(concept["word"]).strip() for concept in content["concepts"]]
     text = str(content.get("text") or content.get("prompt") or "")
-    if content.get("photos"):
-        text = f"{len(content['photos'])} photos: {', '.join(words[:6])}"
+    for several in ("photos", "texts"):
+        if content.get(several):
+            text = f"{len(content[several])} {several}: {', '.join(words[:6])}"
     return "finding", text, ", ".join(words[:8]), str(content["model"])
 
 

@@ -75,7 +75,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
             if swaps:
                 workspace.kept("noted", trial.id, lambda: dict(noted))
             said = workspace.say_all([photo for _, photo in photos])
-            return said + [workspace.answer(photo, prompt) for prompt, photo in asked]
+            return said + workspace.answers(asked)
 
     key = trial.group.id, trial.intervention.called, frozenset(neurons.neurons)
     said = say() if swaps else workspace.recent(key, say)
@@ -90,7 +90,7 @@ def measure(workspace: Space, case: Case) -> list[Row]:
 
 
 def _answer_before(workspace: Space, photo: Captioned, prompt: str) -> str:
-    return workspace.kept("answer", f"{photo.id}/{prompt}", lambda: workspace.answer(photo, prompt))
+    return workspace.kept("answer", f"{photo.id}/{prompt}", lambda: workspace.answers([(prompt, photo)])[0])
 
 
 def _swap_columns(row: Row, case: Case) -> Row:
