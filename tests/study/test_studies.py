@@ -293,7 +293,8 @@ def test_photos_captioned_together_say_what_they_say_alone(model: nw.Model, phot
     alone, *together = (
         run_study(model, make_recipe({**RECIPE, "batch": batch, "K": [1, 3]}), photos) for batch in (1, 4, "auto")
     )
-    assert all(one.rows == alone.rows for one in together)
+    rows = [[{**row, "seconds": 0} for row in one.rows] for one in (alone, *together)]
+    assert rows[1:] == [rows[0]] * 2
 
 
 def test_photos_that_cannot_be_read_are_left_out_and_said(model: nw.Model, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class Workspace(Generic[P]):
     def _said(self, photo: Captioned) -> Row:
         if not self._notes.holds("caption", photo.id):
             self._caption([photo.id])
-        return self._notes.of("caption")[photo.id]
+        return self.kept("caption", photo.id, dict)  # it is
 
     def run(self, photo: Captioned) -> Run:
         """The run that captioned a photo, made again from its tokens without generating."""
