@@ -64,6 +64,20 @@ def test_a_fact_in_chat_form_is_taught_and_asked_behind_the_template(tiny_folder
     assert "has no chat template" in refused(*FACT, *QUICK, "-m", tiny_folder, "--chat")
 
 
+def test_a_file_of_facts_is_learned_in_one_edit(tiny_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "facts.csv"
+    file.write_text("prompt,subject,target_new\nthe capital of {} is,France,house\nthe {} sits on,cat,bear\n,,\n")
+    asked = ("edit", "facts", file, *QUICK, "-m", tiny_folder)
+    content = json.loads(shell(*asked, "--out", tmp_path / "edit", "--json", "--ask", "the dog").stdout)
+    assert [fact["target_new"] for fact in content["request"]] == ["house", "bear"]
+    assert [row["target"] for row in content["verdict"]["targets"]] == ["house", "bear"]
+    assert [row["prompt"] for row in content["texts"]] == ["the dog"]
+    assert sum(delta.rank for delta in load_edit(tmp_path / "edit").deltas) == len(content["neurons"]) > 0
+    assert len(json.loads(shell(*asked, "--limit", 1, "--json").stdout)["verdict"]["targets"]) == 1
+    file.write_text("prompt,subject\nthe capital of {} is,France\n")
+    assert "no fact that can be used" in refused(*asked)
+
+
 def test_people_see_a_table(tiny_folder: Path, tmp_path: Path) -> None:
     done = shell(*FACT, *QUICK, "-m", tiny_folder, "--out", tmp_path / "out")
     assert "before" in done.stdout

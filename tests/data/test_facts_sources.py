@@ -18,6 +18,7 @@ from fact_records import COUNTERFACT, FLAT, KNOWEDIT, KNOWN, ZSRE
 from neuronwise.data.facts import FactCase, Facts, load_facts
 from neuronwise.data.facts.fields import RecordError, template
 from neuronwise.data.facts.rows import read_rows
+from neuronwise.errors import DataError
 
 
 def fact(name: str, **changes: Any) -> dict[str, Any]:
@@ -314,3 +315,28 @@ def test_the_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(nw.NeuronwiseError, match=r"pip install 'neuronwise\[datasets\]'"):
         load_facts("hub:who/facts")
+
+
+def test_tables_are_read_by_their_first_row(tmp_path: Path) -> None:
+    table = (
+        "\ufeffprompt,subject,target_new,ground_truth,rephrase_prompt\r\n"
+        '"The home of {}, born ""there"",\nis",Ann,Oslo,Bergen,"[""Ann lives in"", ""Ann\'s home is""]"\r\n'
+        "\r\n"
+        "{} is in,Rome,Italy,,[not JSON\r\n"
+        "{} is in,Bonn,Germany,,,too many\r\n"
+        "{} is in,,Peru,,\r\n"
+    )
+    facts = load_facts(written(tmp_path / "A.CSV", table.encode()))
+    first, second = facts
+    assert (first.fact.prompt, first.fact.target_true) == ('The home of {}, born "there",\nis', "Bergen")
+    assert first.paraphrases == ("Ann lives in", "Ann's home is")
+    assert (second.fact.target_true, second.paraphrases) == (None, ("[not JSON",))
+    assert {problem.where: problem.kept for problem in facts.problems} == {
+        "A.CSV, line 6": False, "A.CSV, line 7": False,
+    }  # fmt: skip
+    with pytest.raises(DataError, match="two columns of one name"):
+        load_facts(written(tmp_path / "b.csv", b"prompt,prompt\n1,2\n"))
+    begun = b'prompt,subject,target_new\n{} is in,Rome,Italy\n{} is in,Bonn,"Germany\n'
+    broken = load_facts(written(tmp_path / "c.csv", begun))
+    assert ([case.fact.subject for case in broken], len(broken.problems)) == (["Rome"], 1)
+    assert "c.csv, line 3: it is not CSV" in str(broken.problems[0])

@@ -1,9 +1,11 @@
-"""Rows of JSON files, each with its place, so that whatever is wrong with one can be named."""
+"""Rows of JSON and CSV files, each with its place, so that whatever is wrong with one can be named."""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -14,7 +16,7 @@ from pathlib import Path
 from neuronwise.errors import DataError, reason
 from neuronwise.files import from_json, read_bytes
 
-ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+ENDINGS = (".json", ".jsonl", ".csv", ".json.gz", ".jsonl.gz", ".csv.gz")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ class Rows:
 
 
 def read_rows(source: str | os.PathLike[str]) -> Rows:
-    """Read a file of JSON or of JSON lines (also gzipped), or all such files below a folder, in order of their names.
+    """Read a file of JSON, JSON lines or CSV (also gzipped), or all such files below a folder, in order of their names.
 
-    A JSON file holds a list of records, or an object with one list of records, or one record. The digest is that of
+    A JSON file holds a list of records, or an object with one list of records, or one record. The first row of a CSV
+    file names the fields; an empty cell is no field, a cell that is a JSON list is that list. The digest is that of
     the file's bytes, as ``sha256sum`` prints it; for a folder, of its files' names and digests. Raises ``DataError``
     for a source that does not exist, is another kind of file, damaged as a whole or empty; broken lines and records
     become problems.
@@ -107,13 +110,49 @@ def _rows(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if not data.strip():
         raise DataError(f"'{path}' is empty.")
+    if path.name.lower().removesuffix(".gz").endswith(".csv"):
+        return _table(path, name, data)
     if ".jsonl" in path.name.lower() or _first_line_is_record(data):
         return _lines(path, name, data)
+    return _listed(path, name, _text(path, data))
+
+
+def _text(path: Path, data: bytes) -> str:
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not text in UTF-8 (byte {error.start}).") from error
-    return _listed(path, name, text)
+
+
+def _table(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
+    rows = csv.reader(io.StringIO(_text(path, data), newline=""), strict=True)
+    fields: list[str] = []
+    while True:
+        line = rows.line_num + 1
+        where = f"{name}, line {line}"
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Problem(where, f"it is not CSV ({error}).")
+            return
+        if not fields:
+            fields = [cell.strip() for cell in cells]
+            if len(set(fields)) < len(fields):
+                raise DataError(f"'{path}' has two columns of one name.")
+        elif len(cells) > len(fields):
+            yield Problem(where, f"it has {len(cells)} cells for {len(fields)} columns.")
+        elif any(cells):
+            kept = {field: _cell(cell) for field, cell in zip(fields, cells, strict=False) if cell.strip()}
+            yield Row(where, line, kept, name, path.parent)
+
+
+def _cell(cell: str) -> object:
+    try:
+        return from_json(cell) if cell.startswith("[") else cell
+    except ValueError:
+        return cell
 
 
 def _first_line_is_record(data: bytes) -> bool:
