@@ -3,10 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTO ?=
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint build clean
+.PHONY: demo index test fuzz lint build clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py $(PHOTO)
+
+# When every neuron of the built-in model fires, over your photos: make index DATA=folder
+DATA ?=
+index: .venv/ready
+	$(BIN)/neuronwise index --data "$(DATA)" --out index
 
 # Two processes of one thread each: torch's own threads would fight.
 test: .venv/ready

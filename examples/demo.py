@@ -1,15 +1,18 @@
-"""Find the neurons behind the words of a photo with the built-in model, index every neuron over a few photos, and say
-how to look at both.
+"""Find the neurons behind the words of a photo with the built-in model, index every neuron over a few photos and
+texts, and say how to look at both.
 
 python examples/demo.py [PHOTO]: without a photo, scikit-image's cat `chelsea`.
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import skimage
 from PIL import Image
+
+from neuronwise.data.texts import openings
 
 FOLDER = Path("demo")
 SHIPPED = Path(skimage.__file__).parent / "data"
@@ -23,8 +26,11 @@ def main() -> int:
     photos.mkdir(parents=True, exist_ok=True)
     for name in PHOTOS:
         Image.open(SHIPPED / name).convert("RGB").save(photos / f"{Path(name).stem}.jpg")
+    texts, index = FOLDER / "texts.txt", FOLDER / "index"
+    texts.write_text("\n\n".join(openings()), encoding="utf-8")
+    shutil.rmtree(index, ignore_errors=True)  # it may be of another version of the model
     status = neuronwise("find", photo, "--out", FOLDER) or neuronwise(
-        "index", "build", "--data", photos, "--max-new-tokens", 20, "--out", FOLDER / "index"
+        "index", "--data", photos, "--texts", texts, "--max-new-tokens", 20, "--out", index
     )
     if not status:
         command = Path(sys.executable).parent / "neuronwise"

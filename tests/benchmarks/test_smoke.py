@@ -76,3 +76,9 @@ def test_heat_too_large_to_keep_is_read_when_it_is_asked_for(
     run = random_llava.run(image=photo, max_new_tokens=4, heat=True)
     assert not run.seen.dense
     assert nw.heatmap(random_llava, run, ["L0.U3"]).grid.shape == (4, 4)
+
+
+def test_an_index_of_a_shape_is_measured(scripts: Any, tmp_path: Any) -> None:
+    result = scripts("index").of_shape(2, 24, 5, tmp_path / "index")
+    assert result["neurons"] == 48
+    assert 0 < result["megabytes"] < result["state_megabytes"]

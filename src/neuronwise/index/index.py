@@ -186,7 +186,8 @@ class Index:
         ``by="fires"``: how well a neuron tells the photos and texts whose caption or text names the word (reference
         captions included) from the others, as the area under the ROC curve of its largest activation in each, at
         ``place`` (by default the image's tokens where there are any). .5 is chance. Only the items that are kept of a
-        neuron have an order, so of many items the best are little above .5. ``by="writes"``: cos of the value vector
+        neuron have an order, so of many items the best are little above .5; equals are ordered by how many standard
+        deviations above its mean a neuron is on the best of them. ``by="writes"``: cos of the value vector
         with the unembedding of the word's first token, as ``decode`` reads it; it needs the ``model``. ``lowest``: the
         neurons that fire negatively on it, or lower it. Raises ``IndexingError`` where no item names the word, or all
         do.
@@ -194,10 +195,8 @@ class Index:
         record = {"method": f"index {by}", "word": word, "lowest": lowest, "model": self.model}
         if self._reads(by, model):
             assert model is not None
-            scored, about = search.writing(self._stored, model, word)
-            return search.best(
-                self._stored, lambda layer: -scored(layer) if lowest else scored(layer), top, record | about
-            )
+            scored, about = search.writing(self._stored, model, word, lowest)
+            return search.best(self._stored, scored, top, record | about)
         scored, about = search.firing_on(self._stored, word, place, lowest)
         return search.best(self._stored, scored, top, record | about)
 

@@ -25,7 +25,7 @@ from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 
 Ints, Floats, Bools = NDArray[np.integer[Any]], NDArray[np.floating[Any]], NDArray[np.bool_]
-Scored = Callable[[int], Floats]  # layer → a score for each row of its arrays
+Scored = Callable[[int], tuple[Floats, Floats]]  # layer → of each row of its arrays a score, and what decides ties
 
 
 def firing_on(stored: Stored, word: str, place: str | None, lowest: bool) -> tuple[Scored, dict[str, Any]]:
@@ -36,9 +36,12 @@ def firing_on(stored: Stored, word: str, place: str | None, lowest: bool) -> tup
         raise IndexingError(f"{which}." if named.all() else f"{which} of this index names {word!r}.")
     at, place = _place(stored, place)
 
-    def scores(layer: int) -> Floats:
+    def scores(layer: int) -> tuple[Floats, Floats]:
         item, known = ranked(stored, layer, at, int(lowest))
-        return areas(item, known, named)
+        mean, spread = stored.array(layer, "moments")[:, at, :2].T
+        height = stored.array(layer, "value")[:, at, int(lowest)] - mean[:, None]
+        height = np.where(named[item] & known, height * (-1 if lowest else 1), 0).max(1)
+        return areas(item, known, named), np.divide(height, spread, out=np.zeros_like(height), where=spread > 0)
 
     return scores, {"place": place, "items": len(named), "named": int(named.sum())}
 
@@ -52,14 +55,14 @@ def firing_like(stored: Stored, neuron: Neuron, place: str | None) -> tuple[Scor
     spread = np.zeros(items)
     spread[item[row][known[row]]] = own[known[row]]
 
-    def scores(layer: int) -> Floats:
+    def scores(layer: int) -> tuple[Floats, Floats]:
         item, known = ranked(stored, layer, at, 0)
-        return correlations(item, rank_weights(known), spread)
+        return _plain(correlations(item, rank_weights(known), spread))
 
     return scores, {"place": place, "items": items}
 
 
-def writing(stored: Stored, model: Model, word: str) -> tuple[Scored, dict[str, Any]]:
+def writing(stored: Stored, model: Model, word: str, lowest: bool) -> tuple[Scored, dict[str, Any]]:
     """cos(U′_t, v′) of each neuron for the first token of a word of its own, and the record of it.
 
     As in ``read.decode``: U′ is the unembedding with its mean row taken off, v′ the value vector as it arrives at the
@@ -70,7 +73,7 @@ def writing(stored: Stored, model: Model, word: str) -> tuple[Scored, dict[str, 
     direction = unembedding[tokens.token_id].float() - unembedding.mean(0, dtype=torch.float32)
 
     def cosines(writer: Writer) -> Tensor:
-        return _cosines(arriving(writer.site, writer.vectors.T), direction)
+        return _cosines(arriving(writer.site, writer.vectors.T), -direction if lowest else direction)
 
     note = {} if tokens.note is None else {"note": tokens.note}
     return _by_writer(stored, model, cosines), {"token": tokens.text, "token_id": tokens.token_id, **note}
@@ -83,14 +86,14 @@ def writing_like(stored: Stored, model: Model, neuron: Neuron) -> Scored:
 
 
 def best(stored: Stored, scored: Scored, top: int, record: dict[str, Any], but: Neuron | None = None) -> NeuronSet:
-    """The ``top`` neurons of highest score, ties in the order of layers and rows; ``but`` is left out."""
+    """The ``top`` neurons of highest score, further ties in the order of layers and rows; ``but`` is left out."""
     if top < 1:
         raise IndexingError(f"top is {top}; ask for 1 neuron or more.")
     layers = {layer: scored(layer) for layer in stored.writers}
-    scores = np.concatenate(list(layers.values()))
-    starts = np.cumsum([0, *map(len, layers.values())])
+    scores, ties = (np.concatenate([one[part] for one in layers.values()]) for part in (0, 1))
+    starts = np.cumsum([0, *(len(one[0]) for one in layers.values())])
     members: list[ScoredNeuron] = []
-    for place in np.argsort(-scores, kind="stable")[: top + 1].tolist():
+    for place in np.lexsort((-ties, -scores))[: top + 1].tolist():
         at = int(np.searchsorted(starts, place, side="right")) - 1
         neuron = stored.neuron(list(layers)[at], int(place - starts[at]))
         if neuron != but:
@@ -145,4 +148,8 @@ def _cosines(vectors: Tensor, direction: Tensor) -> Tensor:
 
 def _by_writer(stored: Stored, model: Model, cosines: Callable[[Writer], Tensor]) -> Scored:
     """The writers of an index are the model's, in the same order."""
-    return lambda layer: np.concatenate([cosines(writer).numpy() for writer in model.blocks[layer].writers])
+    return lambda layer: _plain(np.concatenate([cosines(writer).numpy() for writer in model.blocks[layer].writers]))
+
+
+def _plain(scores: Floats) -> tuple[Floats, Floats]:
+    return scores, np.zeros_like(scores)
