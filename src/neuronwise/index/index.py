@@ -18,7 +18,7 @@ from neuronwise.index.items import Items
 from neuronwise.index.merge import merge
 from neuronwise.index.reading import Reading
 from neuronwise.index.source import PhotosLike, Source, TextsLike
-from neuronwise.index.stored import EXAMPLE, Stored
+from neuronwise.index.stored import ARRAYS, Stored
 from neuronwise.locate.baseline import Baseline
 from neuronwise.model.modes import computes
 from neuronwise.model.state import alike, likeness
@@ -143,8 +143,8 @@ class Index:
     def array(self, layer: int, name: str) -> NDArray[Any]:
         """An array of a layer, (neurons, places, …): ``moments`` (mean, standard deviation, frequency), ``histogram``
         (64, as stored: see ``bins.unpacked``); ``value``, ``item``, ``position`` and ``gate`` of examples (2, k)."""
-        if layer not in self.layers or name not in EXAMPLE:
-            raise IndexingError(f"There is no array {name!r} of layer {layer}; arrays are {', '.join(EXAMPLE)}.")
+        if layer not in self.layers or name not in ARRAYS:
+            raise IndexingError(f"There is no array {name!r} of layer {layer}; arrays are {', '.join(ARRAYS)}.")
         return self._stored.array(layer, name)
 
     def baseline(self) -> Baseline:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from neuronwise.errors import PromptError
+import numpy as np
+from numpy.typing import NDArray
+
+from neuronwise.errors import IndexingError, PromptError, told
 from neuronwise.files import from_json
 from neuronwise.index.tally import PLACES
 from neuronwise.locate.baseline import predicting_rows
@@ -122,10 +127,12 @@ def rows_of(run: Run) -> dict[str, list[int]]:
 
 
 class Items:
-    """The items of a finished index, each read when it is asked for; ``offsets`` are where their lines begin."""
+    """The items of a finished index, each read when it is asked for; ``offsets`` (n,) are where their lines begin."""
 
-    def __init__(self, path: Path, offsets: list[int]) -> None:
+    def __init__(self, path: Path, offsets: NDArray[np.int64]) -> None:
         self._path, self._offsets = path, offsets
+        with path.open("rb") as file:
+            self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -133,14 +140,26 @@ class Items:
     def __getitem__(self, number: int) -> Item:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        with self._path.open("rb") as file:
-            file.seek(self._offsets[number])
-            return Item.of(number, from_json(file.readline()))
+        with self._telling():
+            return Item.of(number, self._record(number))
 
     def __iter__(self) -> Iterator[Item]:
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file):
-                yield Item.of(number, from_json(line))
+        return (self[number] for number in range(len(self)))
+
+    def texts(self) -> Iterator[tuple[str, ...]]:
+        """Of each item its caption or text, and the reference captions: much sooner than whole items."""
+        with self._telling():
+            for number in range(len(self)):
+                record = self._record(number)
+                yield record["text"], *record.get("captions", ())
+
+    def _record(self, number: int) -> Record:
+        start = int(self._offsets[number])
+        end = int(self._offsets[number + 1]) if number + 1 < len(self) else len(self._lines)
+        return from_json(self._lines[start:end])
+
+    def _telling(self) -> AbstractContextManager[None]:
+        return told(IndexingError, f"'{self._path}' is damaged")
 
 
 def line_of(record: Record) -> bytes:

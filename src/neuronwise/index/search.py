@@ -30,7 +30,7 @@ Scored = Callable[[int], tuple[Floats, Floats]]  # layer → of each row of its 
 
 def firing_on(stored: Stored, word: str, place: str | None, lowest: bool) -> tuple[Scored, dict[str, Any]]:
     """How well each neuron tells the items that name a word, and the record of it; see ``Index.locate``."""
-    named = np.array([any(names(text, word) for text in (item.text, *item.captions)) for item in stored.items])
+    named = np.array([any(names(text, word) for text in own) for own in stored.items.texts()])
     if named.all() or not named.any():
         which = f"All photos and texts of this index name {word!r}" if named.all() else "No photo or text"
         raise IndexingError(f"{which}." if named.all() else f"{which} of this index names {word!r}.")

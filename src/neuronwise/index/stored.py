@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
 from neuronwise.errors import IndexingError, NeuronError, told
+from neuronwise.files import from_json
 from neuronwise.index.compact import ABOUT, LAYERS, OFFSETS, read_about
 from neuronwise.index.items import ITEMS, Items
 from neuronwise.index.work import RECIPE, Writers, layers_of
 from neuronwise.neurons import Neuron
 
-EXAMPLE = ("moments", "histogram", "value", "item", "position", "gate")
+ARRAYS = ("moments", "histogram", "value", "item", "position", "gate")
 
 
 class Stored:
@@ -38,25 +41,26 @@ class Stored:
         self.about = read_about(self.folder)
         self.writers = layers_of(self.about["recipe"]["writers"])
         self.places = tuple(self.about["positions"])
-        self._files: dict[int, Any] = {}
+        self._layers: dict[int, Mapping[str, NDArray[Any]]] = {}
 
     @cached_property
     def items(self) -> Items:
         """The photos and texts, by their number."""
-        with self._telling(), safe_open(self.folder / OFFSETS, framework="np") as file:
-            return Items(self.folder / ITEMS, file.get_tensor("offsets").tolist())
+        with self._telling():
+            return Items(self.folder / ITEMS, _mapped(self.folder / OFFSETS)["offsets"])
 
     def array(self, layer: int, name: str) -> NDArray[Any]:
-        """A whole array of a layer."""
-        with self._telling():
-            return self._file(layer).get_tensor(name)
+        """A whole array of a layer, a view of the file."""
+        if layer not in self._layers:
+            with self._telling():
+                self._layers[layer] = _mapped(self.folder / LAYERS / f"L{layer}.safetensors")
+        return self._layers[layer][name]
 
     def row(self, neuron: Neuron) -> dict[str, NDArray[Any]]:
         """All arrays at one neuron, by place, and ``counts`` of its writer."""
         row, writer = self.find(neuron)
-        with self._telling():
-            file = self._file(neuron.layer)
-            return {**{name: file.get_slice(name)[row] for name in EXAMPLE}, "counts": file.get_slice("counts")[writer]}
+        own = {name: self.array(neuron.layer, name)[row] for name in ARRAYS}
+        return {**own, "counts": self.array(neuron.layer, "counts")[writer]}
 
     def find(self, neuron: Neuron) -> tuple[int, int]:
         """The row of a neuron in the layer's arrays, and the number of its writer; raises ``NeuronError``."""
@@ -82,10 +86,21 @@ class Stored:
             yield writer, slice(start, start + writer["width"])
             start += writer["width"]
 
-    def _file(self, layer: int) -> Any:
-        if layer not in self._files:
-            self._files[layer] = safe_open(self.folder / LAYERS / f"L{layer}.safetensors", framework="np")
-        return self._files[layer]
-
     def _telling(self) -> AbstractContextManager[None]:
         return told(IndexingError, f"The index in '{self.folder}' is damaged")
+
+
+def _mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file as views of it: nothing is read before it is looked at."""
+    with safe_open(path, framework="np"):  # checks the header against the file
+        pass
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = from_json(file.read(length))
+    whole = np.asarray(np.memmap(path, mode="r", offset=8 + length))
+    kinds = {"F32": np.float32, "I32": np.int32, "I64": np.int64, "U8": np.uint8}
+    return {
+        name: whole[slice(*about["data_offsets"])].view(kinds[about["dtype"]]).reshape(about["shape"])
+        for name, about in header.items()
+        if name != "__metadata__"
+    }
