@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from neuronwise.cli.app import Output, app, argument, command, option
-from neuronwise.cli.options import MODEL, Placement
+from neuronwise.cli.options import MODEL, Placement, require_folder
 from neuronwise.cli.output import note
+from neuronwise.cli.progress import progress_bar
 from neuronwise.errors import NeuronwiseError
+
+if TYPE_CHECKING:
+    from neuronwise.model import Model
+    from neuronwise.view.viewer import Viewer
 
 PORT = 7860
 
@@ -23,6 +28,9 @@ def view(
     ] = None,
     port: Annotated[int, option("Port on this machine; the next free one is taken.", min=0, max=65535)] = PORT,
     read_only: Annotated[bool, option("Write no notes and no edits.", "--read-only")] = False,
+    export: Annotated[
+        Path | None, option("Write the index as a folder of files for any web host, and start nothing.")
+    ] = None,
     browser: Annotated[bool, option("Open the page in a browser.", "--browser/--no-browser")] = True,
     placement: Placement,
 ) -> Output:
@@ -39,6 +47,8 @@ def view(
             f"{named} holds nothing that neuronwise wrote; name a folder of find --out, circuit --out, edit --out or a "
             "study, or give a --model to look into."
         )
+    if export is not None:
+        return _exported(viewer, export, None if model is None else placement.load(model))
     listening = bound(port)
     taken = listening.getsockname()[1]
     if port and taken != port:
@@ -50,3 +60,12 @@ def view(
 
     serve(viewer, listening, ready=ready, browser=browser)
     return Output({"port": taken}, lambda: None)
+
+
+def _exported(viewer: Viewer, folder: Path, model: Model | None) -> Output:
+    from neuronwise.view.export import export
+
+    require_folder(folder, new=True)
+    with progress_bar("writing neurons") as tell:
+        page = export(viewer, folder, model, tell)
+    return Output({"page": str(page)}, lambda: print(f"page: {page}"))

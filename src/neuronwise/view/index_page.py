@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES, WORDS, SIMILAR = 20, 12, 12
 LISTED = 240  # photos and texts on the page of an index
 AROUND = 24  # tokens of a text that are shown before and after the one on which a neuron fires
+AROUND_CHARACTERS = 100
 SIDE = 480  # pixels of a photo beside a neuron
 
 
@@ -45,10 +46,11 @@ def indexed(viewer: Viewer, neuron: Neuron) -> dict[str, Any] | None:
     for item in viewer.folders.items():
         if item.kind == "index" and not item.broken and neuron in (index := index_of(item)):
             entry = index[neuron]
+            places = {name: at_place(entry.at(name)) for name in entry.places}
             return {
                 "id": item.id, "title": item.title, "items": len(index.items), "threshold": entry.threshold,
                 "note": _another(viewer, index),
-                "edges": entry.histogram.edges.tolist(), "places": {name: _at(entry.at(name)) for name in entry.places},
+                "edges": entry.histogram.edges.tolist(), "places": places,
             }  # fmt: skip
     return None
 
@@ -93,11 +95,12 @@ def _another(viewer: Viewer, index: Index) -> str | None:
     return None
 
 
-def _at(entry: Entry) -> dict[str, Any]:
-    top = entry.top(EXAMPLES)
+def at_place(entry: Entry, examples: int = EXAMPLES) -> dict[str, Any]:
+    """What an entry says at its place, as plain JSON values, with so many photos and texts of either end."""
+    top = entry.top(examples)
     return {
         "count": entry.count, "mean": entry.mean, "std": entry.std, "frequency": entry.frequency,
-        "histogram": entry.histogram.counts.tolist(), "top": _rows(top), "bottom": _rows(entry.bottom(EXAMPLES)),
+        "histogram": entry.histogram.counts.tolist(), "top": _rows(top), "bottom": _rows(entry.bottom(examples)),
         "words": _words(top) if entry.place == "predicting" else [],
     }  # fmt: skip
 
@@ -113,11 +116,10 @@ def _words(examples: Sequence[Example]) -> list[list[object]]:
 def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
     return [
         {
-            "value": one.value, "item": one.item.number, "kind": one.item.kind, "name": one.item.name,
-            "text": one.item.text[:300], "token": one.token, "gate": one.gate, "input": one.input,
-            "before": "".join(one.item.tokens[max(0, one.position - AROUND) : one.position]),
-            "after": "".join(one.item.tokens[one.position + 1 : one.position + 1 + AROUND]), "box": _box(one),
-            "ratio": _ratio(one.item),
+            **item_row(one.item), "value": _short(one.value), "token": one.token, "gate": one.gate, "input": one.input,
+            "before": "".join(one.item.tokens[max(0, one.position - AROUND) : one.position])[-AROUND_CHARACTERS:],
+            "after": "".join(one.item.tokens[one.position + 1 : one.position + 1 + AROUND])[:AROUND_CHARACTERS],
+            "box": _box(one),
         }
         for one in examples
     ]  # fmt: skip
@@ -127,21 +129,24 @@ def _box(example: Example) -> list[float] | None:
     """Where in the photo the token lies: left, top, right, bottom in shares of its size."""
     if example.region is None or example.item.size is None:
         return None
-    return [edge / example.item.size[at % 2] for at, edge in enumerate(example.region)]
+    return [_short(edge / example.item.size[at % 2]) for at, edge in enumerate(example.region)]
 
 
-def _ratio(item: Kept) -> float:
-    """Width by height of a photo."""
-    return item.size[0] / item.size[1] if item.size else 1.5
+def item_row(item: Kept) -> dict[str, Any]:
+    """A photo or text as plain JSON values; ``ratio`` is a photo's width by its height."""
+    ratio = item.size[0] / item.size[1] if item.size else 1.5
+    return {"item": item.number, "kind": item.kind, "name": item.name, "text": item.text[:300], "ratio": ratio}
+
+
+def _short(number: float) -> float:
+    """Four digits are more than a page shows."""
+    return float(f"{number:.4g}")
 
 
 def index_page(item: Item) -> Page:
     """The page of an index: what it is of, and its photos and texts."""
     index = index_of(item)
-    rows = []
-    for number in range(min(len(index.items), LISTED)):
-        one = index.items[number]
-        rows.append({"item": number, "kind": one.kind, "name": one.name, "text": one.text[:300], "ratio": _ratio(one)})
+    rows = [item_row(index.items[number]) for number in range(min(len(index.items), LISTED))]
     data = {
         "id": item.id, "title": item.title, "model": index.model, "neurons": len(index), "count": len(index.items),
         "positions": index.positions, "layers": list(index.layers), "items": rows, "left_out": index.left_out,

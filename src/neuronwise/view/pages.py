@@ -16,17 +16,27 @@ from neuronwise.report.page import SCRIPTS as FINDING
 
 # Scripts that pages load. The files of one share one scope, joined in this order, as in the pages that are one file.
 SCRIPTS: dict[str, Sequence[str]] = {
-    "bar": ("tokens.js", "ask.js", "bar.js", "save.js"),
+    "bar": ("tokens.js", "addresses.js", "ask.js", "bar.js", "save.js"),
     "finding": FINDING,
     "circuit": ("circuit.js",),
-    "home": ("tokens.js", "home.js"),
-    "neuron": ("tokens.js", "heat.js", "ask.js", "dropped.js", "neuron.js", "examples.js", "live.js"),
-    "index": ("tokens.js", "index.js"),
+    "home": ("tokens.js", "addresses.js", "home.js"),
+    "neuron": (
+        "tokens.js",
+        "addresses.js",
+        "heat.js",
+        "ask.js",
+        "dropped.js",
+        "neuron.js",
+        "examples.js",
+        "live.js",
+    ),
+    "load": ("load.js",),
+    "index": ("tokens.js", "addresses.js", "index.js"),
     "find": ("tokens.js", "ask.js", "dropped.js", "find.js"),
-    "search": ("tokens.js", "ask.js", "search.js"),
+    "search": ("tokens.js", "addresses.js", "ask.js", "search.js"),
     "study": ("tokens.js", "study.js"),
-    "edit": ("tokens.js", "ask.js", "edit.js"),
-    "compare": ("tokens.js", "compare.js"),
+    "edit": ("tokens.js", "addresses.js", "ask.js", "edit.js"),
+    "compare": ("tokens.js", "addresses.js", "compare.js"),
     "more": ("tokens.js", "ask.js", "more.js"),
 }
 STYLES: dict[str, Sequence[str]] = {
@@ -61,11 +71,11 @@ def served(page: Page, bar: Mapping[str, object]) -> str:
     parts = {
         "title": html.escape(page.title),
         "style": f"/static/{tag}/{page.style}.css",
-        "bar": filled_body(_file("bar.html"), {}, {"bar": {**bar, **page.here}}),
-        "body": filled_body(_file(f"{page.template}.html"), page.markup, page.data),
+        "bar": filled_body(asset("bar.html"), {}, {"bar": {**bar, **page.here}}),
+        "body": filled_body(asset(f"{page.template}.html"), page.markup, page.data),
         "scripts": scripts,
     }
-    return drawn.filled(_file("shell.html"), parts)
+    return drawn.filled(asset("shell.html"), parts)
 
 
 @functools.cache
@@ -73,9 +83,9 @@ def static(name: str) -> str | None:
     """A script or style that pages load, NAME.js or NAME.css; None for any other name."""
     stem, _, kind = name.rpartition(".")
     if kind == "js" and stem in SCRIPTS:
-        return "".join(map(_file, SCRIPTS[stem]))
+        return "".join(map(asset, SCRIPTS[stem]))
     if kind == "css" and stem in STYLES:
-        return "".join(map(_file, STYLES[stem]))
+        return "".join(map(asset, STYLES[stem]))
     return None
 
 
@@ -87,7 +97,8 @@ def fingerprint() -> str:
 
 
 @functools.cache
-def _file(name: str) -> str:
+def asset(name: str) -> str:
+    """A template, script or style: the viewer's own, else one of the report's."""
     if name == "drawn.css":
         return resources.files("neuronwise.drawing").joinpath("page.css").read_text(encoding="utf-8")
     own = resources.files("neuronwise.view").joinpath("assets", name)

@@ -5,7 +5,7 @@ const barPart = (name) => document.querySelector(`[data-bar="${name}"]`);
 const ADDRESS = /^L\d+\.(E\d+\.)?U\d+$/i;
 
 barPart("state").textContent = bar.model ?? "no model";
-barPart("state").title = bar.model ? `Live with ${bar.model}` : "Start with --model to ask a model";
+barPart("state").title = EXPORTED ? "" : bar.model ? `Live with ${bar.model}` : "Start with --model to ask a model";
 for (const link of document.querySelectorAll(".bar a")) {
   if (link.getAttribute("href") === location.pathname) link.setAttribute("aria-current", "page");
 }
@@ -16,8 +16,8 @@ if (refused) part("refused").textContent = JSON.parse(refused.textContent);
 barPart("form").addEventListener("submit", (event) => {
   event.preventDefault();
   const asked = barPart("query").value;
-  if (ADDRESS.test(asked.trim())) location.href = `/n/${asked.trim().toUpperCase()}`;
-  else if (asked.trim()) location.href = `/search?q=${encodeURIComponent(asked)}`;
+  if (ADDRESS.test(asked.trim())) location.href = neuronUrl(asked.trim().toUpperCase());
+  else if (asked.trim() && !EXPORTED) location.href = `/search?q=${encodeURIComponent(asked)}`;
 });
 
 addEventListener("keydown", (event) => {

@@ -44,7 +44,7 @@ function drawSide(side, index, others) {
     make("ol", { class: "hits" }, ...concept.neurons.slice(0, LISTED).map((neuron) => {
       const bar = make("i", { class: neuron.score < 0 ? "below" : "" });
       bar.style.width = `${(100 * Math.abs(neuron.score)) / largest}%`;
-      return make("li", { class: others.has(address(neuron)) ? "in-both" : "" }, make("a", { class: "address", href: `/n/${address(neuron)}` }, address(neuron)),
+      return make("li", { class: others.has(address(neuron)) ? "in-both" : "" }, make("a", { class: "address", href: neuronUrl(address(neuron)) }, address(neuron)),
         make("span", { class: "track" }, bar), make("span", { class: "number" }, digits(neuron.score)),
         make("span", { class: "line" }, ...(neuron.raises ?? neuron.tokens).slice(0, 6).map((token) => tokenElement(token))));
     })));

@@ -32,7 +32,7 @@ function drawChanges(changes) {
   const line = (name, tokens, known) => make("span", { class: "line" }, make("span", { class: "end" }, name),
     ...tokens.map((token) => tokenElement(token, known && !known.includes(token) ? "chip new" : "chip")));
   part("changed").replaceChildren(...Object.entries(changes).map(([name, { size, before, after }]) => make("li", {},
-    make("a", { class: "address", href: `/n/${name}` }, name), make("span", { class: "number" }, `changed by ${digits(size)}`),
+    make("a", { class: "address", href: neuronUrl(name) }, name), make("span", { class: "number" }, `changed by ${digits(size)}`),
     line("raised", before[0]), line("raises", after[0], before[0]), line("lowered", before[1]), line("lowers", after[1], before[1]))));
 }
 

@@ -42,7 +42,7 @@ function drawStats({ count, mean, std, frequency }) {
 function example({ value, kind, item, name, text, token, before, after, box, ratio }) {
   const figures = make("span", { class: "number" }, digits(value));
   if (kind === "photo") {
-    const image = make("img", { loading: "lazy", src: `/photo/${path(neuron.index.id)}?item=${item}`, alt: text ? "" : name });
+    const image = make("img", { loading: "lazy", src: photoUrl(neuron.index.id, item), alt: text ? "" : name });
     image.addEventListener("error", () => image.replaceWith(make("span", { class: "no-photo" }, name)), { once: true });
     const frame = make("span", { class: "frame" }, image);
     if (box) {
@@ -63,7 +63,7 @@ function wide(row, ratio) {
   return row;
 }
 
-const excerpt = (before, token, after) => [before.replace(/<[^<>]*>/g, " ").trimStart().slice(-120), make("mark", {}, token), after.slice(0, 120)];
+const excerpt = (before, token, after) => [before.replace(/<[^<>]*>/g, " ").trimStart(), make("mark", {}, token), after];
 
 function drawPlace() {
   history.replaceState(null, "", `${location.pathname}${location.search}#${shownOf.place}/${shownOf.end}`);
@@ -84,12 +84,13 @@ function drawPlace() {
 }
 
 async function drawAlike() {
+  if (EXPORTED) return;
   const answer = await fetch(`/api/similar/${path(neuron.index.id)}?neuron=${neuron.address}`);
   if (!answer.ok) return;
   const { neurons } = await answer.json();
   part("alike").hidden = !neurons.length;
   part("alike-list").replaceChildren(...neurons.flatMap(({ neuron: name, score }) => [
-    make("a", { class: "chip", href: `/n/${name}`, title: `correlation of ranks ${digits(score)}` }, name), " "]));
+    make("a", { class: "chip", href: neuronUrl(name), title: `correlation of ranks ${digits(score)}` }, name), " "]));
 }
 
 if (neuron.index) {

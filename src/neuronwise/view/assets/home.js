@@ -2,7 +2,6 @@
 
 const home = JSON.parse(document.getElementById("home-json").textContent);
 const NAMES = { finding: "Findings", circuit: "Circuits", study: "Studies", evaluation: "Evaluations", edit: "Edits", index: "Indexes" };
-const path = (id) => id.split("/").map(encodeURIComponent).join("/");
 
 function listItem({ id, kind, title, about, model, broken }) {
   const link = broken ? make("span", { class: "item-title" }, title)
@@ -31,7 +30,7 @@ part("lead").textContent = home.items.length ? `${home.items.length} ${home.item
 part("filter").hidden = home.items.length < 2;
 part("starred").hidden = !starred.length;
 part("stars").append(...starred.flatMap(([address, { star, note }]) => [
-  make("a", { class: "chip", href: `/n/${address}`, title: note ?? "" }, `${star ? "★ " : ""}${address}`), " "]));
+  make("a", { class: "chip", href: neuronUrl(address), title: note ?? "" }, `${star ? "★ " : ""}${address}`), " "]));
 part("filter").addEventListener("input", draw);
 draw();
 

@@ -1,12 +1,12 @@
 // An index: what it is of, and its photos and texts.
 
 const index = JSON.parse(document.getElementById("index-json").textContent);
-const path = (id) => id.split("/").map(encodeURIComponent).join("/");
 
 part("title").textContent = index.title;
 const places = Object.entries(index.positions).map(([place, count]) => `${count.toLocaleString("en")} ${place}`).join(", ");
 part("about").textContent = `${index.neurons.toLocaleString("en")} neurons over ${index.count.toLocaleString("en")} photos and texts; positions: ${places}.`;
-part("layers").append(...index.first.flatMap((address, at) => [make("a", { class: "chip", href: `/n/${address}` }, `L${index.layers[at]}`), " "]));
+part("layers").append(...index.first.flatMap((address, at) => [make("a", { class: "chip", href: neuronUrl(address) }, `L${index.layers[at]}`), " "]));
+part("form").parentElement.hidden = EXPORTED;
 part("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (part("word").value.trim()) location.href = `/search?q=${encodeURIComponent(part("word").value.trim())}`;
@@ -14,7 +14,7 @@ part("form").addEventListener("submit", (event) => {
 part("items").append(...index.items.map(({ item, kind, name, text, ratio }) => {
   const said = make("span", { class: "excerpt", dir: "auto" }, text);
   if (kind !== "photo") return make("li", { class: "text" }, said);
-  const image = make("img", { loading: "lazy", src: `/photo/${path(index.id)}?item=${item}`, alt: text ? "" : name });
+  const image = make("img", { loading: "lazy", src: photoUrl(index.id, item), alt: text ? "" : name });
   image.addEventListener("error", () => image.replaceWith(make("span", { class: "no-photo" }, name)), { once: true });
   const row = make("li", { class: "photo" }, make("span", { class: "frame" }, image), make("span", { class: "beneath" }, said));
   row.style.setProperty("--ratio", ratio);

@@ -1,12 +1,12 @@
 // The neuron in the model: what it raises, the slider, where it fires.
 
 let given = null;
-let photoUrl = null;
+let givenUrl = null;
 let asking = null; // ends the question before
 
 async function decodeLive() {
   const { neurons } = await ask("decode", { neurons: [neuron.address] });
-  drawEnds(neurons[neuron.address], "When it fires positively; the other way round when its activation is negative.");
+  drawEnds(neurons[neuron.address], POSITIVELY);
 }
 
 const factor = () => Number(part("factor").value);
@@ -20,7 +20,7 @@ function sayFactor() {
 const WHAT = {
   before: () => ["as the model is"],
   changed: ({ neuron: name }) => [make("b", {}, name), part("mean").checked ? " set to its mean" : ` × ${times(factor())}`],
-  random: ({ neuron: name }) => [make("a", { href: `/n/${name}` }, name), ", a random neuron of this layer, likewise"],
+  random: ({ neuron: name }) => [make("a", { href: neuronUrl(name) }, name), ", a random neuron of this layer, likewise"],
 };
 
 /** The words of a text, those that the first answer lacks marked. */
@@ -90,7 +90,7 @@ async function showFiring() {
   part("fires-note").textContent = `In the text from ${digits(Math.min(...values))} to ${digits(Math.max(...values))}; the model's own words are underlined.${found.heat?.note ? ` ${found.heat.note}` : ""}`;
   part("stage").hidden = !found.heat?.mean;
   if (!found.heat?.mean) return;
-  part("photo").src = photoUrl;
+  part("photo").src = givenUrl;
   await part("photo").decode();
   part("stage").style.setProperty("--shape", part("photo").naturalWidth / part("photo").naturalHeight);
   const { low, high } = found.heat.mean;
@@ -102,7 +102,7 @@ async function showFiring() {
 async function lookAlike() {
   const { neurons } = await ask("alike", { item: neuron.index.id, neuron: neuron.address });
   part("writing-list").replaceChildren(...neurons.flatMap(({ neuron: name, score }) => [
-    make("a", { class: "chip", href: `/n/${name}`, title: `cosine ${digits(score)}` }, name), " "]));
+    make("a", { class: "chip", href: neuronUrl(name), title: `cosine ${digits(score)}` }, name), " "]));
 }
 
 function makeEdit() {
@@ -124,7 +124,7 @@ if (neuron.live) {
   part("factor").value = kept.get("factor") ?? 0;
   part("mean").checked = kept.has("mean");
   takeInput(part("given"), (now, url) => {
-    [given, photoUrl] = [now, url];
+    [given, givenUrl] = [now, url];
     later(() => showFiring().catch((error) => problem(error)), now?.photo ? 0 : 700);
   }, { text: start });
   part("factor").addEventListener("input", sayFactor);

@@ -1,12 +1,13 @@
 // The page of a neuron: what is known of it, and your note.
 
 const neuron = told("neuron");
+const POSITIVELY = "When it fires positively; the other way round when its activation is negative.";
 
 function drawHead() {
   const { layer, unit, expert, address } = neuron;
   part("address").textContent = address;
   part("about").textContent = `${expert === null ? `Unit ${unit}` : `Unit ${unit} of expert ${expert}`} of the feed-forward block of layer ${layer}, counted from 0.`;
-  const beside = (step) => `/n/L${layer}.${expert === null ? "" : `E${expert}.`}U${unit + step}`;
+  const beside = (step) => neuronUrl(`L${layer}.${expert === null ? "" : `E${expert}.`}U${unit + step}`);
   if (unit > 0) part("before").href = beside(-1);
   part("after").href = beside(1);
 }
@@ -19,7 +20,6 @@ function drawEnds(ends, note) {
   part("ends-note").textContent = note;
 }
 
-const path = (id) => id.split("/").map(encodeURIComponent).join("/");
 const SAID = {
   finding: ({ word, rank, of, score }) => [`number ${rank} of ${of} for “${word.trim()}”, score ${digits(score)}`],
   circuit: ({ word, place, score }) => [`${place} in the circuit of “${word.trim()}”, relevance ${digits(score)}`],
@@ -38,10 +38,11 @@ function drawPlaces() {
 
 /** From a finding the ends are those *there*: turned around where the neuron was below its usual activation. */
 function endsFromFindings() {
+  if (neuron.ends) return drawEnds(neuron.ends, POSITIVELY);
   const place = neuron.places.find(({ raises }) => raises);
   if (!place) return;
   const turned = (place.activation ?? 0) < (place.baseline ?? 0);
-  drawEnds(turned ? { raises: place.lowers, lowers: place.raises } : place, "When it fires positively; the other way round when its activation is negative.");
+  drawEnds(turned ? { raises: place.lowers, lowers: place.raises } : place, POSITIVELY);
 }
 
 function drawNote() {
@@ -56,6 +57,7 @@ function drawNote() {
     part("note").readOnly = part("star").disabled = true;
     part("note-state").textContent = "Nothing is written by this viewer.";
     part("noted").hidden = !state.note;
+    part("star").hidden = !state.star;
     return;
   }
   async function keep() {
@@ -70,7 +72,7 @@ function drawNote() {
   part("note").addEventListener("change", () => { state.note = part("note").value; keep(); });
 }
 
-part("ends").hidden = !neuron.live && !neuron.places.some(({ raises }) => raises);
+part("ends").hidden = !neuron.live && !neuron.ends && !neuron.places.some(({ raises }) => raises);
 drawHead();
 endsFromFindings();
 drawPlaces();

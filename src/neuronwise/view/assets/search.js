@@ -6,7 +6,7 @@ const { asked: token, live: hasModel, indexed } = told("search");
 function hit({ neuron, score, raises, lowers }) {
   const line = (name, tokens) => make("span", { class: `line ${name}` }, make("span", { class: "end" }, name),
     ...tokens.slice(0, 8).map((one) => tokenElement(one)));
-  return make("li", {}, make("a", { class: "address", href: `/n/${neuron}` }, neuron),
+  return make("li", {}, make("a", { class: "address", href: neuronUrl(neuron) }, neuron),
     make("span", { class: "number" }, digits(Math.abs(score))), line("raises", raises), line("lowers", lowers));
 }
 
@@ -19,7 +19,7 @@ async function firing() {
   part("firing").hidden = false;
   part("firing-note").textContent = `Over the ${found.items} photos and texts of “${found.index}”, ${found.named} of which name it: by the area under the ROC curve, .5 is chance.${found.named < FEW ? " That few say little." : ""}`;
   part("fires").append(...found.neurons.flatMap(({ neuron, score }) => [
-    make("a", { class: "chip", href: `/n/${neuron}`, title: `area ${digits(score)}` }, `${neuron} ${score.toFixed(2).replace(/^0/, "")}`), " "]));
+    make("a", { class: "chip", href: neuronUrl(neuron), title: `area ${digits(score)}` }, `${neuron} ${score.toFixed(2).replace(/^0/, "")}`), " "]));
 }
 
 async function writing() {
