@@ -22,6 +22,8 @@ from neuronwise.study.progress import Progress, silent
 from neuronwise.study.workers.coordinator import TRIES, Coordinator, Died, Done, Event, Ready
 from neuronwise.study.workers.worker import Result, Task, Worker, cores
 
+ENDING = 2.0  # seconds that a worker may take to end by itself
+
 
 @dataclass
 class _Process:
@@ -117,15 +119,15 @@ class Processes:
         return Died(number, reason)
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers: those that have nothing to do by themselves, the others by force."""
         for one in self._workers:
-            one.process.terminate()
+            one.tasks.close()
         for one in self._workers:
             _end(one)
 
 
 def _end(one: _Process) -> None:
-    one.process.join(timeout=5)
+    one.process.join(timeout=ENDING)
     if one.process.is_alive():
         one.process.kill()
         one.process.join()
