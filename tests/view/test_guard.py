@@ -22,7 +22,7 @@ def client(running: Any) -> Any:
 
 def test_the_token_is_wanted_everywhere_and_leaves_the_address(running: Any) -> None:
     with httpx.Client(base_url=running.base) as stranger:
-        for path in ("/", "/n/L1.U2", "/static/x/page.css", "/api/status", "/nothing"):
+        for path in ("/", "/n/L1.U2", "/static/x/page.css", "/api/photos/x", "/nothing"):
             refused = stranger.get(path)
             assert refused.status_code == 403
             assert "token" in refused.text

@@ -19,10 +19,10 @@ from neuronwise.answers.naming import names
 from neuronwise.errors import IndexingError
 from neuronwise.index.stored import Stored
 from neuronwise.model import Model
-from neuronwise.model.direct_map import DirectMap
 from neuronwise.model.prompt import exact_tokens
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+from neuronwise.read.writing import cosines
 
 Ints, Floats, Bools = NDArray[np.integer[Any]], NDArray[np.floating[Any]], NDArray[np.bool_]
 Scored = Callable[[int], tuple[Floats, Floats]]  # layer → of each row of its arrays a score, and what decides ties
@@ -65,18 +65,13 @@ def firing_like(stored: Stored, neuron: Neuron, place: str | None) -> tuple[Scor
 def writing(stored: Stored, model: Model, word: str, lowest: bool) -> tuple[Scored, dict[str, Any]]:
     """cos(U′_t, v′) of each neuron for the first token of a word of its own, and the record of it.
 
-    As in ``read.decode``: U′ is the unembedding with its mean row taken off, v′ the value vector as it arrives at the
-    output head. Raises ``TargetError`` for a word that the vocabulary lacks.
+    Raises ``TargetError`` for a word that the vocabulary lacks.
     """
     tokens = exact_tokens(model.tokenizer, model.vocabulary_size, f" {word.strip()}", "word")
-    unembedding, arriving = model.unembedding, DirectMap(model)
-    direction = unembedding[tokens.token_id].float() - unembedding.mean(0, dtype=torch.float32)
-
-    def cosines(writer: Writer) -> Tensor:
-        return _cosines(arriving(writer.site, writer.vectors.T), -direction if lowest else direction)
-
+    own = cosines(model, tokens.token_id)
     note = {} if tokens.note is None else {"note": tokens.note}
-    return _by_writer(stored, model, cosines), {"token": tokens.text, "token_id": tokens.token_id, **note}
+    scored = _by_writer(stored, model, lambda writer: -own(writer) if lowest else own(writer))
+    return scored, {"token": tokens.text, "token_id": tokens.token_id, **note}
 
 
 def writing_like(stored: Stored, model: Model, neuron: Neuron) -> Scored:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.files import versions
@@ -10,6 +13,7 @@ from neuronwise.model import Model
 from neuronwise.model.direct_map import DirectMap
 from neuronwise.model.modes import computes
 from neuronwise.model.prompt import exact_tokens
+from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 
 
@@ -28,14 +32,10 @@ def neurons_writing(model: Model, token: str | int, top: int = 20, *, turned: bo
     if isinstance(token, str) and found.note and not token[:1].isspace():  # several tokens: perhaps one as it stands
         plain = exact_tokens(model.tokenizer, model.vocabulary_size, token)
         found = found if plain.note else plain
-    unembedding = model.unembedding
-    direction = unembedding[found.token_id].float() - unembedding.mean(0, dtype=torch.float32)
-    direction = torch.nn.functional.normalize(direction, dim=0) * (-1 if turned else 1)
-    arriving = DirectMap(model)
+    own = cosines(model, found.token_id)
     best: list[tuple[float, Neuron]] = []
     for writer in model.writers:
-        vectors = arriving(writer.site, writer.vectors.T).float()  # (width, d′)
-        values = torch.nn.functional.normalize(vectors, dim=1) @ direction.to(vectors.device)
+        values = -own(writer) if turned else own(writer)
         highest, order = values.sort(descending=True, stable=True)  # topk takes any of equal ones
         best += zip(highest[:top].tolist(), map(writer.neuron, order[:top].tolist()), strict=True)
     best.sort(key=lambda one: (-one[0], one[1]))
@@ -44,3 +44,19 @@ def neurons_writing(model: Model, token: str | int, top: int = 20, *, turned: bo
         "turned": turned, "versions": versions(),
     }  # fmt: skip
     return NeuronSet(tuple(ScoredNeuron(neuron, value) for value, neuron in best[:top]), record)
+
+
+def cosines(model: Model, token_id: int) -> Callable[[Writer], Tensor]:
+    """A function of a writer: (width,) cos(U′_t, v′) of each of its neurons for one token.
+
+    As in ``decode``: U′ is the unembedding with its mean row taken off, v′ the value vector as it arrives at the output
+    head.
+    """
+    unembedding, arriving = model.unembedding, DirectMap(model)
+    direction = unembedding[token_id].float() - unembedding.mean(0, dtype=torch.float32)
+
+    def of(writer: Writer) -> Tensor:
+        vectors = arriving(writer.site, writer.vectors.T)
+        return torch.nn.functional.cosine_similarity(vectors, direction.to(vectors.device)[None], dim=1)
+
+    return of

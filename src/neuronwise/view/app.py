@@ -169,13 +169,6 @@ def _files(app: FastAPI, viewer: Viewer) -> None:
         number, image = await asyncio.to_thread(viewer.photos.add, content)
         return JSONResponse({"photo": number, "width": image.width, "height": image.height})
 
-    @app.get("/api/status")
-    def status() -> Response:
-        live = viewer.live
-        return JSONResponse(
-            {"model": live and live.name, "ready": bool(live and live.ready), "busy": viewer.worker.busy}
-        )
-
     @app.post("/api/notes/{address}")
     def note(address: str, noted: forms.Noted) -> Response:
         write_note(viewer, address, noted)

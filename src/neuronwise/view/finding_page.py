@@ -27,7 +27,7 @@ def saved_finding(folders: Folders, item: Item) -> Page:
     return _finding(content, heat, written.photo, {"item": item.id})
 
 
-def found_page(found: Finding, number: str | None = None) -> Page:
+def found_page(found: Finding, number: str) -> Page:
     """The page of a finding of this session."""
     content, run = found.to_dict(), found.run
     heat = packed_heat(content, run.image, [heat_of(concept) for concept in found.concepts])

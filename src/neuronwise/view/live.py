@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neuronwise.model import Model, Run
     from neuronwise.view.asked import Decoded, Fired, Scaled, Searched, Seen
 
+MEASURING = "measuring what neurons usually do (once for a model)"
 CAPTION, ANSWER = 40, 16  # tokens that are generated about a photo, and after a text
 KEPT = 12  # runs that are remembered, so that moving the slider asks only once what the model says by itself
 TOKENS = 12
@@ -30,11 +31,6 @@ class Live:
         self.name, self._opened, self.photos = name, opened, photos
         self._model: Model | None = None
         self._runs: dict[tuple[str | None, str | None], Run] = {}
-
-    @property
-    def ready(self) -> bool:
-        """Whether the model is open."""
-        return self._model is not None
 
     @property
     def opened(self) -> Model | None:
@@ -134,8 +130,8 @@ class Live:
     def _baseline(self, job: Job, model: Model) -> Baseline:
         from neuronwise.locate import Baseline
 
-        job.tell("measuring what neurons usually do (once for a model)")
-        return Baseline.gather(model, "self")
+        with passes(job, model, MEASURING):
+            return Baseline.gather(model, "self")
 
     def search(self, job: Job, asked: Searched) -> Event:
         """The neurons that raise a token most, and those that lower it most, of the whole model."""
@@ -157,7 +153,7 @@ class Live:
 
 
 @contextlib.contextmanager
-def passes(job: Job, model: Model, stage: str, total: int) -> Iterator[None]:
+def passes(job: Job, model: Model, stage: str, total: int = 0) -> Iterator[None]:
     """Within the body every pass of the model is told, and none begins that nobody waits for."""
     from neuronwise.model.passes import watched
 

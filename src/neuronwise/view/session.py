@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
 from typing import TYPE_CHECKING
 
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import ModelError, NeuronwiseError, TargetError
 from neuronwise.view.asked import Found, Traced
 from neuronwise.view.finding_page import found_page, traced_page
-from neuronwise.view.live import Live
+from neuronwise.view.live import MEASURING, Live, passes
 from neuronwise.view.viewer import Shown, Viewer
 from neuronwise.view.worker import Event, Job
 
 if TYPE_CHECKING:
-    pass
+    from neuronwise.model import Model, Run
 
 NEURONS, NODES = 50, 60
 
@@ -24,19 +24,23 @@ def found_of(viewer: Viewer, live: Live, job: Job, asked: Found) -> Event:
     from neuronwise.read import find
 
     model, run = live.model(job), live.run(job, asked)
-    job.tell("measuring what neurons usually do (once for a model)")
-    Baseline.gather(model, "self")
-    words, targets = None, []
-    if asked.word:
-        words, targets = ([asked.word], []) if asked.word.strip().lower() in run.text.lower() else ([], [asked.word])
-    elif run.image is None:
-        words, targets = [], [run.answer]
-    job.tell("scoring the neurons")
-    found = find(model, run, words, targets, top=NEURONS, evidence="relp" if run.image is not None else None)
-    number = viewer.show(Shown(found_page(found), found))
-    kept = viewer.shown[number]
-    viewer.shown[number] = replace(kept, page=found_page(found, number))
+    with passes(job, model, MEASURING), contextlib.suppress(ModelError):  # one that does not generate has no baseline
+        Baseline.gather(model, "self")
+    words, targets = _wanted(run, asked.word)
+    with passes(job, model, "scoring the neurons"):
+        found = find(model, run, words, targets, top=NEURONS, evidence="relp" if run.image is not None else None)
+    number = viewer.show(lambda number: Shown(found_page(found, number), found))
     return {"href": f"/found/{number}"}
+
+
+def _wanted(run: Run, word: str | None) -> tuple[list[str] | None, list[str | int]]:
+    """The words and targets to look for: a word of the text, or any token; without one all nouns, or the answer."""
+    if not word:
+        return (None, []) if run.image is not None else ([], [run.answer])
+    try:
+        return [run.concept(word).word], []
+    except TargetError:
+        return [], [word]
 
 
 def traced_of(viewer: Viewer, live: Live, job: Job, asked: Traced) -> Event:
@@ -48,6 +52,7 @@ def traced_of(viewer: Viewer, live: Live, job: Job, asked: Traced) -> Event:
     if not isinstance(found, Finding) or asked.concept >= len(found.concepts):
         raise NeuronwiseError("There is no such word; find it again.")
     target = found.concepts[asked.concept].target
-    job.tell("tracing the circuit")
-    traced = circuit(live.model(job), found.run, target=target.token_id, nodes=NODES)
-    return {"href": f"/found/{viewer.show(Shown(traced_page(traced), traced))}"}
+    model: Model = live.model(job)
+    with passes(job, model, "tracing the circuit"):
+        traced = circuit(model, found.run, target=target.token_id, position=target.position, nodes=NODES)
+    return {"href": f"/found/{viewer.show(lambda number: Shown(traced_page(traced), traced))}"}

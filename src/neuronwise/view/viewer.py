@@ -72,10 +72,10 @@ class Viewer:
             raise no_model()
         return self.live
 
-    def show(self, shown: Shown) -> str:
-        """Keep a page of this session; returns its number."""
+    def show(self, shown: Callable[[str], Shown]) -> str:
+        """Keep a page of this session, made of its number; returns that."""
         self._counted += 1
-        self.shown[str(self._counted)] = shown
+        self.shown[str(self._counted)] = shown(str(self._counted))
         while len(self.shown) > PAGES:
             self.shown.pop(next(iter(self.shown)))
         return str(self._counted)

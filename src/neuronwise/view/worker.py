@@ -102,11 +102,6 @@ class Worker:
                 job.give_up()
         self._queue.put(None)
 
-    @property
-    def busy(self) -> int:
-        """How many jobs wait or are being done."""
-        return len(self._waiting)
-
     def _say_places(self) -> None:
         wanted = [job for job in self._waiting if not job.given_up]
         for place, job in enumerate(wanted):
