@@ -82,3 +82,12 @@ def test_an_index_of_a_shape_is_measured(scripts: Any, tmp_path: Any) -> None:
     result = scripts("index").of_shape(2, 24, 5, tmp_path / "index")
     assert result["neurons"] == 48
     assert 0 < result["megabytes"] < result["state_megabytes"]
+
+
+def test_batches_are_measured_with_their_results(scripts: Any, tiny_model: Any) -> None:
+    batches = scripts("batches")
+    work = batches.texts(tiny_model, ["the cat", "the capital of France is", "a red dog"], 3)
+    found = batches.measure(tiny_model, work, 3, 2)
+    assert (found["same tokens"], found["same neurons"], len(found["ratios"])) == (3, 3, 2)
+    assert found["activations"] < 1e-4
+    assert "| 3 texts |" in batches.table({"texts": found}, 3)

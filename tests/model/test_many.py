@@ -210,6 +210,25 @@ def test_forced_texts_are_recorded_together(make: Any) -> None:
     assert generated[1].text == "a cat"
 
 
+def test_several_runs_and_several_words_are_recorded_in_one_pass(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("llama")
+    texts = [" a dog sits on the red mat", " a cat is near the mat", " the mat is red"]
+    model.run_many(prompts=PROMPTS[:2], max_new_tokens=0, chat=False)
+    record, passes = model.record, []
+    monkeypatch.setattr(model, "record", lambda *what, **how: passes.append(what) or record(*what, **how))
+    forced = [model.run(prompt=prompt, text=text, chat=False) for prompt, text in zip(PROMPTS, texts, strict=False)]
+    words = [{one.neuron: one.score for one in nw.locate(model, run, "mat", top=None)} for run in forced]
+    assert len(passes) == 3
+    again = [model.run(prompt=prompt, text=text, chat=False) for prompt, text in zip(PROMPTS, texts, strict=False)]
+    found = nw.locate(model, again, "mat", top=None)
+    assert len(passes) == 4
+    for member in found[:50]:
+        mean = sum(own[member.neuron] for own in words) / 3
+        assert member.score == pytest.approx(mean, abs=1e-4)
+    nw.find(model, model.run(prompt="the cat", text=texts[0], chat=False), method="contribution", heat=False)
+    assert len(passes) == 5
+
+
 def test_without_recording_the_text_is_the_same(make: Any) -> None:
     model = make("llama")
     seen: list[tuple[int, int]] = []

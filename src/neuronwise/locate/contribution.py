@@ -16,6 +16,7 @@ from neuronwise.locate.contrast import contrasted
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.locate.shares import direct_shares, share_total
+from neuronwise.model.recorded import record_together
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Site, Writer
 
@@ -63,6 +64,7 @@ def contribution(
         readouts = [(target.position, weight) for target, weight in zip(targets, weights, strict=True)]
         shares = direct_shares(model, run, readouts)
     directions = _by_unembedding(model, weights) if shares is None else _along_the_direct_path(shares.gradients)
+    record_together([(run, [target.position for target in targets])], activation)
     acts = [run.activations(target.position, activation) for target in targets]
     scores = [Scores() for _ in targets]
     for writer in model.writers:
@@ -116,6 +118,7 @@ METHOD = Method(
     heads=heads.contribution,
     meaning="what each neuron adds to the logit of {token}",
     source="Pan et al. 2024 (arXiv 2311.07470), eq. 4; Pan et al. 2025 (arXiv 2503.01090), eq. 3",
+    records=True,
 )
 # Exact shares of the logit, over the model's other candidates: options for the neurons of one word.
 SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}

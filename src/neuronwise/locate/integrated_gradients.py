@@ -128,4 +128,5 @@ METHOD = Method(
     meaning="activation × integrated gradient of the probability of {token}",
     source="Dai et al. 2022 (arXiv 2104.08696), eq. 3",
     join=refine,
+    records=True,
 )

@@ -119,4 +119,5 @@ METHOD = Method(
     log_prob_increase,
     meaning="by how much each neuron raises the log-probability of {token}",
     source="Yu and Ananiadou 2024 (arXiv 2312.12141), eq. 6",
+    records=True,
 )

@@ -50,6 +50,7 @@ class Method:
     ranks by nothing. ``join`` merges the scores of several prompts of one fact, where the method has a way of its own.
     ``heads`` scores attention heads: ``heads(model, run, targets, **options)`` → one ``HeadScores`` for each target, or
     of a method that needs "among" ``heads(model, run, target, among, **options)`` → one, of all heads for None.
+    ``records``: it reads activations where targets are predicted, which many runs record in one pass.
     An option called ``exact`` is given the number of neurons wanted, and one called ``seed`` the seed of a command.
     """
 
@@ -63,6 +64,7 @@ class Method:
     join: Callable[..., NeuronSet] | None = None
     by_position: Callable[..., Sequence[Iterable[PositionScores]]] | None = None
     heads: Callable[..., Any] | None = None
+    records: bool = False
 
     @cached_property
     def options(self) -> tuple[str, ...]:
