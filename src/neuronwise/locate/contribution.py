@@ -16,7 +16,6 @@ from neuronwise.locate.contrast import contrasted
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.locate.shares import direct_shares, share_total
-from neuronwise.model.recorded import record_together
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Site, Writer
 
@@ -64,7 +63,6 @@ def contribution(
         readouts = [(target.position, weight) for target, weight in zip(targets, weights, strict=True)]
         shares = direct_shares(model, run, readouts)
     directions = _by_unembedding(model, weights) if shares is None else _along_the_direct_path(shares.gradients)
-    record_together([(run, [target.position for target in targets])], activation)
     acts = [run.activations(target.position, activation) for target in targets]
     scores = [Scores() for _ in targets]
     for writer in model.writers:

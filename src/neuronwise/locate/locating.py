@@ -19,7 +19,6 @@ from neuronwise.locate.scores import Pair, Scores
 from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
 from neuronwise.model.modes import computes
-from neuronwise.model.recorded import record_together
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import Heads, HeadSet, Neurons, NeuronSet
 
@@ -112,8 +111,7 @@ def locate(
 def _scored(
     model: Model, cases: Sequence[tuple[Run, Target, ImageLike | None]], method: Method, options: Mapping[str, object]
 ) -> list[Scores]:
-    if method.records:
-        record_together([(run, [target.position]) for run, target, _ in cases], str(options.get("activation", "ffn")))
+    method.record([(run, target) for run, target, _ in cases], options)
     return [method.score(model, run, [target], options, photo)[0] for run, target, photo in cases]
 
 

@@ -110,7 +110,19 @@ class Method:
             raise self.misused()
         fitting = self.check(options)
         require_own(model, [run])
+        self.record([(run, target) for target in targets], fitting)
         return self.function(model, run, targets, *self._beside(inpainted), **fitting)
+
+    def record(self, cases: Sequence[tuple[Run, Target]], options: Mapping[str, object]) -> None:
+        """Record what the method reads of several runs or targets, in as few passes as there can be."""
+        if not self.records:
+            return
+        from neuronwise.model.recorded import record_together  # loads torch, which names of methods do not need
+
+        wanted: dict[int, tuple[Run, list[int]]] = {}
+        for run, target in cases:
+            wanted.setdefault(id(run), (run, []))[1].append(target.position)
+        record_together(list(wanted.values()), str(options.get("activation", "ffn")))
 
     def score_positions(
         self, model: Model, run: Run, target: Target, options: Mapping[str, object], inpainted: ImageLike | None = None
