@@ -46,7 +46,7 @@ def test_merged_shards_are_one_pass_to_the_byte(
     family: str, parts: int, batch: int, tiny_tokenizer: Any, make: Any, tmp_path: Path
 ) -> None:
     model = speaker("llava", tiny_tokenizer) if family == "llava" else make(family)
-    given: dict[str, Any] = {"texts": TEXTS, "length": 4, "examples": 3, "batch": batch}
+    given: dict[str, Any] = {"texts": TEXTS, "length": 4, "examples": 3, "batch_size": batch}
     if family == "llava":
         paths = photos(tmp_path)
         paths[2].write_bytes(b"no photo")
@@ -71,14 +71,14 @@ def stop(done, total):
     if done == {done}:
         os.kill(os.getpid(), 9)
 Index.build(speaker("llava", made_tokenizer()), {photos!r}, TEXTS, out={out!r}, max_new_tokens=3, save_every=0,
-            batch={batch}, progress=stop)
+            batch_size={batch}, progress=stop)
 """
 
 
 @pytest.mark.parametrize(("done", "batch"), [(1, 1), (9, 1), (8, 4)])
 def test_a_killed_one_resumes_with_the_same_result(done: int, batch: int, llava: Model, tmp_path: Path) -> None:
     paths = photos(tmp_path)
-    Index.build(llava, paths, TEXTS, out=tmp_path / "whole", max_new_tokens=3, batch=batch)
+    Index.build(llava, paths, TEXTS, out=tmp_path / "whole", max_new_tokens=3, batch_size=batch)
     tests, out = str(Path(__file__).resolve().parents[1]), tmp_path / "index"
     script = SCRIPT.format(tests=tests, done=done, batch=batch, photos=list(map(str, paths)), out=str(out))
     path = os.pathsep.join([str(SOURCE), tests, str(Path(tests) / "index")])
@@ -89,7 +89,7 @@ def test_a_killed_one_resumes_with_the_same_result(done: int, batch: int, llava:
     (out / "items.jsonl").open("ab").write(b'{"torn')
     (out / ".state-000000099.1-2.partial").mkdir()
     seen: list[int] = []
-    how: dict[str, Any] = {"max_new_tokens": 3, "batch": batch, "progress": lambda done, total: seen.append(done)}
+    how: dict[str, Any] = {"max_new_tokens": 3, "batch_size": batch, "progress": lambda done, total: seen.append(done)}
     Index.build(llava, paths, TEXTS, out=out, **how)
     assert seen == list(range(done + batch, 13, batch))
     assert content(out) == content(tmp_path / "whole")
@@ -109,7 +109,7 @@ def test_where_it_cannot_be_saved_what_is_finished_stays(
         save(*args)
 
     save = work.save_file
-    how: dict[str, Any] = {"texts": TEXTS, "batch": 1}
+    how: dict[str, Any] = {"texts": TEXTS, "batch_size": 1}
     Index.build(llava, out=tmp_path / "whole", **how)
     monkeypatch.setattr(work, "save_file", failing)
     with pytest.raises(IndexingError, match="No space left on device"):

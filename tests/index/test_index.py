@@ -93,7 +93,7 @@ def compare_ends(entry: Any, where: list[tuple[int, int]], own: np.ndarray, clos
 @pytest.mark.parametrize("family", FAMILIES)
 def test_of_texts_it_holds_what_plain_passes_give(family: str, batch: int, make: Any, tmp_path: Path) -> None:
     model = make(family)
-    index = Index.build(model, texts=TEXTS, out=tmp_path / "index", examples=3, batch=batch)
+    index = Index.build(model, texts=TEXTS, out=tmp_path / "index", examples=3, batch_size=batch)
     assert index is not None
     check(index, model, text_runs(model, TEXTS))
     assert len(index) == model.num_neurons
@@ -104,7 +104,7 @@ def test_of_texts_it_holds_what_plain_passes_give(family: str, batch: int, make:
 def test_of_photos_the_places_are_apart(batch: int, tiny_tokenizer: Any, tmp_path: Path) -> None:
     model = speaker("llava", tiny_tokenizer)
     paths, how = photos(tmp_path), {"max_new_tokens": 4, "prompt": "a dog in"}
-    index = Index.build(model, paths, ["the cat sits"], out=tmp_path / "index", batch=batch, **how)
+    index = Index.build(model, paths, ["the cat sits"], out=tmp_path / "index", batch_size=batch, **how)
     assert index is not None
     runs = [model.run(path, "a dog in", max_new_tokens=4) for path in paths]
     check(index, model, [*runs, *text_runs(model, ["the cat sits"])], close=1e-4)
@@ -154,3 +154,13 @@ def test_its_baseline_is_that_of_the_same_texts(make: Any, tmp_path: Path) -> No
     found.save(tmp_path / "baseline")
     run = model.run(prompt="the cat", max_new_tokens=0)
     assert nw.locate(model, run, target=5, baseline=str(tmp_path / "baseline"), top=3)
+
+
+def test_a_neuron_fires_above_the_median_root_mean_square_of_its_layer(make: Any, tmp_path: Path) -> None:
+    model = make("llama")
+    index = Index.build(model, texts=TEXTS, out=tmp_path / "index")
+    assert index is not None
+    for layer in index.layers:
+        rows = torch.cat([run.rows(list(range(1, run.length))).dense[layer] for run in text_runs(model, TEXTS)])
+        middle = float(rows.double().square().mean(0).sqrt().median())
+        assert index[f"L{layer}.U0"].threshold == min(edge for edge in EDGES if edge >= middle)

@@ -61,7 +61,7 @@ def build(
     max_new_tokens: Annotated[int, option("Tokens of a generated caption.", min=0)] = 50,
     length: Annotated[int, option("Longer texts are read in windows of this many tokens.", min=2)] = 512,
     field: Annotated[str, option("The text's field in .jsonl.")] = "text",
-    batch: Annotated[int, option("Photos or texts in one pass.", min=1)] = 8,
+    batch_size: Annotated[int, option("Photos or texts in one pass.", min=1)] = 8,
     examples: Annotated[int, option("Largest and smallest activations to keep of each neuron.", min=1)] = 20,
     shard: Annotated[str | None, option("Read a part alone, such as 1/4; `index merge` joins all four.")] = None,
     placement: Placement,
@@ -79,7 +79,7 @@ def build(
     from neuronwise.index.reading import Reading
     from neuronwise.index.source import Source
 
-    reading = Reading(captions, prompt, max_new_tokens, length, batch)
+    reading = Reading(captions, prompt, max_new_tokens, length, batch_size)
     parse_shard(shard)
     with status("looking at the data"):
         source = Source.of(data, texts, field)
@@ -167,7 +167,7 @@ def _place(index: Index) -> str:
 def _row(index: Index, neuron: Any, score: float, place: str | None) -> list[str]:
     entry = index[neuron].at(place or _place(index))
     first = entry.top(1)
-    most = f"{token_line([first[0].token])} {first[0].item.text}" if first else ""
+    most = f"{token_line([first[0].token])} {first[0].item.text}".strip() if first else ""
     return [str(neuron), f"{score:.3f}", f"{entry.mean:.3g}", f"{entry.frequency:.1%}", most[:EXCERPT]]
 
 

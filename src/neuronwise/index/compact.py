@@ -81,20 +81,22 @@ def require_items(progress: Progress) -> None:
 
 
 def _step(tally: Tally) -> int:
-    """Which of ``SIZES`` is the first at or above the layer's root mean square, where it predicts or else anywhere."""
-    widths = np.diff(tally.starts)
-    counted = (tally.counts.numpy() * widths[:, None]).sum(0)
-    squares = tally.squares.sum(0).sum(-1).cpu().numpy()
-    mean = squares[0] / counted[0] if counted[0] else squares.sum() / max(counted.sum(), 1)
-    return min(int(np.searchsorted(SIZES, np.sqrt(mean))), len(SIZES) - 1)
+    """Which of ``SIZES`` is the first at or above the root mean square of the layer's neurons, their median, where they
+    predict, or else anywhere."""
+    counts = tally.spread_counts().double()
+    squares = tally.squares.sum(0).cpu()
+    if not counts[0].any():
+        counts, squares = counts.sum(0, keepdim=True), squares.sum(0, keepdim=True)
+    counted = counts[0] > 0
+    median = (squares[0][counted] / counts[0][counted]).sqrt().median() if counted.any() else torch.zeros(())
+    return min(int(np.searchsorted(SIZES, float(median))), len(SIZES) - 1)
 
 
 def _compact(tally: Tally, places: list[int], examples: int, step: int) -> dict[str, Tensor]:
     """``moments`` (n, places, 3) float32: mean, standard deviation, frequency; ``histogram`` (n, places, 64) uint8;
     ``value``, ``item``, ``position``, ``gate`` (n, places, 2, examples); ``counts`` (writers, places)."""
     mean, spread = tally.moments()
-    widths = torch.tensor(np.diff(tally.starts))
-    counts = tally.counts.repeat_interleave(widths, dim=0).T
+    counts = tally.spread_counts()
     moments = torch.stack([mean, spread, tally.above(step) / counts.clamp_min(1)], dim=-1)
     lists = {name: getattr(tally, name).cpu()[:, places, :, :examples].permute(2, 1, 0, 3) for name in
              ("item", "position", "gate")}  # fmt: skip

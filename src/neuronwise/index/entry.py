@@ -61,8 +61,8 @@ class Entry:
 
     ``count`` positions were counted: all that were read, for a routed expert's neuron those that were routed to it.
     ``mean`` and ``std`` are its activation's there. ``frequency`` is the share of them at which it fires: the size of
-    its activation is at or above ``threshold``, the root mean square of its layer's activations where they predict,
-    rounded up to an edge of the histogram.
+    its activation is at or above ``threshold``, its layer's: the median of its neurons' root mean squares where they
+    predict, rounded up to an edge of the histogram.
     """
 
     neuron: Neuron

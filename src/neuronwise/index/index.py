@@ -63,7 +63,7 @@ class Index:
         max_new_tokens: int = 50,
         length: int = 512,
         field: str = "text",
-        batch: int = 8,
+        batch_size: int = 8,
         examples: int = EXAMPLES,
         shard: str | None = None,
         save_every: float = SAVE_EVERY,
@@ -74,7 +74,7 @@ class Index:
         ``photos``: a folder (in a form of ``data.photos``, or of image files alone) or a list; ``texts``: as
         ``data.texts.read_texts`` takes them, with their ``field`` of rows; one longer than ``length`` tokens is read in
         windows. A photo counts with the caption that the model writes (``prompt``, ``max_new_tokens``), or with
-        ``captions="given"`` with its first reference caption; ``batch`` photos or texts are read together.
+        ``captions="given"`` with its first reference caption; ``batch_size`` photos or texts are read together.
         ``examples``: how many items with the largest and with the smallest activations are kept of each neuron.
         ``progress(done, total)`` is told of photos and texts.
 
@@ -84,7 +84,7 @@ class Index:
         ``IndexingError`` where ``out`` holds something else, ``DataError`` where there is nothing to read, and
         ``NonFiniteError``.
         """
-        reading = Reading(captions, prompt, max_new_tokens, length, batch)
+        reading = Reading(captions, prompt, max_new_tokens, length, batch_size)
         source = Source.of(photos, texts, field)
         gather(model, source, out, reading, examples=examples, shard=shard, save_every=save_every, progress=progress)
         return None if shard is not None else cls(out)

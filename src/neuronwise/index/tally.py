@@ -140,10 +140,13 @@ class Tally:
                 raise ValueError(f"{name} is {tuple(kept.shape)}, not {tuple(mine.shape)}")
             setattr(self, name, kept.to(getattr(self, name).device))
 
+    def spread_counts(self) -> Tensor:
+        """(places, neurons): positions counted of each neuron."""
+        return self.counts.repeat_interleave(torch.tensor(self.starts).diff(), dim=0).T
+
     def moments(self) -> tuple[Tensor, Tensor]:
         """(places, neurons) float64: mean and standard deviation; 0 where nothing was counted."""
-        widths = torch.tensor([end - start for start, end in zip(self.starts, self.starts[1:], strict=False)])
-        counts = self.counts.repeat_interleave(widths, dim=0).T.clamp_min(1).double()
+        counts = self.spread_counts().clamp_min(1).double()
         (total, rest), (squares, squares_rest) = (_settled(getattr(self, name).cpu()) for name in SUMS)
         mean = total / counts
         spread = (squares - mean * total) + (squares_rest - mean * rest)  # Σ(a − m)² = Σa² − m Σa, leading parts first
