@@ -23,6 +23,7 @@ from neuronwise.locate.baseline import Baseline
 from neuronwise.model.modes import computes
 from neuronwise.model.state import alike, likeness
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+from neuronwise.read.writing import neurons_writing
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -187,16 +188,15 @@ class Index:
         captions included) from the others, as the area under the ROC curve of its largest activation in each, at
         ``place`` (by default the image's tokens where there are any). .5 is chance. Only the items that are kept of a
         neuron have an order, so of many items the best are little above .5; equals are ordered by how many standard
-        deviations above its mean a neuron is on the best of them. ``by="writes"``: cos of the value vector
-        with the unembedding of the word's first token, as ``decode`` reads it; it needs the ``model``. ``lowest``: the
+        deviations above its mean a neuron is on the best of them. ``by="writes"``: as
+        ``read.neurons_writing``, by the value vectors; it needs the ``model``. ``lowest``: the
         neurons that fire negatively on it, or lower it. Raises ``IndexingError`` where no item names the word, or all
         do.
         """
-        record = {"method": f"index {by}", "word": word, "lowest": lowest, "model": self.model}
         if self._reads(by, model):
             assert model is not None
-            scored, about = search.writing(self._stored, model, word, lowest)
-            return search.best(self._stored, scored, top, record | about)
+            return neurons_writing(model, word, top, turned=lowest)
+        record = {"method": f"index {by}", "word": word, "lowest": lowest, "model": self.model}
         scored, about = search.firing_on(self._stored, word, place, lowest)
         return search.best(self._stored, scored, top, record | about)
 

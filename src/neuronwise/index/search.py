@@ -19,10 +19,8 @@ from neuronwise.answers.naming import names
 from neuronwise.errors import IndexingError
 from neuronwise.index.stored import Stored
 from neuronwise.model import Model
-from neuronwise.model.prompt import exact_tokens
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
-from neuronwise.read.writing import cosines
 
 Ints, Floats, Bools = NDArray[np.integer[Any]], NDArray[np.floating[Any]], NDArray[np.bool_]
 Scored = Callable[[int], tuple[Floats, Floats]]  # layer → of each row of its arrays a score, and what decides ties
@@ -60,18 +58,6 @@ def firing_like(stored: Stored, neuron: Neuron, place: str | None) -> tuple[Scor
         return _plain(correlations(item, rank_weights(known), spread))
 
     return scores, {"place": place, "items": items}
-
-
-def writing(stored: Stored, model: Model, word: str, lowest: bool) -> tuple[Scored, dict[str, Any]]:
-    """cos(U′_t, v′) of each neuron for the first token of a word of its own, and the record of it.
-
-    Raises ``TargetError`` for a word that the vocabulary lacks.
-    """
-    tokens = exact_tokens(model.tokenizer, model.vocabulary_size, f" {word.strip()}", "word")
-    own = cosines(model, tokens.token_id)
-    note = {} if tokens.note is None else {"note": tokens.note}
-    scored = _by_writer(stored, model, lambda writer: -own(writer) if lowest else own(writer))
-    return scored, {"token": tokens.text, "token_id": tokens.token_id, **note}
 
 
 def writing_like(stored: Stored, model: Model, neuron: Neuron) -> Scored:
