@@ -134,3 +134,22 @@ def test_the_overview_alone_finds_it_too(name: str) -> None:
 @pytest.mark.parametrize("name", list(BUILDERS))
 def test_the_documented_table_is_what_comes_out(name: str) -> None:
     assert row(name) in PAGE.read_text(encoding="utf-8").splitlines()
+
+
+def test_photos_of_one_size_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from neuronwise.model.grid import traced
+
+    model, prompt = placing("llava, cropped")
+    asked: list[tuple[int, int]] = []
+    processed = traced._processed
+    monkeypatch.setattr(traced, "_processed", lambda run, one: asked.append(one.size) or processed(run, one))
+    first = traced.trace(run_on(model, photo(150, 60), prompt))
+    again = traced.trace(run_on(model, photo(150, 60, (0, 0, 20, 20)), prompt))
+    assert first is again is not None
+    assert asked == [(150, 60)] * 4
+    model.processor.image_processor.do_center_crop = False
+    model.processor.image_processor.size = {"height": 28, "width": 28}
+    whole = traced.trace(run_on(model, photo(150, 60), prompt))
+    assert asked == [(150, 60)] * 8
+    assert whole is not None
+    assert whole.tiles() != first.tiles()

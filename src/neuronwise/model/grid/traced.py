@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from neuronwise.model.run import Run
 
 
+REMEMBERED = 4  # sizes of photos
+
+
 @dataclass(frozen=True)
 class Traced:
     """``x``, ``y``: the place in the photo of each number of the model's pixels, in photo pixels, NaN for padding."""
@@ -51,23 +54,37 @@ def pixels_of(inputs: Inputs) -> Tensor | None:
 
 
 def trace(run: Run) -> Traced | None:
-    """Trace a run's pixels; ``None`` without a processor, or where it does not give the same again."""
-    pixels = pixels_of(run.prompted.inputs)
-    if run.model.processor is None or run.image is None or pixels is None:
+    """Trace a run's pixels; ``None`` without a processor, or where it does not give the same again.
+
+    Photos of one size come out alike, so the last few sizes are remembered.
+    """
+    pixels, processor = pixels_of(run.prompted.inputs), run.model.processor
+    if processor is None or run.image is None or pixels is None:
         return None
-    width, height = run.image.size
+    known: dict[object, Traced | None] = run.model.memo("traced", dict)
+    settings = str(getattr(processor, "image_processor", processor))
+    key = (run.image.size, pixels.shape, settings)
+    if key not in known:
+        if len(known) >= REMEMBERED:
+            known.pop(next(iter(known)))
+        known[key] = _traced(run, run.image.size, pixels.shape)
+    return known[key]
+
+
+def _traced(run: Run, photo: tuple[int, int], shape: torch.Size) -> Traced | None:
+    width, height = photo
     black, white = (np.full((1, 1), level, dtype=np.uint8) for level in (0, 255))
     seen = []
     for gray in (black, white, _ramp(width)[None, :], _ramp(height)[:, None]):
         picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(gray[..., None], (height, width, 3))))
         processed = _processed(run, picture)
-        if processed is None or processed.shape != pixels.shape:
+        if processed is None or processed.shape != shape:
             return None
         seen.append(processed.float())
     dark, bright, across, down = seen
     reach = bright - dark
     reach = torch.where(reach.abs() > 0.5 * reach.abs().max(), reach, torch.nan)
-    return Traced((across - dark) / reach * width, (down - dark) / reach * height, run.image.size)
+    return Traced((across - dark) / reach * width, (down - dark) / reach * height, photo)
 
 
 def _ramp(length: int) -> NDArray[np.uint8]:
