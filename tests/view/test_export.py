@@ -58,6 +58,7 @@ def test_a_neuron_of_the_site_is_that_of_the_index(site: Path, served: str, brow
     page.goto(f"{served}/index.html")
     assert page.locator(".examples .photo").count() == 10
     page.get_by_role("link", name="L1", exact=True).click()
+    page.wait_for_url("**/neuron.html?n=L1.U0*")
     page.wait_for_selector("[data-part=histogram] rect", state="attached")
     page.keyboard.press("/")
     page.keyboard.type("l1.u3")

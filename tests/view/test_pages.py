@@ -38,12 +38,16 @@ def drop(page: Any, photo: Path, selector: str = ".zone") -> None:
 def test_home_leads_to_every_kind_of_thing(start: Any, shelf: Path, visit: Any) -> None:
     page = visit(start([shelf]))
     assert page.locator("[data-part=lists] h2").all_text_contents() == ["Findings 1", "Circuits 1", "Edits 1"]
+    page.wait_for_function("() => [...document.querySelectorAll('.items img')].every((one) => one.naturalWidth > 0)")
+    assert page.locator(".items img").count() > 0
     page.get_by_role("link", name="dog mat").first.click()
+    page.wait_for_url("**/finding/**")
     assert page.locator(".word[aria-current]").text_content() == "dog"
     assert page.locator("[data-part=photo]").evaluate("(image) => image.naturalWidth") > 0
     first = page.locator(".rows .address").first.text_content()
     page.locator(".rows li").first.hover()
     page.get_by_role("link", name=f"The page of {first}").click()
+    page.wait_for_url("**/n/*")
     assert page.locator("h1").text_content() == first
     assert "number 1 of 12 for “dog”" in page.locator("[data-part=places]").text_content()
     page.goto(page.url.split("/n/")[0] + "/circuit/0/circuit")

@@ -20,7 +20,7 @@ from neuronwise.neurons import Neuron
 from neuronwise.view import asked as forms
 from neuronwise.view.compare_page import compare_page
 from neuronwise.view.edit_page import apply_edit, edit_page, edit_state, make_edit, revert_edit
-from neuronwise.view.finding_page import saved_circuit, saved_finding
+from neuronwise.view.finding_page import saved_circuit, saved_finding, thumbnail
 from neuronwise.view.guard import Guard
 from neuronwise.view.index_page import firing_on, index_page, similar, writing_alike
 from neuronwise.view.index_page import photo as photo_of
@@ -77,6 +77,7 @@ def _pages(app: FastAPI, viewer: Viewer) -> None:
                 "about": one.about,
                 "model": one.model,
                 "broken": one.broken,
+                "photo": one.photo and (one.path / "index.html").is_file(),
             }
             for one in viewer.folders.items(fresh=True)
         ]
@@ -106,6 +107,11 @@ def _items(app: FastAPI, viewer: Viewer) -> None:
     @app.get("/finding/{identity:path}")
     def finding(identity: str) -> Response:
         return _html(viewer, saved_finding(viewer.folders, viewer.item("finding", identity)))
+
+    @app.get("/thumbnail/{identity:path}")
+    def small(identity: str) -> Response:
+        content = thumbnail(viewer.folders.item(identity))
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     @app.get("/circuit/{identity:path}")
     def circuit(identity: str) -> Response:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuronwise.errors import NeuronwiseError
 from neuronwise.report import circuit as circuits
 from neuronwise.report.filled import Written, photo_element, read_page
 from neuronwise.report.finding import heat_of
@@ -15,6 +20,8 @@ from neuronwise.view.pages import Page
 if TYPE_CHECKING:
     from neuronwise.locate import Circuit
     from neuronwise.read import Finding
+
+SIDE = 240  # pixels of a photo in a list
 
 
 def saved_finding(folders: Folders, item: Item) -> Page:
@@ -48,6 +55,30 @@ def traced_page(circuit: Circuit) -> Page:
     """The page of a circuit of this session."""
     photo, shown = circuits.drawn(circuit)
     return _circuit(circuit.record, shown, photo, {})
+
+
+def thumbnail(item: Item) -> bytes:
+    """The photo of a finding or circuit as a small JPEG; raises ``NeuronwiseError`` where its page holds none."""
+    page = item.path / "index.html"
+    if not page.is_file() or page.is_symlink():
+        raise NeuronwiseError(f"'{item.id}' has no page.")
+    return _thumbnail(page, page.stat().st_mtime)
+
+
+@functools.lru_cache(maxsize=512)
+def _thumbnail(page: Path, changed: float) -> bytes:
+    from PIL import Image
+
+    from neuronwise.images.open import known_formats, open_image
+
+    _, found, data = read_page(page).photo.partition("base64,")
+    if not found:
+        raise NeuronwiseError(f"'{page.parent.name}' has no photo.")
+    content = io.BytesIO(base64.b64decode(data.partition('"')[0]))
+    image, stream = open_image(Image.open(content, formats=known_formats())), io.BytesIO()
+    image.thumbnail((SIDE, SIDE))
+    image.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
 
 
 def _written(item: Item) -> Written:

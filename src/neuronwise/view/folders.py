@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from neuronwise.errors import NeuronwiseError
 from neuronwise.files import read_object
@@ -22,7 +22,7 @@ LARGEST = 200_000_000  # bytes of a JSON file that is read for the list
 @dataclass(frozen=True)
 class Item:
     """One thing that a command wrote. ``id``: its address in the viewer, the number of the opened folder and the path
-    below it; ``about``: a line for the list; ``broken``: why it cannot be read."""
+    below it; ``about``: a line for the list; ``broken``: why it cannot be read; ``photo``: its page has one."""
 
     id: str
     kind: str
@@ -31,6 +31,7 @@ class Item:
     about: str = ""
     broken: str | None = None
     model: str = ""
+    photo: bool = False
 
 
 class Folders:
@@ -104,12 +105,20 @@ class Folders:
             except (KeyError, TypeError, ValueError, AttributeError, IndexError):
                 return Item(identity, "finding", folder.name, folder, broken=f"'{name}' is damaged.")
             if described is not None:
-                kind, title, about, model = described
-                return Item(identity, kind, " ".join(title.split()) or folder.name, folder, about, None, model)
+                kind, title, about, model, photo = described
+                title = " ".join(title.split()) or folder.name
+                return Item(identity, kind, title, folder, about, None, model, photo)
         return None
 
 
-Described = tuple[str, str, str, str]
+class Described(NamedTuple):
+    """What a file says of its folder."""
+
+    kind: str
+    title: str
+    about: str
+    model: str
+    photo: bool = False
 
 
 def _changed(path: Path) -> float:
@@ -125,17 +134,14 @@ def _finding(content: dict[str, Any]) -> Described | None:
     for several in ("photos", "texts"):
         if content.get(several):
             text = f"{len(content[several])} {several}: {', '.join(words[:6])}"
-    return "finding", text, ", ".join(words[:8]), str(content["model"])
+    return Described("finding", text, ", ".join(words[:8]), str(content["model"]), bool(content.get("file")))
 
 
 def _circuit(content: dict[str, Any]) -> Described | None:
     about = f"{len(content['nodes'])} neurons, {len(content['edges'])} edges"
-    return (
-        "circuit",
-        f"{str(content['target']).strip()}: {content.get('text') or content['prompt']}",
-        about,
-        str(content["model"]),
-    )
+    title = f"{str(content['target']).strip()}: {content.get('text') or content['prompt']}"
+    seen = any(leaf["kind"] == "image" for leaf in content["leaves"])
+    return Described("circuit", title, about, str(content["model"]), seen)
 
 
 def _study(content: dict[str, Any]) -> Described | None:
@@ -144,19 +150,15 @@ def _study(content: dict[str, Any]) -> Described | None:
         return None
     if schema.startswith("neuronwise.evaluation/"):
         editors = list(recipe.get("editors", [])) or [recipe.get("editor", "")]
-        return (
-            "evaluation",
-            str(recipe.get("title") or ", ".join(map(str, editors))),
-            "editors of facts",
-            str(recipe.get("model", "")),
-        )
+        title = str(recipe.get("title") or ", ".join(map(str, editors)))
+        return Described("evaluation", title, "editors of facts", str(recipe.get("model", "")))
     kind = str(recipe.get("kind", ""))
-    return "study", str(recipe.get("title") or kind), kind, str(recipe.get("model", ""))
+    return Described("study", str(recipe.get("title") or kind), kind, str(recipe.get("model", "")))
 
 
 def _edit(content: dict[str, Any]) -> Described | None:
     record = content["record"]
-    return "edit", wanted(record), str(record.get("method", "")), str(record.get("model", ""))
+    return Described("edit", wanted(record), str(record.get("method", "")), str(record.get("model", "")))
 
 
 def wanted(record: dict[str, Any]) -> str:
@@ -178,7 +180,7 @@ def _index(content: dict[str, Any]) -> Described | None:
     if content["schema"] != "neuronwise.index/1":
         return None
     model = str(content["recipe"]["model"]["name"])
-    return "index", f"Neurons of {model}", f"{content['items']} photos and texts", model
+    return Described("index", f"Neurons of {model}", f"{content['items']} photos and texts", model)
 
 
 _MARKS: dict[str, Callable[[dict[str, Any]], Described | None]] = {

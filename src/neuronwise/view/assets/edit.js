@@ -21,7 +21,8 @@ function drawVerdict() {
     verdict.hurts ? make("b", { class: "bad" }, ", and hurts the model") : ", and the model writes other things as before",
     `: perplexity of a neutral text ${digits(verdict.perplexity_before)} → ${digits(verdict.perplexity)}${verdict.same == null ? "" : `; ${verdict.same} of ${verdict.openings.length} openings go on as before`}.`);
   const head = make("tr", {}, ...["prompt", "target", "p", "rank", "says"].map((name) => make("th", { scope: "col" }, name)));
-  const from = (before, after) => `${typeof before === "number" ? digits(before) : before ?? "–"} → ${typeof after === "number" ? digits(after) : after ?? "–"}`;
+  const plain = (value) => (value == null ? "–" : typeof value === "number" && !Number.isInteger(value) ? digits(value) : String(value));
+  const from = (before, after) => `${plain(before)} → ${plain(after)}`;
   part("targets").append(make("thead", {}, head), make("tbody", {}, ...verdict.targets.map((row) => make("tr", {},
     make("th", { scope: "row", dir: "auto" }, row.prompt ?? "–"), make("td", {}, row.target), make("td", {}, from(row.p_before, row.p)),
     make("td", {}, from(row.rank_before, row.rank)), make("td", {}, from(row.says_before, row.says))))));

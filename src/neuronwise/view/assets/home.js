@@ -3,10 +3,11 @@
 const home = JSON.parse(document.getElementById("home-json").textContent);
 const NAMES = { finding: "Findings", circuit: "Circuits", study: "Studies", evaluation: "Evaluations", edit: "Edits", index: "Indexes" };
 
-function listItem({ id, kind, title, about, model, broken }) {
+function listItem({ id, kind, title, about, model, broken, photo }) {
   const link = broken ? make("span", { class: "item-title" }, title)
     : make("a", { class: "item-title", href: `/${kind}/${path(id)}`, dir: "auto" }, title);
-  return make("li", { class: broken ? "broken" : "" }, link,
+  const seen = photo ? [make("img", { loading: "lazy", src: `/thumbnail/${path(id)}`, alt: "" })] : [];
+  return make("li", { class: broken ? "broken" : "" }, ...seen, link,
     make("span", { class: "item-about" }, broken ?? [about, model].filter(Boolean).join(" · ")));
 }
 
