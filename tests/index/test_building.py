@@ -168,6 +168,10 @@ def test_building_again_is_only_for_the_same(llava: Model, tmp_path: Path) -> No
     first = Index.build(llava, texts=TEXTS, out=out)
     before = content(out)
     assert repr(Index.build(llava, texts=TEXTS, out=out)) == repr(first)
+    Index.build(llava, texts=TEXTS, out=tmp_path / "shard", shard="1/1")
+    shutil.copytree(tmp_path / "shard", out, dirs_exist_ok=True)  # killed before its state was taken away
+    Index.build(llava, texts=TEXTS, out=out)
+    assert content(out) == before
     with pytest.raises(IndexingError, match="is of other data"):
         Index.build(llava, texts=TEXTS[1:], out=out)
     with pytest.raises(IndexingError, match="is of other settings"):

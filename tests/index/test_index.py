@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import families
 import neuronwise as nw
 from neuronwise.index import Index
 from neuronwise.index.bins import EDGES
@@ -140,18 +141,24 @@ def test_signs_of_gate_and_input(family: str, make: Any, tmp_path: Path) -> None
             assert example.input == (1 if mlp.up_proj(row)[unit] > 0 else -1)
 
 
-def test_its_baseline_is_that_of_the_same_texts(make: Any, tmp_path: Path) -> None:
-    for family in ("llama", "mixtral"):
-        model = make(family)
-        index = Index.build(model, texts=TEXTS, out=tmp_path / family)
-        assert index is not None
-        found, expected = index.baseline(), Baseline.gather(model, texts=TEXTS)
-        found.require(model)
-        assert found.record["positions"] == expected.record["positions"]
-        for writer in model.writers:
-            torch.testing.assert_close(found.mean(writer), expected.mean(writer), rtol=1e-4, atol=1e-6)
-            torch.testing.assert_close(found.spread(writer), expected.spread(writer), rtol=1e-3, atol=1e-5)
-    found.save(tmp_path / "baseline")
+@pytest.mark.parametrize("family", list(families.TEXT))
+def test_its_baseline_is_that_of_the_same_texts(family: str, make: Any, tmp_path: Path) -> None:
+    model, texts = make(family), TEXTS[:4]
+    index = Index.build(model, texts=texts, out=tmp_path / "index")
+    assert index is not None
+    found, expected = index.baseline(), Baseline.gather(model, texts=texts)
+    found.require(model)
+    assert found.record["positions"] == expected.record["positions"]
+    for writer in model.writers:
+        torch.testing.assert_close(found.mean(writer), expected.mean(writer), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(found.spread(writer), expected.spread(writer), rtol=1e-3, atol=1e-5)
+
+
+def test_its_baseline_is_saved_and_taken_by_locate(make: Any, tmp_path: Path) -> None:
+    model = make("llama")
+    index = Index.build(model, texts=TEXTS, out=tmp_path / "index")
+    assert index is not None
+    index.baseline().save(tmp_path / "baseline")
     run = model.run(prompt="the cat", max_new_tokens=0)
     assert nw.locate(model, run, target=5, baseline=str(tmp_path / "baseline"), top=3)
 

@@ -22,7 +22,7 @@ from neuronwise.index.reading import Read, Reading, read_photos, read_runs, wind
 from neuronwise.index.source import Source
 from neuronwise.index.tally import PLACES, Tally
 from neuronwise.index.watch import Seen
-from neuronwise.index.work import Work, recipe_of, require_same
+from neuronwise.index.work import RECIPE, Work, recipe_of, require_same
 from neuronwise.model import Model, Run
 from neuronwise.model.hooks import hooked
 from neuronwise.model.modes import computes
@@ -56,6 +56,8 @@ def gather(
     with new_folders(folder), held(make_folder(folder, IndexingError), IndexingError):
         if (folder / ABOUT).exists():
             require_same(read_about(folder)["recipe"], recipe, folder)
+            if (folder / RECIPE).exists():  # it was killed as soon as the index was whole
+                Work.read(folder, tallies=False).forget(items=False)
             return
         work = Work.begin(folder, recipe)
         try:
