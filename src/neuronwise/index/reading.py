@@ -71,7 +71,7 @@ def read_runs(model: Model, runs: Sequence[Run], size: int) -> Iterator[tuple[in
         whole = batch(model, [inputs[index] for index in members])
         with watched(model, len(members)) as seen, torch.no_grad():
             model.forward(whole.inputs, rows=[-1])
-        if len(members) == 1 and seen.rows != runs[members[0]].length:
+        if seen.rows != max(runs[index].length for index in members):  # of several, each is tried alone then
             raise IndexingError(f"The layers of {model.name} do not all read each token once, so it cannot be indexed.")
         return [(runs[index], Seen(seen, place, whole.starts[place])) for place, index in enumerate(members)]
 

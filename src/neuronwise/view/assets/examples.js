@@ -36,7 +36,7 @@ function drawStats({ count, mean, std, frequency }) {
   const facts = { mean: digits(mean), "standard deviation": digits(std), fires: `${(100 * frequency).toFixed(frequency < 0.1 ? 1 : 0)} %`,
     positions: count.toLocaleString("en"), "photos and texts": neuron.index.items.toLocaleString("en") };
   part("stats").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
-  part("stats").title = `It fires where its activation is at least ${digits(neuron.index.threshold)} in size: the root mean square of its layer's.`;
+  part("stats").title = `It fires where its activation is at least ${digits(neuron.index.threshold)} in size: about the median of the root mean squares of its layer's neurons.`;
 }
 
 function example({ value, kind, item, name, text, token, before, after, box, ratio }) {
