@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,3 +130,24 @@ def test_numbers_that_json_lacks_are_not_written(tmp_path: Path) -> None:
     with Lines(tmp_path / "rows.jsonl") as lines, pytest.raises(ValueError, match="not JSON compliant"):
         lines.append({"x": float("nan")})
     assert (tmp_path / "rows.jsonl").read_bytes() == b""
+
+
+def test_rows_written_together_are_all_there_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_for: Callable[[int], None]
+) -> None:
+    path, waited = tmp_path / "rows.jsonl", []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (waited.append(file), fsync(file)))
+    taken: list[tuple[dict[str, Any], int]] = []
+    with Lines(path, take=lambda row, start: taken.append((row, start))) as lines:
+        lines.extend(ROWS)
+        assert len(waited) == 1
+        assert lines.rows == []
+        room_for(40)
+        with pytest.raises(StudyError, match="No space left on device"):
+            lines.extend([{"id": "d"}, {"id": "e", "text": "long" * 20}])
+        monkeypatch.undo()
+    assert [row for row, _ in taken] == ROWS
+    content = path.read_bytes()
+    assert [json.loads(content[start:].split(b"\n")[0]) for _, start in taken] == ROWS
+    assert content.count(b"\n") == len(ROWS)

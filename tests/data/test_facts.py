@@ -220,3 +220,26 @@ def test_real_known_facts(data: Path) -> None:
         assert case.fact.target_new in {other["attribute"] for other in same} | {
             other["attribute"] for other in raw if other["template"] == record["template"]
         }
+
+
+def test_facts_that_share_an_id_are_numbered_without_looking_back(tmp_path: Path) -> None:
+    """Operations are counted: each record asks whether two names are taken, however many came before it."""
+    from neuronwise.data.facts.load import _Reader
+    from neuronwise.data.facts.rows import Row
+
+    class Counting(set[str]):
+        asked = 0
+
+        def __contains__(self, name: object) -> bool:
+            Counting.asked += 1
+            return super().__contains__(name)
+
+    record = {"prompt": "The capital of {} is", "subject": "France", "target_new": "Rome", "case_id": 7}
+    reader = _Reader(0, None, several=False)
+    reader._taken = Counting()
+    count = 500
+    reader.read(
+        "a.json", [Row("a.json", number, dict(record), "a.json", tmp_path) for number in range(count)], "counterfact"
+    )
+    assert [case.id for case in reader.cases] == ["7", *(f"7-{number}" for number in range(2, count + 1))]
+    assert Counting.asked <= 2 * count

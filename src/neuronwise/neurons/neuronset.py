@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
-from neuronwise.errors import NeuronError
-from neuronwise.files import read_json
+from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError, told
+from neuronwise.files import read_json, write_text
 from neuronwise.neurons import snippet
+from neuronwise.neurons.columns import Columns
 from neuronwise.neurons.neuron import ADDRESS, Neuron, ScoredNeuron
 from neuronwise.neurons.ranked import load_ranked, require_ranked, save_ranked
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 
 SCHEMA = "neuronwise.neurons/1"
+SCHEMA_COLUMNS = "neuronwise.neurons/2"  # of a set of columns
 
 
 class _Saved(TypedDict):
@@ -42,12 +45,20 @@ class NeuronSet:
     ``NeuronError`` for a neuron that is repeated.
     """
 
-    members: tuple[ScoredNeuron, ...] = ()
+    members: Sequence[ScoredNeuron] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.members, Columns):  # which has looked already
+            return
         object.__setattr__(self, "members", tuple(self.members))
         require_ranked(self.members, self._places, "neuron")
+
+    @classmethod
+    def of_columns(cls, record: Mapping[str, Any] | None = None, **columns: Any) -> NeuronSet:
+        """A set of very many neurons, best first, in a second for a million: ``layer``, ``unit``, ``score`` and, where
+        there are any, ``expert``, ``activation``, ``position``, ``baseline``, ``adds``, (n,) each; see ``Columns``."""
+        return cls(Columns(columns), record or {})
 
     def __repr__(self) -> str:
         first = ", ".join(str(member) for member in self.members[:3])
@@ -104,7 +115,7 @@ class NeuronSet:
         return NeuronSet(tuple(m for m in self.members if m.place not in there), self.record)
 
     def __or__(self, other: Neurons) -> NeuronSet:
-        return NeuronSet(self.members + (NeuronSet.of(other) - self).members, self.record)
+        return NeuronSet((*self.members, *(NeuronSet.of(other) - self).members), self.record)
 
     def layers(self, count: int) -> list[int]:
         """How many members are in each of the first ``count`` layers."""
@@ -126,12 +137,23 @@ class NeuronSet:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as JSON, whole or not at all."""
+        """Write the set as JSON, whole or not at all: a row for each neuron, or of ``of_columns`` the columns."""
+        if isinstance(self.members, Columns):
+            content = {"schema": SCHEMA_COLUMNS, "record": dict(self.record), "columns": self.members.to_lists()}
+            write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False))
+            return
         save_ranked(path, SCHEMA, "neurons", self.members, self.record)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
         """Read what ``save`` wrote; raises ``NeuronwiseError`` for a missing or damaged file."""
+        content = read_json(path, "set of neurons")
+        if isinstance(content, Mapping) and content.get("schema") == SCHEMA_COLUMNS:
+            with told(NeuronwiseError, f"'{path}' is not a set of neurons saved by neuronwise, or it is damaged"):
+                try:
+                    return cls(Columns.from_lists(content["columns"]), content["record"])
+                except (NeuronError, NonFiniteError, KeyError, AttributeError) as error:
+                    raise ValueError(str(error)) from error
         return load_ranked(
             path, _Saved, SCHEMA, "neurons", lambda rows, record: cls(tuple(map(ScoredNeuron.from_row, rows)), record)
         )
@@ -192,6 +214,9 @@ def _members(given: object) -> Iterator[ScoredNeuron]:
 def _of_object(content: Any) -> Iterator[ScoredNeuron]:
     """The members of a row, of a saved set, or of a finding of one word."""
     try:
+        if "columns" in content:
+            yield from Columns.from_lists(content["columns"])
+            return
         concepts = content.get("concepts")
         if concepts is not None and len(concepts) != 1:
             words = ", ".join(str(one["word"]) for one in concepts)
