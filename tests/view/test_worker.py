@@ -141,6 +141,7 @@ def test_the_last_port_in_use_is_told() -> None:
         (["MISSING"], "is not there"),
         (["FILE"], "is a file"),
         (["EMPTY", "--photos", "MISSING"], "--photos"),
+        (["--index", "EMPTY"], "index"),
     ],
 )
 def test_the_shell_refuses_in_a_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:

@@ -23,6 +23,7 @@ def view(
     *,
     folders: Annotated[list[Path] | None, argument("Folders that our commands wrote.", show_default="this one")] = None,
     model: Annotated[str | None, option(MODEL, "--model", "-m", show_default="none: nothing is live")] = None,
+    index: Annotated[Path | None, option("An index to look neurons up in, beside those in the folders.")] = None,
     photos: Annotated[
         Path | None, option("The folder of an index's photos.", show_default="the opened folders")
     ] = None,
@@ -40,9 +41,15 @@ def view(
         from neuronwise.view.viewer import Viewer
     except ImportError as error:
         raise NeuronwiseError("The viewer needs FastAPI and uvicorn: pip install 'neuronwise[view]'.") from error
-    viewer = Viewer.of(folders or [Path()], model, lambda: placement.load(model), read_only=read_only, photos=photos)
+    opened = folders or ([] if index else [Path()])
+    if index is not None:
+        from neuronwise.index.compact import read_about
+
+        read_about(index)  # refuses what is none
+        opened = [*opened, index]
+    viewer = Viewer.of(opened, model, lambda: placement.load(model), read_only=read_only, photos=photos)
     if model is None and not viewer.folders.items():
-        named = ", ".join(f"'{one}'" for one in folders or ["."])
+        named = ", ".join(f"'{one}'" for one in opened)
         raise NeuronwiseError(
             f"{named} holds nothing that neuronwise wrote; name a folder of find --out, circuit --out, edit --out or a "
             "study, or give a --model to look into."

@@ -322,7 +322,7 @@ def exact_tokens(tokenizer: Tokenizer | None, vocabulary: int, target: str | int
         without = tokenizer(target.lstrip(" "), add_special_tokens=False)["input_ids"]
         if without and str(tokenizer.convert_ids_to_tokens(without[0])).startswith("▁"):
             ids = without
-    unknown = getattr(tokenizer, "unk_token_id", None)
+    unknown = None if role == "text" else getattr(tokenizer, "unk_token_id", None)  # a text may begin with anything
     if not ids or ids[0] >= vocabulary or (unknown is not None and ids[0] == unknown):
         raise TargetError(f"The {role} {target!r} is not in this model's vocabulary.")
     return TargetTokens(target, tuple(ids), role)
