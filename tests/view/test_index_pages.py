@@ -117,3 +117,14 @@ def test_neurons_that_write_alike_and_an_index_of_another_model(
     other.wait_for_selector(".raises .chip")
     other.reload()
     assert "not of" in other.locator("[data-part=index-note]").text_content()
+
+
+def test_without_its_photos_their_names_stand_there_and_nothing_is_asked_for(
+    start: Any, built: Path, tmp_path: Path, visit: Any
+) -> None:
+    shutil.copytree(built / "index", tmp_path / "index")
+    running = start([tmp_path / "index"])
+    for address in ("/n/L1.U3", "/index/0"):
+        page = visit(running, address)
+        page.locator(".no-photo").first.wait_for()
+        assert page.locator(".examples img").count() == 0

@@ -136,7 +136,7 @@ def _items(app: FastAPI, viewer: Viewer) -> None:
 
     @app.get("/index/{identity:path}")
     def index(identity: str) -> Response:
-        return _html(viewer, index_page(viewer.item("index", identity)))
+        return _html(viewer, index_page(viewer, viewer.item("index", identity)))
 
     @app.get("/compare")
     def compare(a: str = "", b: str = "") -> Response:

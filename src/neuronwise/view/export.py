@@ -51,7 +51,7 @@ def export(viewer: Viewer, directory: str | os.PathLike[str], model: Model | Non
 def _write(folder: Path, viewer: Viewer, item: Item, index: Index, model: Model | None, tell: Tell) -> None:
     make_folder(folder / "static")
     neuron = Page("neuron", f"neuron · {item.title}", ("load",), {"neuron": None})
-    for name, page in (("index", index_page(item)), ("neuron", neuron)):
+    for name, page in (("index", index_page(viewer, item)), ("neuron", neuron)):
         write_text(folder / f"{name}.html", _page(page, item))
         for script in (*page.scripts, name, "bar"):
             write_text(folder / "static" / f"{script}.js", static(f"{script}.js") or "")

@@ -49,7 +49,7 @@ def indexed(viewer: Viewer, neuron: Neuron) -> dict[str, Any] | None:
             places = {name: at_place(entry.at(name)) for name in entry.places}
             return {
                 "id": item.id, "title": item.title, "items": len(index.items), "threshold": entry.threshold,
-                "note": _another(viewer, index),
+                "note": _another(viewer, index), "photos": _at_hand(viewer, index),
                 "edges": entry.histogram.edges.tolist(), "places": places,
             }  # fmt: skip
     return None
@@ -92,6 +92,22 @@ def _another(viewer: Viewer, index: Index) -> str | None:
         index.require(model)
     except NeuronwiseError as error:
         return str(error)
+    return None
+
+
+def _at_hand(viewer: Viewer, index: Index) -> bool:
+    """Whether the photos of an index are below the folders of photos: whether its first one is."""
+    if "image" not in index.positions:
+        return False
+    first = next((one for one in index.items if one.kind == "photo"), None)
+    return first is not None and _file(viewer, first.name) is not None
+
+
+def _file(viewer: Viewer, name: str) -> Path | None:
+    for folder in viewer.photo_folders:
+        path = (folder / name).resolve()
+        if path.is_relative_to(folder) and path.is_file():
+            return path
     return None
 
 
@@ -143,12 +159,13 @@ def _short(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def index_page(item: Item) -> Page:
+def index_page(viewer: Viewer, item: Item) -> Page:
     """The page of an index: what it is of, and its photos and texts."""
     index = index_of(item)
     rows = [item_row(index.items[number]) for number in range(min(len(index.items), LISTED))]
     data = {
-        "id": item.id, "title": item.title, "model": index.model, "neurons": len(index), "count": len(index.items),
+        "id": item.id, "title": item.title, "photos": _at_hand(viewer, index), "model": index.model,
+        "neurons": len(index), "count": len(index.items),
         "positions": index.positions, "layers": list(index.layers), "items": rows, "left_out": index.left_out,
         "first": [str(next(index.neurons(layer))) for layer in index.layers],
     }  # fmt: skip
@@ -163,10 +180,9 @@ def photo(viewer: Viewer, item: Item, number: int) -> bytes:
     if not 0 <= number < len(index.items) or index.items[number].kind != "photo":
         raise NeuronwiseError(f"This index has no photo {number}.")
     name = index.items[number].name
-    for folder in viewer.photo_folders:
-        path = (folder / name).resolve()
-        if path.is_relative_to(folder) and path.is_file():
-            return _small(path, path.stat().st_mtime, open_image)
+    path = _file(viewer, name)
+    if path is not None:
+        return _small(path, path.stat().st_mtime, open_image)
     raise ImageError(f"The photo '{name}' is not below the folder of photos; name that with --photos.")
 
 

@@ -39,12 +39,11 @@ function drawStats({ count, mean, std, frequency }) {
   part("stats").title = `It fires where its activation is at least ${digits(neuron.index.threshold)} in size: about the median of the root mean squares of its layer's neurons.`;
 }
 
-function example({ value, kind, item, name, text, token, before, after, box, ratio }) {
+function example(row) {
+  const { value, kind, text, token, before, after, box, ratio } = row;
   const figures = make("span", { class: "number" }, digits(value));
   if (kind === "photo") {
-    const image = make("img", { loading: "lazy", src: photoUrl(neuron.index.id, item), alt: text ? "" : name });
-    image.addEventListener("error", () => image.replaceWith(make("span", { class: "no-photo" }, name)), { once: true });
-    const frame = make("span", { class: "frame" }, image);
+    const frame = make("span", { class: "frame" }, photoOf(neuron.index, row));
     if (box) {
       const spot = make("i", { class: "spot" });
       [spot.style.left, spot.style.top] = [`${100 * box[0]}%`, `${100 * box[1]}%`];

@@ -11,12 +11,11 @@ part("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (part("word").value.trim()) location.href = `/search?q=${encodeURIComponent(part("word").value.trim())}`;
 });
-part("items").append(...index.items.map(({ item, kind, name, text, ratio }) => {
+part("items").append(...index.items.map((one) => {
+  const { kind, text, ratio } = one;
   const said = make("span", { class: "excerpt", dir: "auto" }, text);
   if (kind !== "photo") return make("li", { class: "text" }, said);
-  const image = make("img", { loading: "lazy", src: photoUrl(index.id, item), alt: text ? "" : name });
-  image.addEventListener("error", () => image.replaceWith(make("span", { class: "no-photo" }, name)), { once: true });
-  const row = make("li", { class: "photo" }, make("span", { class: "frame" }, image), make("span", { class: "beneath" }, said));
+  const row = make("li", { class: "photo" }, make("span", { class: "frame" }, photoOf(index, one)), make("span", { class: "beneath" }, said));
   row.style.setProperty("--ratio", ratio);
   return row;
 }));
