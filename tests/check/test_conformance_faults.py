@@ -35,7 +35,7 @@ from neuronwise.read.heatmap import Heatmap
 
 contribution_module = importlib.import_module("neuronwise.locate.contribution")  # the room has a function of that name
 head_module = importlib.import_module("neuronwise.locate.heads")
-model_module = importlib.import_module("neuronwise.model.model")
+wrapper = importlib.import_module("neuronwise.model.wrapper")
 gradient_module = importlib.import_module("neuronwise.locate.gradient")
 
 
@@ -64,8 +64,8 @@ def changed(owner: Any, name: str, change: Callable[..., Any]) -> Callable[[pyte
 
 
 def other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = model_module.only_rows
-    patch = mock.patch.object(model_module, "only_rows", lambda model, rows: own(model, None if rows is None else [-2]))
+    own = wrapper.only_rows
+    patch = mock.patch.object(wrapper, "only_rows", lambda model, rows: own(model, None if rows is None else [-2]))
     within(monkeypatch, "logits", lambda: patch)
 
 

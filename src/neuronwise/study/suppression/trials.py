@@ -75,7 +75,9 @@ def route_of(workspace: Space, trial: Trial) -> str:
     found, else those of a group and a method, with the random ones that stand beside it."""
     if any(other.count is None for other in trials(workspace).values()):
         return trial.group.id
-    method = _beside(workspace, trial.method) if trial.method.locating.control else trial.method
+    method, direct = trial.method, any(not one.locating.control for one in each(workspace.recipe.methods))
+    if method.locating.control and direct:
+        method = _beside(workspace, method)
     return f"{trial.group.id}/{method.called}"
 
 
