@@ -79,3 +79,11 @@ def test_progress_tells_the_time_left(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[1] == "neuronwise: cases 4/100, about 16 min left"
     assert lines[-1] == "neuronwise: cases 100/100"
     assert len(lines) == 34
+
+
+def test_of_many_concepts_without_a_case_the_first_are_named(folder: Path, tmp_path: Path) -> None:
+    many = json.dumps(["car", "bus", "cat", "bird", "horse", "sheep"])
+    run = ("study", "run", folder / "recipe.yaml", "--data", folder / "photos", "--set", f"concepts={many}")
+    told = shell(*run, "--out", tmp_path / "none", expect=2).stderr
+    assert "captioned ones (car: " in told
+    assert "; and 2 more); give more photos" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 
 import torch
 
@@ -27,3 +28,10 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def reasons_of(skipped: Mapping[str, str], most: int = 4) -> str:
+    """Why concepts were left out, of the first few."""
+    listed = [f"{name}: {why}" for name, why in skipped.items()]
+    more = [f"and {len(listed) - most} more"] if len(listed) > most else []
+    return "; ".join([*listed[:most], *more])

@@ -17,7 +17,7 @@ from neuronwise.drawing.tables import Table
 from neuronwise.errors import NonFiniteError, NothingToStudy, StudyError
 from neuronwise.model.model import Model
 from neuronwise.model.sample import seeded
-from neuronwise.study.failures import FAILURES, reason
+from neuronwise.study.failures import FAILURES, reason, reasons_of
 from neuronwise.study.kind import SCHEMA, Case, Kind, Study, Unit
 from neuronwise.study.notes import Notes, Row
 from neuronwise.study.progress import Progress
@@ -74,8 +74,8 @@ class PhotoJob(Generic[P]):
             raise StudyError(f"Two cases of this study have the id {twice!r}; each needs its own.")
         skipped, unread = self._workspace.skipped, self._workspace.unread
         if not ids:
-            why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-            raise NothingToStudy(f"This study has no case ({why or 'its kind made none of these photos'}).")
+            why = reasons_of(skipped) or "its kind made none of these photos"
+            raise NothingToStudy(f"This study has no case ({why}).")
         self._workspace.kept("study", "cases", lambda: {"ids": ids, "skipped": skipped, "unread": unread})
         return [Unit((case.id,), case.route) for case in listed]
 

@@ -21,6 +21,7 @@ from neuronwise.model.halving import BatchSize, most_members
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.study.concept_photos import ConceptPhotos, lacks, word_for
+from neuronwise.study.failures import reasons_of
 from neuronwise.study.notes import Notes, Row
 from neuronwise.study.pictures import Pictures
 from neuronwise.study.progress import Progress, silent
@@ -200,8 +201,7 @@ class Workspace(Generic[P]):
                     f"{len(said)} captions name it, {len(seen)} of photos that show it; at_least is {least}"
                 )
         if not found:
-            reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
-            why = reasons or "no caption names any"
+            why = reasons_of(skipped) or "no caption names any"
             raise NothingToStudy(
                 f"No concept has enough photos among the {len(self.captions)} captioned ones ({why}); give more photos "
                 "or a lower at_least."
