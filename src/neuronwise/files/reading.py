@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from neuronwise.errors import NeuronwiseError, reason
+from neuronwise.files.kinds import misfits
 from neuronwise.files.writing import PathLike, Raises
-from neuronwise.registry.arguments import misfits
 
 
 def from_json(text: str | bytes, finite: bool = False) -> Any:

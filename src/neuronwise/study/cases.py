@@ -8,7 +8,7 @@ from typing import NotRequired, Protocol, TypedDict, overload
 
 from neuronwise.errors import StudyError
 from neuronwise.files import Lines, from_json, read_lines, require_ordinary
-from neuronwise.registry.arguments import misfits
+from neuronwise.files.kinds import misfits
 from neuronwise.study.notes import Row
 
 

@@ -21,7 +21,7 @@ from neuronwise.files import (
     whole_file,
     write_json,
 )
-from neuronwise.registry.arguments import misfits
+from neuronwise.files.kinds import misfits
 from neuronwise.study.cases import CaseFile, Cases, CasesInMemory
 from neuronwise.study.notes import Notes, Row
 

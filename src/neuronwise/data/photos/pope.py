@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 from neuronwise.data.naming import objects_named
 from neuronwise.data.photos.photo import Captioned
 from neuronwise.data.words import COCO_CATEGORIES
-from neuronwise.registry.arguments import a
+from neuronwise.files.kinds import a
 
 Negatives: TypeAlias = Literal["random", "popular", "adversarial"]
 NEGATIVES: tuple[Negatives, ...] = get_args(Negatives)

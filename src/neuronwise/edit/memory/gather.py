@@ -32,10 +32,10 @@ from neuronwise.files import (
     whole_file,
     write_json,
 )
+from neuronwise.files.kinds import misfits
 from neuronwise.model import passes
 from neuronwise.model.model import Model
 from neuronwise.model.state import likeness
-from neuronwise.registry.arguments import misfits
 
 Progress = Callable[[int, int], None]  # tokens so far, tokens wanted
 Windows = list[tuple[int, ...]]  # token ids of the passages of one pass
