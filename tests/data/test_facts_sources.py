@@ -336,6 +336,9 @@ def test_tables_are_read_by_their_first_row(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(DataError, match="two columns of one name"):
         load_facts(written(tmp_path / "b.csv", b"prompt,prompt\n1,2\n"))
+    for between in (";", "\t"):
+        rows = "prompt,subject,target_new\n{} is in,Rome,Italy\n".replace(",", between)
+        assert load_facts(written(tmp_path / "d.csv", rows.encode()))[0].fact.target_new == "Italy"
     begun = b'prompt,subject,target_new\n{} is in,Rome,Italy\n{} is in,Bonn,"Germany\n'
     broken = load_facts(written(tmp_path / "c.csv", begun))
     assert ([case.fact.subject for case in broken], len(broken.problems)) == (["Rome"], 1)

@@ -116,6 +116,8 @@ def test_what_no_worker_can_open_is_one_sentence(
         run_study(talking(tiny_tokenizer), recipe, photos, tmp_path / "out", executor="processes")
     with pytest.raises(StudyError, match="The executor 'processes' does not take address"):
         run_study(Named("x"), recipe, photos, executor="processes", workers=Workers(2, address="host:1"))
+    with pytest.raises(StudyError, match="The executor 'serial' does not take workers"):
+        run_study(Named("x"), recipe, photos, executor="serial", workers=2)
     with pytest.raises(StudyError, match="There is no executor 'threads'; the executors are serial, processes, ray"):
         run_study(Named("x"), recipe, photos, executor="threads")
     assert not (tmp_path / "out").exists()

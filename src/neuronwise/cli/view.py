@@ -43,9 +43,9 @@ def view(
         raise NeuronwiseError("The viewer needs FastAPI and uvicorn: pip install 'neuronwise[view]'.") from error
     opened = folders or ([] if index else [Path()])
     if index is not None:
-        from neuronwise.index.compact import read_about
+        from neuronwise.index import Index
 
-        read_about(index)  # refuses what is none
+        Index.load(index)  # refuses what is none
         opened = [*opened, index]
     viewer = Viewer.of(opened, model, lambda: placement.load(model), read_only=read_only, photos=photos)
     if model is None and not viewer.folders.items():

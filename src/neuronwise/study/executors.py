@@ -72,7 +72,9 @@ class Executor:
 
     def require(self, workers: Workers) -> None:
         """Raise ``StudyError`` for what it does not take."""
-        idle = [name for name, value in vars(workers).items() if value is not None and name not in self.takes]
+        named = {"count": "workers"}
+        given = [name for name, value in vars(workers).items() if value is not None]
+        idle = [named.get(name, name) for name in given if name not in self.takes]
         if idle:
             raise StudyError(f"The executor {self.name!r} does not take {' or '.join(idle)}; leave it out.")
         if workers.count is not None and workers.count < 1:

@@ -139,7 +139,8 @@ def load_facts(
         raise DataError(f"{reader.problems[0]}")
     if not reader.cases:
         count = len(reader.problems)
-        first = f" The first of {count} problems: {reader.problems[0]}" if count else ""
+        told = "The problem" if count == 1 else f"The first of {count} problems"
+        first = f" {told}: {reader.problems[0]}" if count else ""
         raise DataError(f"'{source}' has no fact that can be used.{first}")
     forms = "+".join(reader.forms)
     return Facts(tuple(reader.cases), tuple(reader.problems), forms, str(source), found.digest, dict(reader.unread))
@@ -160,7 +161,9 @@ class _Reader:
     def read(self, name: str, rows: Sequence[Row], form: str | None) -> None:
         form = form or _form_of([row.value for row in rows])
         if form is None:
-            self.problems.append(Problem(name, f"its records have the fields of no form ({', '.join(FORMS)})."))
+            first = rows[0].value if rows else None
+            has = f"; the first has {', '.join(map(repr, list(first)[:8]))}" if isinstance(first, Mapping) else ""
+            self.problems.append(Problem(name, f"its records have the fields of no form ({', '.join(FORMS)}){has}."))
             return
         self.forms[form] = None
         values = [row.value for row in rows]

@@ -125,7 +125,10 @@ def _text(path: Path, data: bytes) -> str:
 
 
 def _table(path: Path, name: str, data: bytes) -> Iterator[Row | Problem]:
-    rows = csv.reader(io.StringIO(_text(path, data), newline=""), strict=True)
+    text = _text(path, data)
+    first = text.partition("\n")[0]
+    between = max(",;\t", key=first.count)  # where a comma is in numbers, spreadsheets put a semicolon
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
     fields: list[str] = []
     while True:
         line = rows.line_num + 1
