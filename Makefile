@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTO ?=
 BIN := .venv/bin
 
-.PHONY: demo index test fuzz lint build clean
+.PHONY: demo docs site index test fuzz lint build clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py $(PHOTO)
@@ -12,6 +12,13 @@ demo: .venv/ready
 DATA ?=
 index: .venv/ready
 	$(BIN)/neuronwise index --data "$(DATA)" --out index
+
+# The documentation, built into build/site and served at http://127.0.0.1:8000 until Ctrl-C; `make site` only builds.
+docs: site
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
+
+site: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Two processes of one thread each: torch's own threads would fight.
 test: .venv/ready

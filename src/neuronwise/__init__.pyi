@@ -13,6 +13,7 @@ from neuronwise.edit import revert_all as revert_all
 from neuronwise.edit import rome as rome
 from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError
+from neuronwise.files import schemas as schemas
 from neuronwise.index import Index as Index
 from neuronwise.intervene import suppress as suppress
 from neuronwise.locate import Baseline as Baseline

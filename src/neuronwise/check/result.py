@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-PASSED, FAILED, NOT_APPLICABLE = "passed", "failed", "not applicable"
+PASSED = "passed"
+FAILED = "failed"
+NOT_APPLICABLE = "not applicable"
 SCHEMA = "neuronwise.check/1"
 
 

@@ -3,6 +3,7 @@
 from neuronwise.files.lines import Lines, read_lines
 from neuronwise.files.reading import from_json, read_bytes, read_form, read_json, read_object, require_ordinary
 from neuronwise.files.records import sha256, shareable, versions
+from neuronwise.files.schemas import schemas
 from neuronwise.files.writing import (
     PathLike,
     Raises,
@@ -34,6 +35,7 @@ __all__ = [
     "read_object",
     "require_free",
     "require_ordinary",
+    "schemas",
     "sha256",
     "shareable",
     "versions",

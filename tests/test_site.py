@@ -1,0 +1,90 @@
+"""The documentation site: it builds without a warning, loads nothing from other hosts, and leaves no name out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import neuronwise as nw
+from neuronwise.cli import app
+from neuronwise.locate import Method
+from scripts import ROOT, scripts_of
+
+ELSEWHERE = re.compile(r"^(?:[a-z][a-z+.-]*:)?//", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; links, anchors, cross-references and the navigation are checked by building it strictly."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class Page(HTMLParser):
+    """What a page loads, and the anchors that it has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """A link that is followed by hand (an ``a``) loads nothing."""
+        given = {name: value or "" for name, value in attrs}
+        self.anchors.add(given.get("id", ""))
+        self.loaded += [given[name] for name in ("src", "srcset", "data") if name in given]
+        if tag == "link":
+            self.loaded.append(given.get("href", ""))
+
+
+def pages_of(site: Path) -> Iterator[Page]:
+    for file in site.rglob("*.html"):
+        yield Page(file.read_text(encoding="utf-8"))
+
+
+def test_nothing_is_loaded_from_another_host(site: Path) -> None:
+    loaded = {link for page in pages_of(site) for link in page.loaded}
+    for file in site.rglob("*.css"):
+        loaded.update(re.findall(r"""(?:url\(|@import )["']?([^"')]+)""", file.read_text(encoding="utf-8")))
+    assert len(loaded) > 10
+    assert [link for link in sorted(loaded) if ELSEWHERE.match(link)] == []
+    assert "https://x.org/a.js" in Page('<script src="https://x.org/a.js">').loaded
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    anchors = {anchor for page in pages_of(site) for anchor in page.anchors}
+    with scripts_of("tools/site") as script:
+        homes = script("generated_api").public_names("")
+    assert set(homes) == set(dir(nw)) - {"edit", "__version__"}  # a room, not a name
+    assert set(homes.values()) <= anchors
+    assert f"{Method.__module__}.{Method.__qualname__}" in anchors
+
+
+def test_every_command_is_on_the_page_and_torch_is_not_needed_for_it(site: Path) -> None:
+    text = (site / "commands.html").read_text(encoding="utf-8")
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        for path in [f"{name} {below}" for below in getattr(command, "commands", ())] or [name]:
+            assert f">neuronwise {path}<" in text, path
+    code = "import sys; sys.path.insert(0, 'tools/site'); import generated_commands as g; print(len(g.commands_page()))"
+    code += "; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_schema_is_on_the_page(site: Path) -> None:
+    text = (site / "schemas.html").read_text(encoding="utf-8")
+    assert [name for name in nw.schemas() if f">{name}<" not in text] == []
