@@ -39,7 +39,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 # Architectures that an editor refuses in a sentence, and what it says: a mixture has no one W_down in a layer.
 REFUSED = {
-    ("fine_tune", "mixtral"): "only routed experts",
+    **{(name, "mixtral"): "only routed experts" for name in ("fine_tune", "lora")},
     **{(name, "mixtral"): "expert" for name in ("fine_specific", "rome", "memit", "pmet", "alphaedit")},
 }
 CASES = [(editor, family) for editor in EDITORS for family in FAMILIES]

@@ -20,6 +20,8 @@ from neuronwise.edit.fine_tune import fine_tune as fine_tune
 from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings as KnowledgeNeuronsSettings
 from neuronwise.edit.knowledge_neurons import knowledge_neurons as knowledge_neurons
 from neuronwise.edit.ledger import column_norms as column_norms
+from neuronwise.edit.lora import LoraSettings as LoraSettings
+from neuronwise.edit.lora import lora as lora
 from neuronwise.edit.memit import MemitSettings as MemitSettings
 from neuronwise.edit.memit import memit as memit
 from neuronwise.edit.memory.gather import gather_statistics as gather_statistics

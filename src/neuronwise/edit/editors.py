@@ -16,6 +16,7 @@ EDITORS: Registry[Editor] = Registry(
         "fine": "neuronwise.edit.fine:EDITOR",
         "fine_specific": "neuronwise.edit.fine.specific:EDITOR",
         "fine_tune": "neuronwise.edit.fine_tune:EDITOR",
+        "lora": "neuronwise.edit.lora:EDITOR",
         "knowledge_neurons": "neuronwise.edit.knowledge_neurons:EDITOR",
         "rome": "neuronwise.edit.rome:EDITOR",
         "memit": "neuronwise.edit.memit:EDITOR",

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neuronwise.answers.request import forced, listed
+from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
-from neuronwise.edit.trial import changed, lowest_layer, recomputed_from, require_finite
+from neuronwise.edit.tune import tuned_to
 from neuronwise.errors import MethodError
 from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
-from neuronwise.model.passes import frozen_parameters
-from neuronwise.model.run import Run
 from neuronwise.model.writers import Writer
 
 
@@ -88,7 +84,7 @@ def fine_tune(
     settings = resolved(model, settings, PRESETS, changes)
     settings = replace(settings, layer=_layer(model, settings.layer))
     tuned = [_Tuned(writer, settings) for writer in model.blocks[settings.layer or 0].dense]
-    steps, losses = _optimize(model, [forced(model, fact) for fact in facts], tuned, settings)
+    steps, losses = tuned_to(model, facts, tuned, settings, at_prompt=settings.mode == "L")
     deltas = [one.delta for one in tuned]
     return edited("fine_tune", model, settings, facts, deltas, steps=steps, losses=losses)
 
@@ -115,6 +111,7 @@ class _Tuned:
         self.writer, self.settings = writer, settings
         self.before = writer.vectors.float()
         self.weight = self.before.clone().requires_grad_(True)
+        self.parameters = [self.weight]
 
     @property
     def delta(self) -> Delta:
@@ -127,60 +124,11 @@ class _Tuned:
         return output + added.to(output.device, output.dtype)
 
     @torch.no_grad()
-    def clamp(self) -> None:
+    def limit(self) -> None:
         """Keep every weight within W₀ ± ε."""
         most = self.settings.norm_constraint
         if most is not None:
             self.weight.copy_(torch.clamp(self.weight, min=self.before - most, max=self.before + most))
-
-
-def _optimize(
-    model: Model, runs: list[Run], tuned: Sequence[_Tuned], settings: FineTuneSettings
-) -> tuple[int, list[float]]:
-    """The steps taken and the loss of each run in the last of them."""
-    by_writer = {one.writer: one for one in tuned}
-    weights = [one.weight for one in tuned]
-    optimizer = torch.optim.Adam(weights, lr=settings.rate, weight_decay=settings.weight_decay)
-    losses: list[float] = []
-    step = 0
-    with (
-        _passes(model, lowest_layer(model, by_writer), runs) as forwards,
-        changed(by_writer, lambda writer, inputs, output: by_writer[writer].write(inputs, output)),
-    ):
-        while step < settings.steps:
-            step += 1
-            optimizer.zero_grad()
-            losses = []
-            for run, forward in zip(runs, forwards, strict=True):
-                loss = _loss(run, forward, settings.mode)
-                require_finite(loss, "The loss of this edit is")
-                losses.append(float(loss.detach()))
-                (loss / len(runs)).backward()
-            if sum(losses) / len(losses) < settings.enough:
-                break
-            optimizer.step()
-            for one in tuned:
-                one.clamp()
-    return step, losses
-
-
-@contextlib.contextmanager
-def _passes(model: Model, lowest: int, runs: Sequence[Run]) -> Iterator[list[Callable[[list[int]], Tensor]]]:
-    """Logits of given rows of each run; for one run alone the layers below are not computed again."""
-    if len(runs) == 1:
-        with recomputed_from(model, lowest, runs[0].forced_inputs()) as forward:
-            yield [forward]
-    else:
-        with frozen_parameters(model.module):
-            yield [functools.partial(model.forward, run.forced_inputs()) for run in runs]
-
-
-def _loss(run: Run, forward: Callable[[list[int]], Tensor], mode: str) -> Tensor:
-    count = len(run.output_ids)
-    rows = [run.row(0)] if mode == "L" else [run.row(k) for k in range(count)]
-    logits = forward(rows)[0].expand(count, -1)
-    target = torch.tensor(run.output_ids, device=logits.device)
-    return nn.functional.cross_entropy(logits.float(), target)
 
 
 EDITOR = Editor(
