@@ -10,7 +10,7 @@ from PIL import Image
 
 import neuronwise as nw
 from fact_records import COUNTERFACT, FLAT, KNOWEDIT, KNOWN, ZSRE
-from neuronwise.data.facts import FORMS, LOCALITY, PORTABILITY, Facts, Probe, load_facts
+from neuronwise.data.facts import LOCALITY, PORTABILITY, Facts, Probe, load_facts
 
 
 def read(folder: Path, *records: Any, name: str = "facts.json", **options: Any) -> Facts:
@@ -160,7 +160,6 @@ def test_a_form_can_be_named_and_unknown_ones_are_refused(tmp_path: Path) -> Non
         read(tmp_path, FLAT, form="wise")
     with pytest.raises(nw.NeuronwiseError, match="no field 'src'"):
         read(tmp_path, FLAT, form="zsre")
-    assert set(FORMS) == {"mmedit", "zsre", "knowedit", "mquake", "counterfact", "known_facts"}
 
 
 def test_a_field_that_is_null_is_no_field(tmp_path: Path) -> None:

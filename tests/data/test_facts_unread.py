@@ -37,16 +37,15 @@ def read(folder: Path, *records: Any) -> Facts:
 
 def test_questions_of_several_hops_are_portability(tmp_path: Path) -> None:
     rewrite = {**MQUAKE["requested_rewrite"], "question": "Into which sea does the Rhine flow?"}
-    facts = read(tmp_path, {**MQUAKE, "requested_rewrite": [rewrite]}, {**MQUAKE, "requested_rewrite": [rewrite] * 2})
+    facts = read(tmp_path, {**MQUAKE, "requested_rewrite": [rewrite]})
     (case,) = facts
     assert facts.form == "mquake"
     assert case.paraphrases == ("Into which sea does the Rhine flow?",)
     assert case.portability == {
         "multi_hop": tuple(Probe(asked, ("Sweden", "Kingdom of Sweden")) for asked in MQUAKE["questions"])
     }
-    assert facts.unread == {"answer": 1, "single_hops": 1, "orig": 1}
-    assert "answer (in 1), single_hops (in 1), orig (in 1)" in str(facts)
-    assert "requests 2 rewrites" in facts.left_out[0].reason
+    assert facts.unread == {"answer": 1, "single_hops": 1}
+    assert "answer (in 1), single_hops (in 1)" in str(facts)
 
 
 @pytest.mark.parametrize("record", [ZSRE, COUNTERFACT, FLAT])
@@ -60,7 +59,7 @@ def test_easyedit_adds_one_question_to_any_form(record: dict[str, Any], tmp_path
 def test_vlkeb_asks_further_about_the_photo(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     hops = [
-        {"port_type": f"{n}-hop", "Q&A": {"Question": f"Who {n}?", "Answer": f"Ann {n}", "Source": "x"}} for n in (1, 2)
+        {"port_type": f"{n}-hop", "Q&A": {"Question": f"Who {n}?", "Answer": f"Ann {n}", "Rest": "x"}} for n in (1, 2)
     ]
     facts = read(tmp_path, {"src": "What is this?", "alt": "plum", "image": "a.png", "port_new": [*hops, {}]})
     photo = str(tmp_path / "a.png")
@@ -68,7 +67,7 @@ def test_vlkeb_asks_further_about_the_photo(tmp_path: Path) -> None:
         "1_hop": (Probe("Who 1?", ("Ann 1",), photo),),
         "2_hop": (Probe("Who 2?", ("Ann 2",), photo),),
     }
-    assert facts.unread == {"port_new.Q&A.Source": 1}
+    assert facts.unread == {"port_new.Q&A.Rest": 1}
     assert "port_new 3 has no Q&A" in facts.problems[0].reason
 
 

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,40 @@ def test_several_facts_in_one_edit_bear_their_share(model: nw.Model) -> None:
     assert seen == [2, 1]
     assert found.rows[0]["cost"]["seconds"] == found.rows[1]["cost"]["seconds"]
     assert found.recipe["editor"] == "several"
+
+
+def test_the_facts_of_a_case_are_one_edit_and_each_is_asked(model: nw.Model) -> None:
+    also = Fact("the {} runs in", "dog", "blue", "red")
+    case = replace(cases(1)[0], also=(also,))
+    made: list[Any] = []
+
+    def seen(model: nw.Model, facts: Any, settings: Any = None) -> nw.Edit:
+        made.append(facts)
+        return nw.fine(model, facts, freeze_last=0, steps=2)
+
+    (row,) = evaluate(model, [case], seen, others=0).rows
+    assert made == [[case.fact, also]]
+    edit = nw.fine(model, [case.fact, also], freeze_last=0, steps=2)
+    assert row["figures"] == measure_edit(model, case, edit)
+    assert [text["prompt"] for text in row["texts"] if text["part"] == "success"] == [case.fact.text, also.text]
+    with edit.applied(model):
+        shares = [answered.readings[answered.question.new].share for answered in ask_case(model, case).answers[:2]]
+    assert row["figures"]["success_forced"] == sum(shares) / 2
+
+    # all of its facts have to be known, and other facts about any of its subjects are not asked after it
+    prompts = [Fact(prompt, subject, "blue", None) for prompt in ("{} is", "a {} sits on") for subject in SUBJECTS[1:]]
+    said = [model.run(prompt=fact.text, max_new_tokens=2, chat=False).text.strip() or "is" for fact in prompts]
+    pairs = zip(prompts, said, strict=True)
+    single = [FactCase(fact.text, replace(fact, target_true=text)) for fact, text in pairs]
+    first, second = known_cases(model, single)[:2]
+    unknown = replace(second.fact, target_true="giraffe mat")
+    assert known_cases(model, [replace(first, also=(second.fact,))]) == [replace(first, also=(second.fact,))]
+    assert known_cases(model, [replace(first, also=(unknown,)), replace(first, also=(also, second.fact))]) == []
+    known = replace(case, also=(second.fact,))
+    other = FactCase("other", Fact("the {} runs in", second.fact.subject, "blue", "red"))
+    kept, beside = evaluate(model, [known, other], freeze_last=0, steps=1, others=2, free=False).rows
+    assert "others_unchanged_forced" not in kept["figures"]
+    assert "others_unchanged_forced" in beside["figures"]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), NonFiniteError("no."),

@@ -57,7 +57,10 @@ def _as_asked(question: Question, fact: Fact) -> Question:
 def _questions(case: FactCase) -> tuple[Question, ...]:
     fact = case.fact
     new, old = fact.target_new, fact.target_true
-    found = [Question(SUCCESS, fact.text, (new,), new, old, fact.image, fact.join)]
+    found = [
+        Question(SUCCESS, one.text, (one.target_new,), one.target_new, one.target_true, one.image, one.join)
+        for one in case.facts
+    ]
     found += [Question(GENERALITY, prompt, (new,), new, old, fact.image, fact.join) for prompt in case.paraphrases]
     if fact.image is not None:
         ways = {f"{SUCCESS}_{modality}": asked(fact, modality) for modality in ("text", "image")}

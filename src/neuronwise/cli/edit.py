@@ -113,7 +113,7 @@ def facts(
 
     cases = load_facts(file, seed=seed)
     note(str(cases))
-    learned = [case.fact for case in cases][:limit]
+    learned = [fact for case in cases[:limit] for fact in case.facts]
     if choice.statistics is not None:
         changes["statistics"] = choice.read_statistics()
     loaded = placement.load(model, "builtin" if any(fact.image for fact in learned) else "builtin-text")

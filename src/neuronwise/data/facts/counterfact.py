@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from neuronwise.data.facts.fact import FactCase, Probe
+from neuronwise.data.facts.fact import Fact, FactCase, Probe
 from neuronwise.data.facts.fields import Record, RecordError, mapping
 from neuronwise.data.facts.form import Form
 from neuronwise.data.facts.probes import locality_of, portability_of, present
@@ -22,22 +22,11 @@ def counterfact_case(record: Record, identity: str) -> FactCase:
 
 def published_case(record: Record, identity: str) -> FactCase:
     """``neighborhood_prompts`` are answered by the old target, ``attribute_prompts`` by the new one; both stay."""
-    rewrite = record.fields.get("requested_rewrite")
-    if isinstance(rewrite, list):
-        if len(rewrite) != 1:
-            raise RecordError(f"it requests {len(rewrite)} rewrites; a case has one.")
-        rewrite = rewrite[0]
-    inner = Record(mapping(rewrite, "requested_rewrite"), record.images, record.notes)
-    new = inner.fields.get("target_new")
-    target_new = (
-        Record(mapping(new, "target_new")).text("str") if isinstance(new, Mapping) else inner.text("target_new")
-    )
-    old = inner.fields.get("target_true")
-    true = inner.texts("target_true", old.get("str") if isinstance(old, Mapping) else old) if old is not None else []
-    fact = inner.fact(inner.text("prompt"), inner.text("subject"), target_new, true[0] if true else None)
+    inner, *more = rewrites(record)
+    fact = rewritten(inner)
     locality = {
-        "neighborhood": _asked(record, "neighborhood_prompts", tuple(true)),
-        "attribute": _asked(record, "attribute_prompts", (target_new,)),
+        "neighborhood": _asked(record, "neighborhood_prompts", tuple(_true(inner))),
+        "attribute": _asked(record, "attribute_prompts", (fact.target_new,)),
     }
     return FactCase(
         identity,
@@ -46,7 +35,33 @@ def published_case(record: Record, identity: str) -> FactCase:
         portability_of(record),
         present({**locality_of(record), **present(locality)}),
         generation=record.maybe("generation_prompts"),
+        also=tuple(map(rewritten, more)),
     )
+
+
+def rewrites(record: Record) -> list[Record]:
+    """The fields of ``requested_rewrite``, one or a list of them."""
+    found = record.fields.get("requested_rewrite")
+    listed = found if isinstance(found, list) else [found]
+    if not listed:
+        raise RecordError("its requested_rewrite is an empty list.")
+    return [Record(mapping(one, "requested_rewrite"), record.images, record.notes) for one in listed]
+
+
+def rewritten(rewrite: Record, target: str | None = None) -> Fact:
+    """The fact that a rewrite asks for, with ``target`` in place of its own new one."""
+    new = rewrite.fields.get("target_new")
+    if target is None:
+        target = (
+            Record(mapping(new, "target_new")).text("str") if isinstance(new, Mapping) else rewrite.text("target_new")
+        )
+    true = _true(rewrite)
+    return rewrite.fact(rewrite.text("prompt"), rewrite.text("subject"), target, true[0] if true else None)
+
+
+def _true(rewrite: Record) -> list[str]:
+    old = rewrite.fields.get("target_true")
+    return [] if old is None else rewrite.texts("target_true", old.get("str") if isinstance(old, Mapping) else old)
 
 
 def _asked(record: Record, name: str, answers: tuple[str, ...]) -> tuple[Probe, ...]:

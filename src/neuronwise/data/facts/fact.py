@@ -130,7 +130,8 @@ class FactCase:
     ``locality`` holds questions whose answer should stay, by the kinds of ``LOCALITY``: the same subject in another
     relation, further answers of a relation with several, other subjects in the same relation, other subjects whose
     true answer is the new target, something unrelated, and an unrelated question about another photo. ``generation``
-    are openings for the model to continue, to measure fluency.
+    are openings for the model to continue, to measure fluency. ``also`` are facts that are edited together with
+    ``fact``, as where a question of several hops follows from all of them.
     """
 
     id: str
@@ -139,3 +140,9 @@ class FactCase:
     portability: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
     locality: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
     generation: tuple[str, ...] = ()
+    also: tuple[Fact, ...] = ()
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """All facts that an edit of this case makes."""
+        return (self.fact, *self.also)

@@ -76,11 +76,17 @@ class Record:
 
     def photo(self, name: str) -> Path:
         """The photo that a field names, found below the folder of photos; raises ``RecordError`` without it."""
-        path = Path(self.text(name))
+        return self.photo_of(self.text(name), name)
+
+    def photo_of(self, text: str, name: str) -> Path:
+        """As ``photo``, of a path. An absolute one of another machine is looked for by its name."""
+        path = Path(text)
         if not path.is_absolute():
             if self.images is None:
                 raise RecordError(f"its {name} {str(path)!r} is a relative path; name the folder of photos by images=.")
             path = self.images / path
+        elif self.images is not None and not path.is_file():
+            path = self.images / path.name
         if not path.is_file():
             raise RecordError(f"there is no photo '{path}' of its {name}; images= names the folder of photos.")
         return path

@@ -27,6 +27,12 @@ FORMS: Registry[Form] = Registry(
         "knowedit": "neuronwise.data.facts.knowedit:FORM",
         "zsre": "neuronwise.data.facts.zsre:FORM",
         "mmedit": "neuronwise.data.facts.mmedit:FORM",
+        "rippleedits": "neuronwise.data.facts.rippleedits:FORM",
+        "wikibigedit": "neuronwise.data.facts.wikibigedit:FORM",
+        "qaedit": "neuronwise.data.facts.qaedit:FORM",
+        "unke": "neuronwise.data.facts.unke:FORM",
+        "akew": "neuronwise.data.facts.akew:FORM",
+        "mmke": "neuronwise.data.facts.mmke:FORM",
     },
     plural="forms of facts",
     group="neuronwise.facts",
@@ -192,7 +198,7 @@ class _Reader:
             return
         self._taken.add(identity)
         self.unread.update(record.unread)
-        notes = list(record.notes)
+        notes = list(dict.fromkeys(record.notes))
         if identity != wanted:
             notes.append(f"its id {wanted!r} was already used; it is {identity!r} now.")
         self.problems += [Problem(row.where, note, kept=True) for note in notes]

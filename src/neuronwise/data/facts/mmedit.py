@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from neuronwise.data.facts.fact import Fact, FactCase, Probe
-from neuronwise.data.facts.fields import Record
+from neuronwise.data.facts.fields import Record, RecordError
 from neuronwise.data.facts.form import Form
 from neuronwise.data.facts.probes import kind_name, portability_of, present
 from neuronwise.data.facts.zsre import true_answer, unrelated
-from neuronwise.errors import NeuronwiseError
 
 
 def is_mmedit(fields: Mapping[str, object]) -> bool:
@@ -29,20 +27,29 @@ def mmedit_case(record: Record, identity: str) -> FactCase:
         fact = record.fact(question, record.text("subject"), target, true)
     else:
         fact = Fact("{}", question, target, true, str(record.photo("image")))
-    portability = _about(record, "image_generality", "image_rephrase", question, target)
+    portability = about(record, "image_generality", "image_rephrase", question, target)
     asked, answers = record.fields.get("m_loc_q"), record.fields.get("m_loc_a")
-    locality = unrelated(record) | _about(record, "unrelated_image", "m_loc", asked, answers)
-    hops = _hops(record, record.photo("image"))
+    locality = unrelated(record) | about(record, "unrelated_image", "m_loc", asked, answers)
     return FactCase(
-        identity, fact, record.maybe("rephrase"), {**portability_of(record), **portability, **hops}, locality
+        identity, fact, record.maybe("rephrase"), {**portability_of(record), **portability, **_hops(record)}, locality
     )
 
 
-def _hops(record: Record, photo: Path) -> dict[str, tuple[Probe, ...]]:
-    """VLKEB's ``port_new``: questions about the same photo that need one hop more, by ``port_type`` ("1-hop", …)."""
+def _hops(record: Record) -> dict[str, tuple[Probe, ...]]:
+    """VLKEB's ``port_new``: questions that need one hop more, by ``port_type`` ("1-hop", …).
+
+    They are about the same photo, or about ``one_hop_img``, which MMKE-Bench has.
+    """
     found: dict[str, tuple[Probe, ...]] = {}
     listed = record.fields.get("port_new")
-    for number, one in enumerate(listed if isinstance(listed, list) else [listed] if listed else [], 1):
+    if not listed:
+        return {}
+    try:
+        photo = record.photo("one_hop_img" if record.has("one_hop_img") else "image")
+    except RecordError as error:
+        record.notes.append(str(error))
+        return {}
+    for number, one in enumerate(listed if isinstance(listed, list) else [listed], 1):
         pair = one.get("Q&A") if isinstance(one, Mapping) else None
         if not isinstance(one, Mapping) or not isinstance(pair, Mapping):
             record.notes.append(f"its port_new {number} has no Q&A with Question and Answer.")
@@ -53,13 +60,13 @@ def _hops(record: Record, photo: Path) -> dict[str, tuple[Probe, ...]]:
     return present(found)
 
 
-def _about(record: Record, kind: str, photo: str, prompt: object, answers: object) -> dict[str, tuple[Probe, ...]]:
+def about(record: Record, kind: str, photo: str, prompt: object, answers: object) -> dict[str, tuple[Probe, ...]]:
     """Probes about another photo; where it is missing they are left out and noted, and the case stays."""
     if not record.has(photo):
         return {}
     try:
         found = tuple(record.probes(photo, prompt, answers, record.photo(photo)))
-    except NeuronwiseError as error:
+    except RecordError as error:
         record.notes.append(str(error))
         return {}
     return {kind: found} if found else {}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from neuronwise.data.facts.fact import Probe
-from neuronwise.data.facts.fields import Record, RecordError
+from neuronwise.data.facts.fields import Record, RecordError, checked
 
 Kinds = dict[str, tuple[Probe, ...]]
 QUESTION = "nq question: "  # how zsRE marks the unrelated questions that come from Natural Questions
@@ -102,6 +102,8 @@ def _probes(record: Record, name: str, probes: object) -> Iterator[Probe]:
             record.notes.append(f"its {name} probe {number} has no prompt.")
             continue
         try:
-            yield from record.probes(f"{name} {number}", probe["prompt"], probe.get("ground_truth"))
+            image = probe.get("image")
+            photo = None if image is None else record.photo_of(checked(image, "image"), "image")
+            yield from record.probes(f"{name} {number}", probe["prompt"], probe.get("ground_truth"), photo)
         except RecordError as error:
             record.notes.append(str(error))

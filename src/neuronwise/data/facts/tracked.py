@@ -6,8 +6,12 @@ from collections.abc import Iterator, Mapping
 
 # Fields that number or label a record, or repeat what others of its fields say: nothing is lost without them.
 LABELS = frozenset(
-    ("case_id", "known_id", "id", "pararel_idx", "relation", "relation_id", "recalled relation", "cond", "pred")
-)
+    (
+        "case_id", "known_id", "id", "pararel_idx", "relation", "relation_id", "recalled relation", "cond", "pred",
+        "subject_id", "target_id", "target_ids", "example_type", "query_type", "phrase", "second_relation",
+        "second_hop_target_ids", "orig", "source", "tag", "prompt_full", "fact_new", "knowledge_type",
+    )
+)  # fmt: skip
 
 
 class Tracked(Mapping[str, object]):

@@ -83,7 +83,7 @@ class EditBatch:
         try:
             # What an editor draws without its own seed is the same after a resumption.
             with seeded(self._model, self._choices.seed), costs(self._model) as cost:
-                edit = self._maker.make(self._model, [case.fact for case in cases])
+                edit = self._maker.make(self._model, [fact for case in cases for fact in case.facts])
             cost.seconds /= len(cases)
             cost.cpu_seconds /= len(cases)
             self._applied.append(edit)  # before it is in: applying may stop half-way

@@ -75,4 +75,5 @@ def _plain(case: FactCase) -> Row:
         "portability": probes(case.portability),
         "locality": probes(case.locality),
         "generation": list(case.generation),
+        **({"also": [asdict(fact) for fact in case.also]} if case.also else {}),
     }

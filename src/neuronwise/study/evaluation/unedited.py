@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neuronwise.data.facts import FactCase
 from neuronwise.errors import NeuronwiseError
@@ -28,13 +28,14 @@ class Unedited:
 
     def others_than(self, unit: Iterable[FactCase]) -> list[Answered]:
         """Answers to facts that are neither of these cases nor of their subjects."""
+        unit = list(unit)
         ids = {case.id for case in unit}
-        subjects = {case.fact.subject for case in unit}
+        subjects = {fact.subject for case in unit for fact in case.facts}
         return [answered for case, answered in self.others if case.id not in ids and case.fact.subject not in subjects]
 
 
 def known_cases(model: Model, cases: Sequence[FactCase], progress: Progress = silent) -> list[FactCase]:
-    """The cases whose true answer the model gives by itself: every token of it is argmax under teacher forcing.
+    """The cases whose true answers the model gives by itself: every token is argmax under teacher forcing.
 
     Cases without a true answer do not count as known.
     """
@@ -50,12 +51,14 @@ def first_known(
 
     def answer(names: Sequence[str]) -> None:
         for start in map(int, names):
-            asked = [case for case in cases[start : start + CHUNK] if case.fact.target_true]
-            said = [
+            asked = [case for case in cases[start : start + CHUNK] if all(fact.target_true for fact in case.facts)]
+            single = [replace(case, fact=fact, also=()) for case in asked for fact in case.facts]
+            unknown = {
                 case.id
-                for case, answered in zip(asked, _requests(model, asked), strict=True)
-                if answered is not None and all(reading.share == 1 for reading in answered.readings.values())
-            ]
+                for case, answered in zip(single, _requests(model, single), strict=True)
+                if answered is None or any(reading.share < 1 for reading in answered.readings.values())
+            }
+            said = [case.id for case in asked if case.id not in unknown]
             notes.append({"part": "known", "start": start, "ids": said})
             known[start] = set(said)
 
