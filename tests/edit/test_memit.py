@@ -1,4 +1,4 @@
-"""MEMIT, PMET and AlphaEdit: their closed forms against independent least squares in float64."""
+"""MEMIT, PMET, EMMET and AlphaEdit: their closed forms against independent least squares in float64."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.alphaedit import alphaedit
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.editors import EDITORS
+from neuronwise.edit.emmet import emmet
 from neuronwise.edit.memit import PRESETS, MemitSettings, memit
 from neuronwise.edit.memory.keys import fact_keys, look, on_prompts
 from neuronwise.edit.memory.passages import fact_passage, side_by_side
@@ -89,6 +90,40 @@ def test_one_fact_one_layer_and_no_ridge_reach_the_target(model: nw.Model) -> No
         assert torch.allclose(on_prompts(model, [FACT], 1).stream[1], targets, atol=1e-4)
     half = memit(model, FACT, identity_weight=1.0, **changes)
     assert torch.allclose(dense(half.deltas[0]), dense(edit.deltas[0]) / 2, atol=1e-5)
+
+
+def constrained(keys: torch.Tensor, residual: torch.Tensor, slack: float, moment: torch.Tensor) -> torch.Tensor:
+    """min tr(D C Dᵀ) + ‖S‖² / slack with D K + S = R, by the linear system of its conditions in D and multipliers."""
+    width, count = keys.shape
+    system = torch.zeros(width + count, width + count, dtype=torch.float64)
+    system[:width, :width] = moment
+    system[:width, width:], system[width:, :width] = -keys, keys.T
+    system[width:, width:] = slack * torch.eye(count, dtype=torch.float64)
+    right = torch.cat([torch.zeros(width, len(residual), dtype=torch.float64), residual.T])
+    return torch.linalg.solve(system, right)[:width].T
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_emmet_is_its_equality_constrained_problem(make: Any, name: str) -> None:
+    model = make(name)
+    statistics = Moments(model.blocks[0].width, model.blocks[0].width)
+    changes = {**QUICK, "mom2_update_weight": 3.0, "emmet_lambda": 0.05}
+    edit = emmet(model, [FACT, OTHER], statistics=statistics, **changes)
+    targets = search_targets(model, [FACT, OTHER], 1, MemitSettings(**QUICK)).values
+    chain(model, edit, targets, lambda k, r: constrained(k, r, 0.05, 3.0 * statistics.moment), float, "stream")
+    assert edit.record["covariance"] == {"text": "by hand"}
+
+
+def test_emmet_of_one_fact_is_rank_one_and_exact(model: nw.Model) -> None:
+    changes: dict[str, Any] = {"layers": (1,), "v_num_grad_steps": 4, "context_templates": ()}
+    targets = search_targets(model, [FACT], 1, MemitSettings(**changes)).values
+    edit = emmet(model, FACT, **changes)
+    with edit.applied(model):
+        assert torch.allclose(on_prompts(model, [FACT], 1).stream[1], targets, atol=1e-4)
+    both = emmet(model, [FACT, OTHER], emmet_lambda=0.0, **changes)
+    assert max(both.record["missing"]) < 1e-3
+    wide = emmet(model, [FACT, FACT], **changes)  # keys that are the same have no inverse without the ridge
+    assert all(torch.isfinite(dense(delta)).all() for delta in wide.deltas)
 
 
 def test_pmet_is_its_closed_form_with_the_square_root(model: nw.Model) -> None:
@@ -205,7 +240,7 @@ def test_deltas_act_as_they_do_in_the_weights(model: nw.Model) -> None:
 
 def test_what_it_refuses(make: Any) -> None:
     model = make("olmoe")
-    for editor in (memit, pmet, alphaedit):
+    for editor in (memit, pmet, emmet, alphaedit):
         with pytest.raises(MethodError, match="routed experts"):
             editor(model, FACT, **QUICK)
         with pytest.raises(MethodError, match="in an encoder"):
@@ -214,7 +249,7 @@ def test_what_it_refuses(make: Any) -> None:
 
 
 @pytest.mark.builtin
-@pytest.mark.parametrize("editor", ["rome", "memit", "pmet", "alphaedit"])
+@pytest.mark.parametrize("editor", ["rome", "memit", "pmet", "emmet", "alphaedit"])
 def test_a_fact_is_corrected_on_the_built_in_model(builtin_text: Any, editor: str) -> None:
     fact = Fact("The capital of {} is", "France", "Rome", "Paris")
     edit = EDITORS[editor].function(builtin_text, fact)

@@ -17,6 +17,7 @@ from neuronwise.edit.memory.passages import Passage, fact_passage, side_by_side,
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.memory.value import search
 from neuronwise.edit.rome import PRESETS, RomeSettings, rome
+from neuronwise.edit.rome_published import rome_published
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError
 
 FACT = Fact("the capital of {} is", "France", "dog house")
@@ -27,9 +28,9 @@ QUICK: dict[str, Any] = {"layers": (1,), "v_num_grad_steps": 4, "context_templat
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_bare_prompts_key_is_mapped_to_the_value_exactly(make: Any, name: str) -> None:
+def test_the_published_form_maps_the_bare_prompts_key_to_the_value_exactly(make: Any, name: str) -> None:
     model = make(name)
-    edit = rome(model, FACT, **QUICK)
+    edit = rome_published(model, FACT, **QUICK)
     (value,), _ = search(model, FACT, 1, [model.blocks[1].dense[0].module], RomeSettings(**QUICK))
     assert value.delta.norm() > 0.1
     with edit.applied(model):
@@ -37,13 +38,28 @@ def test_the_bare_prompts_key_is_mapped_to_the_value_exactly(make: Any, name: st
     assert torch.allclose(now, value.target, atol=1e-4)
     assert edit.record["covariance"] == "identity"
     assert edit.deltas[0].rank == 1
+    assert torch.equal(edit.deltas[0].left, rome(model, FACT, exact_for="prompt", **QUICK).deltas[0].left)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_mean_over_prefixes_is_mapped_to_the_value_exactly(make: Any, name: str) -> None:
+    """R-ROME: what W_down gives, averaged over the prefixes, is v* afterwards; by whole passes in the edited model."""
+    model = make(name)
+    edit = rome(model, FACT, **QUICK)
+    (value,), _ = search(model, FACT, 1, [model.blocks[1].dense[0].module], RomeSettings(**QUICK))
+    passages = [fact_passage(model, FACT, prefix) for prefix in ("", *PREFIXES)]
+    with edit.applied(model):
+        now = torch.stack([look(model, side_by_side(model, [one]), [1]).written[1][0] for one in passages])
+    assert torch.allclose(now.mean(0), value.target, atol=1e-4)
+    assert float((now[0] - value.target).norm()) > 0.01
+    assert edit.record["settings"]["exact_for"] == "mean"
 
 
 def test_with_statistics_it_is_the_least_change_under_c(model: nw.Model) -> None:
     """The paper's constrained least squares, solved as one linear system of its KKT conditions in float64."""
     width = model.blocks[1].width
     statistics = Moments(width, width)
-    edit = rome(model, FACT, statistics=statistics, exact_for="mean", **QUICK)
+    edit = rome(model, FACT, statistics=statistics, **QUICK)
     assert edit.record["covariance"] == {"text": "by hand"}
     key = fact_keys(model, [FACT], 1, ("", *PREFIXES))[0].double()
     (value,), _ = search(model, FACT, 1, [model.blocks[1].dense[0].module], RomeSettings(**QUICK))
@@ -180,7 +196,7 @@ def test_several_facts_are_written_one_upon_the_other(model: nw.Model) -> None:
 
 def test_half_precision_is_solved_in_float32(make: Any) -> None:
     model = make("gpt2", torch.bfloat16)
-    edit = rome(model, FACT, **QUICK)
+    edit = rome_published(model, FACT, **QUICK)
     assert edit.deltas[0].left.dtype == torch.float32
     (value,), _ = search(model, FACT, 1, [model.blocks[1].dense[0].module], RomeSettings(**QUICK))
     before = on_prompts(model, [FACT], 1).written[1][0]
@@ -270,7 +286,7 @@ def test_unknown_architectures_get_the_layer_at_the_published_depth(model: nw.Mo
 
 def test_the_language_model_of_an_image_text_model_is_edited_by_text(make: Any) -> None:
     model = make("llava")
-    edit = rome(model, FACT, **QUICK)
+    edit = rome_published(model, FACT, **QUICK)
     (value,), _ = search(model, FACT, 1, [model.blocks[1].dense[0].module], RomeSettings(**QUICK))
     with edit.applied(model):
         assert torch.allclose(on_prompts(model, [FACT], 1).written[1][0], value.target, atol=1e-4)

@@ -50,8 +50,10 @@ EDITORS: dict[str, dict[str, Any]] = {
     "fine_tune": {"steps": 2, "rate": 1e-2, "norm_constraint": None},
     "knowledge_neurons": {"steps": 2},
     "rome": VALUES,
+    "rome_published": VALUES,
     "memit": VALUES,
     "pmet": VALUES,
+    "emmet": VALUES,
     "alphaedit": VALUES,
 }
 

@@ -10,6 +10,8 @@ from neuronwise.edit.edit import load_edit as load_edit
 from neuronwise.edit.edit import revert_all as revert_all
 from neuronwise.edit.editor import Editor as Editor
 from neuronwise.edit.editors import EDITORS as EDITORS
+from neuronwise.edit.emmet import EmmetSettings as EmmetSettings
+from neuronwise.edit.emmet import emmet as emmet
 from neuronwise.edit.fine import FineSettings as FineSettings
 from neuronwise.edit.fine import fine as fine
 from neuronwise.edit.fine import fine_each as fine_each
@@ -32,6 +34,8 @@ from neuronwise.edit.pmet import pmet as pmet
 from neuronwise.edit.presets import Preset as Preset
 from neuronwise.edit.rome import RomeSettings as RomeSettings
 from neuronwise.edit.rome import rome as rome
+from neuronwise.edit.rome_published import RomePublishedSettings as RomePublishedSettings
+from neuronwise.edit.rome_published import rome_published as rome_published
 from neuronwise.edit.suppress import SuppressSettings as SuppressSettings
 from neuronwise.edit.suppress import suppress as suppress
 from neuronwise.edit.suppress import suppress_neurons as suppress_neurons

@@ -5,7 +5,8 @@ layers at the same relative depth; a family that an editor has no preset for get
 alone.
 
 In the sources ROME is github.com/kmeng01/rome, MEMIT github.com/kmeng01/memit, PMET github.com/xpq-tech/PMET,
-AlphaEdit github.com/jianghoucheng/AlphaEdit, FiNE github.com/opanhw/FiNE, EasyEdit github.com/zjunlp/EasyEdit.
+AlphaEdit github.com/jianghoucheng/AlphaEdit, EMMET github.com/scalable-model-editing/unified-model-editing, ENCORE
+github.com/scalable-model-editing/encore, FiNE github.com/opanhw/FiNE, EasyEdit github.com/zjunlp/EasyEdit.
 """
 
 from __future__ import annotations

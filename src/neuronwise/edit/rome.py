@@ -1,4 +1,4 @@
-"""ROME: one fact written by a rank-one update of one layer's W_down ([ROME] §3.1)."""
+"""ROME: one fact written by a rank-one update of one layer's W_down ([ROME] §3.1), as corrected by [R-ROME]."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ DEPTH = (1 / 6, 1 / 6)  # layer 5 of 32, which the published settings of LLaMA-l
 
 @dataclass(frozen=True)
 class RomeSettings(ValueSettings):
-    """[ROME]'s hyper-parameters. ``layers`` None: the one at a sixth of the depth (our choice).
+    """[ROME]'s hyper-parameters, and [R-ROME]'s. ``layers`` None: the one at a sixth of the depth (our choice).
 
     ``mom2_adjustment`` False leaves statistics out though they are given. ``exact_for`` names the key that is mapped
-    to v* exactly: "prompt", that of the bare prompt (as in the published code), or "mean", k* itself (as in the paper).
+    to v* exactly: "mean", k* itself (as in [ROME]'s paper and [R-ROME]'s code), or "prompt", that of the bare prompt
+    (as in [ROME]'s code: the editor ``rome_published``).
     """
 
     mom2_adjustment: bool = True
-    exact_for: str = "prompt"
+    exact_for: str = "mean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,13 +85,22 @@ def rome(
 ) -> Edit:
     """An edit that writes ``facts`` one after another, each on top of the former; the model itself is left as it is.
 
-    W_down gains (v* − W k) (C⁻¹k*)ᵀ / ((C⁻¹k*)ᵀ k) ([ROME] eq. 2), k* the mean key over the prefixes. Without
-    ``statistics`` C is the identity and the record says so. Raises ``MethodError`` for layers without one dense
-    writer, ``EditError`` for statistics of another model, ``NonFiniteError``.
+    W_down gains (v* − W k) (C⁻¹k*)ᵀ / ((C⁻¹k*)ᵀ k) ([ROME] eq. 2), k* the mean key over the prefixes, and k = k* in
+    both places, which is [R-ROME]'s correction (see ``exact_for``). Without ``statistics`` C is the identity and the
+    record says so. Raises ``MethodError`` for layers without one dense writer, ``EditError`` for statistics of
+    another model, ``NonFiniteError``.
     """
     facts = listed(facts)
     require_text(model, facts, "rome")
     settings = resolved(model, settings, PRESETS, changes)
+    deltas, outcome = rank_ones(model, facts, settings, statistics)
+    return edited("rome", model, settings, facts, deltas, **outcome)
+
+
+def rank_ones(
+    model: Model, facts: Sequence[Fact], settings: RomeSettings, statistics: Statistics | None
+) -> tuple[list[Delta], dict[str, object]]:
+    """One delta for each layer, a rank for each fact, and what the record says of them; see ``rome``."""
     layers = critical_layers(model, settings.layers, DEPTH)
     if not settings.mom2_adjustment:
         statistics = None
@@ -103,10 +113,8 @@ def rome(
             deltas.append(delta)
             endings.append(ending)
     joined = [_joined([delta for delta in deltas if delta.layer == layer]) for layer in layers]
-    return edited(
-        "rome", model, settings, facts, joined,
-        layers=layers, **covariance, values=endings, context_templates=list(settings.prefixes(model)),
-    )  # fmt: skip
+    templates = list(settings.prefixes(model))
+    return joined, {"layers": layers, **covariance, "values": endings, "context_templates": templates}
 
 
 def _rank_one(
@@ -156,6 +164,6 @@ def _joined(deltas: Sequence[Delta]) -> Delta:
 EDITOR = Editor(
     "rome", rome, RomeSettings, PRESETS,
     layers="at 1/6 of the depth",
-    says="writes one fact by a rank-one update of one layer's W_down",
-    cites="Meng et al. 2022, arXiv 2202.05262", statistics=True,
+    says="writes one fact by a rank-one update of one layer's W_down, its key averaged over prefixes in both places",
+    cites="Gupta et al. 2024, arXiv 2403.07175; Meng et al. 2022, arXiv 2202.05262", statistics=True,
 )  # fmt: skip
