@@ -15,9 +15,10 @@ class Form:
 
     ``recognizes(fields)``: whether it is one of this form. ``case(record, id)``: the case that it makes; raises
     ``RecordError`` where it makes none. ``prepare(records, seed)`` sees all records of a file first, and returns them
-    with what they need of each other.
+    with what they need of each other. ``numbers``: fields by which records of several files of a folder are one.
     """
 
     recognizes: Callable[[Mapping[str, object]], bool]
     case: Callable[[Record, str], FactCase]
     prepare: Callable[[Sequence[object], int], list[object]] | None = None
+    numbers: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from neuronwise.data.facts.fields import Record
 from neuronwise.data.facts.form import Form
 from neuronwise.data.facts.hub import is_hub, read_hub
 from neuronwise.data.facts.rows import Problem, Row, read_rows
+from neuronwise.data.facts.together import together
 from neuronwise.errors import DataError, NeuronwiseError
 from neuronwise.registry import Registry
 
@@ -33,12 +34,13 @@ FORMS: Registry[Form] = Registry(
         "unke": "neuronwise.data.facts.unke:FORM",
         "akew": "neuronwise.data.facts.akew:FORM",
         "mmke": "neuronwise.data.facts.mmke:FORM",
+        "mcmke": "neuronwise.data.facts.mcmke:FORM",
     },
     plural="forms of facts",
     group="neuronwise.facts",
     error=DataError,
 )
-IDENTITIES = ("case_id", "known_id", "id")
+IDENTITIES = ("case_id", "known_id", "id", "ie_edit_input_idx", "iro_edit_input_idx", "sro_edit_input_idx")
 SHIPPED = "shipped"
 SHIPPED_FILE = Path(__file__).parent / "shipped.json"
 """Facts that the built-in text model really knows, written by hand in KnowEdit's form (``docs/data.md``)."""
@@ -135,6 +137,8 @@ def load_facts(
     files: dict[str, list[Row]] = {}
     for row in found.rows:
         files.setdefault(row.file, []).append(row)
+    if len(files) > 1:
+        files = together(files, [number for name in FORMS for number in FORMS[name].numbers])
     reader = _Reader(seed, None if images is None else Path(images), several=len(files) > 1)
     reader.problems += found.problems
     for name, rows in files.items():
