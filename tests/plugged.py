@@ -6,6 +6,8 @@ python plugged.py OUT.json FOLDER: FOLDER holds a tiny model, facts and photos; 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ def printed(*arguments: object) -> Any:
 
 def main(out: Path, folder: Path) -> None:
     model, seen = ("-m", folder / "model"), {}
-    helps = (["find"], ["edit", "fact"], ["evaluate"], ["study", "run"])
+    helps = (["find"], ["edit", "fact"], ["evaluate"], ["study", "run"], ["evidence"], ["convert"])
     seen["help"] = {" ".join(command): " ".join(shell(*command, "--help").stdout.split()) for command in helps}
 
     import numpy as np
@@ -48,9 +50,9 @@ def main(out: Path, folder: Path) -> None:
     seen["evaluate"] = printed(
         "evaluate", folder / "facts.json", *model, "--editor", "nudge", "--others", 1, "--out", folder / "evaluated"
     )
-    seen["study"] = printed(
-        "study", "run", folder / "recipe.yaml", "--data", folder / "photos", "--out", folder / "study"
-    )
+    study = ("study", "run", folder / "recipe.yaml", "--data", folder / "photos", "--out", folder / "study")
+    done = shell(*study, "--executor", "timed", "--json")
+    seen["study"], seen["log"] = json.loads(done.stdout), done.stderr
     asked = (folder / "length.yaml", "--data", folder / "photos", "--out", folder / "length")
     seen["length"] = printed("study", "run", *asked)
     shell("study", "report", folder / "length")
@@ -62,7 +64,34 @@ def main(out: Path, folder: Path) -> None:
     seen["metric"] = caption_scores(["a dog on mats"], [["a dog on the mat"]], ["shared-words"])
     rows = (folder / "study" / "cases.jsonl").read_text(encoding="utf-8").splitlines()
     seen["cases"] = [json.loads(row) for row in rows]
+    seen |= models(folder)
     out.write_text(json.dumps(seen), encoding="utf-8")
+
+
+def models(folder: Path) -> dict[str, Any]:
+    """What is seen of a checkpoint: converted, opened by a name of its own, asked about a photo."""
+    from safetensors.torch import load_file, save_file
+
+    import neuronwise as nw
+
+    seen: dict[str, Any] = {"refused": shell("find", "--text", "x", "-m", "lab", expect=2).stderr}
+    os.environ["LAB_MODEL"] = str(folder / "model")
+    model = nw.load("lab")
+    photo = folder / "photos" / "dog0.png"
+    run = model.run(image=photo, prompt="the", max_new_tokens=2)
+    seen["center"] = nw.evidence(model, run, "dog", by="center").grid.tolist()
+    text = nw.Model(model.module, model.tokenizer)
+    text.tagger = "capitals"
+    seen["nouns"] = [one.word for one in text.run(text="A dog in Paris.", prompt="the", chat=False).concepts]
+    (folder / "wrapped").mkdir()
+    for file in (folder / "words").iterdir():
+        shutil.copy(file, folder / "wrapped")
+    weights = load_file(folder / "words" / "model.safetensors")
+    save_file({f"module.{name}": tensor for name, tensor in weights.items()}, folder / "wrapped" / "model.safetensors")
+    seen["converted"] = printed("convert", "prefixed", folder / "wrapped", "--out", folder / "made")
+    made = load_file(folder / "made" / "model.safetensors")
+    seen["same"] = made.keys() == weights.keys() and all(made[name].equal(weights[name]) for name in weights)
+    return seen
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md, each added as one file and one line and by another package, are known everywhere.
+"""What examples/plugin adds, as one file and one line each and as an installed package, is known everywhere.
 
 In Python, on the shell, on pages, in presets, in evaluations and studies, and by the contract tests.
 """
@@ -11,59 +11,63 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import neuronwise
+from families import tiny
 from wired_study import RECIPE, talking, write_photos
 
 HERE, SOURCE = Path(__file__).parent, Path(neuronwise.__file__).parent
-GUIDE = (HERE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n# (in )?src/neuronwise/(\S+)\n(.*?)```", GUIDE, re.DOTALL)
-FILES = {path: code for within, path, code in BLOCKS if not within}
-LINES = {path: line for within, path, line in BLOCKS if within}
-TESTS = re.findall(r"```python\n# tests/(\S+)\n(.*?)```", GUIDE, re.DOTALL)
-GROUPS = dict(re.findall(r"`(\S+)` \| `(neuronwise\.\w+)` \|", GUIDE))
+PLUGIN = HERE.parent / "examples" / "plugin"
+POINTS: dict[str, dict[str, str]] = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]["entry-points"]
+ROW = re.compile(r"^\| .* \| `\w+` in `(\S+)` \| `(neuronwise\.\w+)` \| \[(\w+\.py)\] \|$", re.MULTILINE)
+GUIDE = ROW.findall((HERE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8"))  # table, group, example
 
 
 def as_a_line(folder: Path) -> Path:
-    """A copy of neuronwise, each thing a file in its room and a line in the table."""
+    """A copy of neuronwise, each thing a file beside its table and a line in the table."""
     copy = folder / "neuronwise"
-    big = ("*.safetensors", "__pycache__")
-    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns(*big))
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
     for file in SOURCE.rglob("*.safetensors"):
         (copy / file.relative_to(SOURCE)).symlink_to(file)
-    for path, code in FILES.items():
-        (copy / path).write_text(code)
-    for path, line in LINES.items():
-        text, added = re.subn(r'(Registry\(\s*"[^"]+",\s*\{)', rf"\g<1>\n{line}", (copy / path).read_text(), count=1)
-        assert added == 1, f"{path} has no table"
-        (copy / path).write_text(text)
+    for table, group, example in GUIDE:
+        ((name, value),) = POINTS[group].items()
+        beside = Path(table).parent
+        shutil.copy(PLUGIN / "src" / "more_neurons" / example, copy / beside / example)
+        module = ".".join(("neuronwise", *beside.parts, Path(example).stem))
+        line = f'"{name}": "{module}:{value.partition(":")[2]}",'
+        code = (copy / table).read_text()
+        start, place = code.index(f'group="{group}"'), 0
+        place = code.rindex("{", 0, start) + 1
+        (copy / table).write_text(f"{code[:place]}\n        {line}{code[place:]}")
     return folder
 
 
 def as_a_package(folder: Path) -> Path:
-    """An installed package beside neuronwise, which names its things in entry points."""
-    about = folder / "more_neurons-1.0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: more-neurons\nVersion: 1.0\n")
-    for path, code in FILES.items():
-        (folder / Path(path).name).write_text(code)
-    points = []
-    for path, line in LINES.items():
-        name, module, value = re.fullmatch(r'\s*"(\S+)": "neuronwise\.\S*?(\w+):(\w+)",\s*', line).groups()  # type: ignore[union-attr]
-        points.append(f"[{GROUPS[path]}]\n{name} = {module}:{value}\n")
-    (about / "entry_points.txt").write_text("\n".join(points))
+    """The example package, installed beside neuronwise by pip, without a network."""
+    source = shutil.copytree(PLUGIN, folder.parent / "plugin")  # a build may leave files in it
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    alone = ("--no-index", "--no-deps", "--no-build-isolation", "--target", folder)
+    subprocess.run([*pip, *alone, source], check=True)
     return folder
 
 
-def test_the_guide_adds_seven_things() -> None:
-    assert len(FILES) == len(LINES) == 7
-    assert set(LINES) <= set(GROUPS)
+def test_every_table_has_an_example() -> None:
+    groups = {
+        found for file in SOURCE.rglob("*.py") for found in re.findall(r'^    group="(.+?)"', file.read_text(), re.M)
+    }
+    assert sorted(group for _, group, _ in GUIDE) == sorted(groups) == sorted(POINTS)
+    for _, group, example in GUIDE:
+        ((name, value),) = POINTS[group].items()
+        assert value.startswith(f"more_neurons.{Path(example).stem}:")
+        assert f"[{name}](src/more_neurons/{example})" in (PLUGIN / "README.md").read_text()
 
 
 def python(path: Path, *arguments: object) -> str:
@@ -92,7 +96,13 @@ def material(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> P
              for subject in ("cat", "dog")]  # fmt: skip
     (folder / "facts.json").write_text(json.dumps(facts))
     recipe = {**RECIPE, "model": str(folder / "model"), "methods": ["loudest"], "concepts": ["dog"]}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "metrics": ["shared-words"]}))
+    recipe |= {"metrics": ["shared-words"], "metric_models": {"words": str(folder / "list")}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "interventions": ["suppress", "halve"]}))
+    (folder / "list").mkdir()
+    (folder / "list" / "words.txt").write_text("dog")
+    words: Any = tiny("llama")[0]
+    words.save_pretrained(folder / "words")
+    tiny_tokenizer.save_pretrained(folder / "words")
     length = {key: recipe[key] for key in ("model", "prompt", "max_new_tokens")}
     editors = ["nudge", {"editor": "nudge", "settings": {"step": 2.0}}]
     evaluation = {"kind": "evaluation", "model": recipe["model"], "editors": editors, "others": 0}
@@ -122,15 +132,14 @@ def test_help_lists_what_is_added(seen: dict[str, Any]) -> None:
     assert "nudge" in seen["help"]["edit fact"]
     assert {"nudge", "pairs"} <= set(re.findall(r"\w+", seen["help"]["evaluate"]))
     assert {"album", "blank"} <= set(re.findall(r"\w+", seen["help"]["find"]))
-    assert {"album", "length"} <= set(re.findall(r"\w+", seen["help"]["study run"]))
+    assert {"album", "length", "timed"} <= set(re.findall(r"\w+", seen["help"]["study run"]))
+    assert "center" in seen["help"]["evidence"]
+    assert "prefixed" in seen["help"]["convert"]
 
 
-def test_the_formula_s_test_passes(added: Path, tmp_path: Path) -> None:
-    ((name, code),) = TESTS
-    file = tmp_path / Path(name).name
-    file.write_text(code)
-    paths = f"pythonpath={HERE}"
-    assert "1 passed" in python(added, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "-o", paths, file)
+def test_the_formula_s_test_passes(added: Path) -> None:
+    file = PLUGIN / "tests" / "test_loudest.py"
+    assert "1 passed" in python(added, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, file)
 
 
 def test_a_method_locates(seen: dict[str, Any]) -> None:
@@ -173,6 +182,21 @@ def test_a_metric_scores(seen: dict[str, Any]) -> None:
     assert seen["metric"] == {"shared-words": [0.75]}
     columns = {column for row in seen["cases"][0]["rows"] for column in row}
     assert "to_references.shared-words" in columns
+
+
+def test_an_intervention_an_executor_and_a_metric_by_a_model_are_used_in_a_study(seen: dict[str, Any]) -> None:
+    rows = [row for case in seen["cases"] for row in case["rows"] if case["inputs"]["intervention"] == "halve"]
+    assert {case["inputs"]["intervention"] for case in seen["cases"]} == {"suppress", "halve"}
+    assert {row["to_before.listed-words"] for row in rows} <= {0.0, 0.5, 1.0}
+    assert "the study took" in seen["log"]
+
+
+def test_evidence_nouns_and_models_have_names(seen: dict[str, Any]) -> None:
+    grid = np.array(seen["center"])
+    assert grid.max() == grid[1:-1, 1:-1].max() > grid[0, 0] == grid[-1, -1]
+    assert seen["nouns"] == ["Paris"]
+    assert "The model 'lab' is a folder that LAB_MODEL names" in seen["refused"]
+    assert (seen["converted"]["converter"], seen["same"]) == ("prefixed", True)
 
 
 def test_contract_tests_take_them_up(added: Path) -> None:

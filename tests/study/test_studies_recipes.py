@@ -100,7 +100,10 @@ def interventions(*listed: Any) -> dict[str, Any]:
         ),
         ({"methods": [{"method": "two_stage", "sweep": {"vote": [0.5, 2]}}]}, "methods.0.sweep: vote=2"),
         ({"methods": []}, "methods: the list is empty"),
-        ({"methods": ["random"], "metric_models": {"blurt": "x"}}, "metric_models.blurt: there is no such key"),
+        (
+            {"methods": ["random"], "metric_models": {"blurt": "x"}},
+            "metric_models: there is no key 'blurt'; the keys are",
+        ),
         ({"methods": [{"method": "random", "K": []}]}, "methods.0.K: the list is empty"),
         (interventions("suppress", {"intervention": "suppress", "K": [3]}), "the list names something twice"),
         (interventions({"intervention": "suppress", "K": ["found"]}), 'K "found" needs a method that filters'),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from neuronwise.data.photos import Captioned, Photos, load_photos
 from neuronwise.errors import ImageError, NeuronwiseError
@@ -59,12 +59,23 @@ class Data(BaseModel):
 
 
 class MetricModels(BaseModel):
-    """Local folders of models that some metrics need."""
+    """Local folders of models that some metrics need, by the key that the metric names (``ModelMetric.model``)."""
 
-    model_config = STRICT
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     bert: Text | None = None
     clip: Text | None = None
     bleurt: Text | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        """Refuse keys that no metric names, of other packages' metrics too, and what is not a folder's name."""
+        known = {*type(self).model_fields, *(metric.model for metric in MODEL_METRICS.values())}
+        for key, folder in (self.model_extra or {}).items():
+            if key not in known:
+                raise ValueError(f"there is no key {key!r}; the keys are {', '.join(sorted(known))}")
+            if not (isinstance(folder, str) and folder):
+                raise ValueError(f"{key} names a folder, not {folder!r}")
+        return self
 
     def given(self) -> list[tuple[ModelMetric, str]]:
         """The metrics whose model is named, each with its folder."""

@@ -1,0 +1,1 @@
+"""One example of each thing that other packages can add to neuronwise; ``pyproject.toml`` names them."""
