@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from schema_guard import guarded
 from vocabulary import WORDS
 
 DATA = Path(os.environ.get("NEURONWISE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -34,6 +35,13 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (libraries draw from it)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def schemas_hold() -> Iterator[None]:
+    """What the package writes as JSON in any test must follow its schema."""
+    with guarded():
+        yield
 
 
 @pytest.fixture

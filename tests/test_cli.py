@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finding_schema import validated
+from schema_guard import validated
 from shell import refused, shell
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
+from schema_guard import validated
 from shell import refused, shell
 
-SCHEMA = json.loads((resources.files("neuronwise.index") / "entry.schema.json").read_text(encoding="utf-8"))
 TEXTS = "the cat sits on the mat\n\na dog runs\n\nParis is the capital of France\n"
 
 
@@ -39,7 +37,7 @@ def test_an_index_is_built_and_shown(texts: Path, tiny_folder: Path, tmp_path: P
     again = shell("index", "build", "--texts", texts, "--out", out, "--model", tiny_folder)
     assert "144 neurons" in again.stdout
     entry = json.loads(shell("index", "show", out, "L1.U3", "--json").stdout)
-    jsonschema.validate(entry, SCHEMA)
+    validated(entry)
     assert len(entry["places"]["predicting"]["top"]) == 3
     shown = shell("index", "show", out, "L1.U3", "--out", tmp_path / "f.svg", "-k", 2).stdout
     assert "L1.U3 fires where" in shown

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finding_schema import validated
+from schema_guard import validated
 from shell import refused, shell
 
 LINES = ("the capital of France is", "a red dog runs", "the cat sits on the mat near")

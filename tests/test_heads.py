@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode
 import neuronwise as nw
 from conformed import words
 from families import NAMES, tiny
-from finding_schema import validated
 from neuronwise.errors import ArgumentError, MethodError, NeuronError, NeuronwiseError, NonFiniteError
 from neuronwise.intervene import mean_ablate, mean_outputs, scale, suppress
 from neuronwise.locate.heads import HeadScores, contribution, joined
@@ -26,6 +25,7 @@ from neuronwise.model.hooks import Hooks
 from neuronwise.model.passes import inputs_of
 from neuronwise.model.prompt import Prompted
 from neuronwise.read import find, with_heads
+from schema_guard import validated
 
 TARGET = Target(29, 0, "t")
 NO_HEADS = {"jetmoe"}  # its output projections are experts

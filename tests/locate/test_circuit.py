@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,7 @@ from neuronwise.model.prompt import Prompted
 from neuronwise.model.relevance import relevance_rules
 from neuronwise.model.stream import written_gradients
 
-SCHEMA = jsonschema.Draft202012Validator(
-    json.loads((resources.files("neuronwise.locate") / "circuit.schema.json").read_text(encoding="utf-8"))
-)
+SCHEMA = jsonschema.Draft202012Validator(nw.schemas()["neuronwise.circuit/1"])
 FAMILIES = (
     "llama", "gpt2", "gemma2", "qwen2_moe", "llama_shared", "opt", "mixtral", "deepseek_v3", "gpt_oss", "llama4_text",
     "dbrx", "jetmoe", "switch_transformers",

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -21,10 +19,10 @@ from conformed import tiny
 from neuronwise.cli import app
 from neuronwise.errors import MethodError, TargetError
 from neuronwise.model import Model, Run
+from schema_guard import validated
 
 SAID = [4, 5, 6]
 TOKEN = 29
-SCHEMA = json.loads((resources.files("neuronwise.read") / "trace.schema.json").read_text(encoding="utf-8"))
 
 
 def spoken(name: str, said: Sequence[int] = SAID) -> Run:
@@ -199,7 +197,7 @@ def test_on_the_shell(tiny_folder: Path, tiny_model: Model, tmp_path: Path) -> N
     figure = tmp_path / "trace.png"
     done = CliRunner().invoke(app, [*ask, "--subject", "dog", "--out", str(figure), "--json"])
     content = json.loads(done.stdout)
-    jsonschema.validate(content, SCHEMA)
+    validated(content)
     run = tiny_model.run(prompt="a dog sits on", max_new_tokens=0, chat=False)
     found = nw.causal_trace(tiny_model, run, target=" the", subject="dog", samples=2)
     assert content["subject"] == [1]

@@ -9,14 +9,13 @@ import jsonschema
 import pytest
 
 import neuronwise as nw
-from finding_schema import SCHEMA, validated
 from neuronwise.locate import shares
 from neuronwise.locate.default import locate_by_default
 from neuronwise.read import find
+from schema_guard import validated
 
 
 def test_the_schema_is_one_and_refuses_what_it_should(tiny_model: Any) -> None:
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
     run = tiny_model.run(prompt="the cat sits", max_new_tokens=0)
     content = validated(find(tiny_model, run, targets=[5], top=3).to_dict())
     neuron = content["concepts"][0]["neurons"][0]
@@ -26,7 +25,7 @@ def test_the_schema_is_one_and_refuses_what_it_should(tiny_model: Any) -> None:
         with pytest.raises(jsonschema.ValidationError, match=name):
             validated(broken)
     with pytest.raises(jsonschema.ValidationError):
-        validated({**content, "schema": "neuronwise.find/1"})
+        jsonschema.validate({**content, "schema": "neuronwise.find/1"}, nw.schemas()["neuronwise.find/2"])
     assert neuron["baseline"] is not None
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -18,9 +16,9 @@ from conformed import tiny
 from neuronwise.cli import app
 from neuronwise.errors import MethodError
 from neuronwise.model import Model, Run
+from schema_guard import validated
 
 SAID = [4, 5, 6]
-SCHEMA = json.loads((resources.files("neuronwise.read") / "lens.schema.json").read_text(encoding="utf-8"))
 
 
 def spoken(name: str) -> Run:
@@ -104,14 +102,14 @@ def test_on_the_shell(tiny_folder: Path, tiny_model: Model, tmp_path: Path) -> N
     figure, numbers = tmp_path / "lens.svg", tmp_path / "lens.json"
     done = CliRunner().invoke(app, [*ask, "--out", str(figure), "--json"])
     content = json.loads(done.stdout)
-    jsonschema.validate(content, SCHEMA)
+    validated(content)
     run = tiny_model.run(prompt="the cat sits on", max_new_tokens=0, chat=False)
     found = nw.lens(tiny_model, run, target=" the")
     np.testing.assert_allclose(content["log_probs"], found.log_probs, rtol=1e-4)
     assert content["ranks"] == found.ranks.tolist()
     assert figure.read_text(encoding="utf-8").startswith("<?xml")
     found.save(numbers)
-    jsonschema.validate(json.loads(numbers.read_text(encoding="utf-8")), SCHEMA)
+    validated(json.loads(numbers.read_text(encoding="utf-8")))
     shown = CliRunner().invoke(app, [*ask, "--positions", "1,3"]).stdout
     assert f"{found.log_probs[2, 3]:.2f}" in shown
     for wrong in (["--out", str(tmp_path / "lens.gif")], ["--concept", "cat"], ["--positions", "9"]):

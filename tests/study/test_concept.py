@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import neuronwise as nw
-from finding_schema import validated
 from neuronwise.data.photos import Photos, load_photos
 from neuronwise.errors import MethodError, StudyError
 from neuronwise.study.concept import find
+from schema_guard import validated
 from shell import shell
 from wired import PLANTED
 from wired_study import PLACES, write_photos
