@@ -48,6 +48,17 @@ def test_evaluating_and_summing_up_again(facts: Path, tiny_folder: Path, tmp_pat
     assert "begun with" in refused.stderr
 
 
+def test_edits_in_a_row_are_measured_on_the_way(facts: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--set", "freeze_last=0", "--set", "steps=2", "--others", "0", "--no-free", "--every", "1", "--out", out)
+    content = json.loads(shell("evaluate", facts, "-m", tiny_folder, *options, "--json").stdout)
+    assert content["recipe"]["every"] == 1
+    assert (content["cases"], content["after"]["success_forced"]["n"]) == (3, 3)
+    assert list(content["curve"]) == ["1", "2", "3"]
+    assert content["curve"]["2"]["earlier/success_forced"]["n"] == 1
+    assert "Edits one after another" in (out / "summary.md").read_text()
+
+
 def test_wrong_input_is_a_sentence(facts: Path, tiny_folder: Path, tmp_path: Path) -> None:
     assert "--out DIR" in shell("evaluate", facts, expect=2).stderr
     assert "no editor" in shell("evaluate", facts, "--editor", "none", "--out", tmp_path / "o", expect=2).stderr
@@ -57,4 +68,6 @@ def test_wrong_input_is_a_sentence(facts: Path, tiny_folder: Path, tmp_path: Pat
     assert not (tmp_path / "o").exists()
     wrong = shell("evaluate", facts, "-m", tiny_folder, "--set", "m=1", "--out", tmp_path / "o", expect=2)
     assert "no setting 'm'" in wrong.stderr
+    stops = shell("evaluate", facts, "-m", tiny_folder, "--every", "1,x", "--out", tmp_path / "o", expect=2)
+    assert "every is '1,x'; give a number of edits" in stops.stderr
     assert not (tmp_path / "o").exists()

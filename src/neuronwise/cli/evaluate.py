@@ -13,6 +13,7 @@ from neuronwise.cli.progress import progress_bar
 from neuronwise.cli.workforce import ShardOption, Workforce
 from neuronwise.data.facts.load import FORMS
 from neuronwise.errors import NeuronwiseError, StudyError, told
+from neuronwise.study.evaluation.sequence import parse_every
 
 if TYPE_CHECKING:
     from neuronwise.study import Evaluation
@@ -28,6 +29,10 @@ class Protocol:
     known: Annotated[bool, option("Use only facts whose true answer the model gives by itself.", "--known")] = False
     limit: Annotated[int | None, option("Use only the first N facts.", min=1)] = None
     sequential: Annotated[int, option("Edits made one after another and kept together.", min=1)] = 1
+    every: Annotated[
+        str | None,
+        option("Measure the facts so far after every N edits in a row too, or after these numbers: 1,10,100,1000."),
+    ] = None
     batch: Annotated[int, option("Facts in one edit.", min=1)] = 1
     others: Annotated[int, option("Other facts to ask about after each edit.", min=0)] = 50
     free: Annotated[bool, option("Generate too, beside teacher forcing.", "--free/--no-free")] = True
@@ -88,6 +93,7 @@ def _evaluated(
     shard: str | None,
 ) -> Evaluation:
     changes, workers = choice.changes(), workforce.checked()
+    every = None if protocol.every is None else parse_every(protocol.every)
     from neuronwise.data.facts import load_facts
     from neuronwise.study import evaluate as run
 
@@ -98,12 +104,16 @@ def _evaluated(
         return run(
             loaded, cases, choice.editor, statistics=choice.read_statistics(), out=out, changes=changes,
             executor=workforce.executor, workers=workers, shard=shard,
-            progress=lambda what, done, total: bar(done, total), **vars(protocol),
+            progress=lambda what, done, total: bar(done, total), **{**vars(protocol), "every": every},
         )  # fmt: skip
 
 
 def content(evaluation: Evaluation) -> dict[str, object]:
-    """What ``--json`` prints: recipe, means with intervals before and after, costs, failed cases."""
+    """What ``--json`` prints: recipe, means with intervals before and after, costs, failed cases; of edits in a row
+    that were measured on the way the means by the number of edits."""
+    from neuronwise.study.evaluation.curve import means_by_edits
+
+    curve = means_by_edits({"": evaluation})[""]
     groups = {"before": "before", "after": "figures", "cost": "cost"}
     return {
         "schema": SCHEMA,
@@ -115,13 +125,22 @@ def content(evaluation: Evaluation) -> dict[str, object]:
             group: {name: asdict(mean) for name, mean in evaluation.means(which).items()}
             for group, which in groups.items()
         },
+        **(
+            {"curve": {n: {name: asdict(mean) for name, mean in at.items()} for n, at in curve.items()}}
+            if curve
+            else {}
+        ),
     }
 
 
 def _show(evaluation: Evaluation, summary: Path) -> None:
+    from neuronwise.study.evaluation.curve import curve_tables
     from neuronwise.study.evaluation.tables import COLUMNS, figure_rows
 
     print_table("", list(COLUMNS), [list(row) for row in figure_rows(evaluation)])
+    for table in curve_tables({evaluation.recipe["editor"]: evaluation}):
+        rows = [["–" if cell is None else str(cell) for cell in row[1:]] for row in table.rows]
+        print_table(table.title, list(table.columns[1:]), rows)
     for row in evaluation.failed:
         note(f"case {row['id']} failed: {row['reason']}")
     print(f"summary: {summary}")

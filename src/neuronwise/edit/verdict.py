@@ -172,11 +172,14 @@ def _state(model: Model, aims: Sequence[Aim]) -> _State:
     for number, text in zip(asked, _said(model, [aims[n].inputs for n in asked], lengths), strict=True):
         texts[number] = text
     prompts = [text_inputs(model, opening) for opening in OPENINGS]
-    return _State(targets, texts, _said(model, prompts, [OWN_TOKENS] * len(prompts)), _perplexity(model))
+    return _State(targets, texts, _said(model, prompts, [OWN_TOKENS] * len(prompts)), neutral_perplexity(model))
 
 
-def _perplexity(model: Model) -> float:
-    """Of the neutral text, as far as the model has positions for it."""
+def neutral_perplexity(model: Model) -> float:
+    """The perplexity of the verdict's neutral text, as far as the model has positions for it.
+
+    Raises ``NonFiniteError`` where the model gives no finite probabilities.
+    """
     words = TEXT.split()
     inputs = text_inputs(model, " ".join(words if model.longest is None else words[: model.longest // 2]))
     begun = {name: value[:, :GIVEN] for name, value in inputs.items()}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuronwise.drawing import page as shell
+from neuronwise.drawing.style import rendered
 from neuronwise.drawing.tables import escaped, markdown
 from neuronwise.errors import NeuronwiseError
 from neuronwise.files import shareable, write_text
+from neuronwise.study.evaluation.curve import curve_figures
 from neuronwise.study.evaluation.results import Evaluation
 from neuronwise.study.evaluation.tables import single
 
@@ -30,8 +32,13 @@ def summary(evaluation: Evaluation) -> str:
 
 def page(evaluation: Evaluation) -> str:
     """The summary as one HTML file that loads nothing, runs nothing, and escapes every string."""
-    tables = [shell.table_section(table) for table in single(evaluation)]
-    return shell.page(_title(evaluation), _lines(evaluation), tables, evaluation.recipe, {})
+    figures = curve_figures({evaluation.recipe["editor"]: evaluation})
+    try:
+        sections = [shell.figure_section(shell.Drawn(figure, *rendered(figure))) for figure in figures]
+    except NeuronwiseError:  # there is no matplotlib; the table has the numbers
+        sections = []
+    sections += [shell.table_section(table) for table in single(evaluation)]
+    return shell.page(_title(evaluation), _lines(evaluation), sections, evaluation.recipe, {})
 
 
 def _title(evaluation: Evaluation) -> str:
@@ -42,7 +49,9 @@ def _lines(evaluation: Evaluation) -> list[str]:
     recipe, rows = evaluation.recipe, evaluation.rows
     finished = len(rows) - len(evaluation.failed)
     kept = "One edit at a time, taken out again after it was measured."
-    if recipe["sequential"] > 1 or recipe["batch"] > 1:
+    if recipe.get("every") is not None and recipe["sequential"] == 1:
+        kept = f"All edits in a row, {recipe['batch']} facts in each; the figures are those after the last edit."
+    elif recipe["sequential"] > 1 or recipe["batch"] > 1:
         kept = f"{recipe['sequential']} edits in a row of {recipe['batch']} facts each, kept at once while measured."
     chosen = ", ".join(f"{name}={value}" for name, value in (recipe["settings"] or recipe["changes"]).items())
     return [

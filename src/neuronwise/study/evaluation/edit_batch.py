@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
+from neuronwise.edit.verdict import neutral_perplexity
 from neuronwise.errors import EditError
 from neuronwise.measure.case import ask_case, case_figures, others_figures
 from neuronwise.measure.cost import Cost, costs
@@ -17,9 +18,12 @@ from neuronwise.model.model import Model
 from neuronwise.model.sample import seeded
 from neuronwise.study.evaluation.editors import Maker
 from neuronwise.study.evaluation.rows import done_row, failed_row
+from neuronwise.study.evaluation.sequence import Every
 from neuronwise.study.evaluation.unedited import Unedited
 from neuronwise.study.failures import FAILURES, reason
 from neuronwise.study.store import Row
+
+LATER = ("drawn", "skip", "every")  # choices that came after the first folders were written
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Choices:
     ``batch`` of facts. ``known`` leaves out facts whose true answer the model does not give by itself, then ``limit``
     takes the first ones. ``others``: the number of other facts, drawn by ``seed``, that are asked after each edit.
     ``free`` generates beside teacher forcing, ``fluency`` generates 100 tokens more. ``drawn`` takes the facts in an
-    order drawn by ``seed``, ``skip`` leaves out the first of them.
+    order drawn by ``seed``, ``skip`` leaves out the first of them. ``every``: the cases so far are measured after
+    every so many of the edits in a row too, or after these numbers of them, with the perplexity of a neutral text; all
+    facts are one row then, unless ``sequential`` says how long a row is.
     """
 
     known: bool = False
@@ -43,10 +49,11 @@ class Choices:
     fluency: bool = False
     drawn: bool = False
     skip: int = 0
+    every: Every | None = None
 
     def plan(self) -> Row:
         """As a manifest holds them; what came later only where it is not the default."""
-        return {name: value for name, value in vars(self).items() if value or name not in ("drawn", "skip")}
+        return {name: value for name, value in vars(self).items() if value or name not in LATER}
 
 
 class EditBatch:
@@ -61,21 +68,32 @@ class EditBatch:
         self._made: dict[str, tuple[Edit, Cost]] = {}
         self._failed = {case.id: unedited.failed[case.id] for case in cases if case.id in unedited.failed}
 
-    def rows(self, wanted: Sequence[str]) -> Generator[Row, None, None]:
-        """Edit all cases, then give the rows of the ``wanted`` ones, one by one.
+    def rows(self, wanted: Mapping[int, Collection[str]]) -> Generator[tuple[int, Row], None, None]:
+        """Edit all cases in a row; give the rows of those ``wanted`` after so many edits, with that number.
 
         The weights are as they were, to the bit, when the iterator ends or is closed.
         """
         able = [case for case in self._cases if case.id not in self._failed]
+        batch = self._choices.batch
+        edits = -(-len(able) // batch)
         try:
-            for start in range(0, len(able), self._choices.batch):
-                self._edit(able[start : start + self._choices.batch])
-            others = self._others() if any(name in self._made for name in wanted) else {}
-            for case in self._cases:
-                if case.id in wanted:
-                    yield self._row(case, others)
+            for number in range(1, edits):
+                self._edit(able[(number - 1) * batch : number * batch])
+                yield from self._asked(number, able[: number * batch], wanted.get(number, ()))
+            if able:
+                self._edit(able[(edits - 1) * batch :])
+            yield from self._asked(edits, self._cases, wanted.get(edits, ()))
         finally:
             self._take_out()
+
+    def _asked(
+        self, number: int, cases: Sequence[FactCase], names: Collection[str]
+    ) -> Generator[tuple[int, Row], None, None]:
+        """The rows of the cases with these names, as the model is now."""
+        aside, broken = self._aside() if any(name in self._made for name in names) else ({}, None)
+        for case in cases:
+            if case.id in names:
+                yield number, self._row(case, aside, broken)
 
     def _edit(self, cases: Sequence[FactCase]) -> None:
         """One edit of these cases, applied; each bears its share of the seconds, and a failure is theirs alone."""
@@ -95,26 +113,32 @@ class EditBatch:
         else:
             self._made |= dict.fromkeys((case.id for case in cases), (edit, cost))
 
-    def _others(self) -> Figures:
-        """How other facts fare; where they cannot be asked all cases fail."""
+    def _aside(self) -> tuple[Figures, str | None]:
+        """How other facts and, on the way, a neutral text fare; or why they cannot be asked: then all cases fail."""
         try:
-            return others_figures(self._model, self._unedited.others_than(self._cases))
+            found = others_figures(self._model, self._unedited.others_than(self._cases))
+            if self._choices.every is not None:
+                found["perplexity"] = neutral_perplexity(self._model)
         except FAILURES as error:
-            self._failed |= dict.fromkeys(self._made, f"other facts: {reason(error)}")
-            return {}
+            return {}, f"other facts: {reason(error)}"
+        return found, None
 
-    def _row(self, case: FactCase, others: Figures) -> Row:
+    def _row(self, case: FactCase, aside: Figures, broken: str | None) -> Row:
         kept = len(self._made)
-        if case.id in self._failed:
-            return failed_row(case, self._failed[case.id], kept)
+        why = self._failed.get(case.id, broken)
+        if why is not None:
+            return failed_row(case, why, kept)
         start = time.perf_counter()
         first = self._unedited.cases[case.id]
         try:
             after = ask_case(self._model, case, first, free=self._choices.free, fluency=self._choices.fluency)
         except FAILURES as error:
             return failed_row(case, f"after the edit: {reason(error)}", kept)
-        figures = {**case_figures(after, first), **others}
-        return done_row(case, first, after, figures, *self._made[case.id], time.perf_counter() - start, kept)
+        figures = {**case_figures(after, first), **aside}
+        row = done_row(case, first, after, figures, *self._made[case.id], time.perf_counter() - start, kept)
+        if self._unedited.perplexity is not None:
+            row["before"]["perplexity"] = self._unedited.perplexity
+        return row
 
     def _take_out(self) -> None:
         while self._applied:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from neuronwise.study.evaluation.editors import maker
 from neuronwise.study.evaluation.measure import EvaluationJob
 from neuronwise.study.evaluation.results import Evaluation, evaluations
 from neuronwise.study.evaluation.rows import flat_rows
+from neuronwise.study.evaluation.sequence import checked_every
 from neuronwise.study.executors import Workers
 from neuronwise.study.progress import Progress, silent
 from neuronwise.study.runner import run_job
@@ -38,6 +39,7 @@ def evaluate(
     others: int = 50,
     free: bool = True,
     fluency: bool = False,
+    every: int | Sequence[int] | None = None,
     like: str | os.PathLike[str] | None = None,
     executor: str = "serial",
     workers: int | Workers | None = None,
@@ -55,7 +57,8 @@ def evaluate(
     stopped. Raises ``StudyError`` for a folder of another recipe and ``MethodError`` for unknown settings.
     """
     source = cases.about() if isinstance(cases, Facts) else {"source": None, "digest": None}
-    choices = Choices(known, limit, seed, sequential, batch, others, free, fluency)
+    stops = None if every is None else checked_every(every)
+    choices = Choices(known, limit, seed, sequential, batch, others, free, fluency, every=stops)
     made = maker(editor, settings, {**(changes or {}), **more}, statistics, seed)
     make = partial(
         EvaluationJob, cases=list(cases), makers={made.name: made}, choices=choices, source=source, like=like

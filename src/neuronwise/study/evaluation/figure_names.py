@@ -24,12 +24,14 @@ LABELS = {
     "neighborhood": "CounterFact neighborhood",
     "fluency": "Fluency (n-gram entropy, bits)",
     "fluency_released": "Fluency as released (n-gram entropy, bits)",
+    "perplexity": "Perplexity",
 }
-TEXTS = {"fluency": "100 tokens, greedy", "fluency_released": "100 tokens with the prompt, drawn from the top 5"}
+TEXTS = {"fluency": "100 tokens, greedy", "fluency_released": "100 tokens with the prompt, drawn from the top 5",
+         "perplexity": "a neutral text of 75 words"}  # fmt: skip
 ORDER = (
     "success", "success_text", "success_image", "generality", "portability", "portability_first", "portability_",
     "locality", "locality_", "overediting", "unchanging", "others_unchanged", "efficacy", "paraphrase", "neighborhood",
-    "fluency", "fluency_released",
+    "fluency", "fluency_released", "perplexity",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from neuronwise.drawing.style import Figure, plotting, styles
+from neuronwise.study.evaluation.curve import curve_figures
 from neuronwise.study.evaluation.results import alike
 from neuronwise.study.evaluation.tables import Editors, begun, compared
 from neuronwise.study.kind import Study
@@ -21,10 +22,11 @@ SHOWN = (
 
 
 def figures(study: Study) -> list[Figure]:
-    """None for a single editor, whose figures are one table."""
-    found = alike(begun(study))
+    """What editors do side by side, and edits in a row; a single editor's figures are one table."""
+    every = begun(study)
+    found = alike(every)
     if len(study.recipe.get("editors", ())) < 2 or not found:
-        return []
+        return curve_figures(every)
     return [
         Figure(
             "editors",
@@ -33,7 +35,8 @@ def figures(study: Study) -> list[Figure]:
             "table.",
             partial(_draw, found),
             "Means over the cases that every editor measured; bars are 95 % bootstrap intervals. Right is better.",
-        )
+        ),
+        *curve_figures(every),
     ]
 
 

@@ -6,15 +6,18 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from neuronwise.data.facts import FactCase
+from neuronwise.edit.verdict import neutral_perplexity
 from neuronwise.errors import NothingToStudy, StudyError
 from neuronwise.model.model import Model
 from neuronwise.study.evaluation.edit_batch import Choices, EditBatch
 from neuronwise.study.evaluation.editors import Maker
 from neuronwise.study.evaluation.plan import ONE, SEVERAL, plan_of, take_over
-from neuronwise.study.evaluation.rows import failed_row
+from neuronwise.study.evaluation.rows import failed_row, on_the_way
+from neuronwise.study.evaluation.sequence import Asked, asked_in_row, checked_every
 from neuronwise.study.evaluation.unedited import ask_unedited, draw, first_known
 from neuronwise.study.kind import Unit
 from neuronwise.study.notes import Notes, Row
@@ -64,37 +67,50 @@ class EvaluationJob:
         self._unedited = ask_unedited(
             self._model, chosen, others, notes, tell, free=choices.free, fluency=choices.fluency
         )
+        if choices.every is not None:
+            self._unedited = replace(
+                self._unedited,
+                perplexity=notes.kept("study", "perplexity", lambda: neutral_perplexity(self._model)),
+            )
         several = len(self._makers) > 1
-        self._cases = {
-            f"{name}/{case.id}" if several else case.id: (name, case) for name in self._makers for case in chosen
-        }
+        units, self._cases = [], dict[str, Asked]()
+        whole = choices.every is not None and choices.sequential == 1
+        size = len(chosen) if whole else choices.sequential * choices.batch
+        for name in self._makers:
+            for start in range(0, len(chosen), size):
+                row = chosen[start : start + size]
+                asked = asked_in_row(name, row, list(self._unedited.failed), choices.batch, choices.every)
+                keyed = {one.key(several): one for one in asked}
+                units.append(Unit(tuple(keyed)))
+                self._cases |= keyed
         ids = list(self._cases)
         notes.kept("study", "cases", lambda: {"ids": ids})
-        size = choices.sequential * choices.batch
-        return [
-            Unit(tuple(ids[first + start : first + min(start + size, len(chosen))]))
-            for first in range(0, len(ids), len(chosen))
-            for start in range(0, len(chosen), size)
-        ]
+        return units
 
     def measure(self, unit: Unit, wanted: Sequence[str]) -> Generator[Row, None, None]:
         """The lines of the wanted cases of edits that are in the model at once."""
-        name = self._cases[unit.cases[0]][0]
-        names = {self._cases[key][1].id: key for key in unit.cases}
-        cases = [self._cases[key][1] for key in unit.cases]
+        asked = {key: self._cases[key] for key in unit.cases}
+        name = next(iter(asked.values())).editor
+        cases = [one.case for one in asked.values() if one.last]
+        after: dict[int, list[str]] = {}
+        for key in wanted:
+            after.setdefault(asked[key].edits, []).append(asked[key].case.id)
+        keys = {(one.case.id, one.edits): key for key, one in asked.items()}
         edits = EditBatch(self._model, cases, self._makers[name], self._unedited, self._choices)
-        with contextlib.closing(edits.rows([self._cases[key][1].id for key in wanted])) as rows:
-            for row in rows:
-                yield {**row, **self._head(names[row["id"]])}
+        with contextlib.closing(edits.rows(after)) as rows:
+            for number, row in rows:
+                key = keys[row["id"], number]
+                yield {**(row if asked[key].last else on_the_way(row)), **self._head(key)}
 
     def failed(self, name: str, reason: str) -> Row:
         """The line of a case that could not be measured."""
-        return {**failed_row(self._cases[name][1], reason, 0), **self._head(name)}
+        return {**failed_row(self._cases[name].case, reason, 0), **self._head(name)}
 
     def _head(self, name: str) -> Row:
-        """What a line begins with where there are several editors."""
-        editor, case = self._cases[name]
-        return {"id": name, "editor": editor, "case": case.id} if len(self._makers) > 1 else {}
+        """What a line begins with where there are several editors, or measures on the way."""
+        one = self._cases[name]
+        editor = {"editor": one.editor, "case": one.case.id} if len(self._makers) > 1 else {}
+        return {"id": name, **editor, **(one.head() if self._choices.every is not None else {})}
 
 
 def _require(cases: Sequence[FactCase], choices: Choices) -> None:
@@ -111,3 +127,5 @@ def _require(cases: Sequence[FactCase], choices: Choices) -> None:
         number = getattr(choices, name)
         if number is not None and (not isinstance(number, int) or number < least):
             raise StudyError(f"{name} is {number!r}; it must be a whole number, {least} or more.")
+    if choices.every is not None:
+        checked_every(choices.every)

@@ -16,7 +16,7 @@ from neuronwise.study.store import read_before, read_manifest
 
 ONE, SEVERAL = "neuronwise.evaluation/1", "neuronwise.evaluation/2"
 EDITORS_OWN = (
-    "kind", "title", "editors", "editor", "settings", "changes", "statistics", "asked", "sequential", "batch",
+    "kind", "title", "editors", "editor", "settings", "changes", "statistics", "asked", "sequential", "batch", "every",
 )  # fmt: skip
 
 

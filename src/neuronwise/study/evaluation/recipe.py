@@ -21,6 +21,7 @@ from neuronwise.study.evaluation.editors import Maker, maker
 from neuronwise.study.evaluation.measure import EvaluationJob
 from neuronwise.study.evaluation.photo_facts import PhotoFacts
 from neuronwise.study.evaluation.results import alike, evaluations
+from neuronwise.study.evaluation.sequence import checked_every
 from neuronwise.study.evaluation.tables import quality
 from neuronwise.study.recipe_fields import STRICT, NotNegative, Positive, Recipe, Text, once
 from neuronwise.study.results import read_study
@@ -103,6 +104,7 @@ class EvaluationRecipe(Recipe):
     fluency: bool = False
     drawn: bool = False
     skip: NotNegative = 0
+    every: Positive | list[Positive] | None = None
 
     @field_validator("editors")
     @classmethod
@@ -138,7 +140,8 @@ class EvaluationRecipe(Recipe):
 def job(model: Model, recipe: EvaluationRecipe, facts: Iterable[FactCase]) -> EvaluationJob:
     """The job of a recipe on facts."""
     made = {name: one for editor in recipe.editors for name, one in editor.makers(recipe.seed).items()}
-    choices = Choices(**{name: getattr(recipe, name) for name in Choices.__dataclass_fields__})
+    given = {name: getattr(recipe, name) for name in Choices.__dataclass_fields__}
+    choices = Choices(**{**given, "every": None if recipe.every is None else checked_every(recipe.every)})
     source = facts.about() if isinstance(facts, Facts) else {"source": None, "digest": None}
     keys = recipe.model_dump(include={"title", "photos"})
     about = {name: value for name, value in keys.items() if value}

@@ -18,11 +18,20 @@ from neuronwise.study.store import Row, open_cases, read_before, read_manifest
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``rows``: one for each case, in the order of the cases; ``recipe``: what they were made from."""
+    """``rows``: one for each case, in the order of the cases; ``recipe``: what they were made from.
+
+    ``way``: the rows of edits in a row that were measured on the way too, those after the last edit included.
+    """
 
     recipe: Row
     rows: Sequence[Row] = field(repr=False)
     folder: Path | None = None
+    way: Sequence[Row] = field(default=(), repr=False)
+
+    def after(self) -> dict[int, Evaluation]:
+        """What was measured on the way, by the number of edits that were in the model."""
+        numbers = sorted({row["edits"] for row in self.way})
+        return {n: replace(self, rows=[row for row in self.way if row["edits"] == n], way=()) for n in numbers}
 
     @property
     def failed(self) -> list[Row]:
@@ -40,14 +49,18 @@ def evaluations(study: Study) -> dict[str, Evaluation]:
     """Each editor's part of a study of the kind "evaluation", as if it had been evaluated alone."""
     recipe = study.recipe
     if "editors" not in recipe:
-        return {recipe["editor"]: Evaluation(recipe, study.lines, study.folder)}
+        return {recipe["editor"]: _of_lines(recipe, study.lines, study.folder)}
     common = {key: value for key, value in recipe.items() if key not in ("kind", "editors")}
     return {
-        name: Evaluation(
-            {**common, **own}, [{**line, "id": line["case"]} for line in study.lines if line["editor"] == name]
-        )
+        name: _of_lines({**common, **own}, [line for line in study.lines if line["editor"] == name])
         for name, own in recipe["editors"].items()
     }
+
+
+def _of_lines(recipe: Row, lines: Sequence[Row], folder: Path | None = None) -> Evaluation:
+    rows = [{**line, "id": line["case"]} if "case" in line else line for line in lines]
+    way = rows if recipe.get("every") is not None else []
+    return Evaluation(recipe, [row for row in rows if row.get("last", True)], folder, way)
 
 
 def alike(found: Mapping[str, Evaluation]) -> dict[str, Evaluation]:

@@ -53,6 +53,12 @@ def failed_row(case: FactCase, reason: str, kept: int) -> Row:
     return {**_head(case, "failed", reason, kept), **empty, "long": {"before": [], "after": []}}
 
 
+def on_the_way(row: Row) -> Row:
+    """The row of a case that is measured again later: its figures and what the model said to the request."""
+    empty: Row = {"cost": {}, "settings": None, "outcome": {}, "long": {"before": [], "after": []}}
+    return {**row, **empty, "texts": row["texts"][:1]}
+
+
 def flat_row(row: Row) -> Row:
     """One level: figures by their names, ``before.``, ``cost.`` and single numbers of ``outcome.`` with that prefix.
 
@@ -67,7 +73,7 @@ def flat_row(row: Row) -> Row:
     return {**flat, "text_before": request.get("before"), "text_after": request.get("after")}
 
 
-_EDITOR = ("editor", "case")  # where there are several editors
+_EDITOR = ("editor", "case", "edits", "edit", "last")  # where there are several editors, or measures on the way
 _HEAD = ("id", "status", "reason", "kept", "prompt", "subject", "target_new", "target_true", "image")
 
 

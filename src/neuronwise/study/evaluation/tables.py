@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure.bootstrap import Mean
+from neuronwise.study.evaluation.curve import curve_tables
 from neuronwise.study.evaluation.figure_names import described, ordered
 from neuronwise.study.evaluation.results import Evaluation, alike, differences, evaluations
 from neuronwise.study.kind import Study
@@ -49,7 +50,9 @@ def tables(study: Study) -> list[Table]:
     if not found:
         return []
     same = alike(found)
-    found_tables = (_compared(found, same), _differences(same), _costs(same), _settings(found))
+    found_tables = (
+        _compared(found, same), *curve_tables(found), _differences(same), _costs(same), _settings(found)
+    )  # fmt: skip
     return [table for table in found_tables if table.rows]
 
 
@@ -69,10 +72,11 @@ def single(evaluation: Evaluation) -> list[Table]:
     failed = [(str(row["id"]), row["prompt"], str(row["reason"])) for row in evaluation.failed]
     found = [
         Table("figures", "Figures", COLUMNS, figure_rows(evaluation)),
+        *curve_tables({evaluation.recipe["editor"]: evaluation}),
         Table("cost", "Cost", ("Cost", "Cases", "Mean"), costs),
         Table("failed", "Failed cases", ("Case", "Prompt", "Reason"), failed),
     ]
-    return found if failed else found[:2]
+    return found if failed else found[:-1]
 
 
 def figure_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
@@ -81,10 +85,16 @@ def figure_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
     rows = []
     for name in ordered(list(after)):
         what, protocol = described(name)
-        first = f"{before[name].mean:.3f}" if name in before else "–"
+        first = rounded(before[name].mean) if name in before else "–"
         mean = after[name]
-        rows.append((what, protocol, str(mean.n), first, f"{mean.mean:.3f}", f"{mean.low:.3f} to {mean.high:.3f}"))
+        between = f"{rounded(mean.low)} to {rounded(mean.high)}"
+        rows.append((what, protocol, str(mean.n), first, rounded(mean.mean), between))
     return rows
+
+
+def rounded(value: float) -> str:
+    """Three digits behind the point; a perplexity without measure in short."""
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.2g}"
 
 
 def quality(means: Mapping[str, Mean]) -> float:

@@ -20,11 +20,12 @@ CHUNK = 64  # cases whose known answers are read together
 @dataclass(frozen=True)
 class Unedited:
     """``cases``: answers by the case's id; ``others``: pairs of another case and the answer to its request;
-    ``failed``: why a case could not be asked, by its id."""
+    ``failed``: why a case could not be asked, by its id; ``perplexity`` of a neutral text, where it is wanted."""
 
     cases: Mapping[str, CaseAnswers]
     others: Sequence[tuple[FactCase, Answered]]
     failed: Mapping[str, str]
+    perplexity: float | None = None
 
     def others_than(self, unit: Iterable[FactCase]) -> list[Answered]:
         """Answers to facts that are neither of these cases nor of their subjects."""
