@@ -15,6 +15,7 @@ from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError
 from neuronwise.files import schemas as schemas
 from neuronwise.index import Index as Index
+from neuronwise.index import explain as explain
 from neuronwise.intervene import suppress as suppress
 from neuronwise.locate import Baseline as Baseline
 from neuronwise.locate import Circuit as Circuit

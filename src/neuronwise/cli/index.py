@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from neuronwise.cli.app import Names, Output, app, argument, command, option, refuse
-from neuronwise.cli.options import MOST, ModelOption, Placement, require_file, require_folder
+from neuronwise.cli.options import MOST, ModelOption, Placement, PlaceOption, require_file, require_folder
 from neuronwise.cli.output import counted, note, print_table, token_line
 from neuronwise.cli.progress import progress, status
 from neuronwise.data.photos.load import FORMS
@@ -40,9 +40,6 @@ index_app = typer.Typer(
 app.add_typer(index_app, name="index")
 
 IndexArgument = Annotated[Path, argument("The folder of an index.")]
-PlaceOption = Annotated[
-    str | None, option("predicting, image or text positions.", show_default="image where there are photos")
-]
 
 
 @command(index_app)
@@ -124,7 +121,7 @@ def show(
 
     opened = Index.load(index)
     entry = opened[neuron]
-    shown = entry.at(place or _place(opened))
+    shown = entry.at(opened.place(place))
     if out is not None:
         entry.save(out)
     return Output({**entry.to_dict(k), "model": opened.model}, lambda: _show(shown, k))
@@ -160,12 +157,8 @@ def locate(
     return Output(content, lambda: print_table(title, ["neuron", "score", "mean", "fires", "most on"], rows))
 
 
-def _place(index: Index) -> str:
-    return "image" if "image" in index.places else index.places[0]
-
-
 def _row(index: Index, neuron: Any, score: float, place: str | None) -> list[str]:
-    entry = index[neuron].at(place or _place(index))
+    entry = index[neuron].at(index.place(place))
     first = entry.top(1)
     most = f"{token_line([first[0].token])} {first[0].item.text}".strip() if first else ""
     return [str(neuron), f"{score:.3f}", f"{entry.mean:.3g}", f"{entry.frequency:.1%}", most[:EXCERPT]]

@@ -44,6 +44,9 @@ TextOption = Annotated[str | None, option("A text prompt instead of a photo, use
 WordOption = Annotated[str | None, option("A word of the output.")]
 TokenOption = Annotated[str | None, option("Any token, such as ' Paris'.", show_default="the model's answer to a text")]
 SeedOption = Annotated[int, option("Random seed.", min=0, max=LARGEST_SEED)]
+PlaceOption = Annotated[
+    str | None, option("predicting, image or text positions.", show_default="image where there are photos")
+]
 BatchOption = Annotated[
     str, option("Photos or texts that are asked about together at most: a number, or auto: as many as pay.")
 ]

@@ -15,6 +15,7 @@ from neuronwise.index import search
 from neuronwise.index.build import EXAMPLES, SAVE_EVERY, gather
 from neuronwise.index.entry import Entry
 from neuronwise.index.items import Items
+from neuronwise.index.labels import Labels
 from neuronwise.index.merge import merge
 from neuronwise.index.reading import Reading
 from neuronwise.index.source import PhotosLike, Source, TextsLike
@@ -122,6 +123,15 @@ class Index:
         """The photos and texts, by their number."""
         return self._stored.items
 
+    @property
+    def labels(self) -> Labels:
+        """What neurons fire on in words, as ``nw.explain`` kept it beside the index; empty before that."""
+        return Labels.read(self.folder, self.model)
+
+    def place(self, name: str | None = None) -> str:
+        """A place by its name, by default "image" where there are photos; raises ``IndexingError`` for another name."""
+        return self._stored.place(name)[1]
+
     def __getitem__(self, neuron: Neuron | ScoredNeuron | str) -> Entry:
         """What is known of a neuron, at predicting positions; raises ``NeuronError`` for one that is not there."""
         own = _neuron(neuron)
@@ -224,6 +234,17 @@ class Index:
             return search.best(self._stored, search.writing_like(self._stored, model, own), top, record, own)
         scored, about = search.firing_like(self._stored, own, place)
         return search.best(self._stored, scored, top, record | about, own)
+
+    @computes
+    def selective(self, place: str | None = None, *, lowest: bool = False, top: int = 100) -> NeuronSet:
+        """The neurons whose examples stand out most: by how many standard deviations the mean of those that are kept
+        lies above the neuron's mean, at ``place`` (by default the image's tokens where there are any).
+
+        At most half of the photos and texts count as examples. ``lowest``: the smallest, below the mean.
+        """
+        record = {"method": "index selective", "model": self.model, "lowest": lowest}
+        scored, about = search.standing_out(self._stored, place, lowest)
+        return search.best(self._stored, scored, top, record | about)
 
     def require(self, model: Model) -> None:
         """Raise ``IndexingError`` where the index is of another model; edits of ``model`` do not matter."""

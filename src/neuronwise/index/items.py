@@ -153,6 +153,12 @@ class Items:
                 record = self._record(number)
                 yield record["text"], *record.get("captions", ())
 
+    def kinds(self) -> Iterator[str]:
+        """Of each item whether it is a "photo" or a "text"."""
+        with self._telling():
+            for number in range(len(self)):
+                yield self._record(number)["kind"]
+
     def _record(self, number: int) -> Record:
         start = int(self._offsets[number])
         end = int(self._offsets[number + 1]) if number + 1 < len(self) else len(self._lines)

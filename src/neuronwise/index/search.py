@@ -32,7 +32,7 @@ def firing_on(stored: Stored, word: str, place: str | None, lowest: bool) -> tup
     if named.all() or not named.any():
         which = f"All photos and texts of this index name {word!r}" if named.all() else "No photo or text"
         raise IndexingError(f"{which}." if named.all() else f"{which} of this index names {word!r}.")
-    at, place = _place(stored, place)
+    at, place = stored.place(place)
 
     def scores(layer: int) -> tuple[Floats, Floats]:
         item, known = ranked(stored, layer, at, int(lowest))
@@ -46,7 +46,7 @@ def firing_on(stored: Stored, word: str, place: str | None, lowest: bool) -> tup
 
 def firing_like(stored: Stored, neuron: Neuron, place: str | None) -> tuple[Scored, dict[str, Any]]:
     """How alike the items of each neuron are to those of one, and the record of it; see ``Index.similar``."""
-    at, place = _place(stored, place)
+    at, place = stored.place(place)
     row, items = stored.find(neuron)[0], len(stored.items)
     item, known = ranked(stored, neuron.layer, at, 0)
     own = rank_weights(known)[row]
@@ -58,6 +58,21 @@ def firing_like(stored: Stored, neuron: Neuron, place: str | None) -> tuple[Scor
         return _plain(correlations(item, rank_weights(known), spread))
 
     return scores, {"place": place, "items": items}
+
+
+def standing_out(stored: Stored, place: str | None, lowest: bool) -> tuple[Scored, dict[str, Any]]:
+    """How far each neuron's examples lie above its mean, and the record of it; see ``Index.selective``."""
+    at, place = stored.place(place)
+    there = sum(kind == "photo" or place != "image" for kind in stored.items.kinds())
+
+    def scores(layer: int) -> tuple[Floats, Floats]:
+        values = stored.array(layer, "value")[:, at, int(lowest)]
+        examples = values[:, : max(there // 2, 1)].mean(1)
+        mean, spread = stored.array(layer, "moments")[:, at, :2].T
+        height = (examples - mean) * (-1 if lowest else 1)
+        return _plain(np.divide(height, spread, out=np.zeros_like(height), where=spread > 0))
+
+    return scores, {"place": place, "items": there}
 
 
 def writing_like(stored: Stored, model: Model, neuron: Neuron) -> Scored:
@@ -113,14 +128,6 @@ def correlations(item: Ints, weights: Floats, own: Floats) -> Floats:
     shared = (own[item] * weights).sum(1) / len(own) - mean * own.mean()
     spread = np.sqrt((np.square(weights).sum(1) / len(own) - mean**2).clip(0) * own.var())
     return np.divide(shared, spread, out=np.zeros(len(item)), where=spread > 0)
-
-
-def _place(stored: Stored, place: str | None) -> tuple[int, str]:
-    if place is None:
-        place = "image" if "image" in stored.places else stored.places[0]
-    if place not in stored.places:
-        raise IndexingError(f"place is {place!r}; this index has {', '.join(stored.places)}.")
-    return stored.places.index(place), place
 
 
 def _cosines(vectors: Tensor, direction: Tensor) -> Tensor:

@@ -72,6 +72,13 @@ class Stored:
             start += writer["width"]
         raise NeuronError(f"There is no neuron {neuron} in this index of {self.about['recipe']['model']['name']}.")
 
+    def place(self, name: str | None) -> tuple[int, str]:
+        """A place with its number in arrays; None is the image's tokens, or where there are none the first."""
+        name = ("image" if "image" in self.places else self.places[0]) if name is None else name
+        if name not in self.places:
+            raise IndexingError(f"place is {name!r}; this index has {', '.join(self.places)}.")
+        return self.places.index(name), name
+
     def neuron(self, layer: int, row: int) -> Neuron:
         """The neuron at a row of a layer's arrays."""
         for writer, rows in self.parts(layer):
