@@ -17,9 +17,10 @@ from torch import Tensor
 import families
 from edits import random_edit, weights
 from edits import same as same_weights
+from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit import EDITORS, Edit, load_edit
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import EditError, NeuronwiseError
 from neuronwise.model.model import Model
 
 FACTS = (
@@ -85,6 +86,11 @@ def everything(model: Model) -> dict[str, Any]:
     }
 
 
+def asked(model: Model) -> Tensor:
+    """The logits behind the fact, as the model is asked it now."""
+    return model.forward(forced(model, FACTS[0]).forced_inputs(), rows=[-1]).detach()
+
+
 def same(before: dict[str, Any], after: dict[str, Any]) -> bool:
     return same_weights(before["weights"], after["weights"]) and all(
         before[part] == after[part] for part in before if part != "weights"
@@ -104,12 +110,16 @@ def test_the_model_is_left_alone_and_the_edit_comes_out(
     edit = edited(name, model)
     assert same(before, everything(model))
     assert all(delta.left.dtype == torch.float32 and delta.left.any() for delta in edit.deltas)
-    logits = model.module(**inputs).logits.detach()
+    logits, answer = model.module(**inputs).logits.detach(), asked(model)
     with edit.applied(model):
-        assert not same_weights(before["weights"], model.module.state_dict())
-        assert not torch.equal(model.module(**inputs).logits, logits)
+        assert model.edits == (edit,)
+        assert not torch.equal(asked(model), answer)
+        assert same_weights(before["weights"], model.module.state_dict()) == (not EDITORS[name].weights)
+        if EDITORS[name].weights:
+            assert not torch.equal(model.module(**inputs).logits, logits)
     assert same(before, everything(model))
-    assert {delta.left.dtype for delta in edit.deltas} == {torch.float32}
+    assert torch.equal(asked(model), answer)
+    assert {delta.left.dtype for delta in edit.deltas} <= {torch.float32}
     assert edit.record["method"] == name
     assert {"settings", "request", "model", "versions"} <= set(edit.record)
 
@@ -177,9 +187,18 @@ def test_folder_adapter_and_merged_checkpoint_are_the_edit(
     model, inputs = tiny(family, tiny_tokenizer)
     edit = edited(name, model)
     with edit.applied(model):
-        expected = model.module(**inputs).logits.detach()
+        expected, answer = model.module(**inputs).logits.detach(), asked(model)
     edit.save(tmp_path / "edit")
-    assert load_edit(tmp_path / "edit").record == json.loads(json.dumps(edit.record))
+    loaded = load_edit(tmp_path / "edit")
+    assert (loaded.record, loaded.fingerprint) == (json.loads(json.dumps(edit.record)), edit.fingerprint)
+    with loaded.applied(model):
+        assert torch.equal(asked(model), answer)
+    if not EDITORS[name].weights:
+        for write in (edit.merge, edit.to_peft):
+            with pytest.raises(EditError, match="cannot hold"):
+                write(model, tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+        return
     edit.merge(model, tmp_path / "merged")
     merged = type(model.module).from_pretrained(tmp_path / "merged").eval()
     assert torch.equal(merged(**inputs).logits, expected)
@@ -218,7 +237,9 @@ def test_any_order_of_applying_and_reverting_ends_at_the_start(several: Any, see
         else:
             edits[number].apply(model)
         present ^= {number}
-        assert same_weights(before, weights(model)) == (not present)
+        assert len(model.edits) == len(present)
+        changed = any(edits[one].deltas for one in present)
+        assert same_weights(before, weights(model)) == (not changed)
     for number in chance.sample(sorted(present), len(present)):
         edits[number].revert(model)
     assert same_weights(before, weights(model))

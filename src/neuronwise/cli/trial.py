@@ -71,9 +71,11 @@ class Trial:
 
     def output(self, edit: Edit, before: list[str], folders: Mapping[str, Path], seconds: float | None) -> Output:
         """Ask again with the edit applied, and write it where it is wanted."""
+        from neuronwise.model.prompt import before_prompts
+
         with edit.applied(self.model):
             after = self.texts()
-        if folders and not edit.deltas:
+        if folders and edit.empty:
             note("the edit changes nothing, so it was not written")
             folders = {}
         _write(edit, self.model, folders)
@@ -93,6 +95,7 @@ class Trial:
             **dict(edit.record),
             "texts": texts,
             "neurons": neurons_changed(self.model, edit),
+            "before_prompts": before_prompts(edit.prefaces),
             "parameters_changed": edit.parameters_changed,
             "seconds": seconds,
             "written": {name: {"folder": str(path), "bytes": _size(path)} for name, path in folders.items()},
@@ -127,7 +130,10 @@ def _show(content: dict[str, Any], made: bool) -> None:
         print_table("", ["asked", "before", "after"], rows)
     names, left = content["neurons"][:SHOWN], len(content["neurons"]) - SHOWN
     more = f" and {left} more" if left > 0 else ""
-    print(f"neurons changed: {' '.join(names)}{more} ({content['parameters_changed']} numbers)")
+    if content["before_prompts"]:
+        print(f"read before every prompt: {content['before_prompts']!r}")
+    else:
+        print(f"neurons changed: {' '.join(names)}{more} ({content['parameters_changed']} numbers)")
     if "enough" in content:
         print(f"neurons that would do: {content['enough']}")
     if made and "targets" in content.get("verdict", {}):

@@ -19,6 +19,8 @@ from neuronwise.edit.fine.specific import SpecificSettings as SpecificSettings
 from neuronwise.edit.fine.specific import fine_specific as fine_specific
 from neuronwise.edit.fine_tune import FineTuneSettings as FineTuneSettings
 from neuronwise.edit.fine_tune import fine_tune as fine_tune
+from neuronwise.edit.in_context import InContextSettings as InContextSettings
+from neuronwise.edit.in_context import in_context as in_context
 from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings as KnowledgeNeuronsSettings
 from neuronwise.edit.knowledge_neurons import knowledge_neurons as knowledge_neurons
 from neuronwise.edit.ledger import column_norms as column_norms

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import Preface
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 
@@ -121,15 +122,24 @@ class Delta:
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """Deltas with the record of how they were made, and norms of some of the model's columns before them."""
+    """Deltas with the record of how they were made, and norms of some of the model's columns before them.
+
+    ``prefaces`` are what it puts before every prompt, beside or in place of changes of weights.
+    """
 
     deltas: tuple[Delta, ...]
     record: Record = field(default_factory=dict)
     norms: Mapping[str, Tensor] = field(default_factory=dict)
+    prefaces: tuple[Preface, ...] = ()
 
     def __repr__(self) -> str:
         layers = sorted({delta.layer for delta in self.deltas})
         return f"Edit({self.record.get('method', '?')}, layers {layers}, {self.parameters_changed} numbers)"
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has nothing to change."""
+        return not (self.deltas or self.prefaces)
 
     @property
     def parameters_changed(self) -> int:
@@ -139,7 +149,14 @@ class Recorded:
     @cached_property
     def fingerprint(self) -> str:
         """The same for the same changes, however often they were loaded, and whatever their record says."""
-        return hashlib.sha256("".join(sorted(delta.fingerprint for delta in self.deltas)).encode()).hexdigest()
+        parts = [*sorted(delta.fingerprint for delta in self.deltas), *map(repr, self.prefaces)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def require_weights_alone(edit: Recorded, form: str) -> None:
+    """Raise ``EditError`` for an edit that is more than changes of weights; ``form`` is what cannot hold it."""
+    if edit.prefaces:
+        raise EditError(f"This edit puts text before prompts, which {form} cannot hold; edit.save keeps all of it.")
 
 
 def columns(deltas: Sequence[Delta], width: int) -> Tensor:

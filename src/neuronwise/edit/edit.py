@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -22,15 +22,17 @@ from neuronwise.edit.presets import require_model
 from neuronwise.errors import EditError, told
 from neuronwise.files import read_form, write_folder, write_json
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import Preface
 from neuronwise.neurons import snippet
 
 SCHEMA = "neuronwise.edit/1"
+BESIDE = "neuronwise.edit/2"  # of an edit that is more than deltas
 TENSORS, ABOUT = "deltas.safetensors", "edit.json"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Edit(Recorded):
-    """A set of weight deltas with the record of how it was made.
+    """A set of weight deltas with the record of how it was made; of some editors, a text before every prompt instead.
 
     ``record`` holds plain JSON values: method, hyper-parameters, request, model, versions, seed. ``norms`` are those
     of some value vectors before the edit: they tell the model that the edit was made for from another.
@@ -53,7 +55,8 @@ class Edit(Recorded):
         if not isinstance(other, Edit):
             raise EditError(f"Only edits add up; this is {other!r:.80}.")
         record = {"method": "composed", "parts": [dict(self.record), dict(other.record)]}
-        return Edit(self.deltas + other.deltas, record, {**other.norms, **self.norms})
+        norms = {**other.norms, **self.norms}
+        return Edit(self.deltas + other.deltas, record, norms, self.prefaces + other.prefaces)
 
     def applied_to(self, model: Model) -> bool:
         """Whether the model carries this edit (or the same one, loaded from its folder)."""
@@ -102,10 +105,16 @@ class Edit(Recorded):
                     tensors[f"{number}.{name}"] = value.detach().cpu().contiguous()
         tensors |= {f"norms.{name}": value.contiguous() for name, value in self.norms.items()}
         save_file(tensors, folder / TENSORS)
-        digest = _digest(rows, folder)
-        write_json(
-            folder / ABOUT, {"schema": SCHEMA, "sha256": digest, "record": dict(self.record), "deltas": rows}, EditError
-        )
+        parts: dict[str, Any] = {"deltas": rows}
+        if self.prefaces:
+            parts["prefaces"] = [asdict(preface) for preface in self.prefaces]
+        content = {
+            "schema": SCHEMA if len(parts) == 1 else BESIDE,
+            "sha256": _digest(parts, folder),
+            "record": dict(self.record),
+            **parts,
+        }
+        write_json(folder / ABOUT, content, EditError)
 
     def merge(self, model: Model, directory: str | os.PathLike[str]) -> None:
         """Write the edited model as an ordinary full checkpoint; the model itself is left as it was.
@@ -156,7 +165,8 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
         _require_readable(content["schema"], folder)
         rows = content["deltas"]
         tensors = load_file(folder / TENSORS)
-        if content.get("sha256") not in (None, _digest(rows, folder)):
+        parts = {name: part for name, part in content.items() if name in PARTS}
+        if content.get("sha256") not in (None, _digest(parts, folder)):
             raise EditError(f"The edit in '{folder}' is damaged: its deltas are not those that were saved.")
         deltas = tuple(
             Delta(
@@ -170,7 +180,7 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
             for number, row in enumerate(rows)
         )
         norms = {name.removeprefix("norms."): value for name, value in tensors.items() if name.startswith("norms.")}
-        return Edit(deltas, content["record"], norms)
+        return Edit(deltas, content["record"], norms, tuple(Preface(**one) for one in content.get("prefaces", ())))
 
 
 class _Place(TypedDict):
@@ -191,6 +201,13 @@ class _Made(TypedDict, total=False):
     note: str | None
 
 
+class _Preface(TypedDict):
+    """What is put before every prompt."""
+
+    text: str
+    lead: str
+
+
 class _About(TypedDict):
     """``edit.json``."""
 
@@ -198,20 +215,25 @@ class _About(TypedDict):
     sha256: NotRequired[str | None]
     record: _Made
     deltas: list[_Place]
+    prefaces: NotRequired[list[_Preface]]
+
+
+PARTS = ("deltas", "prefaces")
 
 
 def _require_readable(schema: object, folder: Path) -> None:
-    if schema == SCHEMA:
+    if schema in (SCHEMA, BESIDE):
         return
-    name, _, number = SCHEMA.rpartition("/")
+    name, _, number = BESIDE.rpartition("/")
     newer = re.fullmatch(rf"{re.escape(name)}/(\d+)", str(schema))
     if newer and int(newer[1]) > int(number):
         raise EditError(
-            f"The edit in '{folder}' has a newer form ({schema}); this version reads {SCHEMA}: update neuronwise."
+            f"The edit in '{folder}' has a newer form ({schema}); this version reads {BESIDE}: update neuronwise."
         )
-    raise EditError(f"The edit in '{folder}' has the form {schema!r}; this version reads {SCHEMA!r}.")
+    raise EditError(f"The edit in '{folder}' has the form {schema!r}; this version reads {BESIDE!r}.")
 
 
-def _digest(rows: object, folder: Path) -> str:
-    """Of the tensors' file and of where each delta belongs; the record may be annotated."""
-    return hashlib.sha256((folder / TENSORS).read_bytes() + json.dumps(rows, sort_keys=True).encode()).hexdigest()
+def _digest(parts: Mapping[str, Any], folder: Path) -> str:
+    """Of the tensors' file, of where each delta belongs and of what is beside them; the record may be annotated."""
+    told = parts["deltas"] if len(parts) == 1 else parts
+    return hashlib.sha256((folder / TENSORS).read_bytes() + json.dumps(told, sort_keys=True).encode()).hexdigest()

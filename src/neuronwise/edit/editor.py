@@ -23,7 +23,8 @@ class Editor(Generic[S]):
 
     ``presets`` maps families of models to their settings, "default" for the others; ``layers`` says which layers are
     taken where settings name none; ``says`` is what it does, in one sentence; ``cites`` the paper or where it comes
-    from. ``statistics``: the function takes key statistics too.
+    from. ``statistics``: the function takes key statistics too. ``weights``: what it makes is changes of weights,
+    which checkpoints and adapters can hold.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Editor(Generic[S]):
     says: str
     cites: str
     statistics: bool = False
+    weights: bool = True
 
     def options(
         self,

@@ -17,6 +17,7 @@ EDITORS: Registry[Editor] = Registry(
         "fine_specific": "neuronwise.edit.fine.specific:EDITOR",
         "fine_tune": "neuronwise.edit.fine_tune:EDITOR",
         "lora": "neuronwise.edit.lora:EDITOR",
+        "in_context": "neuronwise.edit.in_context:EDITOR",
         "knowledge_neurons": "neuronwise.edit.knowledge_neurons:EDITOR",
         "rome": "neuronwise.edit.rome:EDITOR",
         "rome_published": "neuronwise.edit.rome_published:EDITOR",

@@ -58,6 +58,7 @@ class Ledger:
         """Bring an edit into the model; see ``Edit.apply``."""
         present = {delta.fingerprint for other in self.edits for delta in other.deltas}
         again = any(delta.fingerprint in present for delta in edit.deltas if not delta.empty)
+        again |= any(preface in other.prefaces for other in self.edits for preface in edit.prefaces)
         if again or any(other is edit for other in self.edits):
             raise EditError("This edit is applied already; revert it before applying it again.")
         require_same_model(model, edit)

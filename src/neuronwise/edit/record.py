@@ -14,6 +14,7 @@ from neuronwise.edit.ledger import Ledger, column_norms
 from neuronwise.edit.verdict import Aim, judged
 from neuronwise.files import shareable, versions
 from neuronwise.model.model import Model
+from neuronwise.model.prompt import Preface
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,10 +27,11 @@ def edited(
     request: Sequence[Fact] | Mapping[str, object],
     deltas: Sequence[Delta],
     aims: Iterable[Aim] | None = None,
+    prefaces: Sequence[Preface] = (),
     /,
     **outcome: object,
 ) -> Edit:
-    """The edit by ``method`` that made ``deltas``.
+    """The edit by ``method`` that made ``deltas``, or puts ``prefaces`` before every prompt.
 
     Its record: method, settings, request (facts, or what else was asked), model, versions, and the ``outcome``, which
     is whatever the method reports, as plain JSON values; ``taught`` are the facts' targets as they follow their
@@ -50,7 +52,7 @@ def edited(
         **outcome,
         "versions": versions(),
     }
-    edit = Edit(tuple(deltas), shareable(record), column_norms(model, deltas))
+    edit = Edit(tuple(deltas), shareable(record), column_norms(model, deltas), tuple(prefaces))
     if aims is None:
         aims = () if isinstance(request, Mapping) else (Aim.of(model, fact) for fact in request)
     return judged(model, edit, aims)

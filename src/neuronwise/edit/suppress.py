@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ def suppress(
         outcome["note"] = note
     request = {"word": word, "prompts": [run.prompt for run in runs], "photos": len(runs)}
     aims = [
-        Aim(run.prompt, word, run.forced_inputs(target.position), [target.token_id],
+        Aim(run.prompt, word, partial(run.forced_inputs, target.position), [target.token_id],
             lambda rank, _, text=text: rank > 1 if text is None else not names(text, word), free=False)
         for run, target, text in zip(runs, targets, texts or [None] * len(runs), strict=True)
     ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -132,7 +133,7 @@ def _aims(request: Request, positions: Sequence[TokenPosition], outcome: Mapping
     held = [above and said.get(id(one.run), True) for one, above in zip(positions, outcome["ranked"], strict=True)]
     return [
         Aim(
-            one.run.prompt, one.target, one.run.forced_inputs(one.position), [one.target_id],
+            one.run.prompt, one.target, partial(one.run.forced_inputs, one.position), [one.target_id],
             lambda rank, text, met=met: met, free=False,
         )
         for one, met in zip(positions, held, strict=True)

@@ -53,7 +53,7 @@ def without_verdict() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Aim:
-    """A target of an edit: ``ids`` behind ``inputs``, and when it holds.
+    """A target of an edit: ``ids`` behind what ``asked()`` lays out, with the edit and without, and when it holds.
 
     ``met(rank, text)``: ``rank`` is the target's when it is forced, ``text`` what the model goes on with, None where
     it does not generate. ``free``: that text is asked for.
@@ -61,7 +61,7 @@ class Aim:
 
     prompt: str | None
     target: str
-    inputs: Inputs
+    asked: Callable[[], Inputs]
     ids: Sequence[int]
     met: Callable[[int, str | None], bool]
     free: bool = True
@@ -74,7 +74,10 @@ class Aim:
         def met(rank: int, text: str | None) -> bool:
             return rank == 1 and (text is None or begins_with(text, fact.target_new))
 
-        return cls(fact.text, fact.target_new, run.prompted.inputs, run.output_ids, met)
+        def asked() -> Inputs:
+            return forced(model, fact, image).prompted.inputs
+
+        return cls(fact.text, fact.target_new, asked, run.output_ids, met)
 
 
 @alone
@@ -88,7 +91,7 @@ def judged(model: Model, edit: Edit, aims: Iterable[Aim]) -> Edit:
     has grown by more than a fifth. ``error``, in place of all that: why the model gives no answers. Without aims it is
     about the rest alone; an edit that changes nothing has none.
     """
-    if not _WANTED.get() or not edit.deltas:
+    if not _WANTED.get() or edit.empty:
         return edit
     verdict = _verdict(model, edit, list(aims))  # laid out only where they are wanted
     for sentence in complaints(verdict):
@@ -165,25 +168,28 @@ def _verdict(model: Model, edit: Edit, aims: Sequence[Aim]) -> dict[str, Any]:
 
 
 def _state(model: Model, aims: Sequence[Aim]) -> _State:
-    targets = forced_as(model, [(aim.inputs, aim.ids) for aim in aims], _probability)
+    inputs = [aim.asked() for aim in aims]
+    targets = forced_as(model, [(one, aim.ids) for one, aim in zip(inputs, aims, strict=True)], _probability)
     texts: list[str | None] = [None] * len(aims)
     asked = [number for number, aim in enumerate(aims) if aim.free]
     lengths = [len(aims[number].ids) + BEYOND for number in asked]
-    for number, text in zip(asked, _said(model, [aims[n].inputs for n in asked], lengths), strict=True):
+    for number, text in zip(asked, _said(model, [inputs[n] for n in asked], lengths), strict=True):
         texts[number] = text
     prompts = [text_inputs(model, opening) for opening in OPENINGS]
     return _State(targets, texts, _said(model, prompts, [OWN_TOKENS] * len(prompts)), neutral_perplexity(model))
 
 
 def neutral_perplexity(model: Model) -> float:
-    """The perplexity of the verdict's neutral text, as far as the model has positions for it.
+    """The perplexity of the verdict's neutral text, as far as the model has positions for it, behind what
+    edits put before it.
 
     Raises ``NonFiniteError`` where the model gives no finite probabilities.
     """
     words = TEXT.split()
-    inputs = text_inputs(model, " ".join(words if model.longest is None else words[: model.longest // 2]))
-    begun = {name: value[:, :GIVEN] for name, value in inputs.items()}
-    (reading,) = read_forced(model, [(begun, inputs["input_ids"][0, GIVEN:].tolist())])
+    text = " ".join(words if model.longest is None else words[: model.longest // 2])
+    read = model.prepare(prompt=text, chat=False, bare=True)[0].input_ids[GIVEN:]
+    begun = {name: value[:, : -len(read)] for name, value in text_inputs(model, text).items()}
+    (reading,) = read_forced(model, [(begun, read)])
     return math.exp(min(-reading.log_prob, 700))  # larger has no float
 
 

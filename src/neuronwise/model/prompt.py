@@ -14,7 +14,7 @@ from torch import Tensor
 from neuronwise.errors import PromptError, TargetError, reason, told
 from neuronwise.images import ImageLike, open_image
 from neuronwise.images.open import file_of
-from neuronwise.model.chat import Message, photos_in, render, require_conversation, text_of, with_places
+from neuronwise.model.chat import Message, photos_in, render, require_conversation, reworded, text_of, with_places
 from neuronwise.model.protocols import Processor, Tokenizer
 
 Inputs = dict[str, Tensor]  # what a model's forward takes, by name
@@ -46,6 +46,19 @@ _MARKED = {
     "<|start_header_id|>": "<|start_header_id|>user<|end_header_id|>\n\n{image}\n{prompt}<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\n",
 }
+
+
+@dataclass(frozen=True)
+class Preface:
+    """``text`` that is read before every prompt, and the ``lead`` between it and the prompt."""
+
+    text: str
+    lead: str = ""
+
+
+def before_prompts(prefaces: Sequence[Preface]) -> str:
+    """What is read before a prompt: all texts in order, then the lead of the last."""
+    return "".join(preface.text for preface in prefaces) + (prefaces[-1].lead if prefaces else "")
 
 
 @dataclass(frozen=True)
@@ -127,11 +140,13 @@ def default_prompt(model_type: str, has_template: bool, has_image: bool) -> str:
     return INSTRUCTION if has_template or model_type in _TEMPLATES else HABITS.get(model_type, "a photo of")
 
 
-def lay_out(processor: Processor, tokenizer: Tokenizer, model_type: str, ask: Ask, reads_end: bool = False) -> Prompted:
+def lay_out(
+    processor: Processor, tokenizer: Tokenizer, model_type: str, ask: Ask, reads_end: bool = False, before: str = ""
+) -> Prompted:
     """Apply the chat template where there is one (``chat=None``) and turn prompt and photos into tensors.
 
     ``reads_end``: the end token that some tokenizers append stays (an encoder wants it, a decoder would go on after
-    the end). Raises ``PromptError``.
+    the end). ``before`` is put before the prompt, in a conversation before its last question. Raises ``PromptError``.
     """
     owners = (processor,) if ask.images else (tokenizer, processor)
     owner = next((owner for owner in owners if getattr(owner, "chat_template", None)), None)
@@ -148,9 +163,11 @@ def lay_out(processor: Processor, tokenizer: Tokenizer, model_type: str, ask: As
         prompt = default_prompt(model_type, owner is not None, bool(ask.images)) if ask.prompt is None else ask.prompt
     if not prompt.strip() and not ask.messages and not (ask.images and HABITS.get(model_type) == ""):
         raise PromptError("The prompt is empty; write what the model should continue or answer.")
+    prompt = before + prompt
     mark = image_mark(processor)
     if owner is not None and chat:
-        asked = ask.messages or ({"role": "user", "content": prompt},)
+        messages = reworded(ask.messages, prompt) if before and ask.messages else ask.messages
+        asked = messages or ({"role": "user", "content": prompt},)
         _require_no_marks(asked, mark if ask.images else None)
         text = render(owner, with_places(asked, len(ask.images)), ask.template, mark)
         inputs = _written_inputs(processor, tokenizer, text, ask.images, whole=owner is tokenizer)

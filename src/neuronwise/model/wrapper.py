@@ -24,7 +24,7 @@ from neuronwise.model.gate import GateRecorder
 from neuronwise.model.generation import as_set, greedy_settings
 from neuronwise.model.lock import alone, lock_of
 from neuronwise.model.passes import Rows, only_rows, stop_after
-from neuronwise.model.prompt import Ask, Inputs, Prompted, asked_of, lay_out
+from neuronwise.model.prompt import Ask, Inputs, Preface, Prompted, asked_of, before_prompts, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
 from neuronwise.model.stop import StoppingTexts
 from neuronwise.model.weights import cast_routers, dtype_of, keep_readable, output_head, plain_weight
@@ -95,6 +95,11 @@ class Wrapper:
         """The edits that are applied now, in the order in which they were."""
         ledger = self.home.__dict__.get(EDITS)
         return () if ledger is None else ledger.edits
+
+    @property
+    def prefaces(self) -> tuple[Preface, ...]:
+        """What the edits put before every prompt, in their order."""
+        return tuple(preface for edit in self.edits for preface in getattr(edit, "prefaces", ()))
 
     @property
     def home(self) -> nn.Module:
@@ -184,19 +189,22 @@ class Wrapper:
         messages: Sequence[Message] | None = None,
         template: Mapping[str, object] | None = None,
         whole: bool = True,
+        bare: bool = False,
     ) -> tuple[Prompted, Image.Image | None]:
         """The prompt as ``run`` lays it out, and the opened image where it is one; no pass; raises as ``run`` does.
 
-        ``whole=False``: it is read in parts and may be longer than the model reads."""
-        return self.laid_out(Ask.of(image, prompt, chat, messages, template), whole)
+        ``whole=False``: it is read in parts and may be longer than the model reads. ``bare=True``: without what edits
+        put before prompts."""
+        return self.laid_out(Ask.of(image, prompt, chat, messages, template), whole, bare)
 
-    def laid_out(self, ask: Ask, whole: bool = True) -> tuple[Prompted, Image.Image | None]:
+    def laid_out(self, ask: Ask, whole: bool = True, bare: bool = False) -> tuple[Prompted, Image.Image | None]:
         """``prepare`` of what is to be asked."""
         if self.tokenizer is None:
             raise ModelError("This model has no tokenizer or processor; wrap it as Model(module, processor).")
         model_type = getattr(self.config, "model_type", "")
         with told(PromptError, f"The processor of {self.name} cannot lay out {asked_of(ask.images)}"):
-            prompted = lay_out(self.processor, self.tokenizer, model_type, ask, self.is_encoder_decoder)
+            before = "" if bare else before_prompts(self.prefaces)
+            prompted = lay_out(self.processor, self.tokenizer, model_type, ask, self.is_encoder_decoder, before)
         self.require_ids(prompted.input_ids if whole else prompted.input_ids[: self.longest])
         if not ask.images and self.image_token_id is not None and self.image_token_id in prompted.input_ids:
             raise PromptError("The prompt has the place of an image, but no image is given; give one, or leave it out.")

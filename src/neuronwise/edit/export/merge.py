@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from neuronwise.edit.delta import Recorded, writer_of
+from neuronwise.edit.delta import Recorded, require_weights_alone, writer_of
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.storage import stored
 from neuronwise.errors import EditError
@@ -16,6 +16,7 @@ from neuronwise.model.model import Model
 
 def merge(edit: Recorded, model: Model, directory: str | os.PathLike[str]) -> None:
     """Write the edited model as an ordinary full checkpoint, see ``Edit.merge``."""
+    require_weights_alone(edit, "a checkpoint")
     ledger = Ledger.of(model)
     present = ledger.holds(edit)
     for delta in edit.deltas:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from neuronwise.edit.delta import Delta, Recorded, writer_of
+from neuronwise.edit.delta import Delta, Recorded, require_weights_alone, writer_of
 from neuronwise.edit.ledger import require_same_model
 from neuronwise.edit.storage import writes_alone
 from neuronwise.errors import EditError
@@ -37,6 +37,7 @@ def write_adapter(edit: Recorded, model: Model, directory: str | os.PathLike[str
         from peft import LoraConfig
     except ImportError as error:
         raise EditError("Writing an adapter needs the peft library: pip install peft.") from error
+    require_weights_alone(edit, "an adapter")
     require_same_model(model, edit)
     adapter = _Adapter()
     paths = {id(module): _plain_path(name) for name, module in model.module.named_modules()}

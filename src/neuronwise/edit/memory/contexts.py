@@ -32,7 +32,7 @@ def contexts(model: Model, lengths: Lengths, seed: int = 0) -> tuple[str, ...]:
 
 def _written(model: Model, length: int, count: int, generator: torch.Generator) -> list[str]:
     starts = [STARTS[number % len(STARTS)] for number in range(count)]
-    rows = [model.prepare(prompt=start, chat=False)[0].input_ids for start in starts]
+    rows = [model.prepare(prompt=start, chat=False, bare=True)[0].input_ids for start in starts]
     while rows and min(map(len, rows)) < length:
         passages = side_by_side(model, [Passage(tuple(row), 0) for row in rows])
         with torch.no_grad():

@@ -221,7 +221,7 @@ def _batches(model: Model, texts: Iterator[str], length: int, count: int) -> Ite
     held: Windows = []
     for text in texts:
         digest.update(text.encode(errors="surrogatepass") + b"\0")
-        ids = model.prepare(prompt=text, chat=False, whole=False)[0].input_ids
+        ids = model.prepare(prompt=text, chat=False, whole=False, bare=True)[0].input_ids
         held += [tuple(ids[start : start + length]) for start in range(0, len(ids), length)]
         while len(held) >= count:
             yield held[:count], digest.hexdigest()

@@ -74,7 +74,7 @@ def essence_passage(model: Model, fact: Fact) -> Passage:
 
 
 def _passage(model: Model, text: str, end: int, ending: Sequence[int] = ()) -> Passage:
-    ids = model.prepare(prompt=text, chat=False)[0].input_ids
+    ids = model.prepare(prompt=text, chat=False, bare=True)[0].input_ids
     whole = (*ids, *ending)
     model.require_ids(whole)
     return Passage(whole, token_of(model.tokenizer, text, ids, end - 1))

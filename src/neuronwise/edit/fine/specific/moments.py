@@ -111,7 +111,8 @@ def written(model: Model, count: int, length: int, seed: int) -> list[Passage]:
     """``count`` passages of up to ``length`` tokens drawn from the model's own distribution, begun by ``STARTS``."""
     if getattr(model.module, "generation_config", None) is None:
         raise ModelError(f"{model.name} does not generate; gather key statistics from a text and give them.")
-    starts = [model.prepare(prompt=STARTS[number % len(STARTS)], chat=False)[0].input_ids for number in range(count)]
+    openings = [STARTS[number % len(STARTS)] for number in range(count)]
+    starts = [model.prepare(prompt=opening, chat=False, bare=True)[0].input_ids for opening in openings]
     most = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     length = min(length, most) if isinstance(most, int) and most > 0 else length
     found: list[Passage] = []
