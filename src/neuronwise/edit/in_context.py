@@ -36,7 +36,8 @@ class InContextSettings:
 
 PRESETS = {
     "default": Preset(
-        InContextSettings(), "EasyEdit easyeditor/evaluate/evaluate.py, of IKE without demonstrations (use_icl_examples)"
+        InContextSettings(),
+        "EasyEdit easyeditor/evaluate/evaluate.py, of IKE without demonstrations (use_icl_examples)",
     )
 }
 
@@ -53,7 +54,9 @@ def in_context(
     """
     facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
-    told = [settings.template.replace("{}", fact.text + joined(fact.text, fact.target_new, fact.join)) for fact in facts]
+    told = [
+        settings.template.replace("{}", fact.text + joined(fact.text, fact.target_new, fact.join)) for fact in facts
+    ]
     before = Preface("".join([*(f"{text}\n\n" for text in settings.demonstrations), *told]), settings.lead)
     return edited("in_context", model, settings, facts, (), None, [before])
 
