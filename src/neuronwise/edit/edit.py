@@ -26,7 +26,6 @@ from neuronwise.model.prompt import Preface
 from neuronwise.neurons import snippet
 
 SCHEMA = "neuronwise.edit/1"
-BESIDE = "neuronwise.edit/2"  # of an edit that is more than deltas
 TENSORS, ABOUT = "deltas.safetensors", "edit.json"
 
 
@@ -109,7 +108,7 @@ class Edit(Recorded):
         if self.prefaces:
             parts["prefaces"] = [asdict(preface) for preface in self.prefaces]
         content = {
-            "schema": SCHEMA if len(parts) == 1 else BESIDE,
+            "schema": SCHEMA,
             "sha256": _digest(parts, folder),
             "record": dict(self.record),
             **parts,
@@ -222,15 +221,15 @@ PARTS = ("deltas", "prefaces")
 
 
 def _require_readable(schema: object, folder: Path) -> None:
-    if schema in (SCHEMA, BESIDE):
+    if schema == SCHEMA:
         return
-    name, _, number = BESIDE.rpartition("/")
+    name, _, number = SCHEMA.rpartition("/")
     newer = re.fullmatch(rf"{re.escape(name)}/(\d+)", str(schema))
     if newer and int(newer[1]) > int(number):
         raise EditError(
-            f"The edit in '{folder}' has a newer form ({schema}); this version reads {BESIDE}: update neuronwise."
+            f"The edit in '{folder}' has a newer form ({schema}); this version reads {SCHEMA}: update neuronwise."
         )
-    raise EditError(f"The edit in '{folder}' has the form {schema!r}; this version reads {BESIDE!r}.")
+    raise EditError(f"The edit in '{folder}' has the form {schema!r}; this version reads {SCHEMA!r}.")
 
 
 def _digest(parts: Mapping[str, Any], folder: Path) -> str:
