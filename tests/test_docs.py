@@ -1,25 +1,38 @@
-"""Every Python block of README and docs runs, page by page, as it stands."""
+"""Every block of Python and every command of README and docs runs, page by page, and prints what the page says."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import shlex
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import skimage
 from PIL import Image
 
+import neuronwise as nw
 from fact_records import COUNTERFACT
-from scripts import ROOT
+from scripts import ROOT, scripts_of
+from shell import shell
 from wired import red_square
 from wired_study import PLACES, talking
 
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+with scripts_of("docs") as script:
+    refresh = script("refresh")
 PAGES = [
-    path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if BLOCK.search(path.read_text())
+    path
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if re.search(r"^```(python|console)$", path.read_text(), re.MULTILINE)
 ]
+SKIMAGE = ".venv/lib/python3.11/site-packages/skimage"
+# Commands that need what a test does not have: the index of `make demo`, published checkpoints.
+ELSEWHERE = re.compile(r"demo/|minigpt4|^rm |^cp ")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def facts(folder: Path, tokenizer: Any) -> dict[str, Any]:
@@ -73,12 +86,61 @@ GIVEN: dict[str, Callable[[Path, Any], dict[str, Any]]] = {
 }
 
 
+def alike(page: str, printed: str) -> bool:
+    """Whether both say the same in the same numbers, but for rounding and the width of columns; "..." ends a page's."""
+    wanted, got = page.split(), printed.split()
+    if wanted and wanted[-1] == "...":
+        wanted = wanted[:-1]
+        got = got[: len(wanted)]
+    pairs = zip(wanted, got, strict=False)
+    return len(wanted) == len(got) and all(one == other or _close(one, other) for one, other in pairs)
+
+
+def _close(one: str, other: str) -> bool:
+    if NUMBER.split(one) != NUMBER.split(other):
+        return False
+    numbers = zip(NUMBER.findall(one), NUMBER.findall(other), strict=True)
+    return all(math.isclose(float(x), float(y), rel_tol=0.02, abs_tol=1e-3) for x, y in numbers)
+
+
+def test_outputs_are_compared() -> None:
+    assert alike("L1.U2  0.5 a\nb\n...", "L1.U2 0.501    a\nb c\n")
+    assert alike("9.2e-07,", "4.1e-07,")
+    for other in ("L1.U3 0.5 a b", "L1.U2 0.6 a b", "L1.U2 0.5 a", "L1.U2 0.5 a c", "L1.U2 0.5 a b c"):
+        assert not alike("L1.U2 0.5 a b", other)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Callable[..., Any]:
+    """``load``, which opens each of the built-in models once."""
+    return cache(nw.load)
+
+
 @pytest.mark.builtin
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_python_of_a_page_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Any
+def test_a_page_prints_what_it_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Any, loaded: Callable[..., Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("neuronwise.model.load", loaded)
     session: dict[str, Any] = {"__name__": "__main__", **GIVEN.get(page.name, lambda *_: {})(tmp_path, tiny_tokenizer)}
-    for block in BLOCK.findall(page.read_text(encoding="utf-8")):
-        exec(compile(block, str(page), "exec"), session)
+    printed: str | None = None
+    for _, kind, body in refresh.BLOCK.findall(page.read_text(encoding="utf-8")):
+        if kind == "python":
+            printed = refresh.python_output(body, session)
+        elif kind == "text" and printed is not None:
+            assert alike(body, printed), printed
+            printed = None
+        elif kind == "console":
+            printed = None
+            for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", body, re.MULTILINE):
+                if not ELSEWHERE.search(command):
+                    assert alike(wanted, said(command)), f"{command}\n{said(command)}"
+
+
+def said(command: str) -> str:
+    """What a command prints, on standard error and output."""
+    program, *arguments = shlex.split(command.replace(SKIMAGE, str(Path(skimage.__file__).parent)))
+    assert program == "neuronwise", command
+    done = shell(*arguments)
+    return done.stderr + done.stdout

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -67,6 +68,7 @@ def test_nothing_is_loaded_from_another_host(site: Path) -> None:
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     anchors = {anchor for page in pages_of(site) for anchor in page.anchors}
+    assert ">nw.specific_neurons<" in (site / "api" / "index.html").read_text(encoding="utf-8")
     with scripts_of("tools/site") as script:
         homes = script("generated_api").public_names("")
     assert set(homes) == set(dir(nw)) - {"edit", "__version__"}  # a room, not a name
@@ -83,6 +85,21 @@ def test_every_command_is_on_the_page_and_torch_is_not_needed_for_it(site: Path)
     code = "import sys; sys.path.insert(0, 'tools/site'); import generated_commands as g; print(len(g.commands_page()))"
     code += "; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_links_of_the_readme_are_absolute_and_lead_somewhere(site: Path) -> None:
+    """It is read on package indexes too. The addresses are those of pyproject.toml."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(links) > 10
+    for link in links:
+        if link.startswith(urls["Documentation"]):
+            page, _, anchor = link.removeprefix(urls["Documentation"] + "/").partition("#")
+            assert anchor in Page((site / page).read_text(encoding="utf-8")).anchors | {""}, link
+        else:
+            kept = re.fullmatch(re.escape(urls["Source"]) + "/(?:blob|tree|raw)/main/(.+)", link)
+            assert kept is not None, link
+            assert (ROOT / kept[1]).exists(), link
 
 
 def test_every_schema_is_on_the_page(site: Path) -> None:
