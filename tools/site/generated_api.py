@@ -14,10 +14,13 @@ ROOMS = (
     "data.photos", "images", "report", "check", "registry", "errors", "files",
 )  # fmt: skip
 
-PAPERS = """Descriptions name papers in brackets: [MMN] arXiv 2311.07470, [FiNE] 2503.01090, [2S] 2503.22941, [SCH] 2308.01544,
-[KN] 2104.08696, [YU] 2312.12141, [NAM] Fang et al., NeurIPS 2024, [ROME] 2202.05262, [MEMIT] 2210.07229,
-[PMET] 2308.08742, [AlphaEdit] 2410.02355, [OVE] 2606.18767, [RelP] 2508.21258, [TRL] 2601.22594, [TAM] 2506.23270,
-[HN] 2512.01797, [GLU] 2602.23826."""
+# What docstrings name in brackets, by its number on arXiv.
+PAPERS = {
+    "MMN": "2311.07470", "FiNE": "2503.01090", "2S": "2503.22941", "SCH": "2308.01544", "KN": "2104.08696",
+    "YU": "2312.12141", "ROME": "2202.05262", "R-ROME": "2403.07175", "MEMIT": "2210.07229", "EMMET": "2403.14236",
+    "PMET": "2308.08742", "AlphaEdit": "2410.02355", "OVE": "2606.18767", "RelP": "2508.21258", "TRL": "2601.22594",
+    "TAM": "2506.23270", "HN": "2512.01797",
+}  # fmt: skip
 
 
 @cache
@@ -47,7 +50,9 @@ def face_page() -> str:
             "`import neuronwise as nw` gives the names of this table. The pages beside it hold them and all other "
             "public names, by the room of the package that they are in: `nw.edit.rome`, `nw.intervene.scale`.",
             "",
-            PAPERS,
+            "Brackets name papers: "
+            + ", ".join(f"[{name}](https://arxiv.org/abs/{number})" for name, number in PAPERS.items())
+            + "; NAM: Fang et al., NeurIPS 2024.",
             "",
             "| name | what it is |",
             "|---|---|",
