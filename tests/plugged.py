@@ -48,8 +48,9 @@ def main(out: Path, folder: Path) -> None:
     fact = ("edit", "fact", "--prompt", "the capital of {} is", "--subject", "France", "--target", "house")
     seen["edit"] = printed(*fact, *model, "--editor", "nudge", "--set", "step=3")
     seen["evaluate"] = printed(
-        "evaluate", folder / "facts.json", *model, "--editor", "nudge", "--others", 1, "--out", folder / "evaluated"
-    )
+        "evaluate", folder / "facts.json", *model, "--editor", "nudge", "--others", 1, "--protocol", "begins",
+        "--out", folder / "evaluated",
+    )  # fmt: skip
     study = ("study", "run", folder / "recipe.yaml", "--data", folder / "photos", "--out", folder / "study")
     done = shell(*study, "--executor", "timed", "--json")
     seen["study"], seen["log"] = json.loads(done.stdout), done.stderr

@@ -162,7 +162,7 @@ def test_an_editor_edits_and_has_presets(seen: dict[str, Any]) -> None:
 
 def test_forms_are_read(seen: dict[str, Any]) -> None:
     assert seen["facts"] == ["pairs", [["the capital of {} is", "cat", "red"], ["the capital of {} is", "dog", "red"]]]
-    assert "generality_forced" in seen["evaluate"]["after"]
+    assert {"generality_forced", "generality_begins"} <= seen["evaluate"]["after"].keys()
     assert seen["inpainted"] == [255, 255, 255]
     assert len(seen["photos"]) == 10
 

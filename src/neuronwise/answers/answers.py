@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from neuronwise.answers.forced import Reading, read_forced
 from neuronwise.answers.free import continued, sampled
+from neuronwise.answers.protocols.table import Protocol
 from neuronwise.answers.questions import OWN, Question
 from neuronwise.answers.request import followed, laid_out, target_ids
 from neuronwise.model.model import Model
@@ -81,6 +82,18 @@ def long_texts(model: Model, beginnings: Sequence[Question]) -> tuple[str, ...]:
     inputs = [prompted.inputs for prompted in _laid_out(model, beginnings)]
     said = continued(model, inputs, [LENGTH] * len(beginnings), least=True)
     return tuple(model.decode_ids(ids) for ids in said)
+
+
+def protocol_texts(model: Model, questions: Sequence[Question], protocol: Protocol) -> tuple[str, ...]:
+    """What the model says, by a protocol, to those of the questions that it asks, in order."""
+    asked = [
+        replace(question, prompt=protocol.prompt.replace("{}", question.prompt))
+        for question in questions
+        if protocol.asks(question)
+    ]
+    inputs = [prompted.inputs for prompted in _laid_out(model, asked)]
+    said = continued(model, inputs, [protocol.length] * len(asked))
+    return tuple(protocol.heard(model.decode_ids(ids)) for ids in said)
 
 
 def sampled_texts(model: Model, beginnings: Sequence[Question], seed: int = 0) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.cli.app import Names, Output, app, argument, command, option
 from neuronwise.cli.options import EditorChoice, ModelOption, Placement, SeedOption
 from neuronwise.cli.output import note, print_table
@@ -37,6 +38,11 @@ class Protocol:
     others: Annotated[int, option("Other facts to ask about after each edit.", min=0)] = 50
     free: Annotated[bool, option("Generate too, beside teacher forcing.", "--free/--no-free")] = True
     fluency: Annotated[bool, option("Generate 100 tokens to measure fluency (slow).", "--fluency")] = False
+    protocols: Annotated[
+        list[str] | None,
+        option("A published way to ask freely, besides; one listed below, repeat for several.", "--protocol"),
+        Names("Protocols", PROTOCOLS),
+    ] = None
     like: Annotated[
         Path | None, option("Take the unedited model's answers from this evaluation of another editor.")
     ] = None
@@ -94,6 +100,8 @@ def _evaluated(
 ) -> Evaluation:
     changes, workers = choice.changes(), workforce.checked()
     every = None if protocol.every is None else parse_every(protocol.every)
+    for name in protocol.protocols or ():
+        _ = PROTOCOLS[name]  # an unknown one is refused before anything is read
     from neuronwise.data.facts import load_facts
     from neuronwise.study import evaluate as run
 
@@ -104,7 +112,8 @@ def _evaluated(
         return run(
             loaded, cases, choice.editor, statistics=choice.read_statistics(), out=out, changes=changes,
             executor=workforce.executor, workers=workers, shard=shard,
-            progress=lambda what, done, total: bar(done, total), **{**vars(protocol), "every": every},
+            progress=lambda what, done, total: bar(done, total),
+            **{**vars(protocol), "every": every, "protocols": protocol.protocols or ()},
         )  # fmt: skip
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from neuronwise.answers.answers import Answered, ask, long_texts, sampled_texts
-from neuronwise.answers.questions import beginnings_of, questions_of
+from neuronwise.answers.answers import Answered, ask, long_texts, protocol_texts, sampled_texts
+from neuronwise.answers.protocols.table import PROTOCOLS
+from neuronwise.answers.questions import Question, beginnings_of, questions_of
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.figures import Figures, figures
 from neuronwise.measure.fluency import fluency, fluency_released
+from neuronwise.measure.protocols import protocol_figures
 from neuronwise.model.model import Model
 
 
@@ -22,17 +24,29 @@ class CaseAnswers:
     """What a model says now to all questions of one case.
 
     For its fluency, ``long`` are 100 greedy tokens behind some beginnings, ``drawn`` texts as the released code of
-    [ROME] draws them.
+    [ROME] draws them. ``protocols``: what it says to those of the questions that a protocol asks, by its name.
     """
 
     answers: tuple[Answered, ...]
     long: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
+    protocols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def questions(self) -> list[Question]:
+        """What was asked."""
+        return [answered.question for answered in self.answers]
 
     def to_dict(self) -> dict[str, Any]:
         """The answers as plain JSON values."""
         answers = [answered.to_dict() for answered in self.answers]
-        return {"answers": answers, "long": list(self.long), "drawn": list(self.drawn)}
+        protocols = {name: list(texts) for name, texts in self.protocols.items()}
+        return {
+            "answers": answers,
+            "long": list(self.long),
+            "drawn": list(self.drawn),
+            **({"protocols": protocols} if protocols else {}),
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CaseAnswers:
@@ -41,6 +55,7 @@ class CaseAnswers:
             tuple(Answered.from_dict(row) for row in content["answers"]),
             tuple(content["long"]),
             tuple(content.get("drawn", ())),
+            {name: tuple(texts) for name, texts in content.get("protocols", {}).items()},
         )
 
 
@@ -51,23 +66,27 @@ def ask_case(
     *,
     free: bool = True,
     fluency: bool = False,
+    protocols: Sequence[str] = (),
 ) -> CaseAnswers:
     """Ask the model, as it is now, everything about ``case``.
 
     ``before`` are its answers before the edit: its own words there are asked for again. ``free`` generates, ``fluency``
-    generates texts of 100 tokens more (slow). Raises ``NonFiniteError`` when the model gives no finite probabilities.
+    generates texts of 100 tokens more (slow), ``protocols`` asks by each of them too (``PROTOCOLS``). Raises
+    ``NonFiniteError`` when the model gives no finite probabilities.
     """
-    answers = ask(model, questions_of(case), None if before is None else before.answers, free=free)
+    questions = questions_of(case)
+    answers = ask(model, questions, None if before is None else before.answers, free=free)
+    said = {name: protocol_texts(model, questions, PROTOCOLS[name]) for name in protocols}
     if not fluency:
-        return CaseAnswers(tuple(answers))
-    return CaseAnswers(
-        tuple(answers), long_texts(model, beginnings_of(case)), sampled_texts(model, beginnings_of(case, None))
-    )
+        return CaseAnswers(tuple(answers), protocols=said)
+    long, drawn = long_texts(model, beginnings_of(case)), sampled_texts(model, beginnings_of(case, None))
+    return CaseAnswers(tuple(answers), long, drawn, said)
 
 
 def case_figures(after: CaseAnswers, before: CaseAnswers | None = None) -> Figures:
-    """``figures`` of one case and, where texts were generated for it, their mean ``fluency``, ours and as released."""
+    """``figures`` of one case, those of protocols, and the mean ``fluency`` of texts that were generated for it."""
     found = figures(after.answers, None if before is None else before.answers)
+    found |= protocol_figures(after.questions, after.protocols, None if before is None else before.protocols)
     for name, measured, texts in (
         ("fluency", fluency, after.long),
         ("fluency_released", fluency_released, after.drawn),
@@ -86,15 +105,17 @@ def measure_edit(
     others: Sequence[Answered] = (),
     free: bool = True,
     fluency: bool = False,
+    protocols: Sequence[str] = (),
 ) -> Figures:
     """Figures of one edit by their names; the model is left as it was.
 
     ``before`` saves asking again when several edits of one case are compared (``ask_case``); ``others`` are answers
     before the edit to questions about other facts (``ask(model, others_of(facts), free=False)``).
     """
-    before = ask_case(model, case, free=free, fluency=fluency) if before is None else before
+    if before is None:
+        before = ask_case(model, case, free=free, fluency=fluency, protocols=protocols)
     with edit.applied(model):
-        after = ask_case(model, case, before, free=free, fluency=fluency)
+        after = ask_case(model, case, before, free=free, fluency=fluency, protocols=protocols)
         return {**case_figures(after, before), **others_figures(model, others)}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
@@ -23,7 +24,7 @@ from neuronwise.study.evaluation.unedited import Unedited
 from neuronwise.study.failures import FAILURES, reason
 from neuronwise.study.store import Row
 
-LATER = ("drawn", "skip", "every")  # choices that came after the first folders were written
+LATER = ("drawn", "skip", "every", "protocols")  # choices that came after the first folders were written
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Choices:
     ``free`` generates beside teacher forcing, ``fluency`` generates 100 tokens more. ``drawn`` takes the facts in an
     order drawn by ``seed``, ``skip`` leaves out the first of them. ``every``: the cases so far are measured after
     every so many of the edits in a row too, or after these numbers of them, with the perplexity of a neutral text; all
-    facts are one row then, unless ``sequential`` says how long a row is.
+    facts are one row then, unless ``sequential`` says how long a row is. ``protocols``: published ways to ask freely,
+    besides.
     """
 
     known: bool = False
@@ -50,10 +52,16 @@ class Choices:
     drawn: bool = False
     skip: int = 0
     every: Every | None = None
+    protocols: Sequence[str] = ()
+
+    def asking(self) -> dict[str, Any]:
+        """What ``ask_case`` takes of them."""
+        return {"free": self.free, "fluency": self.fluency, "protocols": self.protocols}
 
     def plan(self) -> Row:
         """As a manifest holds them; what came later only where it is not the default."""
-        return {name: value for name, value in vars(self).items() if value or name not in LATER}
+        given = {**vars(self), "protocols": list(self.protocols)}
+        return {name: value for name, value in given.items() if value or name not in LATER}
 
 
 class EditBatch:
@@ -131,7 +139,7 @@ class EditBatch:
         start = time.perf_counter()
         first = self._unedited.cases[case.id]
         try:
-            after = ask_case(self._model, case, first, free=self._choices.free, fluency=self._choices.fluency)
+            after = ask_case(self._model, case, first, **self._choices.asking())
         except FAILURES as error:
             return failed_row(case, f"after the edit: {reason(error)}", kept)
         figures = {**case_figures(after, first), **aside}

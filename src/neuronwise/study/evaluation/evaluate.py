@@ -40,6 +40,7 @@ def evaluate(
     free: bool = True,
     fluency: bool = False,
     every: int | Sequence[int] | None = None,
+    protocols: Sequence[str] = (),
     like: str | os.PathLike[str] | None = None,
     executor: str = "serial",
     workers: int | Workers | None = None,
@@ -58,7 +59,9 @@ def evaluate(
     """
     source = cases.about() if isinstance(cases, Facts) else {"source": None, "digest": None}
     stops = None if every is None else checked_every(every)
-    choices = Choices(known, limit, seed, sequential, batch, others, free, fluency, every=stops)
+    choices = Choices(
+        known, limit, seed, sequential, batch, others, free, fluency, every=stops, protocols=tuple(protocols)
+    )
     made = maker(editor, settings, {**(changes or {}), **more}, statistics, seed)
     make = partial(
         EvaluationJob, cases=list(cases), makers={made.name: made}, choices=choices, source=source, like=like

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from neuronwise.answers.protocols.table import PROTOCOLS as PUBLISHED
+
 PROTOCOLS = {
     "forced": "teacher-forced",
     "free": "free generation",
@@ -37,10 +39,10 @@ ORDER = (
 
 def described(name: str) -> tuple[str, str]:
     """What a figure measures, and its protocol: "generality_free" → ("Generality (paraphrases)", "free generation")."""
-    what, _, protocol = name.rpartition("_")
-    if name in LABELS or protocol not in PROTOCOLS:
+    what, protocol = _parts(name)
+    if name in LABELS or protocol is None:
         return LABELS.get(name, name), TEXTS.get(name, "")
-    how = PROTOCOLS[protocol]
+    how = PROTOCOLS[protocol] if protocol in PROTOCOLS else PUBLISHED[protocol].says
     if what == "neighborhood":
         how = how.replace("p(new) > p(true)", "p(true) > p(new)").replace("p(new) − p(true)", "p(true) − p(new)")
     if what in ("efficacy", "paraphrase", "neighborhood"):
@@ -52,11 +54,17 @@ def described(name: str) -> tuple[str, str]:
     return LABELS[what], how
 
 
+def _parts(name: str) -> tuple[str, str | None]:
+    """What a figure measures, and the protocol that its name ends in, if any."""
+    protocol = next((one for one in (*PROTOCOLS, *PUBLISHED) if name.endswith(f"_{one}")), None)
+    return (name, None) if protocol is None else (name.removesuffix(f"_{protocol}"), protocol)
+
+
 def ordered(names: list[str]) -> list[str]:
     """Figures in the order of a report: what the edit was for first."""
 
     def place(name: str) -> tuple[int, str]:
-        what = name.rpartition("_")[0] if name.rpartition("_")[2] in PROTOCOLS else name
+        what, _ = _parts(name)
         if what not in ORDER:
             what = f"{what.partition('_')[0]}_"
         return ORDER.index(what) if what in ORDER else len(ORDER), name

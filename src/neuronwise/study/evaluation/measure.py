@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.verdict import neutral_perplexity
 from neuronwise.errors import NothingToStudy, StudyError
@@ -64,9 +65,7 @@ class EvaluationJob:
         if not chosen:
             raise NothingToStudy("There is no case to evaluate: the model gives none of the true answers by itself.")
         others = draw(beyond if len(beyond) >= choices.others else cases, choices.others, choices.seed)
-        self._unedited = ask_unedited(
-            self._model, chosen, others, notes, tell, free=choices.free, fluency=choices.fluency
-        )
+        self._unedited = ask_unedited(self._model, chosen, others, notes, tell, choices.asking())
         if choices.every is not None:
             self._unedited = replace(
                 self._unedited,
@@ -123,6 +122,8 @@ def _require(cases: Sequence[FactCase], choices: Choices) -> None:
     if len(set(ids)) < len(ids):
         twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise StudyError(f"Two cases have the id {twice!r}; each needs its own.")
+    for name in choices.protocols:
+        _ = PROTOCOLS[name]  # an unknown one is refused
     for name, least in (("limit", 1), ("sequential", 1), ("batch", 1), ("others", 0), ("skip", 0)):
         number = getattr(choices, name)
         if number is not None and (not isinstance(number, int) or number < least):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
+from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.data.facts import FactCase, Facts, load_facts
 from neuronwise.data.facts.load import SHIPPED
 from neuronwise.data.photos import load_photos
@@ -105,12 +106,21 @@ class EvaluationRecipe(Recipe):
     drawn: bool = False
     skip: NotNegative = 0
     every: Positive | list[Positive] | None = None
+    protocols: list[Text] = []
 
     @field_validator("editors")
     @classmethod
     def _named(cls, editors: list[Editor]) -> list[Editor]:
         once([one.called for one in editors])
         return editors
+
+    @field_validator("protocols")
+    @classmethod
+    def _published(cls, names: list[str]) -> list[str]:
+        unknown = next((name for name in once(names) if name not in PROTOCOLS), None)
+        if unknown is not None:
+            raise ValueError(f"there is no protocol {unknown!r}; there are {', '.join(PROTOCOLS)}")
+        return names
 
     def at(self, data: str) -> Self:
         """The same recipe on other facts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
 from neuronwise.measure.case import CaseAnswers, case_figures
@@ -44,7 +45,20 @@ def done_row(
             for old, new in zip(before.answers, after.answers, strict=True)
         ],
         "long": {"before": list(before.long), "after": list(after.long)},
+        **({"protocols": _by_protocol(before, after)} if after.protocols else {}),
     }
+
+
+def _by_protocol(before: CaseAnswers, after: CaseAnswers) -> Row:
+    """The texts that each protocol asked for, question by question."""
+    found: Row = {}
+    for name, texts in after.protocols.items():
+        asked = [question for question in after.questions if PROTOCOLS[name].asks(question)]
+        found[name] = [
+            {"part": question.part, "prompt": question.prompt, "before": old, "after": new}
+            for question, old, new in zip(asked, before.protocols[name], texts, strict=True)
+        ]
+    return found
 
 
 def failed_row(case: FactCase, reason: str, kept: int) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure.bootstrap import Mean
 from neuronwise.study.evaluation.curve import curve_tables
@@ -106,7 +107,13 @@ def quality(means: Mapping[str, Mean]) -> float:
 def compared(found: Editors) -> dict[str, str]:
     """The figures that editors are compared by, as far as any editor has them."""
     there = {name for one in found.values() for name in one.means()}
-    return {name: label for name, label in COMPARED.items() if name in there}
+    freely = {
+        f"{part}_{name}": f"{label}, {name}"
+        for name in PROTOCOLS
+        for part, label in (("success", "success"), ("generality", "paraphrases"), ("portability", "portability"),
+                            ("locality", "locality"))
+    }  # fmt: skip
+    return {name: label for name, label in {**COMPARED, **freely}.items() if name in there}
 
 
 def _compared(found: Editors, same: Editors) -> Table:

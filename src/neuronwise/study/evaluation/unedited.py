@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from neuronwise.data.facts import FactCase
 from neuronwise.errors import NeuronwiseError
@@ -87,11 +88,9 @@ def ask_unedited(
     others: Sequence[FactCase],
     notes: Notes,
     tell: Progress,
-    *,
-    free: bool,
-    fluency: bool,
+    asking: Mapping[str, Any],
 ) -> Unedited:
-    """Everything that is compared with later; what ``notes`` hold is not asked again."""
+    """Everything that is compared with later (``asking``: see ``ask_case``); what ``notes`` hold is not asked again."""
     found = {row["id"]: CaseAnswers.from_dict(row) for row in notes.rows if row["part"] == "case"}
     failed: dict[str, str] = {row["id"]: row["reason"] for row in notes.rows if row["part"] == "failed"}
     pairs = next((row["others"] for row in notes.rows if row["part"] == "others"), None)
@@ -104,7 +103,7 @@ def ask_unedited(
     def answer(names: Sequence[str]) -> None:
         for name in names:
             try:
-                found[name] = ask_case(model, chosen[name], free=free, fluency=fluency)
+                found[name] = ask_case(model, chosen[name], **asking)
                 row = {"part": "case", "id": name, **found[name].to_dict()}
             except FAILURES as error:
                 failed[name] = f"before the edit: {reason(error)}"

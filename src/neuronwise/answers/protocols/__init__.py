@@ -1,0 +1,1 @@
+"""Published ways to ask a model freely and to judge what it says."""
