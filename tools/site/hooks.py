@@ -22,7 +22,8 @@ SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 # Files outside of docs/ that are pages of the site.
 OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md",
            "training/README.md": "training.md", "benchmarks/README.md": "benchmarks.md"}  # fmt: skip
-LINK = re.compile(r"(\]\()(?!\w+:|#|/)([^)\s#]+)(#[^)\s]*)?\)")
+# [text](file#anchor), or [label]: file#anchor at the end of a page.
+LINK = re.compile(r"(\]\(|^\[[^]]+\]: +)(?!\w+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\)|$)", re.MULTILINE)
 TABLE_ROW = re.compile(r"^\| \[[^]]*\]\(([\w-]+\.md)\)", re.MULTILINE)
 
 
@@ -77,6 +78,6 @@ def _relinked(text: str, written_in: Path, page: str) -> str:
             target = os.path.relpath(DOCS / OUTSIDE[target], (DOCS / page).parent)
         else:
             target = f"{SOURCE}/{'tree' if path.is_dir() else 'blob'}/main/{target}"
-        return f"{start}{target}{anchor or ''})"
+        return f"{start}{target}{anchor or ''}"
 
     return LINK.sub(relink, text)
