@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from shell import shell
+from neuronwise.measure.bootstrap import mean_interval
+from shell import refused, shell
 
 
 @pytest.fixture
@@ -46,6 +48,44 @@ def test_evaluating_and_summing_up_again(facts: Path, tiny_folder: Path, tmp_pat
     assert (out / "cases.jsonl").read_bytes() == lines
     refused = shell("evaluate", facts, *options, "--seed", "1", expect=2)
     assert "begun with" in refused.stderr
+
+
+def test_two_folders_are_compared_case_by_case(facts: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    options = ("-m", tiny_folder, "--set", "freeze_last=0", "--others", "0", "--no-free")
+    for steps, seed in ((1, 0), (3, 1)):
+        shell("evaluate", facts, *options, "--set", f"steps={steps}", "--seed", seed, "--out", tmp_path / str(steps))
+    asked = ("evaluate", tmp_path / "1", tmp_path / "3")
+    content = json.loads(shell(*asked, "--json").stdout)
+    assert (content["schema"], content["first"]) == ("neuronwise.compared/1", "1")
+    (other,) = content["others"]
+    assert (other["name"], other["cases"], other["differs"]) == ("3", 3, ["changes", "seed"])
+    rows = [
+        [json.loads(line) for line in (tmp_path / steps / "cases.jsonl").read_text().splitlines()] for steps in "13"
+    ]
+    for name, paired in other["figures"].items():
+        first, second = ([row["figures"][name] for row in found] for found in rows)
+        between = mean_interval(b - a for a, b in zip(first, second, strict=True))
+        assert between is not None
+        assert paired["difference"] == asdict(between)
+        assert paired["first"]["mean"] == pytest.approx(sum(first) / 3)
+        assert paired["second"]["mean"] == pytest.approx(sum(second) / 3)
+    assert any(paired["difference"]["mean"] for paired in other["figures"].values())
+    shown = shell(*asked).stdout
+    assert "Difference" in shown
+    assert "Not the same in their recipes: changes, seed." in shown
+    assert "is not an evaluation" in refused(*asked, facts)
+    assert "--out" in refused(*asked, "--out", tmp_path / "x")
+
+    lines = [{**row, "target_new": "blue"} for row in rows[1]]
+    (tmp_path / "3" / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "Case '0' is another fact in each evaluation: its target_new" in refused(*asked)
+    lines = [{**row, "id": f"other {row['id']}"} for row in rows[1]]
+    before = (tmp_path / "3" / "before.jsonl").read_text()
+    (tmp_path / "3" / "before.jsonl").write_text(
+        before.replace('"ids": ["0", "1", "2"]', '"ids": ["other 0", "other 1", "other 2"]')
+    )
+    (tmp_path / "3" / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "share no case" in refused(*asked)
 
 
 def test_edits_in_a_row_are_measured_on_the_way(facts: Path, tiny_folder: Path, tmp_path: Path) -> None:

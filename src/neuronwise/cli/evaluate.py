@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from neuronwise.answers.protocols.table import PROTOCOLS
-from neuronwise.cli.app import Names, Output, app, argument, command, option
+from neuronwise.cli.app import Names, Output, app, argument, command, option, refuse
+from neuronwise.cli.comparison import compared
 from neuronwise.cli.options import EditorChoice, ModelOption, Placement, SeedOption
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress_bar
@@ -53,8 +54,11 @@ class Protocol:
 def evaluate(
     *,
     facts: Annotated[
-        str,
-        argument("Facts: file, folder or hub dataset in a form listed below; or the folder of an evaluation."),
+        list[str],
+        argument(
+            "Facts: file, folder or hub dataset in a form listed below; or the folder of an evaluation, or several to "
+            "compare."
+        ),
         Names("Forms of facts", FORMS),
     ],
     out: Annotated[
@@ -67,19 +71,23 @@ def evaluate(
     workforce: Workforce,
     shard: ShardOption = None,
 ) -> Output:
-    """Edit facts and measure what each edit did, or sum up the folder of an evaluation again."""
+    """Edit facts and measure what each edit did; or sum up the folder of an evaluation again, or compare several."""
+    if len(facts) > 1:
+        refuse("where folders are compared", "out", "model", "like")
+        return compared(facts)
+    (source,) = facts
     from neuronwise.report.evaluation import write_summary
     from neuronwise.study import is_evaluation, read_evaluation
 
-    if is_evaluation(facts):
-        with told(StudyError, f"'{facts}' cannot be summed up; its rows may be damaged"):
-            found = read_evaluation(facts)
+    if is_evaluation(source):
+        with told(StudyError, f"'{source}' cannot be summed up; its rows may be damaged"):
+            found = read_evaluation(source)
             summary = write_summary(found)
             shown = content(found)
     else:
         if out is None:
             raise NeuronwiseError("Name a folder to keep the cases in: --out DIR.")
-        found = _evaluated(facts, out, choice, model, protocol, placement, workforce, shard)
+        found = _evaluated(source, out, choice, model, protocol, placement, workforce, shard)
         summary = write_summary(found)
         shown = content(found)
     failed = len(found.failed) == len(found.rows) > 0
