@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuronwise.answers.naming import names
 from neuronwise.edit.delta import deltas_of, value_vectors
+from neuronwise.edit.distractor import distracted
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.ledger import column_norms
 from neuronwise.edit.presets import OURS, Preset, resolved
@@ -33,7 +34,10 @@ class SuppressSettings:
 
     ``top`` neurons by ``method`` with its ``options``, over several runs by ``agree`` (see ``locate``).
     ``along`` None sets their value vectors to zero; "word" takes out their part along the word's unembedding U_t
-    alone ([OVE]). ``generate``: the record says whether the word left the texts.
+    alone; "distractor" changes them as little as makes another token likelier by ``margin`` logits wherever the word
+    was said, in up to ``rounds`` texts ([OVE], see ``distracted``): ``distractor``, a word of yours, or what the model
+    would say there instead; ``spare`` is that of ``SwapSettings``. ``generate``: the record says whether the word left
+    the texts.
     """
 
     top: int = 10
@@ -41,13 +45,21 @@ class SuppressSettings:
     options: Mapping[str, Any] = field(default_factory=lambda: dict(SHARP))
     agree: str = "mean"
     along: str | None = None
+    distractor: str | None = None
+    margin: float = 1.0
+    rounds: int = 4
+    spare: float = 0.05
     generate: bool = True
 
     def __post_init__(self) -> None:
         if self.top < 1:
             raise MethodError("top must be 1 or more.")
-        if self.along not in (None, "word"):
-            raise MethodError(f"along={self.along!r} is unknown; choose 'word' or None.")
+        if self.along not in (None, "word", "distractor"):
+            raise MethodError(f"along={self.along!r} is unknown; choose 'word', 'distractor' or None.")
+        if self.distractor is not None and self.along != "distractor":
+            raise MethodError("A distractor belongs to along='distractor'.")
+        if self.margin <= 0 or self.rounds < 1 or self.spare <= 0:
+            raise MethodError("margin and spare must be above 0, rounds 1 or more.")
 
 
 PRESETS = {"default": Preset(SuppressSettings(), OURS)}
@@ -79,9 +91,14 @@ def suppress(
             model, runs, word, method=settings.method, top=settings.top, agree=settings.agree, **settings.options
         )
     )
-    direction = model.unembedding[targets[0].token_id].detach() if settings.along == "word" else None
-    edit = _silencing(model, chosen, direction)
     outcome: dict[str, object] = {"texts_before": [run.text for run in runs]}
+    if settings.along == "distractor":
+        deltas, found = distracted(model, runs, word, chosen.neurons, settings)
+        edit = Edit(deltas)
+        outcome |= found
+    else:
+        direction = model.unembedding[targets[0].token_id].detach() if settings.along == "word" else None
+        edit = _silencing(model, chosen, direction)
     texts: list[str] = []
     if settings.generate:
         with edit.applied(model):
