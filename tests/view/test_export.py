@@ -52,6 +52,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def test_a_neuron_of_the_site_is_that_of_the_index(site: Path, served: str, browser: Any, speaker: Any) -> None:
     page, said = browser.new_page(), []
+    page.set_default_timeout(120_000)  # a busy machine
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: request.url.startswith((served, "data:")) or said.append(request.url))

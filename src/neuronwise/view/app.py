@@ -24,6 +24,7 @@ from neuronwise.view.finding_page import saved_circuit, saved_finding, thumbnail
 from neuronwise.view.guard import Guard
 from neuronwise.view.index_page import firing_on, index_page, similar, writing_alike
 from neuronwise.view.index_page import photo as photo_of
+from neuronwise.view.labels import labels_with
 from neuronwise.view.live import Live
 from neuronwise.view.neuron_page import neuron_page
 from neuronwise.view.notes import read_notes, write_note
@@ -164,6 +165,10 @@ def _files(app: FastAPI, viewer: Viewer) -> None:
     @app.get("/api/firing")
     def firing(word: str) -> Response:
         return JSONResponse(firing_on(viewer, word[:80]) or {})
+
+    @app.get("/api/labels")
+    def labels(words: str) -> Response:
+        return JSONResponse({"labels": labels_with(viewer, words[:80])})
 
     @app.get("/api/photos/{number}")
     def photo(number: str) -> Response:

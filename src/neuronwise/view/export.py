@@ -17,6 +17,7 @@ from neuronwise.neurons import Neuron
 from neuronwise.report.filled import filled_body
 from neuronwise.view.folders import Item
 from neuronwise.view.index_page import at_place, index_of, index_page, item_row, photo
+from neuronwise.view.labels import label_row, labels_of
 from neuronwise.view.pages import Page, asset, static
 from neuronwise.view.viewer import Viewer
 
@@ -57,10 +58,12 @@ def _write(folder: Path, viewer: Viewer, item: Item, index: Index, model: Model 
             write_text(folder / "static" / f"{script}.js", static(f"{script}.js") or "")
     write_text(folder / "static" / "page.css", static("page.css") or "")
     _photos(make_folder(folder / "photos"), viewer, item, index)
-    data, done = make_folder(folder / "data"), 0
+    data, done, labels = make_folder(folder / "data"), 0, labels_of(item)
     write_json(data / "items.json", [item_row(one) for one in index.items])
     for (layer, expert, piece), neurons in groupby(_neurons(index), key=_place):
         rows = {str(neuron): _row(index, neuron) for neuron in neurons}
+        for name in rows:
+            rows[name]["label"] = label_row(labels[name]) if name in labels else None
         if model is not None:
             _add_ends(model, rows)
         inside = make_folder(data / f"L{layer}" / ("" if expert is None else f"E{expert}"))

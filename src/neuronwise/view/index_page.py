@@ -13,6 +13,7 @@ from neuronwise.errors import ImageError, NeuronwiseError
 from neuronwise.neurons import Neuron
 from neuronwise.view.asked import Alike
 from neuronwise.view.folders import Item
+from neuronwise.view.labels import label_row, label_rows, labels_or_why
 from neuronwise.view.live import Live
 from neuronwise.view.pages import Page
 from neuronwise.view.viewer import Viewer
@@ -47,10 +48,12 @@ def indexed(viewer: Viewer, neuron: Neuron) -> dict[str, Any] | None:
         if item.kind == "index" and not item.broken and neuron in (index := index_of(item)):
             entry = index[neuron]
             places = {name: at_place(entry.at(name)) for name in entry.places}
+            labels, why = labels_or_why(item)
             return {
                 "id": item.id, "title": item.title, "items": len(index.items), "threshold": entry.threshold,
-                "note": _another(viewer, index), "photos": _at_hand(viewer, index),
+                "note": _another(viewer, index) or why, "photos": _at_hand(viewer, index),
                 "edges": entry.histogram.edges.tolist(), "places": places,
+                "label": label_row(labels[neuron]) if neuron in labels else None,
             }  # fmt: skip
     return None
 
@@ -162,12 +165,14 @@ def _short(number: float) -> float:
 def index_page(viewer: Viewer, item: Item) -> Page:
     """The page of an index: what it is of, and its photos and texts."""
     index = index_of(item)
+    labels, why = labels_or_why(item)
     rows = [item_row(index.items[number]) for number in range(min(len(index.items), LISTED))]
     data = {
         "id": item.id, "title": item.title, "photos": _at_hand(viewer, index), "model": index.model,
         "neurons": len(index), "count": len(index.items),
         "positions": index.positions, "layers": list(index.layers), "items": rows, "left_out": index.left_out,
         "first": [str(next(index.neurons(layer))) for layer in index.layers],
+        "labels": label_rows(labels.values()), "note": why,
     }  # fmt: skip
     return Page("index", f"{item.title} · neuronwise", ("index",), {"index": data}, here={"index": item.id})
 

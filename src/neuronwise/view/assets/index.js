@@ -11,6 +11,20 @@ part("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (part("word").value.trim()) location.href = `/search?q=${encodeURIComponent(part("word").value.trim())}`;
 });
+part("note").textContent = index.note ?? "";
+part("note").hidden = !index.note;
+const SHOWN = 30;
+function drawLabels() {
+  const wanted = part("wanted").value.toLowerCase().split(/\s+/);
+  const found = index.labels.filter(({ text, neuron }) => wanted.every((word) => `${text} ${neuron}`.toLowerCase().includes(word)));
+  part("labels").replaceChildren(...found.slice(0, SHOWN).map(labelled));
+  part("labels-note").textContent = `${found.length > SHOWN ? `${SHOWN} of ${found.length}` : found.length || "None"}; with how well each tells what its neuron fires on, .5 by chance.`;
+}
+if (index.labels.length) {
+  part("labelled").hidden = false;
+  part("wanted").addEventListener("input", drawLabels);
+  drawLabels();
+}
 part("items").append(...index.items.map((one) => {
   const { kind, text, ratio } = one;
   const said = make("span", { class: "excerpt", dir: "auto" }, text);

@@ -19,7 +19,7 @@ async function load() {
     for (const end of ["top", "bottom"]) place[end] = place[end].map((row) => ({ ...items[row.item], ...row }));
   }
   const neuron = { address, layer: own.layer, unit: own.unit, expert: own.expert, places: [], count: 0, live: false,
-    writable: false, noted: {}, ends: own.ends, index: { ...about, id: "", threshold: own.threshold, places: own.places } };
+    writable: false, noted: {}, ends: own.ends, index: { ...about, id: "", threshold: own.threshold, places: own.places, label: own.label } };
   document.getElementById("neuron-json").textContent = JSON.stringify(neuron);
   document.title = `${address} · ${about.title}`;
   await import("./neuron.js");

@@ -12,6 +12,15 @@ function drawHead() {
   part("after").href = beside(1);
 }
 
+/** In words what it fires on, and whether the words tell it. */
+function drawLabel() {
+  const label = neuron.index?.label;
+  if (!label) return;
+  part("labelled").hidden = false;
+  part("label").textContent = label.text;
+  part("worth").textContent = `Written by ${label.explainer} from the photos and texts with its ${label.lowest ? "smallest" : "largest"} activations. ${worth(label)}`;
+}
+
 function drawEnds(ends, note) {
   for (const end of ["raises", "lowers"]) {
     const line = part("ends").querySelector(`.${end}`);
@@ -74,6 +83,7 @@ function drawNote() {
 
 part("ends").hidden = !neuron.live && !neuron.ends && !neuron.places.some(({ raises }) => raises);
 drawHead();
+drawLabel();
 endsFromFindings();
 drawPlaces();
 drawNote();

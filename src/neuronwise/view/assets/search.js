@@ -22,6 +22,15 @@ async function firing() {
     make("a", { class: "chip", href: neuronUrl(neuron), title: `area ${digits(score)}` }, `${neuron} ${score.toFixed(2).replace(/^0/, "")}`), " "]));
 }
 
+/** By labels in words, where neuronwise explain wrote some. */
+async function labels() {
+  const answer = await fetch(`/api/labels?words=${encodeURIComponent(token.trim())}`);
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.message);
+  part("labelled").hidden = !found.labels.length;
+  part("labels").append(...found.labels.map(labelled));
+}
+
 async function writing() {
   const found = await ask("search", { token });
   part("token").replaceChildren(tokenElement(found.token, "inline"));
@@ -31,7 +40,7 @@ async function writing() {
 
 part("token").append(token.trim() ? tokenElement(token, "inline") : "a word");
 if (token.trim()) {
-  if (indexed) firing().catch((error) => problem(error));
+  if (indexed) for (const look of [firing, labels]) look().catch((error) => problem(error));
   if (hasModel) writing().catch((error) => problem(error));
   if (!indexed && !hasModel) problem(new Error("Searching by a word needs a model or an index; start the viewer with --model, or open the folder of an index."));
 }
