@@ -71,12 +71,16 @@ def chosen(index: Index, count: int) -> list[tuple[str, str, list[nw.Neuron]]]:
 
 
 def report(kind: str, labels: Sequence[Label]) -> None:
-    beside = [one.control.detection if one.control else None for one in labels]
-    more = [one.detection.auc.mean - other.auc.mean for one, other in zip(labels, beside, strict=True) if other]
-    print(f"{kind}: {len(labels)} neurons; detection {said([one.detection.auc.mean for one in labels])}, another neuron's "
-          f"label {said([one.auc.mean for one in beside if one])}, difference {said(more)}; balanced accuracy "
-          f"{said([one.detection.accuracy.mean for one in labels])}; {sum(one.detection.auc.low > 0.5 for one in labels)} "
-          "with an interval above .5", flush=True)  # fmt: skip
+    beside = [(one.detection.auc.mean, one.control.detection.auc.mean) for one in labels if one.control]
+    figures = {
+        "detection": [one.detection.auc.mean for one in labels],
+        "another neuron's label": [other for _, other in beside],
+        "difference": [own - other for own, other in beside],
+        "balanced accuracy": [one.detection.accuracy.mean for one in labels],
+    }
+    above = sum(one.detection.auc.low > 0.5 for one in labels)
+    line = ", ".join(f"{name} {said(values)}" for name, values in figures.items())
+    print(f"{kind}: {len(labels)} neurons; {line}; {above} with an interval above .5", flush=True)
     for one in sorted(labels, key=lambda label: -label.detection.auc.mean):
         print(f"  {one!r}")
 

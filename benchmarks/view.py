@@ -4,7 +4,8 @@ python benchmarks/view.py --folder /tmp/view              # makes a synthetic in
 python benchmarks/view.py --index INDEX                   # one of your own
 
 The server is a process of its own, asked one page at a time; a page is measured to its last byte. Memory is the
-server's resident memory, mapped files among it, which the operating system takes back when it needs them.
+server's resident memory: its own, and apart from that mapped files, which the operating system takes back when it
+needs them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> int:
             before = memory(server.pid)
             pages = [page(client, f"/n/{neuron}", token) for neuron in chosen]
             report(f"a page of {len(pages)} neurons, at random", [seconds for seconds, _ in pages], pages[0][1])
-            print(f"memory of the server: {before:.0f} MB before these, {memory(server.pid):.0f} MB after")
+            print(f"memory of the server: {before} before these, {memory(server.pid)} after")
     finally:
         server.terminate()
         server.wait()
@@ -84,9 +85,11 @@ def report(what: str, seconds: list[float], size: int) -> None:
     print(f"{what}: {1000 * statistics.median(ordered):.0f} ms{spread}, {size / 1000:.0f} kB")
 
 
-def memory(pid: int) -> float:
-    """Resident MB of a process."""
-    return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) / 1000
+def memory(pid: int) -> str:
+    """Resident MB of a process: its own, and of files that are mapped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    own, mapped = (int(re.findall(rf"{name}:\s+(\d+)", status)[0]) / 1000 for name in ("RssAnon", "RssFile"))
+    return f"{own:.0f} MB of its own and {mapped:.0f} MB of mapped files"
 
 
 def synthetic(folder: Path) -> Path:
