@@ -66,6 +66,19 @@ def test_nothing_is_loaded_from_another_host(site: Path) -> None:
     assert "https://x.org/a.js" in Page('<script src="https://x.org/a.js">').loaded
 
 
+@pytest.mark.browser
+def test_a_browser_asks_no_other_host(site: Path, browser: Any) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for name in ("index.html", "commands.html"):
+        page.goto((site / name).as_uri())
+        page.wait_for_load_state("networkidle")
+    page.close()
+    assert len(asked) > 4
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     anchors = {anchor for page in pages_of(site) for anchor in page.anchors}
     assert ">nw.specific_neurons<" in (site / "api" / "index.html").read_text(encoding="utf-8")
