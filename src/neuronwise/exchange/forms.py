@@ -1,0 +1,25 @@
+"""The table of forms in which other tools name neurons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neuronwise.errors import NeuronError
+from neuronwise.registry import Registry
+
+if TYPE_CHECKING:
+    from neuronwise.exchange.form import Form
+
+FORMS: Registry[Form] = Registry(
+    "form of neurons",
+    {
+        "transformer_lens": "neuronwise.exchange.transformer_lens:FORM",
+        "nnsight": "neuronwise.exchange.nnsight:NNSIGHT",
+        "nnterp": "neuronwise.exchange.nnsight:NNTERP",
+        "neuronpedia": "neuronwise.exchange.neuronpedia:FORM",
+    },
+    plural="forms of neurons",
+    group="neuronwise.neurons",
+    error=NeuronError,
+)
+"""The first form that recognizes a row is taken."""
