@@ -164,6 +164,7 @@ def test_forms_are_read(seen: dict[str, Any]) -> None:
     assert seen["facts"] == ["pairs", [["the capital of {} is", "cat", "red"], ["the capital of {} is", "dog", "red"]]]
     assert {"generality_forced", "generality_begins"} <= seen["evaluate"]["after"].keys()
     assert seen["inpainted"] == [255, 255, 255]
+    assert seen["exported"] == [{"name": "1/5", "score": 0.0}]
     assert len(seen["photos"]) == 10
 
 

@@ -13,6 +13,8 @@ from neuronwise.edit import revert_all as revert_all
 from neuronwise.edit import rome as rome
 from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError
+from neuronwise.exchange import export_neurons as export_neurons
+from neuronwise.exchange import import_neurons as import_neurons
 from neuronwise.files import schemas as schemas
 from neuronwise.index import Index as Index
 from neuronwise.index import explain as explain

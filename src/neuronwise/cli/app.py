@@ -127,7 +127,7 @@ def command(group: typer.Typer) -> Callable[[Callable[..., Output]], Callable[..
                 raise typer.Exit(output.status)
 
         parameters = {parameter.name: parameter for parameter in _options(function)}
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__name__, run.__doc__ = function.__name__.rstrip("_"), function.__doc__  # import_ is named "import"
         run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
         run.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
         listed = [one for parameter in parameters.values() for one in get_args(parameter.annotation)[1:]]

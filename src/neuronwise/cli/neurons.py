@@ -20,7 +20,7 @@ SHOWN = 10  # rows of a table
 
 neurons_app = typer.Typer(
     no_args_is_help=True,
-    help="Hand sets of neurons to other tools (TransformerLens, nnsight, nnterp, Neuronpedia), or take them from there.",
+    help="Sets of neurons in the names of other tools: TransformerLens, nnsight, nnterp, Neuronpedia.",
 )
 app.add_typer(neurons_app, name="neurons")
 
@@ -43,9 +43,9 @@ def export(
     require_file(out)
     from neuronwise.exchange import exported
     from neuronwise.files import write_json
-    from neuronwise.neurons import NeuronSet, as_members
+    from neuronwise.neurons import NeuronSet
 
-    found = NeuronSet.load(neurons) if _is_saved_set(neurons) else NeuronSet(as_members(neurons), {"method": "by hand"})
+    found = NeuronSet.of(neurons)  # before a model is opened
     content = exported(found, form, model=_outline(model), model_id=model_id)
     if out is not None:
         write_json(out, content)
@@ -54,7 +54,7 @@ def export(
         rows = content["neurons"]
         assert isinstance(rows, list)
         keys = [key for key in rows[0] if rows[0][key] is not None] if rows else []
-        print_table("", keys, [[str(row.get(key, "")) for key in keys] for row in rows[:SHOWN]])
+        print_table("", keys, [[_cell(row.get(key, "")) for key in keys] for row in rows[:SHOWN]])
         if chosen.reading:
             print(f"in Python: {chosen.reading}")
         if out is not None:
@@ -90,17 +90,11 @@ def import_(
         if out is not None:
             print(f"{counted(len(found), 'neuron')}: {out}")
 
-    return Output(found.to_content(), show)
+    return Output(found.to_dict(), show)
 
 
-def _is_saved_set(given: str) -> bool:
-    """Whether it is the file of a set, whose record goes on with it, rather than of a finding."""
-    from neuronwise.files import read_json
-
-    if not given.endswith(".json"):
-        return False
-    content = read_json(given, "set of neurons")
-    return isinstance(content, dict) and "record" in content and ("neurons" in content or "columns" in content)
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _outline(model: str | None) -> Model | None:

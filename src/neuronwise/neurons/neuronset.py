@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError, told
-from neuronwise.files import read_json, write_text
+from neuronwise.files import read_json, write_json, write_text
 from neuronwise.neurons import snippet
 from neuronwise.neurons.columns import Columns
 from neuronwise.neurons.neuron import ADDRESS, Neuron, ScoredNeuron
-from neuronwise.neurons.ranked import load_ranked, require_ranked, save_ranked
+from neuronwise.neurons.ranked import load_ranked, require_ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "neuronwise.neurons/1"
 SCHEMA_COLUMNS = "neuronwise.neurons/2"  # of a set of columns
+MADE = ("method", "options", "activation", "model", "prompt", "text")  # what findings and records have alike
 
 
 class _Saved(TypedDict):
@@ -136,13 +137,19 @@ class NeuronSet:
             {"layer": "int64", "expert": "Int64", "unit": "int64", "score": "float64", "position": "Int64"}
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as JSON, whole or not at all: a row for each neuron, or of ``of_columns`` the columns."""
+    def to_dict(self) -> dict[str, object]:
+        """What ``save`` writes, as plain JSON values: a row for each neuron, or of ``of_columns`` the columns."""
         if isinstance(self.members, Columns):
-            content = {"schema": SCHEMA_COLUMNS, "record": dict(self.record), "columns": self.members.to_lists()}
-            write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False))
-            return
-        save_ranked(path, SCHEMA, "neurons", self.members, self.record)
+            return {"schema": SCHEMA_COLUMNS, "record": dict(self.record), "columns": self.members.to_lists()}
+        rows = [member.to_row() for member in self.members]
+        return {"schema": SCHEMA, "record": dict(self.record), "neurons": rows}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the set as JSON, whole or not at all."""
+        if isinstance(self.members, Columns):
+            write_text(path, json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False))
+        else:
+            write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
@@ -160,8 +167,18 @@ class NeuronSet:
 
     @classmethod
     def of(cls, neurons: Neurons) -> NeuronSet:
-        """A set of neurons named by hand, in that order, with the scores that they come with or 0."""
-        return neurons if isinstance(neurons, NeuronSet) else cls(as_members(neurons), {"method": "by hand"})
+        """A set of neurons named by hand, in that order, with the scores that they come with or 0.
+
+        A file comes with the record of its set, or with what a finding says of how it was made.
+        """
+        if isinstance(neurons, NeuronSet):
+            return neurons
+        named = isinstance(neurons, os.PathLike) or (isinstance(neurons, str) and neurons.endswith(".json"))
+        content = read_json(os.fspath(neurons), "set of neurons", NeuronError) if named else neurons  # type: ignore[arg-type]
+        record: object = {}
+        if isinstance(content, Mapping):
+            record = content.get("record") or {key: content[key] for key in MADE if key in content}
+        return cls(as_members(content), record if record and isinstance(record, Mapping) else {"method": "by hand"})
 
 
 Neurons = (
