@@ -214,7 +214,9 @@ def test_the_shell_exports_and_imports(tmp_path: Path, tiny_folder: Path) -> Non
         assert json.loads(printed.stdout) == json.loads(out.read_text())
         shell("neurons", "import", out, "--out", back, "--model", tiny_folder)
         assert NeuronSet.load(back) == found
-    assert 'cache[row["hook"]]' in shell("neurons", "export", "L1.U5", "--form", "transformer_lens").stdout
+    for address, place in (("L1.U5", ":"), ("L1.U5@3", 'row["pos"]')):  # None there would be another axis
+        said = shell("neurons", "export", address, "--form", "transformer_lens").stdout
+        assert f'cache[row["hook"]][0, {place}, row["unit"]]' in said
     said = refused("neurons", "export", "L1.U5", "--form", "nnsight", "--out", tmp_path / "none.json")
     assert "give the model" in said
     assert not (tmp_path / "none.json").exists()

@@ -56,7 +56,8 @@ def export(
         keys = [key for key in rows[0] if rows[0][key] is not None] if rows else []
         print_table("", keys, [[_cell(row.get(key, "")) for key in keys] for row in rows[:SHOWN]])
         if chosen.reading:
-            print(f"in Python: {chosen.reading}")
+            placed = any(row.get("pos") is not None for row in rows)
+            print("in Python:", chosen.reading if placed else chosen.reading.replace('row["pos"]', ":"))
         if out is not None:
             print(f"{counted(len(rows), 'neuron')}: {out}")
 

@@ -23,8 +23,8 @@ class Form:
     ``read(row, model)``: the neuron of such a row. ``recognizes(row)``: whether a row is of this form; a row may be a
     string (the tool's name of a neuron) that became ``{"name": string}``. ``uses_model``: "always", "id" (the tool has
     ids of its own for models, which are needed to write), or "never" (a model then only says whether the neurons
-    exist). ``reading``: Python that gets the activation of a row. ``write`` and ``read`` raise ``NeuronError`` for
-    what has no name there.
+    exist). ``reading``: Python that gets the activation of a row, with ``row["pos"]`` for the position. ``write`` and
+    ``read`` raise ``NeuronError`` for what has no name there.
     """
 
     name: str
