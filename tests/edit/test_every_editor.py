@@ -38,7 +38,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "fine_tune": {"steps": 2, "rate": 1e-2, "norm_constraint": None},
     "knowledge_neurons": {"steps": 2},
 }
-KEYED = ("rome", "rome_published", "memit", "pmet", "emmet", "alphaedit")
+KEYED = ("rome", "rome_published", "memit", "pmet", "emmet", "namet", "alphaedit", "encore", "ultraedit")
 # Architectures that an editor refuses in a sentence, and what it says: a mixture has no one W_down in a layer.
 REFUSED = {
     **{(name, "mixtral"): "only routed experts" for name in ("fine_tune", "lora")},

@@ -14,11 +14,13 @@ from neuronwise.edit.alphaedit import alphaedit
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.editors import EDITORS
 from neuronwise.edit.emmet import emmet
+from neuronwise.edit.encore import encore
 from neuronwise.edit.memit import PRESETS, MemitSettings, memit
 from neuronwise.edit.memory.keys import fact_keys, look, on_prompts
 from neuronwise.edit.memory.passages import fact_passage, side_by_side
 from neuronwise.edit.memory.spread import least_squares, search_targets
 from neuronwise.edit.memory.value import search
+from neuronwise.edit.namet import namet
 from neuronwise.edit.pmet import PmetSettings, attention_of, pmet
 from neuronwise.errors import MethodError
 
@@ -240,7 +242,7 @@ def test_deltas_act_as_they_do_in_the_weights(model: nw.Model) -> None:
 
 def test_what_it_refuses(make: Any) -> None:
     model = make("olmoe")
-    for editor in (memit, pmet, emmet, alphaedit):
+    for editor in (memit, pmet, emmet, namet, alphaedit, encore):
         with pytest.raises(MethodError, match="routed experts"):
             editor(model, FACT, **QUICK)
         with pytest.raises(MethodError, match="in an encoder"):
@@ -249,7 +251,7 @@ def test_what_it_refuses(make: Any) -> None:
 
 
 @pytest.mark.builtin
-@pytest.mark.parametrize("editor", ["rome", "memit", "pmet", "emmet", "alphaedit"])
+@pytest.mark.parametrize("editor", ["rome", "memit", "pmet", "emmet", "namet", "alphaedit", "encore"])
 def test_a_fact_is_corrected_on_the_built_in_model(builtin_text: Any, editor: str) -> None:
     fact = Fact("The capital of {} is", "France", "Rome", "Paris")
     edit = EDITORS[editor].function(builtin_text, fact)

@@ -154,7 +154,7 @@ def test_another_models_statistics_are_refused(model: nw.Model, tmp_path: Any) -
 
     found = gather_statistics(model, TEXTS, [0, 1], tmp_path / "s")
     other = nw.Model(tiny("llama")[0], model.tokenizer, name="other")
-    for name in ("rome", "memit", "pmet", "emmet", "alphaedit"):
+    for name in ("rome", "memit", "pmet", "emmet", "namet", "alphaedit", "encore"):
         with pytest.raises(EditError, match="not for other"):
             EDITORS[name].function(other, FACT, statistics=found, layers=(1,))
         with pytest.raises(EditError, match="not of 2"):

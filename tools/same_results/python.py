@@ -54,7 +54,10 @@ EDITORS: dict[str, dict[str, Any]] = {
     "memit": VALUES,
     "pmet": VALUES,
     "emmet": VALUES,
+    "namet": VALUES,
     "alphaedit": VALUES,
+    "encore": VALUES,
+    "ultraedit": {"layers": (1,), "lr": 1e-4},
 }
 
 Results = Iterator[tuple[str, Callable[[], Any]]]

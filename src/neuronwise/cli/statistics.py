@@ -30,7 +30,7 @@ def statistics(
     batch: Annotated[int, option("Passages in one pass.", min=1)] = 8,
     placement: Placement,
 ) -> Output:
-    """Gather second moments of W_down's inputs over a text, for rome, memit, pmet, emmet and alphaedit."""
+    """Gather second moments of W_down's inputs over a text, for the editors of ROME's family."""
     chosen = parse_layers(layers)
     source = _source(text, split)
     from neuronwise.edit.memory.gather import gather_statistics, statistics_size

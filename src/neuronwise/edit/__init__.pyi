@@ -12,6 +12,8 @@ from neuronwise.edit.editor import Editor as Editor
 from neuronwise.edit.editors import EDITORS as EDITORS
 from neuronwise.edit.emmet import EmmetSettings as EmmetSettings
 from neuronwise.edit.emmet import emmet as emmet
+from neuronwise.edit.encore import EncoreSettings as EncoreSettings
+from neuronwise.edit.encore import encore as encore
 from neuronwise.edit.fine import FineSettings as FineSettings
 from neuronwise.edit.fine import fine as fine
 from neuronwise.edit.fine import fine_each as fine_each
@@ -31,6 +33,8 @@ from neuronwise.edit.memit import memit as memit
 from neuronwise.edit.memory.gather import gather_statistics as gather_statistics
 from neuronwise.edit.memory.gather import statistics_size as statistics_size
 from neuronwise.edit.memory.statistics import Statistics as Statistics
+from neuronwise.edit.namet import NametSettings as NametSettings
+from neuronwise.edit.namet import namet as namet
 from neuronwise.edit.pmet import PmetSettings as PmetSettings
 from neuronwise.edit.pmet import pmet as pmet
 from neuronwise.edit.presets import Preset as Preset
@@ -43,4 +47,6 @@ from neuronwise.edit.suppress import suppress as suppress
 from neuronwise.edit.suppress import suppress_neurons as suppress_neurons
 from neuronwise.edit.swap import SwapSettings as SwapSettings
 from neuronwise.edit.swap import swap as swap
+from neuronwise.edit.ultraedit import UltraEditSettings as UltraEditSettings
+from neuronwise.edit.ultraedit import ultraedit as ultraedit
 from neuronwise.edit.verdict import without_verdict as without_verdict

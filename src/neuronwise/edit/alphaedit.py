@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
-from neuronwise.edit.delta import Record, Recorded
+from neuronwise.edit.delta import Recorded
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.memit import DEPTH
-from neuronwise.edit.memory.keys import critical_layers, fact_keys
+from neuronwise.edit.memory.keys import critical_layers
 from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.previous import KEYS, keys_of
 from neuronwise.edit.memory.spread import search_targets, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
@@ -25,9 +25,6 @@ from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
-
-# The keys (f, n) of each layer that an edit was solved for; gone with the edit.
-_KEYS: WeakKeyDictionary[Recorded, dict[int, Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def alphaedit(
     covariance = require_statistics(statistics, model, layers)
     prefixes = settings.prefixes(model)
     previous = Ledger.of(model).edits if previous is None else previous
-    earlier = [_keys_of(model, edit, layers, prefixes) for edit in previous]
+    earlier = [keys_of(model, edit, layers, prefixes) for edit in previous]
 
     def adjust(layer: int, keys: Tensor) -> Tensor:
         every = torch.cat([keys, *(solved[layer] for solved in earlier)], dim=1)
@@ -95,7 +92,7 @@ def alphaedit(
         layers=layers, **covariance, values=targets.endings, missing=targets.missing(deltas).norm(dim=1).tolist(),
         previous=sum(keys[layers[0]].shape[1] for keys in earlier), context_templates=list(prefixes),
     )  # fmt: skip
-    _KEYS[edit] = solved
+    KEYS[edit] = solved
     return edit
 
 
@@ -104,33 +101,6 @@ def projected(keys: Tensor, free: Tensor, ridge: float) -> Tensor:
     system = keys.T @ free
     system.diagonal().add_(ridge)
     return torch.linalg.solve(system, free.T).T
-
-
-def _keys_of(model: Model, edit: Recorded, layers: Sequence[int], prefixes: Sequence[str]) -> dict[int, Tensor]:
-    known = _KEYS.get(edit)
-    if known is not None and set(layers) <= set(known):
-        return known
-    facts = _facts_of(edit.record)
-    if not facts:
-        width = {layer: model.blocks[layer].width for layer in layers}
-        return {layer: torch.zeros(width[layer], 0, dtype=torch.float64) for layer in layers}
-    found = {layer: fact_keys(model, facts, layer, prefixes, halves=True).T.double() for layer in layers}
-    _KEYS[edit] = found
-    return found
-
-
-FACT = {"prompt", "subject", "target_new"}  # what a record of a fact has at least
-
-
-def _facts_of(record: Record) -> list[Fact]:
-    """The facts that an edit's record asks for, also of composed edits."""
-    if "parts" in record:
-        return [fact for part in record["parts"] for fact in _facts_of(part)]
-    request = record.get("request") or []
-    asked = request if isinstance(request, list) else [request]
-    names = {field.name for field in fields(Fact)}
-    # A swap or a suppression asks for no fact, so it has no keys to keep.
-    return [Fact(**{name: one[name] for name in names & one.keys()}) for one in asked if one.keys() >= FACT]
 
 
 EDITOR = Editor(

@@ -6,7 +6,8 @@ alone.
 
 In the sources ROME is github.com/kmeng01/rome, MEMIT github.com/kmeng01/memit, PMET github.com/xpq-tech/PMET,
 AlphaEdit github.com/jianghoucheng/AlphaEdit, EMMET github.com/scalable-model-editing/unified-model-editing, ENCORE
-github.com/scalable-model-editing/encore, FiNE github.com/opanhw/FiNE, EasyEdit github.com/zjunlp/EasyEdit.
+github.com/scalable-model-editing/encore, NAMET github.com/ybdai7/NAMET-massive-editing, UltraEdit
+github.com/XiaojieGu/UltraEdit, FiNE github.com/opanhw/FiNE, EasyEdit github.com/zjunlp/EasyEdit.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ WITHIN = {
 DEPTHS = {
     "gpt2-medium": 24, "gpt2-large": 36, "gpt2-xl": 48, "gptj": 28, "gpt_neox": 44, "llama-2": 32, "llama-3": 32,
     "llama-3.2-3b": 28, "mistral": 32, "qwen": 32, "qwen2": 28, "qwen3_5": 32, "glm": 40,
+    "falcon": 32,
 }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.memory.keys import fact_keys, on_prompts, writer_in
+from neuronwise.edit.memory.keys import fact_keys, look_at, writer_in
+from neuronwise.edit.memory.passages import fact_passage
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.value import Ending, ValueSettings, search
 from neuronwise.model.model import Model
@@ -23,7 +24,7 @@ Adjust = Callable[[int, Tensor], Tensor]  # layer, keys (f, n) → (f, n), both 
 class Targets:
     """What ``layer`` should hold at the subjects of ``facts``: ``values`` (n, d), and how each search for one ended.
 
-    ``at`` says where: "stream", the layer's output, or "written", that of its W_down.
+    ``at`` says where: "stream", the layer's output, or "written", that of its W_down; as the mean over ``prefixes``.
     """
 
     model: Model
@@ -32,11 +33,14 @@ class Targets:
     values: Tensor
     endings: Sequence[Ending]
     at: Literal["stream", "written"] = "stream"
+    prefixes: Sequence[str] = ("",)
 
     def missing(self, deltas: Sequence[Delta]) -> Tensor:
-        """(n, d): the targets less what the layer holds on the bare prompts with ``deltas`` acting."""
-        seen = on_prompts(self.model, self.facts, self.layer, deltas)
-        return self.values - (seen.stream if self.at == "stream" else seen.written)[self.layer]
+        """(n, d): the targets less what the layer holds behind the prefixes with ``deltas`` acting."""
+        passages = [fact_passage(self.model, fact, prefix) for fact in self.facts for prefix in self.prefixes]
+        seen = look_at(self.model, passages, self.layer, deltas)
+        held = (seen.stream if self.at == "stream" else seen.written)[self.layer]
+        return self.values - held.reshape(len(self.facts), len(self.prefixes), -1).mean(1)
 
 
 def search_targets(
@@ -47,13 +51,15 @@ def search_targets(
     spots: Sequence[nn.Module] | None = None,
     *,
     relax: bool = False,
+    patience: int | None = None,
 ) -> Targets:
-    """The targets of all facts, each found by itself; see ``search``.
+    """The targets of all facts, each found by itself; see ``search`` for ``relax`` and ``patience``.
 
     Without ``spots`` a vector is added to what the layer gives; else to what each spot gives, of which the first,
     W_down, is what the target is for.
     """
-    found = [search(model, fact, layer, spots or [model.blocks[layer].module], settings, relax=relax) for fact in facts]
+    where = spots or [model.blocks[layer].module]
+    found = [search(model, fact, layer, where, settings, relax=relax, patience=patience) for fact in facts]
     values = torch.stack([values[0].target for values, _ in found])
     return Targets(model, facts, layer, values, [ending for _, ending in found], "written" if spots else "stream")
 
@@ -76,15 +82,15 @@ def spread(
     return tuple(deltas), solved
 
 
-def least_squares(keys: Tensor, weight: float, statistics: Statistics | None, layer: int) -> Tensor:
-    """(weight·C + K Kᵀ)⁻¹ K for K (f, n), through the (n, n) system that the Woodbury identity leaves.
+def least_squares(keys: Tensor, weight: float, statistics: Statistics | None, layer: int, ridge: float = 0.0) -> Tensor:
+    """(weight·C + ridge·I + K Kᵀ)⁻¹ K for K (f, n), through the (n, n) system that the Woodbury identity leaves.
 
-    Without statistics C is the identity times the mean of ‖k‖².
+    Without statistics weight·C + ridge·I is the identity times weight times the mean of ‖k‖².
     """
     if statistics is None:
         inner = keys / keys.square().sum(0).mean()
     else:
-        inner = statistics.solve(layer, keys)
+        inner = statistics.solve(layer, keys, ridge / weight if ridge else 0.0)
     system = keys.T @ inner
     system.diagonal().add_(weight)
     return torch.linalg.solve(system, inner.T).T

@@ -61,7 +61,7 @@ class Statistics:
         if self.tokens < 1:
             raise EditError(f"The key statistics in '{self.folder}' are damaged: they are of {self.tokens} tokens.")
         self.about: Record = about
-        self._factors: dict[int, Tensor] = {}
+        self._factors: dict[tuple[int, float], Tensor] = {}
         self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __repr__(self) -> str:
@@ -78,16 +78,17 @@ class Statistics:
             raise NonFiniteError(f"The statistics of layer {layer} are not finite; gather them in dtype=torch.float32.")
         return found
 
-    def solve(self, layer: int, keys: Tensor) -> Tensor:
-        """C⁻¹ · keys, (f, n) float64; a C without an inverse gets ``RIDGE`` on its diagonal."""
-        if layer not in self._factors:
+    def solve(self, layer: int, keys: Tensor, ridge: float = 0.0) -> Tensor:
+        """(C + ridge·I)⁻¹ · keys, (f, n) float64; a C without an inverse gets ``RIDGE`` on its diagonal."""
+        if (layer, ridge) not in self._factors:
             moment = self.second_moment(layer)
+            moment.diagonal().add_(ridge)
             factor, failed = torch.linalg.cholesky_ex(moment)
             if int(failed):
                 moment.diagonal().add_(RIDGE * moment.diagonal().mean())
                 factor = torch.linalg.cholesky(moment)
-            self._factors[layer] = factor
-        return torch.cholesky_solve(keys.double(), self._factors[layer])
+            self._factors[layer, ridge] = factor
+        return torch.cholesky_solve(keys.double(), self._factors[layer, ridge])
 
     def without_preserved(self, layer: int, keys: Tensor, threshold: float) -> Tensor:
         """P · keys, (f, n) float64: the part of keys in directions whose eigenvalue of C is below ``threshold``.

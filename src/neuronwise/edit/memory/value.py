@@ -93,12 +93,16 @@ def search(
     deltas: Iterable[Delta] = (),
     *,
     relax: bool = False,
+    patience: int | None = None,
+    everywhere: bool = False,
 ) -> tuple[list[Value], Ending]:
     """Vectors added to the outputs of ``spots`` (modules of ``layer``, or it) at the subject, and how the search ended.
 
     Minimizes the mean of −log p(target) over the prefixes + kl_factor·KL on "{subject} is a" + weight decay
     ([ROME] eq. 4), only layers from ``layer`` upwards being computed. ``relax``: [PMET]'s rule, a tenth of the first
-    term's weight once every target token is the likeliest, and the end when then KL ≤ 0.01. Raises
+    term's weight once every target token is the likeliest, and the end when then KL ≤ 0.01. ``patience``: [ENCORE]'s
+    rule, the end at the so many-th pass in which every target token is the likeliest behind every prefix.
+    ``everywhere``: [NAMET]'s rule, δ and what it is added to are measured over all passages together. Raises
     ``NonFiniteError``.
     """
     target = answer_ids(model, fact)
@@ -108,10 +112,10 @@ def search(
     with torch.enable_grad(), acting(model, deltas), contextlib.ExitStack() as within:
         passages = within.enter_context(from_subject(model, [*read, essence_passage(model, fact)]))
         forward = within.enter_context(recomputed_from(model, lowest, passages.inputs))
-        added = [Added(passages, torch.zeros(model.hidden_size, device=model.device)) for _ in spots]
+        added = [Added(passages, torch.zeros(model.hidden_size, device=model.device), everywhere) for _ in spots]
         for spot, vector in zip(spots, added, strict=True):
             within.enter_context(passes.edit(spot, vector, None if spot is block.module else block.module))
-        objective = Objective(target, len(read), settings, relax)
+        objective = Objective(target, len(read), settings, relax, patience)
         rows = predicting_rows(passages, len(target), settings.kl_position)
         optimizer = torch.optim.Adam([vector.delta for vector in added], lr=settings.v_lr)
         while True:
@@ -131,14 +135,14 @@ def search(
 class Added:
     """A vector ``delta`` (d,) that is added to what a module returns at the subjects; ``passes.edit`` calls it."""
 
-    def __init__(self, passages: Passages, delta: Tensor) -> None:
-        self.passages = passages
+    def __init__(self, passages: Passages, delta: Tensor, everywhere: bool) -> None:
+        self.passages, self.everywhere = passages, everywhere
         self.delta = delta.requires_grad_()
         self.initial: Tensor | None = None
 
     def __call__(self, output: Tensor) -> Tensor:
         if self.initial is None:
-            self.initial = self.passages.at_subject(output.detach())[0].float().to(self.delta.device)
+            self.initial = self.passages.at_subject(output.detach()).float().to(self.delta.device)
         whole = output.reshape(len(self.passages), -1, output.shape[-1]).clone()
         items = torch.arange(len(self.passages), device=output.device)
         whole[items, self.passages.subjects.to(output.device)] += self.delta.to(output.device, output.dtype)
@@ -148,17 +152,25 @@ class Added:
     def start(self) -> Tensor:
         """(d,): what was at the subject of the first passage before anything was added."""
         assert self.initial is not None, "a pass was made"
-        return self.initial
+        return self.initial[0]
+
+    @property
+    def size(self) -> Tensor:
+        """‖v₀‖, or the Frobenius norm of what was at the subjects of all passages."""
+        assert self.initial is not None, "a pass was made"
+        return self.initial.norm() if self.everywhere else self.initial[0].norm()
 
     @property
     def decay(self) -> Tensor:
-        """‖δ‖ / ‖v₀‖²"""
-        return self.delta.norm() / self.start.norm() ** 2
+        """‖δ‖ / ‖v₀‖²; everywhere the ratio of the norms over all passages."""
+        if self.everywhere:
+            return len(self.passages) ** 0.5 * self.delta.norm() / self.size
+        return self.delta.norm() / self.size**2
 
     @torch.no_grad()
     def clamp(self, factor: float) -> None:
-        """Keep ‖δ‖ within ``factor`` times ‖v₀‖."""
-        norm, most = self.delta.norm(), factor * self.start.norm()
+        """Keep ‖δ‖ within ``factor`` times ``size``."""
+        norm, most = self.delta.norm(), factor * self.size
         if norm > most:
             self.delta.mul_(most.to(self.delta.device) / norm)
 
@@ -166,8 +178,11 @@ class Added:
 class Objective:
     """The loss of a search, pass by pass; ``done`` and ``ending`` say how far it has come."""
 
-    def __init__(self, target: Sequence[int], prefixes: int, settings: ValueSettings, relax: bool) -> None:
+    def __init__(
+        self, target: Sequence[int], prefixes: int, settings: ValueSettings, relax: bool, patience: int | None
+    ) -> None:
         self.target, self.prefixes, self.settings, self.relax = torch.tensor(target), prefixes, settings, relax
+        self.left = patience
         self.weight = 1.0
         self.before: Tensor | None = None
         self.done = False
@@ -183,13 +198,17 @@ class Objective:
         decay = torch.stack([vector.decay for vector in added]).sum()
         loss = self.weight * -reached.mean() + held + settings.v_weight_decay * decay
         require_finite(loss, "The loss of this edit is")
-        likeliest = bool((likely.argmax(-1) == target).all())
+        said = likely.argmax(-1) == target
+        likeliest = bool(said.all())
         steps, probability = self.ending["steps"] + 1, float(reached[0].detach().mean().exp())
         self.ending = {"steps": steps, "loss": float(loss.detach()), "probability": probability}
         self.done = float(loss.detach()) < settings.enough_loss or steps == settings.v_num_grad_steps
         if self.relax and likeliest:
             self.done = self.done or float(held.detach()) <= 0.01
         self.weight = 0.1 if self.relax and likeliest else 1.0
+        if self.left is not None and bool(said[min(1, self.prefixes - 1) :].all()):
+            self.left -= 1
+            self.done = self.done or self.left <= 0
         return loss
 
 
