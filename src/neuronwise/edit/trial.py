@@ -15,7 +15,7 @@ from neuronwise.edit.storage import writes_alone
 from neuronwise.errors import NonFiniteError
 from neuronwise.model.hooks import Args, Hooks, Kwargs, first_tensor
 from neuronwise.model.model import Model
-from neuronwise.model.passes import Rows, frozen_parameters, stop_after
+from neuronwise.model.passes import Rows, frozen_parameters, returning, stop_after
 from neuronwise.model.products import ChangedProducts, Product
 from neuronwise.model.prompt import Inputs
 from neuronwise.model.writers import Experts, Writer
@@ -109,20 +109,12 @@ def recomputed_from(model: Model, lowest: int, inputs: Inputs) -> Iterator[Forwa
         chosen[0] = None if of is None or whole else torch.tensor(list(of))
         return model.forward({name: _of_batch(value, chosen[0], size) for name, value in inputs.items()}, rows)
 
-    def as_before(key: int) -> Callable[..., object]:
-        return lambda *args, **kwargs: _chosen(outputs[key], chosen[0], size)
+    def result(key: int) -> Callable[[], object]:
+        return lambda: _chosen(outputs[key], chosen[0], size)
 
-    own = {id(module): module.__dict__.get("forward") for module in below}  # accelerate has put one there
-    try:
-        for module in below:
-            module.__dict__["forward"] = as_before(id(module))
-        with frozen_parameters(model.module):
-            yield forward
-    finally:
-        for module in below:
-            module.__dict__.pop("forward", None)
-            if own[id(module)] is not None:
-                module.__dict__["forward"] = own[id(module)]
+    results = {module: result(id(module)) for module in below}
+    with frozen_parameters(model.module), returning(results):
+        yield forward
 
 
 def _outputs(model: Model, modules: Sequence[nn.Module], inputs: Inputs) -> dict[int, object]:

@@ -35,12 +35,13 @@ def causal_effect(model: Model, run: Run, target: Target, among: NeuronSet, *, b
     before = last.logits.log_softmax(-1)[target.token_id].cpu()
     acts = run.activations(target.position)
     members = []
-    for start in range(0, len(among), batch):
-        part = among.members[start : start + batch]
+    ordered = sorted(among.members, key=lambda member: member.neuron.layer)  # a batch passes its lowest layer onwards
+    for start in range(0, len(ordered), batch):
+        part = ordered[start : start + batch]
         with contextlib.ExitStack() as stack:
             for writer, spots in _by_writer(model, [member.neuron for member in part]).items():
                 stack.enter_context(_zeroed(model, writer, spots, len(part), acts))
-            logits = last.evaluate(len(part))
+            logits = last.evaluate(len(part), lowest=part[0].neuron.layer)
         drops = before - logits.log_softmax(-1)[:, target.token_id].cpu()
         members += [
             ScoredNeuron(member.neuron, float(drop), member.activation, baseline=member.baseline)

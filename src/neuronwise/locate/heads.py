@@ -91,7 +91,7 @@ def causal_effect(model: Model, run: Run, target: Target, among: Heads | None = 
                 places.setdefault(own, []).append((copy, own.columns(head)))
             for own, spots in places.items():
                 stack.enter_context(edit_heads(model, own, _zero(spots, len(part))))
-            logits = last.evaluate(len(part))
+            logits = last.evaluate(len(part), lowest=min(head.layer for head in part))
         drops.append(before - logits.log_softmax(-1)[:, target.token_id].cpu())
     return HeadScores(heads, torch.cat(drops) if drops else torch.zeros(0))
 

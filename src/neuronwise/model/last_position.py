@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from neuronwise.model.passes import only_rows
+from neuronwise.model.hooks import Args, Hooks, Kwargs
+from neuronwise.model.passes import only_rows, returning
 from neuronwise.model.prompt import Inputs
 from neuronwise.model.weights import dtype_of
 
 if TYPE_CHECKING:
     from neuronwise.model.model import Model
+
+UNABLE = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)  # of models that keep no cache
 
 
 class LastPosition:
@@ -21,30 +26,49 @@ class LastPosition:
 
     >>> last = LastPosition(model, run.forced_inputs())
     >>> with edit_input(writer.module, change, within=block.module):  # change (count, positions, width)
-    ...     logits = last.evaluate(count)
+    ...     logits = last.evaluate(count, lowest=writer.layer)
 
     What is done at the last position of a causal model leaves the earlier ones as they are, so these are computed
-    once and kept as key-value cache; each evaluation is then one token for each of ``count`` copies. Where a model
-    does not allow that (its cached logits differ from those of a whole pass), whole sequences are run instead.
+    once and kept as key-value cache; each evaluation is then one token for each of ``count`` copies, in the layers
+    from the lowest changed one upwards. Where a model does not allow that (its cached logits differ from those of a
+    whole pass), whole sequences are run instead.
     """
 
     def __init__(self, model: Model, inputs: Inputs) -> None:
         self.model = model
         self.inputs = inputs
         self.cache: Any = None
+        self._layers: list[object] = []  # what each layer returned for one copy; empty where none may be left out
         with torch.inference_mode():
             whole = model.forward(inputs, rows=[-1])[:, -1].float()
         self.logits = whole[0]
         self.cache = self._cached_prefix()
+        returned: list[object] = []
         if self.cache is not None:
-            try:
-                cached = self.evaluate(2)  # not every cache can be repeated (linear attention's)
-            except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
-                self.cache = None
-            else:
-                tolerance = 1e-3 if dtype_of(model.module) == torch.float32 else 5e-2
-                if not bool((cached[0] - self.logits).norm() <= tolerance * self.logits.norm()):
+            with self._watched(returned):
+                if not self._agrees(lambda: self.evaluate(2)):  # not every cache can be repeated (linear attention's)
                     self.cache = None
+        if self.cache is not None and len({id(block.module) for block in model.blocks}) == len(returned):
+            self._layers = returned
+            if not self._agrees(lambda: self.evaluate(2, lowest=model.num_layers - 1)):
+                self._layers = []  # the last layer takes more from those below than the stream
+
+    def _watched(self, returned: list[object]) -> Hooks:
+        def keep(module: object, args: Args, kwargs: Kwargs, output: object) -> None:
+            returned.append(_each(output, lambda value: value[:1].clone()))
+
+        hooks = Hooks()
+        for block in self.model.blocks:
+            hooks.after(block.module, keep)
+        return hooks
+
+    def _agrees(self, read: Callable[[], Tensor]) -> bool:
+        try:
+            found = read()[0]
+        except UNABLE:
+            return False
+        tolerance = 1e-3 if dtype_of(self.model.module) == torch.float32 else 5e-2
+        return bool((found - self.logits).norm() <= tolerance * self.logits.norm())
 
     def _cached_prefix(self) -> Any:
         ids = self.inputs["input_ids"]
@@ -58,24 +82,48 @@ class LastPosition:
         try:
             with torch.no_grad(), only_rows(self.model, [-1]):
                 cache = self.model.module(**self.model.placed(prefix), use_cache=True).past_key_values
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+        except UNABLE:
             return None
         return cache if hasattr(cache, "batch_repeat_interleave") else None
 
-    def evaluate(self, count: int, grad: bool = False) -> Tensor:
-        """Logits (count, V) float32 at the last position of ``count`` copies, under whatever edits are set around."""
-        with torch.enable_grad() if grad else torch.no_grad(), only_rows(self.model, [-1]):
+    def evaluate(self, count: int, grad: bool = False, lowest: int = 0) -> Tensor:
+        """Logits (count, V) float32 at the last position of ``count`` copies, under whatever edits are set around.
+
+        ``lowest`` is the first layer in which any of them acts: those below are not computed again where the model
+        allows that.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.enable_grad() if grad else torch.no_grad())
+            stack.enter_context(only_rows(self.model, [-1]))
             if self.cache is None:
                 return self._whole(count)
-            cache = copy.deepcopy(self.cache)
-            if count > 1:
-                cache.batch_repeat_interleave(count)
+            lowest = lowest if self._layers else 0
+            stack.enter_context(returning({
+                block.module: lambda kept=kept: _each(kept, lambda value: value.expand(count, *value.shape[1:]))
+                for block, kept in zip(self.model.blocks[:lowest], self._layers, strict=False)
+            }))  # fmt: skip
             ids = self.inputs["input_ids"].to(self.model.device)
             mask = torch.ones(count, ids.shape[1], dtype=torch.long, device=ids.device)
             output = self.model.module(
-                input_ids=ids[:, -1:].expand(count, 1), attention_mask=mask, past_key_values=cache, use_cache=True
+                input_ids=ids[:, -1:].expand(count, 1),
+                attention_mask=mask,
+                past_key_values=self._repeated(count, lowest),
+                use_cache=True,
             )
             return output.logits[:, -1].float()
+
+    def _repeated(self, count: int, lowest: int) -> Any:
+        """A copy of the cache for ``count`` copies of the sequence, which layers below ``lowest`` do not touch."""
+        if not lowest or len(self.cache.layers) != self.model.num_layers:
+            cache = copy.deepcopy(self.cache)
+            if count > 1:
+                cache.batch_repeat_interleave(count)
+            return cache
+        cache = copy.copy(self.cache)
+        cache.layers = [*cache.layers[:lowest], *copy.deepcopy(cache.layers[lowest:])]
+        for layer in cache.layers[lowest:] if count > 1 else ():
+            layer.batch_repeat_interleave(count)
+        return cache
 
     def _whole(self, count: int) -> Tensor:
         repeated = {
@@ -84,3 +132,12 @@ class LastPosition:
         }
         output = self.model.reader(repeated)(**self.model.placed(repeated), use_cache=False)
         return output.logits[:, -1].float()
+
+
+def _each(value: object, change: Callable[[Tensor], Tensor]) -> object:
+    """Whatever a layer returns with its tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value) if value.dim() else value
+    if isinstance(value, tuple | list):
+        return type(value)(_each(part, change) for part in value)
+    return value
