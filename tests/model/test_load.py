@@ -74,3 +74,34 @@ def test_nothing_is_pickled(tmp_path: Path, tiny_folder: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(ModelError, match="cannot be opened"):
         nw.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ('{"model_type": "llama"}', False),
+        ('{"model_type": "llava", "vision_config": {"model_type": "paired_grid"}}', True),
+        (None, True),  # a name of the hub, whose settings nobody has read yet
+    ],
+)
+def test_own_families_are_imported_where_a_checkpoint_may_need_them(
+    settings: str | None, needed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neuronwise.model import source
+
+    asked: list[str] = []
+    monkeypatch.setattr(source, "import_module", asked.append)
+    if settings is not None:
+        (tmp_path / "config.json").write_text(settings)
+    source.register_families(str(tmp_path))
+    assert bool(asked) == needed
+
+
+def test_own_families_are_all_named() -> None:
+    from transformers import CONFIG_MAPPING
+
+    import neuronwise.architectures.register  # noqa: F401
+    from neuronwise.model.source import FAMILIES
+
+    added = CONFIG_MAPPING._extra_content.items()
+    assert {kind for kind, config in added if config.__module__.startswith("neuronwise.")} == set(FAMILIES)

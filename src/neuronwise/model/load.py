@@ -71,7 +71,7 @@ def load(
         shared["revision"] = revision
     if not within:
         _require_checkpoint(path)
-    register_families()
+    register_families(path)
     with own_mode(), opening(f"'{name}' cannot be opened as a model", lambda: _relative(path)):
         config = AutoConfig.from_pretrained(path, **shared)
         auto = auto_class(config)
@@ -97,10 +97,10 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
 
     ``source`` as for ``load``; a folder needs no more than its config.json. Raises ``ModelError`` as ``load`` does.
     """
-    register_families()
     name = os.fspath(source)
     with opening(f"'{name}' cannot be opened"):
         path, within = checkpoint_of(name)
+    register_families(path)
     options: dict[str, object] = {"trust_remote_code": trust_remote_code, **within}
     if Path(path).is_dir() and not within:
         settings_of(Path(path))

@@ -33,15 +33,27 @@ RELATIVES = {
     "instructblip": "InstructBLIP",
 }
 
+# Types of configurations that `neuronwise.architectures.register` adds to transformers.
+FAMILIES = ("dinov2_grid", "efficientnet_lite", "minigpt4_patches", "mplug_owl2", "paired_grid")
+
 
 def relative_of_type(model_type: object) -> str | None:
     """What a checkpoint of this ``model_type`` holds, as a name for a message; None for what is not known."""
     return RELATIVES.get(str(model_type).lower())
 
 
-def register_families() -> None:
-    """Make transformers know the architectures that it lacks and this package brings."""
-    import_module("neuronwise.architectures.register")
+def register_families(checkpoint: str) -> None:
+    """Make transformers know the architectures that it lacks and this package brings, where a checkpoint may need them.
+
+    One whose settings lie in a folder and name none of them, such as a model of text, is opened without the image
+    encoders' imports.
+    """
+    try:
+        settings = (Path(checkpoint) / "config.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        settings = None
+    if settings is None or any(f'"{kind}"' in settings for kind in FAMILIES):
+        import_module("neuronwise.architectures.register")
 
 
 def checkpoint_of(name: str) -> tuple[str, dict[str, str]]:
