@@ -44,6 +44,14 @@ class Protocol:
         option("A published way to ask freely, besides; one listed below, repeat for several.", "--protocol"),
         Names("Protocols", PROTOCOLS),
     ] = None
+    perplexity: Annotated[
+        Path | None, option("A text file: its perplexity is measured before the edits and with each.")
+    ] = None
+    tasks: Annotated[
+        list[str] | None,
+        option("Tasks of lm-evaluation-harness, by name or YAML file; repeat for several. Before and with each edit."),
+    ] = None
+    tasks_limit: Annotated[int | None, option("Use only the first N examples of each task.", min=1)] = None
     like: Annotated[
         Path | None, option("Take the unedited model's answers from this evaluation of another editor.")
     ] = None
@@ -121,7 +129,7 @@ def _evaluated(
             loaded, cases, choice.editor, statistics=choice.read_statistics(), out=out, changes=changes,
             executor=workforce.executor, workers=workers, shard=shard,
             progress=lambda what, done, total: bar(done, total),
-            **{**vars(protocol), "every": every, "protocols": protocol.protocols or ()},
+            **{**vars(protocol), "every": every, "protocols": protocol.protocols or (), "tasks": protocol.tasks or ()},
         )  # fmt: skip
 
 

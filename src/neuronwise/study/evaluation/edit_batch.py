@@ -6,17 +6,18 @@ import contextlib
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
-from neuronwise.edit.verdict import neutral_perplexity
 from neuronwise.errors import EditError
 from neuronwise.measure.case import ask_case, case_figures, others_figures
 from neuronwise.measure.cost import Cost, costs
 from neuronwise.measure.figures import Figures
 from neuronwise.model.model import Model
 from neuronwise.model.sample import seeded
+from neuronwise.study.evaluation.ability import Ability, passage_record
 from neuronwise.study.evaluation.editors import Maker
 from neuronwise.study.evaluation.rows import done_row, failed_row
 from neuronwise.study.evaluation.sequence import Every
@@ -24,7 +25,15 @@ from neuronwise.study.evaluation.unedited import Unedited
 from neuronwise.study.failures import FAILURES, reason
 from neuronwise.study.store import Row
 
-LATER = ("drawn", "skip", "every", "protocols")  # choices that came after the first folders were written
+LATER = (
+    "drawn",
+    "skip",
+    "every",
+    "protocols",
+    "perplexity",
+    "tasks",
+    "tasks_limit",
+)  # choices that came after the first folders were written
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,8 @@ class Choices:
     order drawn by ``seed``, ``skip`` leaves out the first of them. ``every``: the cases so far are measured after
     every so many of the edits in a row too, or after these numbers of them, with the perplexity of a neutral text; all
     facts are one row then, unless ``sequential`` says how long a row is. ``protocols``: published ways to ask freely,
-    besides.
+    besides. ``perplexity``: a file whose text's perplexity is measured with every edit, ``tasks`` of
+    lm-evaluation-harness likewise, with ``tasks_limit`` examples of each.
     """
 
     known: bool = False
@@ -53,6 +63,13 @@ class Choices:
     skip: int = 0
     every: Every | None = None
     protocols: Sequence[str] = ()
+    perplexity: str | None = None
+    tasks: Sequence[str] = ()
+    tasks_limit: int | None = None
+
+    def ability(self) -> Ability:
+        """What else is measured of the model."""
+        return Ability.of(self.every is not None, self.perplexity, self.tasks, self.tasks_limit)
 
     def asking(self) -> dict[str, Any]:
         """What ``ask_case`` takes of them."""
@@ -60,7 +77,8 @@ class Choices:
 
     def plan(self) -> Row:
         """As a manifest holds them; what came later only where it is not the default."""
-        given = {**vars(self), "protocols": list(self.protocols)}
+        given = {**vars(self), "protocols": list(self.protocols), "tasks": [Path(name).name for name in self.tasks]}
+        given["perplexity"] = None if self.perplexity is None else passage_record(self.perplexity)
         return {name: value for name, value in given.items() if value or name not in LATER}
 
 
@@ -68,10 +86,16 @@ class EditBatch:
     """``cases`` whose edits, ``choices.batch`` facts in each, are kept at once."""
 
     def __init__(
-        self, model: Model, cases: Sequence[FactCase], maker: Maker, unedited: Unedited, choices: Choices
+        self,
+        model: Model,
+        cases: Sequence[FactCase],
+        maker: Maker,
+        unedited: Unedited,
+        choices: Choices,
+        ability: Ability,
     ) -> None:
         self._model, self._cases, self._maker = model, cases, maker
-        self._unedited, self._choices = unedited, choices
+        self._unedited, self._choices, self._ability = unedited, choices, ability
         self._applied: list[Edit] = []
         self._made: dict[str, tuple[Edit, Cost]] = {}
         self._failed = {case.id: unedited.failed[case.id] for case in cases if case.id in unedited.failed}
@@ -122,11 +146,10 @@ class EditBatch:
             self._made |= dict.fromkeys((case.id for case in cases), (edit, cost))
 
     def _aside(self) -> tuple[Figures, str | None]:
-        """How other facts and, on the way, a neutral text fare; or why they cannot be asked: then all cases fail."""
+        """How other facts fare, and what else the model can do; or why they cannot be asked: then all cases fail."""
         try:
             found = others_figures(self._model, self._unedited.others_than(self._cases))
-            if self._choices.every is not None:
-                found["perplexity"] = neutral_perplexity(self._model)
+            found |= self._ability.figures(self._model)
         except FAILURES as error:
             return {}, f"other facts: {reason(error)}"
         return found, None
@@ -144,8 +167,7 @@ class EditBatch:
             return failed_row(case, f"after the edit: {reason(error)}", kept)
         figures = {**case_figures(after, first), **aside}
         row = done_row(case, first, after, figures, *self._made[case.id], time.perf_counter() - start, kept)
-        if self._unedited.perplexity is not None:
-            row["before"]["perplexity"] = self._unedited.perplexity
+        row["before"] |= self._unedited.ability
         return row
 
     def _take_out(self) -> None:

@@ -41,6 +41,9 @@ def evaluate(
     fluency: bool = False,
     every: int | Sequence[int] | None = None,
     protocols: Sequence[str] = (),
+    perplexity: str | os.PathLike[str] | None = None,
+    tasks: Sequence[str] = (),
+    tasks_limit: int | None = None,
     like: str | os.PathLike[str] | None = None,
     executor: str = "serial",
     workers: int | Workers | None = None,
@@ -60,8 +63,9 @@ def evaluate(
     source = cases.about() if isinstance(cases, Facts) else {"source": None, "digest": None}
     stops = None if every is None else checked_every(every)
     choices = Choices(
-        known, limit, seed, sequential, batch, others, free, fluency, every=stops, protocols=tuple(protocols)
-    )
+        known, limit, seed, sequential, batch, others, free, fluency, every=stops, protocols=tuple(protocols),
+        perplexity=None if perplexity is None else os.fspath(perplexity), tasks=tuple(tasks), tasks_limit=tasks_limit,
+    )  # fmt: skip
     made = maker(editor, settings, {**(changes or {}), **more}, statistics, seed)
     make = partial(
         EvaluationJob, cases=list(cases), makers={made.name: made}, choices=choices, source=source, like=like

@@ -27,18 +27,22 @@ LABELS = {
     "fluency": "Fluency (n-gram entropy, bits)",
     "fluency_released": "Fluency as released (n-gram entropy, bits)",
     "perplexity": "Perplexity",
+    "perplexity_text": "Perplexity",
 }
 TEXTS = {"fluency": "100 tokens, greedy", "fluency_released": "100 tokens with the prompt, drawn from the top 5",
-         "perplexity": "a neutral text of 75 words"}  # fmt: skip
+         "perplexity": "a neutral text of 75 words", "perplexity_text": "the given text"}  # fmt: skip
+TASK = "task_"
 ORDER = (
     "success", "success_text", "success_image", "generality", "portability", "portability_first", "portability_",
     "locality", "locality_", "overediting", "unchanging", "others_unchanged", "efficacy", "paraphrase", "neighborhood",
-    "fluency", "fluency_released", "perplexity",
+    "fluency", "fluency_released", "perplexity", "perplexity_text", "task_",
 )  # fmt: skip
 
 
 def described(name: str) -> tuple[str, str]:
     """What a figure measures, and its protocol: "generality_free" → ("Generality (paraphrases)", "free generation")."""
+    if name.startswith(TASK):
+        return name.removeprefix(TASK), "lm-evaluation-harness"
     what, protocol = _parts(name)
     if name in LABELS or protocol is None:
         return LABELS.get(name, name), TEXTS.get(name, "")
@@ -56,6 +60,8 @@ def described(name: str) -> tuple[str, str]:
 
 def _parts(name: str) -> tuple[str, str | None]:
     """What a figure measures, and the protocol that its name ends in, if any."""
+    if name.startswith(TASK):
+        return name, None
     protocol = next((one for one in (*PROTOCOLS, *PUBLISHED) if name.endswith(f"_{one}")), None)
     return (name, None) if protocol is None else (name.removesuffix(f"_{protocol}"), protocol)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.data.facts import FactCase
-from neuronwise.edit.verdict import neutral_perplexity
 from neuronwise.errors import NothingToStudy, StudyError
 from neuronwise.model.model import Model
 from neuronwise.study.evaluation.edit_batch import Choices, EditBatch
@@ -45,6 +44,7 @@ class EvaluationJob:
         for one in makers.values():
             one.require(model)
         self._model, self._given, self._makers, self._choices, self._like = model, cases, makers, choices, like
+        self._ability = choices.ability()
         self.schema = ONE if len(makers) == 1 else SEVERAL
         self.plan: Mapping[str, object] = plan_of(model, cases, makers, {**choices.plan(), **(about or {})})
         self.source = source
@@ -66,11 +66,8 @@ class EvaluationJob:
             raise NothingToStudy("There is no case to evaluate: the model gives none of the true answers by itself.")
         others = draw(beyond if len(beyond) >= choices.others else cases, choices.others, choices.seed)
         self._unedited = ask_unedited(self._model, chosen, others, notes, tell, choices.asking())
-        if choices.every is not None:
-            self._unedited = replace(
-                self._unedited,
-                perplexity=notes.kept("study", "perplexity", lambda: neutral_perplexity(self._model)),
-            )
+        able = notes.kept("ability", "before", lambda: self._ability.figures(self._model))
+        self._unedited = replace(self._unedited, ability=able)
         several = len(self._makers) > 1
         units, self._cases = [], dict[str, Asked]()
         whole = choices.every is not None and choices.sequential == 1
@@ -95,7 +92,7 @@ class EvaluationJob:
         for key in wanted:
             after.setdefault(asked[key].edits, []).append(asked[key].case.id)
         keys = {(one.case.id, one.edits): key for key, one in asked.items()}
-        edits = EditBatch(self._model, cases, self._makers[name], self._unedited, self._choices)
+        edits = EditBatch(self._model, cases, self._makers[name], self._unedited, self._choices, self._ability)
         with contextlib.closing(edits.rows(after)) as rows:
             for number, row in rows:
                 key = keys[row["id"], number]
@@ -124,7 +121,7 @@ def _require(cases: Sequence[FactCase], choices: Choices) -> None:
         raise StudyError(f"Two cases have the id {twice!r}; each needs its own.")
     for name in choices.protocols:
         _ = PROTOCOLS[name]  # an unknown one is refused
-    for name, least in (("limit", 1), ("sequential", 1), ("batch", 1), ("others", 0), ("skip", 0)):
+    for name, least in (("limit", 1), ("sequential", 1), ("batch", 1), ("others", 0), ("skip", 0), ("tasks_limit", 1)):
         number = getattr(choices, name)
         if number is not None and (not isinstance(number, int) or number < least):
             raise StudyError(f"{name} is {number!r}; it must be a whole number, {least} or more.")

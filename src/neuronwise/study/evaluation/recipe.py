@@ -107,6 +107,9 @@ class EvaluationRecipe(Recipe):
     skip: NotNegative = 0
     every: Positive | list[Positive] | None = None
     protocols: list[Text] = []
+    perplexity: Text | None = None
+    tasks: list[Text] = []
+    tasks_limit: Positive | None = None
 
     @field_validator("editors")
     @classmethod
@@ -136,8 +139,13 @@ class EvaluationRecipe(Recipe):
 
     @classmethod
     def resumed(cls, manifest: Row) -> tuple[Row, str]:
-        """See ``Recipe.resumed``; raises ``StudyError`` where settings or statistics are not in the folder."""
+        """See ``Recipe.resumed``; raises ``StudyError`` where settings, statistics or a text are not in the folder."""
         plan = manifest["recipe"]
+        if plan.get("perplexity") is not None or any(name.endswith(".yaml") for name in plan.get("tasks", ())):
+            raise StudyError(
+                "The text for perplexity and tasks in files are not in the folder; run the same command or call again, "
+                "which resumes too."
+            )
         own = plan.get("editors") or {None: plan}
         editors = [_written(name, one) for name, one in own.items()]
         keys = {key: value for key, value in plan.items() if key in cls.model_fields and key not in ("kind", "dtype")}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuronwise.data.facts import FactCase
 from neuronwise.errors import NeuronwiseError
 from neuronwise.measure import Answered, CaseAnswers, ask, ask_case, others_of
+from neuronwise.measure.figures import Figures
 from neuronwise.model.model import Model
 from neuronwise.study.failures import FAILURES, reason
 from neuronwise.study.notes import Notes
@@ -21,12 +22,12 @@ CHUNK = 64  # cases whose known answers are read together
 @dataclass(frozen=True)
 class Unedited:
     """``cases``: answers by the case's id; ``others``: pairs of another case and the answer to its request;
-    ``failed``: why a case could not be asked, by its id; ``perplexity`` of a neutral text, where it is wanted."""
+    ``failed``: why a case could not be asked, by its id; ``ability``: figures of what else the model can do."""
 
     cases: Mapping[str, CaseAnswers]
     others: Sequence[tuple[FactCase, Answered]]
     failed: Mapping[str, str]
-    perplexity: float | None = None
+    ability: Figures = field(default_factory=dict)
 
     def others_than(self, unit: Iterable[FactCase]) -> list[Answered]:
         """Answers to facts that are neither of these cases nor of their subjects."""
