@@ -36,6 +36,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "fine": {"steps": 3, "freeze_last": 1},
     "fine_specific": {"steps": 2, "texts": 4, "text_tokens": 8},
     "fine_tune": {"steps": 2, "rate": 1e-2, "norm_constraint": None},
+    "decoupled": {"steps": 3, "freeze_last": 1},
     "knowledge_neurons": {"steps": 2},
 }
 KEYED = ("rome", "rome_published", "memit", "pmet", "emmet", "namet", "alphaedit", "encore", "ultraedit")

@@ -4,6 +4,8 @@ from neuronwise.edit.alphaedit import AlphaEditSettings as AlphaEditSettings
 from neuronwise.edit.alphaedit import alphaedit as alphaedit
 from neuronwise.edit.changes import ChangedNeuron as ChangedNeuron
 from neuronwise.edit.changes import changed_neurons as changed_neurons
+from neuronwise.edit.decoupled import DecoupledSettings as DecoupledSettings
+from neuronwise.edit.decoupled import decoupled as decoupled
 from neuronwise.edit.delta import Delta as Delta
 from neuronwise.edit.edit import Edit as Edit
 from neuronwise.edit.edit import load_edit as load_edit

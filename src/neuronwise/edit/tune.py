@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
-from neuronwise.edit.trial import changed, lowest_layer, recomputed_from, require_finite
+from neuronwise.edit.trial import Change, changed, lowest_layer, recomputed_from, require_finite
 from neuronwise.model.model import Model
 from neuronwise.model.passes import frozen_parameters
 from neuronwise.model.run import Run
@@ -72,39 +72,58 @@ class Descent(Protocol):
 
 
 def tuned_to(
-    model: Model, facts: Sequence[Fact], tuned: Sequence[Tuned], settings: Descent, *, at_prompt: bool = False
+    model: Model,
+    facts: Sequence[Fact],
+    tuned: Sequence[Tuned],
+    settings: Descent,
+    *,
+    at_prompt: bool = False,
+    moves: Sequence[Sequence[Tuned]] | None = None,
 ) -> tuple[int, list[float]]:
     """The steps taken and the loss of each fact in the last of them; facts are one batch, the mean of their losses.
 
     The loss is the mean of −log p over the target's tokens, each read behind those before it, or all at the prompt's
-    last position (``at_prompt``). Only layers from the lowest changed one are computed again for one fact. Raises
+    last position (``at_prompt``). ``moves``: those of ``tuned`` that each fact moves, all by default. Only layers from the lowest changed one are computed again for one fact. Raises
     ``NonFiniteError`` for such a loss.
     """
     runs = [forced(model, fact) for fact in facts]
-    by_writer = {one.writer: one for one in tuned}
-    parameters = [parameter for one in tuned for parameter in one.parameters]
-    optimizer = torch.optim.Adam(parameters, lr=settings.rate, weight_decay=settings.weight_decay)
+    by_writer: dict[Writer, list[Tuned]] = {}
+    for one in tuned:
+        by_writer.setdefault(one.writer, []).append(one)
+    moved = [[parameter for one in own for parameter in one.parameters] for own in moves or [tuned] * len(runs)]
+    optimizer = torch.optim.Adam(
+        [p for one in tuned for p in one.parameters], lr=settings.rate, weight_decay=settings.weight_decay
+    )
     losses: list[float] = []
     step = 0
     with (
         _passes(model, lowest_layer(model, by_writer), runs) as forwards,
-        changed(by_writer, lambda writer, inputs, output: by_writer[writer].write(inputs, output)),
+        changed(by_writer, _written(by_writer)),
     ):
         while step < settings.steps:
             step += 1
             optimizer.zero_grad()
             losses = []
-            for run, forward in zip(runs, forwards, strict=True):
+            for run, forward, own in zip(runs, forwards, moved, strict=True):
                 loss = _loss(run, forward, at_prompt)
                 require_finite(loss, "The loss of this edit is")
                 losses.append(float(loss.detach()))
-                (loss / len(runs)).backward()
+                (loss / len(runs)).backward(inputs=own)
             if sum(losses) / len(losses) < settings.enough:
                 break
             optimizer.step()
             for one in tuned:
                 one.limit()
     return step, losses
+
+
+def _written(tuned: Mapping[Writer, Sequence[Tuned]]) -> Change:
+    def write(writer: Writer, inputs: Tensor, output: Tensor) -> Tensor:
+        for one in tuned[writer]:
+            output = one.write(inputs, output)
+        return output
+
+    return write
 
 
 @contextlib.contextmanager
