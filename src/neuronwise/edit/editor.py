@@ -68,7 +68,7 @@ class Editor(Generic[S]):
     def table(self) -> str:
         """The presets in Markdown, as ``docs/presets.md`` shows them."""
         default = asdict(self.presets["default"].settings)
-        usual = ", ".join(f"{key}={value}" for key, value in default.items() if not isinstance(value, tuple))
+        usual = ", ".join(f"{key}={_shown(value)}" for key, value in default.items() if not isinstance(value, tuple))
         lines = [f"### {self.name}", "", f"By default: {usual}.", ""]
         lines += ["| preset | layers | other than by default | from |", "|---|---|---|---|"]
         for name, preset in sorted(self.presets.items(), key=lambda item: (item[0] == "default", item[0])):
@@ -84,3 +84,8 @@ class Editor(Generic[S]):
         if not named:
             return self.layers
         return str(named[0]) if len(named) == 1 else f"{named[0]}–{named[-1]}"
+
+
+def _shown(value: object) -> object:
+    """A value as the table shows it: texts with blanks or line breaks as they are written."""
+    return repr(value) if isinstance(value, str) and value.split() != [value] else value
