@@ -83,8 +83,8 @@ def tuned_to(
     """The steps taken and the loss of each fact in the last of them; facts are one batch, the mean of their losses.
 
     The loss is the mean of −log p over the target's tokens, each read behind those before it, or all at the prompt's
-    last position (``at_prompt``). ``moves``: those of ``tuned`` that each fact moves, all by default. Only layers from the lowest changed one are computed again for one fact. Raises
-    ``NonFiniteError`` for such a loss.
+    last position (``at_prompt``). ``moves``: those of ``tuned`` that each fact moves, all by default. Only layers from
+    the lowest changed one are computed again for one fact. Raises ``NonFiniteError`` for such a loss.
     """
     runs = [forced(model, fact) for fact in facts]
     by_writer: dict[Writer, list[Tuned]] = {}
