@@ -171,13 +171,17 @@ def columns(deltas: Sequence[Delta], width: int) -> Tensor:
 def summed(deltas: Sequence[Delta], touched: Tensor, like: Tensor) -> Tensor:
     """(d, touched): the sum of all deltas of one writer in the columns ``touched``, in ``like``'s place and dtype."""
     total = like.new_zeros(like.shape[0], len(touched))
+    lefts, rights = [], []
     for delta in deltas:
         left = delta.left.to(like)
         if delta.units is not None:
             total.index_add_(1, torch.searchsorted(touched, delta.units.cpu()).to(like.device), left)
         else:
             assert delta.right is not None
-            total += left @ delta.right.to(like)[:, touched.to(like.device)]
+            lefts.append(left)
+            rights.append(delta.right.to(like)[:, touched.to(like.device)])
+    if lefts:  # one product for all of them: a model may carry a thousand
+        total += torch.cat(lefts, dim=1) @ torch.cat(rights)
     return total
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
+from neuronwise.edit.ledger import Ledger
 from neuronwise.errors import EditError
 from neuronwise.measure.case import ask_case, case_figures, others_figures
 from neuronwise.measure.cost import Cost, costs
@@ -171,8 +172,13 @@ class EditBatch:
         return row
 
     def _take_out(self) -> None:
-        while self._applied:
-            self._revert(self._applied.pop())
+        """All at once: one by one would sum up the rest each time."""
+        if self._applied:
+            with self._model.lock, contextlib.suppress(EditError):  # weights that something else has changed since
+                ledger = Ledger.of(self._model)
+                others = [edit for edit in ledger.edits if all(edit is not own for own in self._applied)]
+                ledger.change(self._model, others)
+            self._applied.clear()
 
     def _revert(self, edit: Edit) -> None:
         with contextlib.suppress(EditError):  # it never came in
