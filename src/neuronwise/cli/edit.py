@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,7 @@ from neuronwise.cli.trial import Exports, Trial, neurons_changed, timed
 from neuronwise.data.facts.load import FORMS
 from neuronwise.edit.editors import EDITORS
 from neuronwise.errors import EditError, NeuronwiseError
+from neuronwise.files import shareable
 from neuronwise.model.sources import SOURCES
 
 if TYPE_CHECKING:
@@ -211,6 +212,42 @@ def diff(
     ]  # fmt: skip
     heads = ["neuron", "change", "raised", "raises now", "lowered", "lowers now"]
     return Output(content, lambda: print_table(f"{len(found)} of {names} neurons changed", heads, rows))
+
+
+@command(edit_app)
+def remove(
+    *,
+    folder: Annotated[Path, argument("A saved edit of several facts.")],
+    fact: Annotated[int | None, option("The number of the fact, from 1; they are listed without it.", min=1)] = None,
+    out: OutOption = None,
+) -> Output:
+    """Take one fact out of a saved edit of many, and save the rest."""
+    from neuronwise.edit import facts_in, load_edit, without
+
+    edit = load_edit(folder)
+    listed = facts_in(edit)
+    if fact is None:
+        named = "; ".join(f"{number}: {_told(one)}" for number, one in enumerate(listed, 1))
+        raise NeuronwiseError(f"Name one of its facts by --fact N: {named}.")
+    if out is None:
+        raise NeuronwiseError("Name a new folder for the rest: --out DIR.")
+    left = without(edit, fact - 1)
+    left.save(out)
+    content = {"schema": "neuronwise.edit-removed/1", "removed": listed[fact - 1], "facts": facts_in(left),
+               "written": shareable(str(out))}  # fmt: skip
+    lines = [
+        f"taken out: {_told(listed[fact - 1])}",
+        *(f"kept: {_told(one)}" for one in facts_in(left)),
+        f"edit: {out}",
+    ]
+    return Output(content, lambda: print("\n".join(lines)))
+
+
+def _told(request: Mapping[str, Any]) -> str:
+    """A fact in one line; anything else by what was asked."""
+    if "prompt" in request and "target_new" in request:
+        return f"{str(request['prompt']).replace('{}', str(request.get('subject')))} → {request['target_new']}"
+    return ", ".join(f"{name} {value}" for name, value in request.items()) or "?"
 
 
 def _edited(edit: Edit) -> str:

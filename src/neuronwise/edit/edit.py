@@ -53,7 +53,11 @@ class Edit(Recorded):
         """Both edits as one; where both change a neuron, the changes add up."""
         if not isinstance(other, Edit):
             raise EditError(f"Only edits add up; this is {other!r:.80}.")
-        record = {"method": "composed", "parts": [dict(self.record), dict(other.record)]}
+        record = {
+            "method": "composed",
+            "parts": [dict(self.record), dict(other.record)],
+            "deltas_of": [len(self.deltas), len(other.deltas)],
+        }
         norms = {**other.norms, **self.norms}
         return Edit(self.deltas + other.deltas, record, norms, self.prefaces + other.prefaces)
 

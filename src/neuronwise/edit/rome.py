@@ -114,7 +114,9 @@ def rank_ones(
             endings.append(ending)
     joined = [_joined([delta for delta in deltas if delta.layer == layer]) for layer in layers]
     templates = list(settings.prefixes(model))
-    return joined, {"layers": layers, **covariance, "values": endings, "context_templates": templates}
+    several = {"ranks_of": len(facts)} if len(facts) > 1 else {}  # rank n of each layer is fact n's
+    outcome = {"layers": layers, **covariance, "values": endings, "context_templates": templates, **several}
+    return joined, outcome
 
 
 def _rank_one(

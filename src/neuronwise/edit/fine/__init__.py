@@ -76,7 +76,8 @@ def fine(
         return _edit(model, learned[0], settings, image)
     outcomes = [_outcome(change) for change in learned]
     reported = dict.fromkeys(name for one in outcomes for name in one)
-    outcome = {name: [one.get(name) for one in outcomes] for name in reported}
+    outcome: dict[str, object] = {name: [one.get(name) for one in outcomes] for name in reported}
+    outcome["deltas_of"] = [len(change.deltas) for change in learned]
     deltas = [delta for change in learned for delta in change.deltas]
     return _recorded(model, facts, settings, deltas, image, outcome)
 
