@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from test_index import TEXTS
 
+import neuronwise as nw
 from neuronwise.errors import IndexingError, NeuronError, NeuronwiseError
 from neuronwise.index import Index
 from neuronwise.index.search import areas, correlations, rank_weights
@@ -78,6 +79,43 @@ def test_alike_are_those_that_share_their_items(wired: tuple[Model, Index]) -> N
     found = index.similar(f"L1.U{PLANTED[0]}", place="predicting", top=4)
     assert {n.unit for n in found.neurons} == {*PLANTED[1:], *DECOYS}
     assert all(member.score > 0.9 for member in found)
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_a_run_stands_beside_its_own_entry_in_the_index(family: str, make: Any, tmp_path: Path) -> None:
+    model = make(family)
+    index = Index.build(model, texts=TEXTS, out=tmp_path / "index")
+    assert index is not None
+    found = index.firing_in(model.run(prompt=TEXTS[1], max_new_tokens=0, chat=False), top=model.num_neurons)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    checked = 0
+    for member in found:
+        entry = index[member]
+        if entry.count:
+            highest = next((one.value for one in entry.top(len(TEXTS)) if one.item.number == 1), None)
+            usual = (
+                np.mean(index.array(member.neuron.layer, "value")[index_row(index, member.neuron)][0, 0]) - entry.mean
+            )
+            if highest is not None and usual > 0:
+                assert member.score == pytest.approx((highest - entry.mean) / usual, rel=1e-3, abs=1e-4)
+                checked += 1
+    assert checked > 20
+    with pytest.raises(IndexingError, match="not of llama" if family == "mixtral" else "not of mixtral"):
+        index.firing_in(make("mixtral" if family == "llama" else "llama").run(prompt="the cat", max_new_tokens=0))
+
+
+def index_row(index: Index, neuron: nw.Neuron) -> int:
+    return list(index.neurons(neuron.layer)).index(neuron)
+
+
+def test_a_red_photo_fires_what_fires_with_red(wired: tuple[Model, Index]) -> None:
+    model, index = wired
+    run = model.run(red_square(7, 7, size=12, seed=99)[0], text=" a dog")
+    found = index.firing_in(run, "predicting", top=5)
+    assert {(n.layer, n.unit) for n in found.neurons} == {(1, unit) for unit in (*PLANTED, *DECOYS)}
+    assert index.firing_in(run).record["place"] == "image"
+    with pytest.raises(IndexingError, match="no image positions"):
+        index.firing_in(model.run(prompt="the cat", max_new_tokens=0, chat=False), "image")
 
 
 @pytest.mark.parametrize("items", [7, 40])

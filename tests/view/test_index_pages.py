@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,44 @@ def test_photos_are_served_from_their_folder_alone(start: Any, built: Path, tmp_
     outside = start([copy], photos=built / "photos")
     headers = {"authorization": f"Bearer {outside.viewer.token}"}
     assert httpx.get(f"{outside.base}/photo/0?item=0", headers=headers).status_code == 400
+
+
+def test_heat_over_the_examples_is_that_of_the_model(start: Any, built: Path, speaker: Any, visit: Any) -> None:
+    running = start([built / "index"], speaker, photos=built / "photos")
+    page = visit(running, "/n/L1.U3#image/top")
+    frames = page.locator(".examples .frame")
+    assert frames.locator("canvas").count() == 0
+    page.get_by_label("show how it fires all over each photo").check()
+    page.wait_for_function("() => document.querySelectorAll('.frame.heated canvas').length === 10")
+    example = nw.Index.load(built / "index")["L1.U3"].at("image").top(1)[0]
+    photo = built / "photos" / example.item.name
+    expected = nw.heatmap(speaker, speaker.run(photo, "the", max_new_tokens=0), ["L1.U3"]).grid
+    headers = {"authorization": f"Bearer {running.viewer.token}", "origin": running.base}
+    asked = {"item": "0", "neuron": "L1.U3", "number": example.item.number}
+    answer = httpx.post(f"{running.base}/api/heat", json=asked, headers=headers, timeout=120)
+    event = json.loads(answer.text.split("data: ")[-1])
+    assert event["heat"]["mean"]["high"] == pytest.approx(float(expected.max()), rel=1e-3)
+    assert event["heat"]["mean"]["high"] == pytest.approx(example.value, rel=1e-3)
+    page.get_by_role("button", name="where the model predicts").click()
+    assert frames.locator("canvas").count() == 0
+    assert page.get_by_label("show how it fires all over each photo").is_hidden()
+    without = visit(start([built / "index"], photos=built / "photos"), "/n/L1.U3#image/top")
+    assert without.get_by_label("show how it fires all over each photo").is_hidden()
+    assert without.locator(".spot").count() > 0
+
+
+def test_neurons_are_searched_by_a_photo(start: Any, built: Path, speaker: Any, photo_file: Path, visit: Any) -> None:
+    running = start([built / "index"], speaker, photos=built / "photos")
+    page = visit(running, "/search")
+    page.locator("input[type=file]").set_input_files(photo_file)
+    hits = page.locator("[data-part=given-fires] a")
+    hits.first.wait_for()
+    run = speaker.run(photo_file, max_new_tokens=40)
+    expected = nw.Index.load(built / "index").firing_in(run, top=30)
+    assert hits.all_text_contents() == [str(one) for one in expected.neurons]
+    assert "dog" in page.locator("[data-part=given-note]").text_content()
+    page.keyboard.press("ArrowDown")
+    assert visit(start([built / "index"]), "/search?q=dog").locator("[data-part=by-photo]").is_hidden()
 
 
 def test_a_neuron_that_no_index_has(start: Any, built: Path, visit: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from neuronwise.errors import IndexingError, NeuronError
-from neuronwise.index import search
+from neuronwise.index import run_beside, search
 from neuronwise.index.build import EXAMPLES, SAVE_EVERY, gather
 from neuronwise.index.entry import Entry
 from neuronwise.index.items import Items
@@ -27,7 +27,7 @@ from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 from neuronwise.read.writing import neurons_writing
 
 if TYPE_CHECKING:
-    from neuronwise.model import Model
+    from neuronwise.model import Model, Run
 
 WAYS = ("fires", "writes")
 
@@ -234,6 +234,19 @@ class Index:
             return search.best(self._stored, search.writing_like(self._stored, model, own), top, record, own)
         scored, about = search.firing_like(self._stored, own, place)
         return search.best(self._stored, scored, top, record | about, own)
+
+    @computes
+    def firing_in(self, run: Run, place: str | None = None, *, top: int = 100) -> NeuronSet:
+        """The neurons that fire most in a run, each by its own measure: its largest activation above its mean, as a
+        share of how far its examples lie above it on average. 1: as high as on its examples.
+
+        ``place`` is by default the image's tokens of a run with a photo, else the predicting positions. Raises
+        ``IndexingError`` where the index is of another model than the run, or the run has no such positions.
+        """
+        self.require(run.model)
+        record = {"method": "index firing in a run", "model": self.model}
+        scored, about = run_beside.firing_in(self._stored, run, place)
+        return search.best(self._stored, scored, top, record | about)
 
     @computes
     def selective(self, place: str | None = None, *, lowest: bool = False, top: int = 100) -> NeuronSet:

@@ -28,6 +28,8 @@ from neuronwise.view.labels import labels_with
 from neuronwise.view.live import Live
 from neuronwise.view.neuron_page import neuron_page
 from neuronwise.view.notes import read_notes, write_note
+from neuronwise.view.on_photos import firing_on as fired_by
+from neuronwise.view.on_photos import heat_on
 from neuronwise.view.pages import Page, served, static
 from neuronwise.view.session import found_of, traced_of
 from neuronwise.view.study_page import figure, study_page
@@ -205,6 +207,14 @@ def _questions(app: FastAPI, viewer: Viewer) -> None:
     @app.post("/api/scale")
     async def scale(asked: forms.Scaled) -> Response:
         return await answered("asking with a neuron changed", Live.scale, asked)
+
+    @app.post("/api/heat")
+    async def heat(asked: forms.Heated) -> Response:
+        return await answered("reading a photo", lambda live, job, asked: heat_on(viewer, live, job, asked), asked)
+
+    @app.post("/api/firing")
+    async def firing_in(asked: forms.Seen) -> Response:
+        return await answered("reading all neurons", lambda live, job, seen: fired_by(viewer, live, job, seen), asked)
 
     @app.post("/api/search")
     async def search(asked: forms.Searched) -> Response:

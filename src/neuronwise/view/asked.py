@@ -43,6 +43,14 @@ class Fired(Seen):
     neuron: Address
 
 
+class Heated(Asked):
+    """Where on a photo of an index a neuron fires."""
+
+    item: Annotated[str, Field(max_length=1000)]
+    neuron: Address
+    number: Annotated[int, Field(ge=0)]
+
+
 class Scaled(Seen):
     """What the model says with a neuron's activation multiplied, or set to its mean; beside random neurons."""
 

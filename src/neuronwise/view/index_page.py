@@ -178,17 +178,22 @@ def index_page(viewer: Viewer, item: Item) -> Page:
 
 
 def photo(viewer: Viewer, item: Item, number: int) -> bytes:
-    """A photo of an index as a small JPEG; raises ``ImageError`` where it is not below the folders of photos."""
+    """A photo of an index as a small JPEG; raises as ``photo_file`` does."""
     from neuronwise.images import open_image
 
-    index = index_of(item)
+    path = photo_file(viewer, index_of(item), number)
+    return _small(path, path.stat().st_mtime, open_image)
+
+
+def photo_file(viewer: Viewer, index: Index, number: int) -> Path:
+    """The file of a photo of an index; raises ``ImageError`` where it is not below the folders of photos."""
     if not 0 <= number < len(index.items) or index.items[number].kind != "photo":
         raise NeuronwiseError(f"This index has no photo {number}.")
     name = index.items[number].name
     path = _file(viewer, name)
-    if path is not None:
-        return _small(path, path.stat().st_mtime, open_image)
-    raise ImageError(f"The photo '{name}' is not below the folder of photos; name that with --photos.")
+    if path is None:
+        raise ImageError(f"The photo '{name}' is not below the folder of photos; name that with --photos.")
+    return path
 
 
 @functools.lru_cache(maxsize=512)

@@ -95,10 +95,11 @@ class Live:
             "tokens": [{"text": run.tokens[row], "value": fired[row]} for row in shown],
             "generated": len(shown) - len(run.output_ids),
             "text": run.text,
-            "heat": None if run.image is None else self._heat(model, run, neuron),
+            "heat": None if run.image is None else self.heat(model, run, neuron),
         }
 
-    def _heat(self, model: Model, run: Run, neuron: Neuron) -> object:
+    def heat(self, model: Model, run: Run, neuron: Neuron) -> object:
+        """How strongly a neuron fires over a run's photo, as pages draw it; with a note where it has no place there."""
         from neuronwise.read import heatmap
         from neuronwise.report.page import ConceptHeat, packed_heat
 

@@ -34,7 +34,7 @@ SCRIPTS: dict[str, Sequence[str]] = {
     "load": ("load.js",),
     "index": ("tokens.js", "addresses.js", "labels.js", "index.js"),
     "find": ("tokens.js", "ask.js", "dropped.js", "find.js"),
-    "search": ("tokens.js", "addresses.js", "ask.js", "labels.js", "search.js"),
+    "search": ("tokens.js", "addresses.js", "ask.js", "dropped.js", "labels.js", "search.js"),
     "study": ("tokens.js", "study.js"),
     "edit": ("tokens.js", "addresses.js", "ask.js", "edit.js"),
     "compare": ("tokens.js", "addresses.js", "compare.js"),

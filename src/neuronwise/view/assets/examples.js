@@ -43,7 +43,7 @@ function example(row) {
   const { value, kind, text, token, before, after, box, ratio } = row;
   const figures = make("span", { class: "number" }, digits(value));
   if (kind === "photo") {
-    const frame = make("span", { class: "frame" }, photoOf(neuron.index, row));
+    const frame = make("span", { class: "frame", "data-item": row.item }, photoOf(neuron.index, row));
     if (box) {
       const spot = make("i", { class: "spot" });
       [spot.style.left, spot.style.top] = [`${100 * box[0]}%`, `${100 * box[1]}%`];
@@ -79,7 +79,26 @@ function drawPlace() {
   part("all").hidden = first.length === list.length;
   part("all").textContent = `Show all ${list.length}`;
   part("examples").classList.toggle("photos", list.some(({ kind }) => kind === "photo"));
+  part("heating").hidden = !neuron.live || !neuron.index.photos || shownOf.place !== "image";
+  drawHeats().catch(heatProblem);
   if (!list.length) part("examples").append(make("li", { class: "text" }, shownOf.end === "top" ? "It is never active there." : "Nowhere."));
+}
+
+/** Heat over the photos that are listed, one after another; what is not listed any more is left. */
+async function drawHeats() {
+  const frames = part("heats").checked && shownOf.place === "image" ? [...part("examples").querySelectorAll(".frame")] : [];
+  for (const frame of frames) {
+    const photo = frame.querySelector("img");
+    if (!photo || !frame.isConnected) continue;
+    const { heat } = await ask("heat", { item: neuron.index.id, neuron: neuron.address, number: Number(frame.dataset.item) });
+    if (!heat.mean) throw new Refused(heat.note);
+    photo.loading = "eager"; // one that is not in sight would not be decoded
+    await photo.decode();
+    const canvas = make("canvas", {});
+    frame.classList.add("heated");
+    frame.append(canvas);
+    drawHeat(canvas, heat, heat.mean, 0.75, false, shownOf.end === "bottom");
+  }
 }
 
 async function drawAlike() {
@@ -92,7 +111,13 @@ async function drawAlike() {
     make("a", { class: "chip", href: neuronUrl(name), title: `correlation of ranks ${digits(score)}` }, name), " "]));
 }
 
+function heatProblem(error) {
+  part("index-note").hidden = false;
+  part("index-note").textContent = error.message;
+}
+
 if (neuron.index) {
+  part("heats").addEventListener("change", drawPlace);
   const names = Object.keys(neuron.index.places).filter((place) => neuron.index.places[place].count);
   shownOf.place = names.includes("image") && neuron.index.places.image.top.length ? "image" : names[0] ?? Object.keys(neuron.index.places)[0];
   const [place, end] = location.hash.slice(1).split("/");

@@ -31,6 +31,19 @@ async function labels() {
   part("labels").append(...found.labels.map(labelled));
 }
 
+/** The neurons that a photo or a text fires, each by its own measure. */
+async function firingOn(given) {
+  problem(null);
+  part("given-note").hidden = true;
+  part("given-fires").replaceChildren();
+  if (!given) return;
+  const found = await ask("firing", given);
+  part("given-note").hidden = false;
+  part("given-note").textContent = `${given.photo ? `The model says “${found.text}”. ` : ""}How high each neuron goes above its mean, as a share of how high it is on its examples in “${found.index}”: 1 is as high as there.`;
+  part("given-fires").append(...found.neurons.map(({ neuron, score, label }) => make("li", {}, make("a", { class: "address", href: neuronUrl(neuron) }, neuron),
+    make("span", { class: "number" }, digits(score)), make("span", { dir: "auto" }, label))));
+}
+
 async function writing() {
   const found = await ask("search", { token });
   part("token").replaceChildren(tokenElement(found.token, "inline"));
@@ -38,6 +51,14 @@ async function writing() {
   for (const end of ["raises", "lowers"]) part(end).append(...found[end].map(hit));
 }
 
+let waiting = null;
+if (indexed && hasModel) {
+  part("by-photo").hidden = false;
+  takeInput(part("given"), (given) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => firingOn(given).catch((error) => problem(error)), given?.photo ? 0 : 700);
+  });
+}
 part("token").append(token.trim() ? tokenElement(token, "inline") : "a word");
 if (token.trim()) {
   if (indexed) for (const look of [firing, labels]) look().catch((error) => problem(error));
