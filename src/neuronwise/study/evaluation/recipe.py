@@ -120,7 +120,7 @@ class EvaluationRecipe(Recipe):
     @field_validator("protocols")
     @classmethod
     def _published(cls, names: list[str]) -> list[str]:
-        unknown = next((name for name in once(names) if name not in PROTOCOLS), None)
+        unknown = next((name for name in (once(names) if names else []) if name not in PROTOCOLS), None)
         if unknown is not None:
             raise ValueError(f"there is no protocol {unknown!r}; there are {', '.join(PROTOCOLS)}")
         return names
