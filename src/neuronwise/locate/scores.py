@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from neuronwise.images import ImageLike
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+from neuronwise.neurons.columns import Columns
 
+MANY = 10_000  # neurons of a set that is kept as columns
 Pair = tuple[Run, Target, ImageLike]  # a run, the word scored in it, and its photo without the object
 
 
@@ -74,21 +76,27 @@ class Scores(dict[Writer, Tensor]):
             )
         # A stable sort keeps the order of (layer, expert, unit) among equals.
         best = torch.sort(flat, descending=True, stable=True).indices[:count]
+        usual = {} if self.usual is None else {"usual": self.usual}
+        return NeuronSet(self._members(writers, flat, best), {**(record or {}), **usual})
+
+    def _members(self, writers: Sequence[Writer], flat: Tensor, best: Tensor) -> Sequence[ScoredNeuron]:
+        """The neurons numbered ``best`` of all writers' one after another; of very many as columns."""
         starts = torch.tensor([0] + [len(self[writer]) for writer in writers]).cumsum(0)
         at = torch.searchsorted(starts, best, right=True) - 1
-        columns = (best - starts[at]).tolist()
-        members = (
-            ScoredNeuron(
-                writers[index].neuron(column),
-                score,
-                _at(self.activations, writers[index], column),
-                baseline=_at(self.baselines, writers[index], column),
-                adds=_at(self.adds, writers[index], column),
-            )
-            for index, column, score in zip(at.tolist(), columns, flat[best].tolist(), strict=True)
-        )
-        usual = {} if self.usual is None else {"usual": self.usual}
-        return NeuronSet(tuple(members), {**(record or {}), **usual})
+        own = best - starts[at]
+        columns = {"score": flat[best]}
+        tables = {"activation": self.activations, "baseline": self.baselines, "adds": self.adds}
+        for name, table in tables.items():
+            if table:
+                none = (torch.full((len(self[writer]),), torch.nan) for writer in writers)
+                columns[name] = torch.cat([table.get(w, empty) for w, empty in zip(writers, none, strict=True)])[best]
+        addresses = {
+            "layer": torch.tensor([writer.layer for writer in writers])[at],
+            "unit": torch.tensor([writer.first for writer in writers])[at] + own,
+            "expert": torch.tensor([-1 if writer.expert is None else writer.expert for writer in writers])[at],
+        }
+        found = Columns({**addresses, **columns})
+        return found if len(found) > MANY else tuple(found)
 
 
 def _ordered(table: Mapping[Writer, Tensor]) -> list[Writer]:
