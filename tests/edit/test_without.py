@@ -97,7 +97,9 @@ def test_on_the_shell(tiny_folder: Path, tmp_path: Path) -> None:
     rows = [{"prompt": fact.prompt, "subject": fact.subject, "target_new": fact.target_new} for fact in FACTS]
     (tmp_path / "facts.json").write_text(json.dumps(rows))
     options = ("--set", "freeze_last=0", "--set", "steps=1", "-m", tiny_folder, "--out", tmp_path / "edit")
-    shell("edit", "facts", tmp_path / "facts.json", *options)
+    shell("edit", "facts", tmp_path / "facts.json", "--form", "counterfact", *options)
+    other = shell("edit", "facts", tmp_path / "facts.json", "--form", "zsre", *options[:-2], expect=2)
+    assert "no field 'src'" in other.stderr
     told = refused("edit", "remove", tmp_path / "edit")
     assert "--fact N: 1: the capital of France is → house; 2: the capital of cat is → red; 3:" in told
     assert "--out" in refused("edit", "remove", tmp_path / "edit", "--fact", 2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neuronwise.cli.app import Names, Output, app, argument, command, option, refuse
+from neuronwise.cli.fact_source import FactSource
 from neuronwise.cli.options import (
     MOST,
     EditorChoice,
@@ -20,7 +21,7 @@ from neuronwise.cli.options import (
     parse_settings,
     require_photos,
 )
-from neuronwise.cli.output import note, people_see, print_table
+from neuronwise.cli.output import people_see, print_table
 from neuronwise.cli.trial import Exports, Trial, neurons_changed, timed
 from neuronwise.data.facts.load import FORMS
 from neuronwise.edit.editors import EDITORS
@@ -97,6 +98,7 @@ def facts(
         argument("Facts: file, folder or hub dataset in a form listed below."),
         Names("Forms of facts", FORMS),
     ],
+    origin: FactSource,
     choice: EditorChoice,
     model: ModelOption = None,
     limit: Annotated[int | None, option("Learn only the first N facts.", min=1)] = None,
@@ -110,10 +112,7 @@ def facts(
     """Make a model learn all facts of a file in one edit."""
     folders = exports.named(out)
     changes = choice.changes(seed)
-    from neuronwise.data.facts import load_facts
-
-    cases = load_facts(file, seed=seed)
-    note(str(cases))
+    cases = origin.load(file, seed)
     learned = [fact for case in cases[:limit] for fact in case.facts]
     if choice.statistics is not None:
         changes["statistics"] = choice.read_statistics()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.cli.app import Names, Output, app, argument, command, option, refuse
 from neuronwise.cli.comparison import compared
+from neuronwise.cli.fact_source import FactSource
 from neuronwise.cli.options import EditorChoice, ModelOption, Placement, SeedOption
 from neuronwise.cli.output import note, print_table
 from neuronwise.cli.progress import progress_bar
@@ -72,6 +73,7 @@ def evaluate(
     out: Annotated[
         Path | None, option("Keep every case there; the same command resumes an interrupted evaluation.")
     ] = None,
+    origin: FactSource,
     choice: EditorChoice,
     model: ModelOption = None,
     protocol: Protocol,
@@ -95,7 +97,7 @@ def evaluate(
     else:
         if out is None:
             raise NeuronwiseError("Name a folder to keep the cases in: --out DIR.")
-        found = _evaluated(source, out, choice, model, protocol, placement, workforce, shard)
+        found = _evaluated(source, origin, out, choice, model, protocol, placement, workforce, shard)
         summary = write_summary(found)
         shown = content(found)
     failed = len(found.failed) == len(found.rows) > 0
@@ -106,6 +108,7 @@ def evaluate(
 
 def _evaluated(
     facts: str,
+    origin: FactSource,
     out: Path,
     choice: EditorChoice,
     model: str | None,
@@ -118,11 +121,9 @@ def _evaluated(
     every = None if protocol.every is None else parse_every(protocol.every)
     for name in protocol.protocols or ():
         _ = PROTOCOLS[name]  # an unknown one is refused before anything is read
-    from neuronwise.data.facts import load_facts
     from neuronwise.study import evaluate as run
 
-    cases = load_facts(facts, seed=protocol.seed)
-    note(str(cases))
+    cases = origin.load(facts, protocol.seed)
     loaded = workforce.open(placement, model, "builtin-text")
     with progress_bar("evaluating") as bar:
         return run(
