@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 import neuronwise as nw
-from neuronwise.answers.request import answer_ids, forced, taught
-from neuronwise.data.facts.fact import joined, subject_place
+from neuronwise.answers.answers import ask
+from neuronwise.answers.questions import questions_of
+from neuronwise.answers.request import answer_ids, forced, joins, requests, target_ids, taught
+from neuronwise.data.facts import FactCase
+from neuronwise.data.facts.fact import join_is_open, joined, subject_place
 from neuronwise.data.facts.fields import template
+from neuronwise.edit import EDITORS
 from neuronwise.edit.memory.passages import fact_passage
 
 
@@ -121,3 +125,80 @@ def test_the_record_says_what_was_taught(model: Any) -> None:
     assert record["taught"] == [" red"]
     assert nw.Fact(**record["request"]) == fact
     assert torch.tensor(answer_ids(model, fact)).numel() == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "open_"),
+    [
+        ("The capital of France is", "Rome", False),
+        ("The capital of France:", "Rome", True),
+        ('He calls it "', "Rome", True),
+        ("The capital (", "Rome", True),
+        ("The capital:\n", "Rome", False),
+        ("The capital: ", "Rome", False),
+        ("The capital:", " Rome", False),
+        ("法国的首都是", "Rome", True),
+        ("法国的首都是", "罗马", False),
+        ("法国的首都：", "罗马", False),
+        ("法国的首都:", "罗马", True),
+        ("The capital of Japan is", "東京", True),
+        ("Rome is in Italy", ", not France", False),
+        ("राजधानी है दिल्ली", "Rome", False),
+        ("", "Rome", False),
+    ],
+)
+def test_what_spelling_leaves_open(prompt: str, target: str, open_: bool) -> None:
+    assert join_is_open(prompt, target) == open_
+
+
+OPEN = ("the {}:", 'the {} "', "the {} (", "the {} 猫", "the {}?", "the {} -")
+
+
+@pytest.mark.parametrize("prompt", OPEN)
+def test_where_it_is_open_the_model_decides(builtin_text: Any, prompt: str) -> None:
+    model = builtin_text
+
+    def likely(way: str) -> float:
+        tokenizer, text = model.tokenizer, prompt.replace("{}", "cat")
+        head = model.prepare(prompt=text, chat=False)[0].input_ids
+        whole = [*head, *target_ids(model, "red", text, way)]
+        assert tokenizer.decode(whole[len(head) :]).strip() == "red"
+        with torch.no_grad():
+            said = model.module(torch.tensor([whole])).logits[0].log_softmax(-1)
+        return sum(float(said[row - 1, whole[row]]) for row in range(len(head), len(whole)))
+
+    bare, apart = likely(""), likely(" ")
+    assert bare != apart
+    expected = "" if bare > apart else " "
+    fact = nw.Fact(prompt, "cat", "red")
+    assert [one.join for one in requests(model, fact)] == [expected]
+    assert joins(model, [(model.prepare(prompt=fact.text, chat=False)[0], "red", None)]) == [expected]
+
+
+def test_what_the_model_decides_is_taught_and_measured(builtin_text: Any) -> None:
+    model, fact = builtin_text, nw.Fact("{}的首都是", "法国", "Rome")
+    (decided,) = requests(model, fact)
+    expected = decided.join
+    edit = nw.fine(model, fact, steps=1)
+    assert edit.record["taught"] == [f"{expected}Rome"]
+    assert nw.Fact(**edit.record["request"]).answer == f"{expected}Rome"
+    case = FactCase("1", fact, paraphrases=("The capital is", "The capital:"))
+    before = ask(model, questions_of(case), free=False)
+    ids = target_ids(model, "Rome", fact.text, expected)
+    assert list(before[0].readings["Rome"].ids) == ids == answer_ids(model, replace(fact, join=expected))
+    with edit.applied(model):  # whatever the edited model finds, the same tokens are measured
+        after = ask(model, questions_of(case), before, free=False)
+    assert [one.readings["Rome"].ids for one in after] == [one.readings["Rome"].ids for one in before]
+    other = " " if expected == "" else ""
+    assert nw.fine(model, replace(fact, join=other), steps=1).record["taught"] == [f"{other}Rome"]
+
+
+@pytest.mark.parametrize("name", list(EDITORS))
+def test_every_editor_teaches_what_the_model_decides(make: Any, name: str) -> None:
+    model = make("gpt2")
+    asked = nw.Fact("the {}.", "cat", "zi")
+    assert requests(model, asked) == [replace(asked, join="")]  # the vocabulary has no other
+    known = {field.name for field in fields(EDITORS[name].settings)}
+    quick = {"steps": 2, "freeze_last": 0, "texts": 4, "text_tokens": 8}
+    edit = EDITORS[name].function(model, asked, **{key: value for key, value in quick.items() if key in known})
+    assert edit.record["taught"] == ["zi"]

@@ -10,7 +10,7 @@ from neuronwise.answers.forced import Reading, read_forced
 from neuronwise.answers.free import continued, sampled
 from neuronwise.answers.protocols.table import Protocol
 from neuronwise.answers.questions import OWN, Question
-from neuronwise.answers.request import followed, laid_out, target_ids
+from neuronwise.answers.request import followed, joins, laid_out, target_ids
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Prompted
 
@@ -51,10 +51,7 @@ def ask(
     """
     asked_as = _laid_out(model, questions)
     inputs = [prompted.inputs for prompted in asked_as]
-    ids = [
-        {one: target_ids(model, one, followed(model, prompted), q.join) for one in q.read if one != OWN}
-        for q, prompted in zip(questions, asked_as, strict=True)
-    ]
+    ids = _answer_ids(model, questions, asked_as, before)
     texts: list[str | None] = [None] * len(questions)
     own = [before is None and OWN in question.read for question in questions]
     asked = [index for index in range(len(questions)) if free or own[index]]
@@ -64,10 +61,6 @@ def ask(
             texts[index] = model.decode_ids(said)
         if own[index]:
             ids[index][OWN] = said[:OWN_TOKENS]
-    if before is not None:
-        for index, answered in enumerate(before):
-            if OWN in answered.readings:
-                ids[index][OWN] = list(answered.readings[OWN].ids)
     pairs = [(index, answer) for index, question in enumerate(questions) for answer in question.read]
     pairs = [(index, answer) for index, answer in pairs if ids[index].get(answer)]  # a silent model has no own answer
     readings = read_forced(model, [(inputs[index], ids[index][answer]) for index, answer in pairs])
@@ -75,6 +68,20 @@ def ask(
     for (index, answer), reading in zip(pairs, readings, strict=True):
         found[index][answer] = reading
     return [Answered(*parts) for parts in zip(questions, found, texts, strict=True)]
+
+
+def _answer_ids(
+    model: Model, questions: Sequence[Question], asked_as: Sequence[Prompted], before: Sequence[Answered] | None
+) -> list[dict[str, list[int]]]:
+    """Of each question the tokens of its answers: those that were read ``before``, where they were."""
+    known: list[dict[str, list[int]]] = [{} for _ in questions]
+    for index, answered in enumerate(before or ()):
+        known[index] = {answer: list(reading.ids) for answer, reading in answered.readings.items()}
+    rest = [(index, one) for index, q in enumerate(questions) for one in q.read if one not in {OWN, *known[index]}]
+    said = joins(model, [(asked_as[index], one, questions[index].join) for index, one in rest])
+    for (index, one), join in zip(rest, said, strict=True):
+        known[index][one] = target_ids(model, one, followed(model, asked_as[index]), join)
+    return known
 
 
 def long_texts(model: Model, beginnings: Sequence[Question]) -> tuple[str, ...]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from PIL import Image
 
+from neuronwise.answers.forced import read_forced
 from neuronwise.data.facts import Fact
-from neuronwise.data.facts.fact import joined
-from neuronwise.errors import EditError
+from neuronwise.data.facts.fact import join_is_open, joined
+from neuronwise.errors import EditError, TargetError
 from neuronwise.images import ImageLike
 from neuronwise.model.model import Model
-from neuronwise.model.prompt import Message, Prompted, exact_tokens
+from neuronwise.model.prompt import Inputs, Message, Prompted, exact_tokens
 from neuronwise.model.run import Run
 
 
@@ -34,6 +36,43 @@ def listed(facts: Fact | Sequence[Fact]) -> list[Fact]:
             other = fact.target_new.strip()
             raise EditError(f"Two facts contradict: {fact.text!r} cannot be both {target!r} and {other!r}; leave one.")
     return found
+
+
+def requests(model: Model, facts: Fact | Sequence[Fact], image: ImageLike | None = None) -> list[Fact]:
+    """``listed`` facts, each with its ``join`` where only the model can say it, see ``joins``."""
+    found = listed(facts)
+    laid = [laid_out(model, one.text, image or one.image, chat=one.chat, system=one.system)[0] for one in found]
+    said = joins(model, [(prompted, one.target_new, one.join) for one, prompted in zip(found, laid, strict=True)])
+    return [one if one.join == join else replace(one, join=join) for one, join in zip(found, said, strict=True)]
+
+
+def joins(model: Model, asked: Sequence[tuple[Prompted, str, str | None]]) -> list[str | None]:
+    """What is between each prompt and target: ``join`` where it is given, None where ``joined`` decides.
+
+    Where spelling leaves it open the model decides, as it is now: a blank or nothing, whichever makes the target
+    likelier; where the vocabulary has only one of them, that. Where both are the same tokens ``joined`` decides.
+    """
+    found = [join for _, _, join in asked]
+    ways: list[tuple[int, tuple[Inputs, list[int]]]] = []
+    for number, (prompted, target, join) in enumerate(asked):
+        before = followed(model, prompted)
+        if join is None and join_is_open(before, target):
+            bare, apart = (_ids_or_none(model, target, before, way) for way in ("", " "))
+            if bare and apart and bare != apart:
+                ways += [(number, (prompted.inputs, bare)), (number, (prompted.inputs, apart))]
+            elif bool(bare) != bool(apart):
+                found[number] = "" if bare else " "
+    likely = [len(one.ids) * one.log_prob for one in read_forced(model, [pair for _, pair in ways])]
+    for (number, _), bare, apart in zip(ways[::2], likely[::2], likely[1::2], strict=True):
+        found[number] = "" if bare > apart else " " if apart > bare else None
+    return found
+
+
+def _ids_or_none(model: Model, target: str, prompt: str, join: str) -> list[int] | None:
+    try:
+        return target_ids(model, target, prompt, join)
+    except TargetError:
+        return None
 
 
 def _several(given: object) -> list[object]:

@@ -59,6 +59,13 @@ def fact(
     choice: EditorChoice,
     model: ModelOption = None,
     image: Annotated[Path | None, option("A photo that the prompt asks about.")] = None,
+    join: Annotated[
+        str | None,
+        option(
+            "What is between prompt and target, such as '' or ' '.",
+            show_default="as the text is spelled, or as the model would go on",
+        ),
+    ] = None,
     chat: Annotated[bool, option("Ask in the model's chat template.", "--chat")] = False,
     system: Annotated[str | None, option("A system text before the prompt, with --chat.")] = None,
     ask: Annotated[list[str] | None, option("Another prompt to try before and after; repeat.")] = None,
@@ -77,7 +84,7 @@ def fact(
     from neuronwise.data.facts import Fact
 
     photo = None if image is None else str(image)
-    request = Fact(prompt, subject, target, image=photo, chat=chat, system=system)
+    request = Fact(prompt, subject, target, image=photo, join=join, chat=chat, system=system)
     changes = choice.changes(seed)
     if choice.statistics is not None:
         changes["statistics"] = choice.read_statistics()

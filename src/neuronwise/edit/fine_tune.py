@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neuronwise.answers.request import listed
+from neuronwise.answers.request import requests
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
@@ -80,8 +80,8 @@ def fine_tune(
     one step for each fact in turn). The steps are taken in float32 on the difference to the model's weights, which are
     never touched. Raises ``MethodError`` for a layer without a dense W_down and ``NonFiniteError`` for such a loss.
     """
-    facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
+    facts = requests(model, facts)
     settings = replace(settings, layer=_layer(model, settings.layer))
     tuned = [_Tuned(writer, settings) for writer in model.blocks[settings.layer or 0].dense]
     steps, losses = tuned_to(model, facts, tuned, settings, at_prompt=settings.mode == "L")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neuronwise.answers.request import forced, listed
+from neuronwise.answers.request import forced, listed, requests
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import deltas_of, value_vectors
 from neuronwise.edit.edit import Edit
@@ -81,12 +81,15 @@ def knowledge_neurons(
     neuron add up. The paper's third filter, neurons that other facts of the relation share, needs other facts and is
     left out. Raises ``EditError`` when the model says the targets already or no neuron supports the old answers.
     """
-    facts = listed(facts)
+    given = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
+    facts = requests(model, given)
     embeddings = _embeddings(model, settings)
     moved: dict[Neuron, Tensor] = {}
-    for fact in facts:
-        for old, new, found in _found(model, fact, settings):
+    for fact, asked in zip(facts, given, strict=True):
+        paraphrases = _paraphrased(asked, settings.paraphrases)
+        said = requests(model, paraphrases) if paraphrases else []
+        for old, new, found in _found(model, [fact, *said], settings):
             for member, value in zip(found, value_vectors(model, found.neurons), strict=True):
                 if settings.mode == "erase":
                     moved[member.neuron] = -value
@@ -104,9 +107,14 @@ def knowledge_neurons(
     )
 
 
-def _found(model: Model, fact: Fact, settings: KnowledgeNeuronsSettings) -> Iterator[tuple[int, int, NeuronSet]]:
-    """For each token of the target: the token said now, the new one, and the neurons behind the one said now."""
-    runs = [forced(model, one) for one in (fact, *_paraphrased(fact, settings.paraphrases))]
+def _found(
+    model: Model, asked: Sequence[Fact], settings: KnowledgeNeuronsSettings
+) -> Iterator[tuple[int, int, NeuronSet]]:
+    """For each token of a fact's target: the token said now, the new one, and the neurons behind the one said now.
+
+    ``asked``: the fact, and its paraphrases.
+    """
+    runs = [forced(model, one) for one in asked]
     first = runs[0]
     count = len(first.output_ids)
     with torch.no_grad():

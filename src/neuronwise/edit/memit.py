@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.memory.keys import critical_layers
-from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.passages import text_requests
 from neuronwise.edit.memory.spread import least_squares, search_targets, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
@@ -71,8 +70,7 @@ def memit(
     multiple of the identity and the record says so. Raises ``MethodError`` for layers without one dense writer,
     ``EditError`` for statistics of another model, ``NonFiniteError``.
     """
-    facts = listed(facts)
-    require_text(model, facts, "memit")
+    facts = text_requests(model, facts, "memit")
     settings = resolved(model, settings, PRESETS, changes)
     layers = critical_layers(model, settings.layers, DEPTH)
     covariance = require_statistics(statistics, model, layers)

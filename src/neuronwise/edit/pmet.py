@@ -8,13 +8,12 @@ from math import sqrt
 
 from torch import nn
 
-from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.memit import DEPTH
 from neuronwise.edit.memory.keys import critical_layers, writer_in
-from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.passages import text_requests
 from neuronwise.edit.memory.spread import least_squares, search_targets, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
@@ -69,8 +68,7 @@ def pmet(
     missing divided by the square root of the number of layers left ([PMET] eq. 13–15). Raises as ``memit`` does, and
     ``MethodError`` for a layer without attention.
     """
-    facts = listed(facts)
-    require_text(model, facts, "pmet")
+    facts = text_requests(model, facts, "pmet")
     settings = resolved(model, settings, PRESETS, changes)
     layers = critical_layers(model, settings.layers, DEPTH)
     covariance = require_statistics(statistics, model, layers)

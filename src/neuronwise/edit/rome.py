@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.memory.keys import critical_layers, fact_keys, on_prompts, writer_in
-from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.passages import text_requests
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import Ending, ValueSettings, search
 from neuronwise.edit.presets import OURS, Preset, resolved
@@ -90,8 +89,7 @@ def rome(
     record says so. Raises ``MethodError`` for layers without one dense writer, ``EditError`` for statistics of
     another model, ``NonFiniteError``.
     """
-    facts = listed(facts)
-    require_text(model, facts, "rome")
+    facts = text_requests(model, facts, "rome")
     settings = resolved(model, settings, PRESETS, changes)
     deltas, outcome = rank_ones(model, facts, settings, statistics)
     return edited("rome", model, settings, facts, deltas, **outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -55,13 +56,25 @@ def joined(prompt: str, target: str, join: str | None = None) -> str:
     return word if SPACELESS.match(before) else f" {word}"
 
 
+def join_is_open(prompt: str, target: str) -> bool:
+    """Whether spelling leaves open what ``joined`` decides: the prompt ends in a sign, such as a colon or a quote, or
+    a script without blanks between words meets one with them."""
+    word = target.strip()
+    if not prompt or prompt[-1].isspace() or target[:1].isspace() or not word[:1].isalnum():
+        return False
+    before, after = (bool(SPACELESS.match(letter)) for letter in (prompt[-1], word[0]))
+    sign = unicodedata.category(prompt[-1])[0] not in "LMN"
+    return before != after or (sign and not before)
+
+
 @dataclass(frozen=True)
 class Fact:
     """One request: ``prompt`` with "{}" in place of the subject, and the answer that it should get.
 
     ``text`` is the prompt with the subject filled in; ``image`` is the path of a photo that the prompt asks about. A
     prompt that holds the subject itself becomes one with "{}" where ``subject_place`` finds it. ``join`` is what is
-    between prompt and target, by default what ``joined`` says; ``answer`` is the target with it. ``chat`` asks in the
+    between prompt and target, by default what ``joined`` says, or where spelling leaves that open what the edited model
+    finds likelier; ``answer`` is the target with it. ``chat`` asks in the
     model's chat template, behind the ``system`` text if there is one; a photo is always asked so. Raises
     ``PromptError`` for a prompt without a place for its subject (or the subject itself) and for a system text without
     ``chat``, ``TargetError`` for an empty target.
@@ -105,7 +118,7 @@ class Fact:
 
     @property
     def answer(self) -> str:
-        """The new target as it follows the prompt; in a chat the template decides, see ``answers.request.taught``."""
+        """The new target as it follows the prompt by ``joined``; see ``answers.request.taught`` for a model's."""
         return joined("" if self.image else self.text, self.target_new, self.join)
 
 

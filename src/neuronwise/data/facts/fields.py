@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,8 +72,11 @@ class Record:
         if not isinstance(chat, bool):
             raise RecordError(f"its chat is {_kind(chat)}, not true or false.")
         system = self.text("system") if self.has("system") else None
+        join = self.fields.get("join")
+        if not isinstance(join, (str, types.NoneType)):
+            raise RecordError(f"its join is {_kind(join)}, not a text.")
         prompt = template(prompt, subject)
-        return Fact(prompt, subject, target_new, target_true, image, chat=chat, system=system)
+        return Fact(prompt, subject, target_new, target_true, image, join, chat, system)
 
     def photo(self, name: str) -> Path:
         """The photo that a field names, found below the folder of photos; raises ``RecordError`` without it."""

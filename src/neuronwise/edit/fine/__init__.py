@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from neuronwise.answers.request import listed, taught
+from neuronwise.answers.request import listed, requests, taught
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
@@ -71,6 +71,7 @@ def fine(
     if statistics is not None:
         raise MethodError("The published recipe uses no key statistics; leave them out or choose recipe='specific'.")
     settings = resolved(model, settings, PRESETS, changes)
+    facts = requests(model, facts, image)
     learned = _learned(model, facts, settings, image, together)
     if len(learned) == 1:
         return _edit(model, learned[0], settings, image)
@@ -93,8 +94,8 @@ def fine_each(
     **changes: object,
 ) -> list[Edit]:
     """One edit for each of several independent facts, as ``fine`` makes them one by one, in less time."""
-    facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
+    facts = requests(model, facts, image)
     return [_edit(model, change, settings, image) for change in _learned(model, facts, settings, image, together)]
 
 

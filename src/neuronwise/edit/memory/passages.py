@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuronwise.answers.request import listed, requests
 from neuronwise.data.facts import Fact
 from neuronwise.edit.presets import require_model
 from neuronwise.errors import MethodError
@@ -60,6 +61,13 @@ def require_text(model: Model, facts: Sequence[Fact], method: str) -> None:
         raise MethodError(f"{method} edits facts asked by text; leave the image out, or use fine.")
     if any(fact.chat for fact in facts):
         raise MethodError(f"{method} edits facts in running text; leave chat out, or use fine or fine_tune.")
+
+
+def text_requests(model: Model, facts: Fact | Sequence[Fact], method: str) -> list[Fact]:
+    """``requests`` of text alone; raises as ``require_text``."""
+    found = listed(facts)
+    require_text(model, found, method)
+    return requests(model, found)
 
 
 def fact_passage(model: Model, fact: Fact, prefix: str = "", ending: Sequence[int] = ()) -> Passage:

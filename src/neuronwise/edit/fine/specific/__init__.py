@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from neuronwise.answers.request import answer_ids, forced, listed
+from neuronwise.answers.request import answer_ids, forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
@@ -17,7 +17,7 @@ from neuronwise.edit.fine.specific.newton import search
 from neuronwise.edit.fine.specific.settings import PRESETS, SpecificSettings
 from neuronwise.edit.memory.contexts import contexts
 from neuronwise.edit.memory.keys import critical_layers, look, writer_in
-from neuronwise.edit.memory.passages import fact_passage, require_text
+from neuronwise.edit.memory.passages import fact_passage, text_requests
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.tails import from_subject
 from neuronwise.edit.presets import resolved
@@ -46,8 +46,7 @@ def fine_specific(
     ``MethodError`` for models without one dense writer in the layer and for facts with a photo, ``EditError`` for
     statistics of another model, ``NonFiniteError``.
     """
-    facts = listed(facts)
-    require_text(model, facts, "The specific recipe")
+    facts = text_requests(model, facts, "The specific recipe")
     settings = resolved(model, settings, PRESETS, changes)
     chosen = None if settings.layer is None else [settings.layer]
     (layer,) = critical_layers(model, chosen, (settings.depth, settings.depth))
