@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -12,7 +13,18 @@ from typing import Any
 import pytest
 
 from neuronwise.errors import EditError, NeuronwiseError, StudyError
-from neuronwise.files import Lines, sha256, versions, whole_file, write_folder, write_json, write_text
+from neuronwise.files import (
+    Lines,
+    from_json,
+    ordinary,
+    read_lines,
+    sha256,
+    versions,
+    whole_file,
+    write_folder,
+    write_json,
+    write_text,
+)
 
 ROWS = [{"id": "a", "x": 1 / 3}, {"id": "b", "text": "zwei\nZeilen, ü \u2028"}, {"id": "c"}]
 
@@ -151,3 +163,38 @@ def test_rows_written_together_are_all_there_or_none(
     content = path.read_bytes()
     assert [json.loads(content[start:].split(b"\n")[0]) for _, start in taken] == ROWS
     assert content.count(b"\n") == len(ROWS)
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", '{"a": 1e400}', "[[-1e999]]"])
+def test_numbers_that_json_lacks_are_not_read_where_they_must_be_finite(text: str) -> None:
+    from_json(text)
+    with pytest.raises(ValueError, match="it holds"):
+        from_json(text, finite=True)
+
+
+def test_half_a_surrogate_pair_is_kept_as_its_escape(tmp_path: Path) -> None:
+    with Lines(tmp_path / "rows.jsonl") as lines:
+        lines.append({"text": "a \ud800 b"})
+    with Lines(tmp_path / "rows.jsonl") as lines:
+        assert lines.rows == [{"text": "a \ud800 b"}]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no ordinary file"):
+        ordinary(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no ordinary file"):
+        list(read_lines(tmp_path / "pipe"))
+    assert ordinary(tmp_path) == tmp_path
+
+
+def test_tensors_are_read_from_ordinary_files_alone() -> None:
+    """safetensors waits on a pipe in code that no signal ends."""
+    calls = [
+        (path.name, ast.unparse(node))
+        for path in (Path(__file__).parents[1] / "src" / "neuronwise").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("load_file", "safe_open")
+    ]
+    assert len(calls) > 5
+    assert [call for call in calls if "(ordinary(" not in call[1]] == []

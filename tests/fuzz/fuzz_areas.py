@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fuzz_api
 import fuzz_shell
+import fuzz_view
 from fuzz_checkpoints import checkpoints
 from fuzz_images import arrays, photos
 from fuzz_world import World
@@ -27,5 +28,7 @@ AREAS: dict[str, Area] = {
     "baselines": fuzz_api.baselines,
     "recipes": fuzz_shell.recipes,
     "checkpoints": checkpoints,
+    "pages": fuzz_view.pages,
+    "questions": fuzz_view.questions,
     **{name: fuzz_shell.of_files(name) for name in fuzz_shell.SPOILED},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import io
 import json
@@ -40,7 +41,7 @@ class _Hang(BaseException):
 
 @contextlib.contextmanager
 def patience() -> Iterator[None]:
-    """Raise ``_Hang`` in the body where it takes too long."""
+    """Raise ``_Hang`` in the body where it takes too long; where code without Python waits on, end the process."""
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise _Hang
@@ -49,9 +50,11 @@ def patience() -> Iterator[None]:
     before = [signal.signal(number, ring) for _, number, _ in clocks]
     for clock, _, seconds in clocks:
         signal.setitimer(clock, seconds)
+    faulthandler.dump_traceback_later(2 * WAITING, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         for (clock, number, _), handler in zip(clocks, before, strict=True):
             signal.setitimer(clock, 0)
             signal.signal(number, handler)

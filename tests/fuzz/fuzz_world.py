@@ -96,6 +96,7 @@ def _write_files(folder: Path) -> None:
     mask[4:18, 4:18] = 255
     Image.fromarray(mask).save(folder / "mask.png")
     (folder / "text.txt").write_text(TEXT * 4)
+    (folder / "lines.txt").write_text("the dog runs\nthe cat sits on\n\n the capital of\n")
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": TEXT}) + "\n" for _ in range(4)))
     facts = {"counterfact": COUNTERFACT, "flat": FLAT, "zsre": ZSRE, "knowedit": KNOWEDIT}
     for name, record in facts.items():
@@ -135,6 +136,16 @@ def _write_results(photo: Any, text: Any) -> None:
     shell("evaluate", "facts.json", "-m", "text", *QUICK, "--others", 0, "--no-free", "--out", "evaluation")
     shell("study", "run", "suppression.yaml", "--data", "photos", "--out", "study")
     nw.Baseline.gather(text, texts=[TEXT]).save("baseline")
+    seen = ("photo.png", "-m", "photo", "--prompt", "the", "--max-new-tokens", 2, "--concept", "dog")
+    shell("find", *seen, "--top", 4, "--out", "finding")
+    shell("circuit", *seen, "--nodes", 4, "--out", "circuit")
+    asked = ("-m", "photo", "--prompt", "the", "--max-new-tokens", 2, "--examples", 3)
+    shell("index", "build", "--data", "photos", "--texts", "text.txt", "--out", "index", *asked)
+    for number in (1, 2):
+        half = ("--shard", f"{number}/2", "--batch-size", 2, "--examples", 3)
+        shell("index", "build", "--texts", "text.txt", "--out", f"halves/{number}", "-m", "text", *half)
+        part = ("--out", f"parts/{number}", "--shard", f"{number}/2", "--set", "K=[1]")
+        shell("study", "run", "suppression.yaml", "--data", "photos", *part)
 
 
 def tiny_checkpoint(folder: Path) -> tuple[Path, Any]:

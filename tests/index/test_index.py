@@ -12,6 +12,7 @@ from PIL import Image
 
 import families
 import neuronwise as nw
+from neuronwise.errors import IndexingError
 from neuronwise.index import Index
 from neuronwise.index.bins import EDGES
 from neuronwise.index.items import rows_of
@@ -171,3 +172,23 @@ def test_a_neuron_fires_above_the_median_root_mean_square_of_its_layer(make: Any
         rows = torch.cat([run.rows(list(range(1, run.length))).dense[layer] for run in text_runs(model, TEXTS)])
         middle = float(rows.double().square().mean(0).sqrt().median())
         assert index[f"L{layer}.U0"].threshold == min(edge for edge in EDGES if edge >= middle)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("moments", lambda tensor: tensor[:, :, :2]),
+        ("item", lambda tensor: tensor[1:]),
+        ("item", lambda tensor: tensor + 10_000),
+        ("counts", lambda tensor: tensor[:0]),
+    ],
+)
+def test_arrays_that_are_not_of_its_neurons_are_refused(make: Any, tmp_path: Path, name: str, wrong: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    Index.build(make("llama"), texts=TEXTS, out=tmp_path / "index")
+    file = tmp_path / "index" / "layers" / "L1.safetensors"
+    tensors = load_file(file)
+    save_file({**tensors, name: wrong(tensors[name]).contiguous()}, file)
+    with pytest.raises(IndexingError, match="is damaged"):
+        Index.load(tmp_path / "index")["L1.U3"]

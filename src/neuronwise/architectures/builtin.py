@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuronwise.architectures.parts import Part, cache_folder, fetch, not_cached
 from neuronwise.errors import ModelError, ModelUnavailable
-from neuronwise.files import from_json, read_bytes, sha256, write_folder, write_json
+from neuronwise.files import from_json, ordinary, read_bytes, sha256, write_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -257,7 +257,7 @@ def read_trained(sight: Sight) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the tensors of a sight's projector and of its language model's adapter, both in float32."""
     from safetensors.torch import load_file
 
-    tensors = {name: tensor.float() for name, tensor in load_file(sight.trained).items()}
+    tensors = {name: tensor.float() for name, tensor in load_file(ordinary(sight.trained)).items()}
     adapter = {name.removeprefix("lora."): tensors.pop(name) for name in list(tensors) if name.startswith("lora.")}
     return tensors, adapter
 

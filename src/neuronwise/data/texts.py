@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from neuronwise.errors import DataError
-from neuronwise.files import from_json, require_ordinary
+from neuronwise.files import from_json, ordinary
 
 KINDS = (".txt", ".md", ".jsonl")
 
@@ -58,7 +58,7 @@ def read_lines(file: str | os.PathLike[str]) -> dict[str, str]:
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
-        require_ordinary(path)
+        ordinary(path)
         yield
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not text in UTF-8.") from error

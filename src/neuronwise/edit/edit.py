@@ -20,7 +20,7 @@ from neuronwise.edit.export import hub, merge, peft
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.presets import require_model
 from neuronwise.errors import EditError, told
-from neuronwise.files import read_form, write_folder, write_json
+from neuronwise.files import ordinary, read_form, write_folder, write_json
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Preface
 from neuronwise.neurons import snippet
@@ -167,7 +167,7 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
         content = read_form(folder / ABOUT, _About, "saved edit", EditError)
         _require_readable(content["schema"], folder)
         rows = content["deltas"]
-        tensors = load_file(folder / TENSORS)
+        tensors = load_file(ordinary(folder / TENSORS))
         parts = {name: part for name, part in content.items() if name in PARTS}
         if content.get("sha256") not in (None, _digest(parts, folder)):
             raise EditError(f"The edit in '{folder}' is damaged: its deltas are not those that were saved.")

@@ -1,7 +1,7 @@
 """What is on disk: files and folders written whole or not at all, JSON, lines that only grow, versions."""
 
-from neuronwise.files.lines import Lines, read_lines
-from neuronwise.files.reading import from_json, read_bytes, read_form, read_json, read_object, require_ordinary
+from neuronwise.files.lines import Lines, line_of, read_lines
+from neuronwise.files.reading import from_json, ordinary, read_bytes, read_form, read_json, read_object
 from neuronwise.files.records import sha256, shareable, versions
 from neuronwise.files.schemas import schemas
 from neuronwise.files.writing import (
@@ -26,15 +26,16 @@ __all__ = [
     "filling",
     "from_json",
     "held",
+    "line_of",
     "make_folder",
     "new_folders",
+    "ordinary",
     "read_bytes",
     "read_form",
     "read_json",
     "read_lines",
     "read_object",
     "require_free",
-    "require_ordinary",
     "schemas",
     "sha256",
     "shareable",

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from neuronwise.errors import StudyError
 from neuronwise.files.locks import Lock, Locked
-from neuronwise.files.reading import from_json
+from neuronwise.files.reading import from_json, ordinary
 from neuronwise.files.writing import Raises, writing
 
 Take: TypeAlias = "Callable[[dict[str, Any], int], object]"  # a row, and where its line begins (bytes)
@@ -55,7 +55,7 @@ class Lines:
     def extend(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write rows together and wait once until the disk has them all; where they do not fit, none stays."""
         rows = list(rows)
-        lines = [(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode() for row in rows]
+        lines = list(map(line_of, rows))
         size = os.fstat(self._file).st_size
         try:
             content = b"".join(lines)
@@ -90,6 +90,11 @@ class Lines:
         self.close()
 
 
+def line_of(row: Mapping[str, object]) -> bytes:
+    """A row as a line in UTF-8; half a surrogate pair is written as its escape. Raises ``ValueError`` for NaN."""
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
+
+
 def read_lines(path: Path, error: Raises = StudyError) -> Iterator[tuple[dict[str, Any], int, int]]:
     """Each row of JSON lines with where its line begins and ends (bytes); a torn last line is left out.
 
@@ -97,7 +102,7 @@ def read_lines(path: Path, error: Raises = StudyError) -> Iterator[tuple[dict[st
     """
     damage: tuple[int, ValueError] | None = None
     end = 0
-    with path.open("rb") as file:
+    with ordinary(path).open("rb") as file:
         for number, line in enumerate(file, 1):
             if damage is not None and line.endswith(b"\n"):
                 raise error(

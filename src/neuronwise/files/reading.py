@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -17,30 +18,34 @@ from neuronwise.files.writing import PathLike, Raises
 def from_json(text: str | bytes, finite: bool = False) -> Any:
     """The value of a JSON text; raises ``ValueError`` for anything else, also for one that is nested too deeply.
 
-    ``finite``: NaN and infinity, which JSON lacks and Python's reader takes, are refused.
+    ``finite``: NaN and infinity, which JSON lacks and Python's reader takes, are refused, and so is 1e400.
     """
     try:
-        return json.loads(text, parse_constant=_refuse) if finite else json.loads(text)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite) if finite else json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def _refuse(number: str) -> None:
-    raise ValueError(f"it holds {number}")
+def _refuse(number: str) -> float:
+    raise ValueError(f"it holds {number:.20}")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number)
 
 
 def read_bytes(path: PathLike) -> bytes:
     """What a file holds; raises ``OSError`` for what is no ordinary file: reading a pipe might never end."""
-    path = Path(path)
-    require_ordinary(path)
-    return path.read_bytes()
+    return ordinary(path).read_bytes()
 
 
-def require_ordinary(path: Path) -> None:
-    """Raise ``OSError`` for a path that is there and is neither a file nor a folder, but a pipe or a device."""
-    mode = path.stat().st_mode
+def ordinary(path: PathLike) -> Path:
+    """A path to be opened; raises ``OSError`` for a pipe or a device, on which a reader might wait for ever."""
+    mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OSError(errno.EINVAL, "it is no ordinary file")
+    return Path(path)
 
 
 def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError, finite: bool = False) -> Any:
@@ -53,9 +58,9 @@ def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError, finite
         raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: {reason(problem)}.") from problem
 
 
-def read_object(path: PathLike, what: str, error: Raises = NeuronwiseError) -> dict[str, Any]:
+def read_object(path: PathLike, what: str, error: Raises = NeuronwiseError, finite: bool = False) -> dict[str, Any]:
     """The JSON object that a file holds; as ``read_json``, and ``error`` for any other value."""
-    found = read_json(path, what, error)
+    found = read_json(path, what, error, finite)
     if not isinstance(found, dict):
         raise error(f"'{os.fspath(path)}' is not a {what}, or it is damaged: it holds no object.")
     return found

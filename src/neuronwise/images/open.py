@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from neuronwise.errors import ImageError, told
-from neuronwise.files import require_ordinary, whole_file
+from neuronwise.files import ordinary, whole_file
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.generic]"
 
@@ -73,8 +73,7 @@ def _opened(source: ImageLike) -> Image.Image:
         ) from error
     with told(ImageError, f"The image '{name}' is damaged or truncated"):  # decoders raise errors of any kind
         try:
-            require_ordinary(Path(name))
-            with Image.open(name, formats=known_formats()) as image:
+            with Image.open(ordinary(name), formats=known_formats()) as image:
                 image.seek(0)
                 image.load()
                 return _to_rgb(image, f"'{name}'")

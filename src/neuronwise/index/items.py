@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuronwise.errors import IndexingError, PromptError, told
-from neuronwise.files import from_json
+from neuronwise.files import from_json, ordinary
 from neuronwise.index.tally import PLACES
 from neuronwise.locate.baseline import predicting_rows
 from neuronwise.model.grid import image_grid
@@ -131,7 +130,7 @@ class Items:
 
     def __init__(self, path: Path, offsets: NDArray[np.int64]) -> None:
         self._path, self._offsets = path, offsets
-        with path.open("rb") as file:
+        with ordinary(path).open("rb") as file:
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __len__(self) -> int:
@@ -162,12 +161,7 @@ class Items:
     def _record(self, number: int) -> Record:
         start = int(self._offsets[number])
         end = int(self._offsets[number + 1]) if number + 1 < len(self) else len(self._lines)
-        return from_json(self._lines[start:end])
+        return from_json(self._lines[start:end], finite=True)
 
     def _telling(self) -> AbstractContextManager[None]:
         return told(IndexingError, f"'{self._path}' is damaged")
-
-
-def line_of(record: Record) -> bytes:
-    """A record as a line of ``items.jsonl``."""
-    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")

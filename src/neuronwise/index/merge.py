@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from neuronwise.errors import IndexingError
+from neuronwise.errors import IndexingError, told
 from neuronwise.files import from_json, require_free, write_folder
 from neuronwise.index.compact import ABOUT, require_items, write_index
 from neuronwise.index.tally import PLACES
@@ -25,13 +25,14 @@ def merge(shards: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str])
             raise IndexingError(f"'{folder}' holds a finished index, which cannot be merged: it keeps rounded counts.")
     works = [Work.read(folder, tallies=False) for folder in folders]
     _require_all(works)
-    numbers, lines = _joined([work.lines() for work in works])
+    numbers, lines = _joined(works)
     whole = _summed([work.progress for work in works])
     require_items(whole)
     merged: Work | None = None
     for folder, numbered in zip(folders, numbers, strict=True):
         work = Work.read(folder)
         for tally in work.tallies.values():
+            tally.require_finite()
             tally.item = torch.where(tally.item < 0, -1, numbered[tally.item.clamp_min(0).long()])
         if merged is None:
             merged = work
@@ -76,13 +77,13 @@ def _summed(parts: Sequence[Progress]) -> Progress:
     return whole
 
 
-def _joined(shards: Sequence[Sequence[bytes]]) -> tuple[list[torch.Tensor], list[bytes]]:
+def _joined(works: Sequence[Work]) -> tuple[list[torch.Tensor], list[bytes]]:
     """For each shard the numbers of its items among all, and the lines of all, in the order of what was read."""
-    places = [
-        (int(from_json(line)["source"]), shard, item)
-        for shard, own in enumerate(shards)
-        for item, line in enumerate(own)
-    ]
+    shards, places = list[list[bytes]](), list[tuple[int, int, int]]()
+    for shard, work in enumerate(works):
+        with told(IndexingError, f"The shard in '{work.folder}' is damaged"):
+            shards.append(work.lines())
+            places += [(int(from_json(line)["source"]), shard, item) for item, line in enumerate(shards[-1])]
     places.sort()
     numbers = [torch.zeros(max(len(own), 1), dtype=torch.int32) for own in shards]
     for number, (_, shard, item) in enumerate(places):

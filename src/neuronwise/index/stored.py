@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from neuronwise.errors import IndexingError, NeuronError, told
-from neuronwise.files import from_json
+from neuronwise.files import from_json, ordinary
+from neuronwise.index.bins import BINS
 from neuronwise.index.compact import ABOUT, LAYERS, OFFSETS, read_about
 from neuronwise.index.items import ITEMS, Items
 from neuronwise.index.work import RECIPE, Writers, layers_of
@@ -53,13 +54,27 @@ class Stored:
         """A whole array of a layer, a view of the file."""
         if layer not in self._layers:
             with self._telling():
-                self._layers[layer] = _mapped(self.folder / LAYERS / f"L{layer}.safetensors")
+                arrays = _mapped(self.folder / LAYERS / f"L{layer}.safetensors")
+                self._require_shapes(layer, arrays)
+                self._layers[layer] = arrays
         return self._layers[layer][name]
+
+    def _require_shapes(self, layer: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raise ``ValueError`` unless a layer's arrays are of its writers, places and examples."""
+        writers, places = self.writers[layer], len(self.places)
+        first = sum(writer["width"] for writer in writers), places
+        rest = {"moments": (3,), "histogram": (BINS,)}
+        shapes = {name: (*first, *rest.get(name, (2, self.about["examples"]))) for name in ARRAYS}
+        for name, shape in {**shapes, "counts": (len(writers), places)}.items():
+            if arrays[name].shape != shape:
+                raise ValueError(f"{name} of layer {layer} is {arrays[name].shape}, not {shape}")
 
     def row(self, neuron: Neuron) -> dict[str, NDArray[Any]]:
         """All arrays at one neuron, by place, and ``counts`` of its writer."""
         row, writer = self.find(neuron)
         own = {name: self.array(neuron.layer, name)[row] for name in ARRAYS}
+        if not (own["item"] < len(self.items)).all():
+            raise IndexingError(f"The index in '{self.folder}' is damaged: it has no item {own['item'].max()}.")
         return {**own, "counts": self.array(neuron.layer, "counts")[writer]}
 
     def find(self, neuron: Neuron) -> tuple[int, int]:
@@ -99,7 +114,7 @@ class Stored:
 
 def _mapped(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a safetensors file as views of it: nothing is read before it is looked at."""
-    with safe_open(path, framework="np"):  # checks the header against the file
+    with safe_open(ordinary(path), framework="np"):  # checks the header against the file
         pass
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from neuronwise.errors import IndexingError, told
-from neuronwise.files import read_form, shareable, versions, write_folder, write_json
-from neuronwise.index.items import ITEMS, Record, line_of
+from neuronwise.files import line_of, ordinary, read_form, shareable, versions, write_folder, write_json
+from neuronwise.index.items import ITEMS, Record
 from neuronwise.index.tally import PLACES, Tally
 from neuronwise.model import Model
 from neuronwise.model.state import alike, likeness, weights_hash
@@ -130,8 +130,8 @@ class Work:
             with told(IndexingError, f"The index begun in '{folder}' is damaged; remove that folder"):
                 work.progress = read_form(states[-1] / STATE, Progress, "state of an index", IndexingError)
                 for layer, tally in work.tallies.items():
-                    tally.restore(load_file(states[-1] / f"L{layer}.safetensors"))
-                if work._items.stat().st_size < work.progress["size"]:
+                    tally.restore(load_file(ordinary(states[-1] / f"L{layer}.safetensors")))
+                if ordinary(work._items).stat().st_size < work.progress["size"]:
                     raise ValueError(f"{ITEMS} is too short")
         return work
 
@@ -174,8 +174,11 @@ class Work:
         """The saved items."""
         if not self.progress["size"]:
             return []
-        with self._items.open("rb") as file:
-            return file.read(self.progress["size"]).splitlines(keepends=True)
+        with ordinary(self._items).open("rb") as file:
+            lines = file.read(self.progress["size"]).splitlines(keepends=True)
+        if len(lines) != self.progress["items"]:
+            raise ValueError(f"{ITEMS} has {len(lines)} items, not {self.progress['items']}")
+        return lines
 
     def forget(self, *, items: bool = True) -> None:
         """Take away what was begun; without ``items`` those stay."""

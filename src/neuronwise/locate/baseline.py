@@ -15,7 +15,7 @@ from torch import Tensor
 from neuronwise.architectures.parts import cache_folder
 from neuronwise.data.texts import openings
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError, told
-from neuronwise.files import read_form, versions, write_folder, write_json
+from neuronwise.files import ordinary, read_form, versions, write_folder, write_json
 from neuronwise.images import ImageLike
 from neuronwise.locate.method import require_own
 from neuronwise.model.activations import Activations
@@ -138,7 +138,7 @@ class Baseline:
             schema = about.pop("schema")
             if schema != SCHEMA:
                 raise MethodError(f"The baseline '{folder}' has the form {schema!r}; this version reads {SCHEMA!r}.")
-            tensors = load_file(place / TENSORS)
+            tensors = load_file(ordinary(place / TENSORS))
             like = tensors.pop("likeness")
             tables: dict[str, dict[str, Tensor]] = {"mean": {}, "spread": {}}
             for name, value in tensors.items():

@@ -126,7 +126,7 @@ class Circuit:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Circuit:
         """Read what ``save`` wrote; raises ``NeuronwiseError`` for a missing or damaged file."""
-        content = read_json(path, "circuit")
+        content = read_json(path, "circuit", finite=True)
         try:
             return cls.from_dict(content)
         except NeuronwiseError as error:

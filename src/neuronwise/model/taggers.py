@@ -7,11 +7,11 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from neuronwise.data.scripts import whole_word
 from neuronwise.errors import TargetError, reason
+from neuronwise.files import read_bytes
 from neuronwise.registry import Registry
 
 Tagger = Callable[..., list[str]]
@@ -100,7 +100,7 @@ def _places(text: str, word: str) -> Iterator[re.Match[str]]:
 @functools.lru_cache(maxsize=4)
 def _words_of(file: str) -> tuple[str, ...]:
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise TargetError(f"The list of words '{file}' cannot be read: {reason(error)}.") from error
     return tuple({line.strip() for line in lines} - {""})

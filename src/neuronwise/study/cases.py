@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NotRequired, Protocol, TypedDict, overload
 
 from neuronwise.errors import StudyError
-from neuronwise.files import Lines, from_json, read_lines, require_ordinary
+from neuronwise.files import Lines, from_json, read_lines
 from neuronwise.files.kinds import misfits
 from neuronwise.study.notes import Row
 
@@ -78,7 +78,6 @@ class CaseFile:
         if write:
             self._lines = Lines(path, StudyError, self._take)
         else:
-            require_ordinary(path)
             for row, start, _ in read_lines(path):
                 self._take(row, start)
 

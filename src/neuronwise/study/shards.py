@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from neuronwise.errors import StudyError
+from neuronwise.errors import StudyError, told
 from neuronwise.files import require_free, write_folder
 from neuronwise.study.cases import CaseFile
 from neuronwise.study.kind import Study, Unit
@@ -76,7 +76,12 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     shards whose models answered differently, and for a folder that is not free; then nothing is written.
     """
     require_free(out, StudyError)
-    parts = sorted(map(_Part.read, folders), key=lambda part: part.shard.number)
+    with told(StudyError, "These shards cannot be put together; one of them is damaged"):
+        _merge(sorted(map(_Part.read, folders), key=lambda part: part.shard.number), out)
+    return read_study(out)
+
+
+def _merge(parts: Sequence[_Part], out: str | os.PathLike[str]) -> None:
     _require_whole(parts)
     notes = _together(parts)
     where = {name: part.cases for part in parts for name in part.cases}
@@ -93,7 +98,6 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
             concluded(store, KINDS[kind_of(manifest)].rows)
 
     write_folder(out, write, StudyError)
-    return read_study(out)
 
 
 def _require_whole(parts: Sequence[_Part]) -> None:

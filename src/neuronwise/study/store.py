@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Required, TypedDict, TypeVar
 
 from neuronwise.errors import NeuronwiseError, NothingToStudy, StudyError, reason
 from neuronwise.files import (
@@ -16,7 +16,6 @@ from neuronwise.files import (
     from_json,
     read_bytes,
     read_lines,
-    require_ordinary,
     versions,
     whole_file,
     write_json,
@@ -149,7 +148,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Row:
     """The manifest of a study's folder; raises ``StudyError`` where there is none, or a damaged one."""
     path = Path(folder) / MANIFEST
     try:
-        content = from_json(read_bytes(path))
+        content = from_json(read_bytes(path), finite=True)
         if wrong := misfits(content, _Manifest):
             raise ValueError(wrong)
     except FileNotFoundError as error:
@@ -170,8 +169,29 @@ class _Manifest(TypedDict):
 class _Note(TypedDict, total=False):
     """A line of ``before.jsonl``."""
 
-    part: str
+    part: Required[str]
     key: str
+
+
+class _Named(TypedDict):
+    """A line of ``before.jsonl`` that has a key."""
+
+    value: object
+
+
+class _Listed(TypedDict, total=False):
+    """Cases by their ids, and why others are left out."""
+
+    ids: Required[list[str]]
+    skipped: dict[str, str]
+    unread: dict[str, str]
+
+
+class _Listing(TypedDict):
+    """A line of ``before.jsonl`` of the part "study"."""
+
+    key: str
+    value: _Listed
 
 
 def read_cases(folder: str | os.PathLike[str]) -> list[Row]:
@@ -191,7 +211,6 @@ def read_before(folder: str | os.PathLike[str]) -> Notes:
     """What a study's folder found before anything was changed, finished or not."""
     path = Path(folder) / BEFORE
     with _readable(path):
-        require_ordinary(path)
         return Notes(_fitting([row for row, _, _ in read_lines(path)], path))
 
 
@@ -206,7 +225,9 @@ def _readable(path: Path) -> Iterator[None]:
 def _fitting(rows: list[Row], path: Path) -> list[Row]:
     """The notes; raises ``StudyError`` for a row that is none."""
     for number, row in enumerate(rows, 1):
-        if wrong := misfits(row, _Note):
+        if wrong := misfits(row, _Note) or misfits(
+            row, _Listing if row["part"] == "study" else _Named if "key" in row else _Note
+        ):
             raise StudyError(f"Line {number} of '{path}' is damaged ({wrong}); name a new folder.")
     return rows
 

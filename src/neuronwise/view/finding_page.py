@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import ImageError, NeuronwiseError, told
 from neuronwise.report import circuit as circuits
 from neuronwise.report.filled import Written, photo_element, read_page
 from neuronwise.report.finding import heat_of
@@ -74,8 +74,9 @@ def _thumbnail(page: Path, changed: float) -> bytes:
     _, found, data = read_page(page).photo.partition("base64,")
     if not found:
         raise NeuronwiseError(f"'{page.parent.name}' has no photo.")
-    content = io.BytesIO(base64.b64decode(data.partition('"')[0]))
-    image, stream = open_image(Image.open(content, formats=known_formats())), io.BytesIO()
+    with told(ImageError, f"The photo in '{page.parent.name}' is damaged"):
+        content = io.BytesIO(base64.b64decode(data.partition('"')[0]))
+        image, stream = open_image(Image.open(content, formats=known_formats())), io.BytesIO()
     image.thumbnail((SIDE, SIDE))
     image.save(stream, "JPEG", quality=85)
     return stream.getvalue()

@@ -76,7 +76,7 @@ class Folders:
         if status.st_size > LARGEST:
             raise NeuronwiseError(f"'{path.name}' is larger than {LARGEST / 1e6:.0f} MB.")
         if path not in self._read or self._read[path][0] != state:
-            self._read[path] = (state, read_object(path, what))
+            self._read[path] = (state, read_object(path, what, finite=True))
         return self._read[path][1]
 
     def _below(self, number: int, root: Path) -> Iterator[Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 import threading
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,7 +28,7 @@ def study_page(item: Item) -> Page:
     from neuronwise.report.study import about, title
 
     study, kind = _read(item)
-    with told(StudyError, f"'{item.id}' cannot be shown; its rows may be damaged"):
+    with _telling(item):
         tables = kind.tables(study) if study.cases > len(study.failed) else []
         figures = kind.figures(study) if tables else []
         name, lines = title(study, kind), about(study, kind)
@@ -61,10 +62,15 @@ def figure(item: Item, name: str) -> bytes:
             study, kind = _read(item)
             if len(_figures) > 8:
                 _figures.clear()
-            _figures[key] = {one.name: rendered(one)[0] for one in kind.figures(study)}
+            with _telling(item):
+                _figures[key] = {one.name: rendered(one)[0] for one in kind.figures(study)}
     if name not in _figures[key]:
         raise NeuronwiseError(f"This study has no figure {name!r}.")
     return _figures[key][name]
+
+
+def _telling(item: Item) -> AbstractContextManager[None]:
+    return told(StudyError, f"'{item.id}' cannot be shown; its rows may be damaged")
 
 
 def _read(item: Item) -> tuple[Study, Kind[Any]]:

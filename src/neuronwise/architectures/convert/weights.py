@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import ModelError, reason
+from neuronwise.files import ordinary
 from neuronwise.model.complete import listed, require_files, weight_map
 
 WRAPPERS = ("model", "state_dict", "module")  # under which training scripts save the weights
@@ -112,7 +113,7 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
 
 def _tensors_of(file: Path) -> dict[str, Stored]:
     try:
-        with file.open("rb") as stream:
+        with ordinary(file).open("rb") as stream:
             start = stream.read(32)
     except OSError as error:
         raise ModelError(f"'{file}' cannot be read: {error.strerror or error}.") from error
@@ -132,7 +133,7 @@ def _safetensors(file: Path) -> dict[str, Stored]:
     from safetensors.torch import _TYPES  # type: ignore[attr-defined]
 
     try:
-        handle: Any = safe_open(file, "pt")  # kept open: it is a map of the file
+        handle: Any = safe_open(ordinary(file), "pt")  # kept open: it is a map of the file
         found = {}
         for name in handle.keys():  # noqa: SIM118 (no mapping)
             part = handle.get_slice(name)

@@ -27,7 +27,7 @@ from neuronwise.files import (
     held,
     make_folder,
     new_folders,
-    require_ordinary,
+    ordinary,
     versions,
     whole_file,
     write_json,
@@ -151,8 +151,7 @@ class _State:
             widths = {layer: writer_in(model, layer).width for layer in settings["layers"]}
             return cls({layer: torch.zeros(f, f) for layer, f in widths.items()}, now, settings)
         with told(EditError, f"The statistics begun in '{folder}' are damaged; remove that folder"):
-            require_ordinary(folder / SUMS)
-            with safe_open(folder / SUMS, framework="pt") as file:
+            with safe_open(ordinary(folder / SUMS), framework="pt") as file:
                 saved = from_json(file.metadata()["state"])
                 wrong = misfits(saved, _Saved)
                 if wrong:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuronwise.architectures.parts import cache_folder
 from neuronwise.errors import ModelUnavailable, NeuronwiseError
-from neuronwise.files import make_folder, whole_file
+from neuronwise.files import make_folder, ordinary, whole_file
 from neuronwise.model.hooks import hooked
 from neuronwise.model.model import Model
 from neuronwise.model.state import weights_hash
@@ -29,7 +29,7 @@ def kept(model: Model, name: str, make: Callable[[], Tensor]) -> Tensor:
     folder = cache_folder() / "moments"
     file = folder / f"{state[:24]}-{name}.safetensors"
     try:
-        return load_file(file)["moment"]
+        return load_file(ordinary(file))["moment"]
     except (OSError, SafetensorError, KeyError):  # not there yet, or damaged
         made = make()
     if made.nbytes <= LARGEST and bool(torch.isfinite(made).all()):

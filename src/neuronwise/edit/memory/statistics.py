@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuronwise.edit.delta import Record
 from neuronwise.errors import EditError, MethodError, NonFiniteError, told
-from neuronwise.files import read_form, require_ordinary
+from neuronwise.files import ordinary, read_form
 from neuronwise.model.model import Model
 from neuronwise.model.state import alike, likeness
 
@@ -128,8 +128,7 @@ class Statistics:
 
     def _read(self, name: str) -> Tensor:
         with told(EditError, f"The key statistics in '{self.folder}' are damaged"):
-            require_ordinary(self.folder / SUMS)
-            with safe_open(self.folder / SUMS, framework="pt") as file:
+            with safe_open(ordinary(self.folder / SUMS), framework="pt") as file:
                 return file.get_tensor(name).float()
 
 
