@@ -16,6 +16,7 @@ from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
 from neuronwise.read import effects
 from neuronwise.read.decode import Effect
+from neuronwise.registry.arguments import checked
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class ChangedNeuron:
 
 
 @alone
+@checked
 def changed_neurons(model: Model, edit: Edit, most: int = 20, k: int = 10) -> list[ChangedNeuron]:
     """The ``most`` neurons whose value vectors an edit changes most, with ``k`` tokens each; see ``effects``.
 

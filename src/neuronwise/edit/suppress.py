@@ -25,7 +25,8 @@ from neuronwise.locate import locate
 from neuronwise.locate.contribution import SHARP
 from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
-from neuronwise.neurons import NeuronSet
+from neuronwise.neurons import Neurons, NeuronSet
+from neuronwise.registry.arguments import checked
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def suppress(
     word: str,
     settings: SuppressSettings | None = None,
     *,
-    neurons: NeuronSet | None = None,
+    neurons: Neurons | None = None,
     **changes: object,
 ) -> Edit:
     """An edit that takes the neurons behind a word away; the model itself is left as it is.
@@ -85,7 +86,7 @@ def suppress(
     runs = runs_of(model, seen)
     targets = [run.target(word) for run in runs]
     chosen: NeuronSet = (
-        neurons
+        NeuronSet.of(neurons)
         if neurons is not None
         else locate(
             model, runs, word, method=settings.method, top=settings.top, agree=settings.agree, **settings.options
@@ -118,12 +119,15 @@ def suppress(
 
 
 @alone
-def suppress_neurons(model: Model, neurons: NeuronSet, *, direction: Tensor | None = None) -> Edit:
+@checked
+def suppress_neurons(model: Model, neurons: Neurons, *, direction: Tensor | None = None) -> Edit:
     """An edit that sets v ← 0 for every neuron, or takes out of v its part along ``direction`` (d,) alone ([OVE]).
 
     Its verdict says how the model writes what has nothing to do with it; where there is no tokenizer it has none.
     """
-    edit = _silencing(model, neurons, direction)
+    if direction is not None and direction.shape != (model.hidden_size,):
+        raise MethodError(f"direction has the shape {tuple(direction.shape)}, not ({model.hidden_size},).")
+    edit = _silencing(model, NeuronSet.of(neurons), direction)
     return edit if model.tokenizer is None else judged(model, edit, ())
 
 
@@ -138,12 +142,13 @@ def _silencing(model: Model, neurons: NeuronSet, direction: Tensor | None) -> Ed
 
 
 @alone
-def scale_neurons(model: Model, neurons: NeuronSet, factor: float) -> Edit:
+@checked
+def scale_neurons(model: Model, neurons: Neurons, factor: float) -> Edit:
     """An edit that multiplies the value vector of every neuron, v ← c·v: what ``nw.intervene.scale`` does, for good."""
-    vectors = value_vectors(model, neurons.neurons)
-    deltas = deltas_of(model, dict(zip(neurons.neurons, (factor - 1) * vectors, strict=True)))
+    chosen = NeuronSet.of(neurons).neurons
+    deltas = deltas_of(model, dict(zip(chosen, (factor - 1) * value_vectors(model, chosen), strict=True)))
     record = {
-        "method": "scale", "factor": factor, "model": model.name, "neurons": [str(n) for n in neurons.neurons],
+        "method": "scale", "factor": factor, "model": model.name, "neurons": [str(neuron) for neuron in chosen],
         "versions": versions(),
     }  # fmt: skip
     return Edit(deltas, record, column_norms(model, deltas))

@@ -26,7 +26,7 @@ from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.model.stream import written_gradients
-from neuronwise.neurons import Neuron, NeuronSet
+from neuronwise.neurons import Neuron, Neurons, NeuronSet
 from neuronwise.registry.arguments import taken
 
 READINGS = ("unembedding", "norm", "model")
@@ -87,7 +87,7 @@ def swap(
     target: str,
     settings: SwapSettings | None = None,
     *,
-    neurons: NeuronSet | None = None,
+    neurons: Neurons | None = None,
     beside: Seen = (),
     **changes: object,
 ) -> Edit:
@@ -113,7 +113,7 @@ def swap(
     if present:
         return edited("swap", model, settings, request.record, (), texts_before=request.texts, note=present)
     positions = [one for run in request.runs for one in positions_of(model, run, source, target)]
-    chosen: NeuronSet = neurons if neurons is not None else locate(
+    chosen: NeuronSet = NeuronSet.of(neurons) if neurons is not None else locate(
         model, request.runs, source, method=settings.method, top=settings.top, agree=settings.agree,
         **settings.options,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from neuronwise.errors import NeuronwiseError, reason
 from neuronwise.files.kinds import misfits
-from neuronwise.files.writing import PathLike, Raises
+from neuronwise.files.writing import PathLike, Raises, as_path
 
 
 def from_json(text: str | bytes, finite: bool = False) -> Any:
@@ -50,6 +50,7 @@ def ordinary(path: PathLike) -> Path:
 
 def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError, finite: bool = False) -> Any:
     """What a JSON file holds; raises ``error`` for one that is missing or is no JSON. ``what`` names the thing."""
+    path = as_path(path, error)
     try:
         return from_json(read_bytes(path), finite)
     except OSError as problem:

@@ -20,6 +20,17 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 Raises: TypeAlias = "Callable[[str], NeuronwiseError]"  # the error class that takes the sentence
 
 
+def as_path(path: object, error: Raises) -> Path:
+    """The path that was given; raises ``error`` for anything else, and for one that no file system takes."""
+    try:
+        os.fsencode(path)  # type: ignore[arg-type]
+        if "\0" in os.fspath(path):  # type: ignore[arg-type, operator]
+            raise ValueError
+        return Path(path)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as problem:
+        raise error(f"{path!r:.80} is not the path of a file or folder.") from problem
+
+
 @contextlib.contextmanager
 def writing(path: PathLike, error: Raises) -> Iterator[None]:
     """What the file system refuses in the body, as ``error`` with one sentence; safetensors' own error included."""
@@ -40,7 +51,7 @@ def whole_file(path: PathLike, error: Raises = NeuronwiseError) -> Iterator[Path
 
     The folder has to exist (``make_folder``). Raises ``error`` with a sentence where the disk refuses.
     """
-    path = Path(path)
+    path = as_path(path, error)
     temporary = _beside(path)
     try:
         with writing(path, error):
@@ -73,17 +84,26 @@ def write_json(path: PathLike, content: object, error: Raises = NeuronwiseError)
 
 def make_folder(path: PathLike, error: Raises = NeuronwiseError) -> Path:
     """Make a folder and those above it unless they exist; raises ``error`` where the disk refuses."""
+    folder = as_path(path, error)
     with writing(path, error):
-        Path(path).mkdir(parents=True, exist_ok=True)
-    return Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def require_free(directory: PathLike, error: Raises = NeuronwiseError) -> Path:
     """The folder that ``directory`` names, links followed; raises ``error`` unless it is new or empty."""
-    folder = Path(directory).expanduser().resolve()
+    folder = _resolved(directory, error)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise error(f"'{directory}' is there already; name a new folder.")
     return folder
+
+
+def _resolved(directory: PathLike, error: Raises) -> Path:
+    with writing(directory, error):
+        try:
+            return as_path(directory, error).expanduser().resolve()
+        except RuntimeError as problem:  # a user that there is not, a loop of links
+            raise error(f"'{os.fspath(directory)}' cannot be written: {reason(problem)}.") from problem
 
 
 def write_folder(directory: PathLike, write: Callable[[Path], None], error: Raises = NeuronwiseError) -> None:
@@ -111,7 +131,7 @@ def filling(directory: PathLike, error: Raises = NeuronwiseError) -> Iterator[Pa
 
     Unlike ``write_folder``, into one that may hold something already: files of the same name are replaced.
     """
-    folder = Path(directory).expanduser().resolve()
+    folder = _resolved(directory, error)
     if folder.exists() and not folder.is_dir():
         raise error(f"'{directory}' is a file; name a folder.")
     temporary = _beside(folder)

@@ -18,6 +18,7 @@ from neuronwise.index.figure import drawn
 from neuronwise.index.items import Item, Items
 from neuronwise.index.tally import OPEN, UNKNOWN
 from neuronwise.neurons import Neuron, snippet
+from neuronwise.registry.arguments import checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -72,6 +73,7 @@ class Entry:
     _arrays: Arrays = field(repr=False, compare=False)
     _items: Items = field(repr=False, compare=False)
 
+    @checked
     def at(self, place: str) -> Entry:
         """The same neuron at "predicting" positions, at "image" tokens or at other "text" tokens."""
         if place not in self.places:
@@ -103,10 +105,12 @@ class Entry:
         """Its activations in 64 bins."""
         return Histogram(unpacked(self._own("histogram")))
 
+    @checked
     def top(self, k: int = 20) -> list[Example]:
         """The photos and texts with its largest activations, largest first, each once: at most as many as are kept."""
         return self._examples(0, k)
 
+    @checked
     def bottom(self, k: int = 20) -> list[Example]:
         """The photos and texts with its smallest activations, smallest first: at most as many as are kept."""
         return self._examples(1, k)

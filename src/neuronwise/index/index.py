@@ -21,13 +21,15 @@ from neuronwise.index.reading import Reading
 from neuronwise.index.source import PhotosLike, Source, TextsLike
 from neuronwise.index.stored import ARRAYS, Stored
 from neuronwise.locate.baseline import Baseline
+from neuronwise.model.model import Model
 from neuronwise.model.modes import computes
 from neuronwise.model.state import alike, likeness
-from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
+from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron, as_neurons
 from neuronwise.read.writing import neurons_writing
+from neuronwise.registry.arguments import checked
 
 if TYPE_CHECKING:
-    from neuronwise.model import Model, Run
+    from neuronwise.model import Run
 
 WAYS = ("fires", "writes")
 
@@ -53,6 +55,7 @@ class Index:
         self.left_out = {row["name"]: row["why"] for row in self.about["left_out"]}
 
     @classmethod
+    @checked
     def build(
         cls,
         model: Model,
@@ -92,6 +95,7 @@ class Index:
         return None if shard is not None else cls(out)
 
     @classmethod
+    @checked
     def merge(cls, shards: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Index:
         """One index, in the new folder ``out``, of all shards that were built with ``shard="1/4"`` to ``"4/4"``.
 
@@ -102,6 +106,7 @@ class Index:
         return cls(out)
 
     @classmethod
+    @checked
     def load(cls, folder: str | os.PathLike[str]) -> Index:
         """Open the index in a folder; raises ``IndexingError`` for a folder without a finished one."""
         return cls(folder)
@@ -278,6 +283,7 @@ class Index:
 
 
 def _neuron(given: Neuron | ScoredNeuron | str) -> Neuron:
-    if isinstance(given, ScoredNeuron):
-        return given.neuron
-    return Neuron.parse(given) if isinstance(given, str) else given
+    named = as_neurons(given)
+    if len(named) != 1:
+        raise NeuronError(f"An index is asked for one neuron, not for {len(named)}.")
+    return named[0]

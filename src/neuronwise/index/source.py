@@ -15,8 +15,8 @@ from neuronwise.data.texts import read_texts
 from neuronwise.errors import DataError
 from neuronwise.images.open import FORMATS
 
-PhotosLike: TypeAlias = "str | os.PathLike[str] | Photos | Iterable[str | os.PathLike[str] | Captioned]"
-TextsLike: TypeAlias = "str | os.PathLike[str] | Iterable[object]"
+PhotosLike: TypeAlias = str | os.PathLike[str] | Photos | Iterable[str | os.PathLike[str] | Captioned]
+TextsLike: TypeAlias = str | os.PathLike[str] | Iterable[object]
 _ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm", ".jp2")
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,14 +21,13 @@ from neuronwise.locate.method import require_own
 from neuronwise.model.activations import Activations
 from neuronwise.model.hooks import hooked
 from neuronwise.model.lock import alone
+from neuronwise.model.model import Model
 from neuronwise.model.run import Run
 from neuronwise.model.sample import drawn
 from neuronwise.model.state import alike, likeness, weights_hash
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import Neuron
-
-if TYPE_CHECKING:
-    from neuronwise.model import Model
+from neuronwise.registry.arguments import checked
 
 SCHEMA = "neuronwise.baseline/1"
 TENSORS, ABOUT = "baseline.safetensors", "baseline.json"
@@ -54,6 +53,7 @@ class Baseline:
     like: Tensor = field(repr=False)  # of the model, see ``likeness``
 
     @classmethod
+    @checked
     def gather(
         cls,
         model: Model,
@@ -128,6 +128,7 @@ class Baseline:
         write_folder(folder, write)
 
     @classmethod
+    @checked
     def load(cls, folder: str | os.PathLike[str]) -> Baseline:
         """Read what ``save`` wrote; raises ``MethodError`` for anything else."""
         place = Path(folder)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError
 from neuronwise.files import read_json, write_json
 from neuronwise.neurons import NeuronSet, ScoredNeuron, snippet
+from neuronwise.registry.arguments import checked
 
 if TYPE_CHECKING:
     from neuronwise.model.run import Run
@@ -124,6 +125,7 @@ class Circuit:
         write_json(path, self.to_dict())
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> Circuit:
         """Read what ``save`` wrote; raises ``NeuronwiseError`` for a missing or damaged file."""
         content = read_json(path, "circuit", finite=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -13,12 +13,10 @@ from neuronwise.locate.default import default_scores
 from neuronwise.locate.locating import describe
 from neuronwise.locate.methods import METHODS
 from neuronwise.locate.scores import Scores
+from neuronwise.model.model import Model
 from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import NeuronSet
-
-if TYPE_CHECKING:
-    from neuronwise.model import Model
 
 Words: TypeAlias = "Sequence[str | tuple[Run, str | Target]] | None"
 

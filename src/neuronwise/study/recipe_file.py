@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from neuronwise.errors import StudyError, told
 from neuronwise.files import read_bytes
+from neuronwise.registry.arguments import checked
 from neuronwise.study.kinds import KINDS, SHIPPED, shipped
 from neuronwise.study.recipe_fields import PhotoRecipe, Recipe
 from neuronwise.study.store import Row
@@ -51,6 +52,7 @@ def parse_recipe(text: str, name: str = "") -> Recipe:
     return make_recipe(content, name)
 
 
+@checked
 def make_recipe(content: Row, name: str = "") -> Recipe:
     """A recipe from plain values; raises as ``read_recipe`` does."""
     from pydantic import ValidationError

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from neuronwise.errors import StudyError, told
+from neuronwise.registry.arguments import checked
 from neuronwise.study.cases import Cases, Lazy
 from neuronwise.study.kind import Study, flat_rows
 from neuronwise.study.kinds import KINDS
@@ -16,6 +17,7 @@ from neuronwise.study.store import Store, open_cases, read_before, read_manifest
 SCHEMAS = ("neuronwise.study/1", "neuronwise.evaluation/1", "neuronwise.evaluation/2")
 
 
+@checked
 def read_study(folder: str | os.PathLike[str]) -> Study:
     """What a folder holds of a study, also while it is being written; raises ``StudyError`` for any other folder."""
     manifest = read_manifest(folder)

@@ -17,6 +17,7 @@ from neuronwise.data.facts.rows import Problem, Row, read_rows
 from neuronwise.data.facts.together import together
 from neuronwise.errors import DataError, NeuronwiseError
 from neuronwise.registry import Registry
+from neuronwise.registry.arguments import checked
 
 # The last form that recognizes a record is taken: "knowedit" before "counterfact", other packages' before all.
 FORMS: Registry[Form] = Registry(
@@ -111,6 +112,7 @@ class Facts:
         return "\n".join(lines)
 
 
+@checked
 def load_facts(
     source: str | os.PathLike[str],
     form: str | None = None,

@@ -9,6 +9,7 @@ from neuronwise.data.photos.form import Form
 from neuronwise.data.photos.photo import Photos
 from neuronwise.errors import DataError
 from neuronwise.registry import Registry
+from neuronwise.registry.arguments import checked
 
 # The last form that recognizes a folder is taken: other packages' before all.
 FORMS: Registry[Form] = Registry(
@@ -20,6 +21,7 @@ FORMS: Registry[Form] = Registry(
 )
 
 
+@checked
 def load_photos(source: str | os.PathLike[str], part: str | None = None, form: str | None = None) -> Photos:
     """Read a folder of photos: COCO's layout, photos with a ``metadata.jsonl``, or a form of another package.
 

@@ -16,6 +16,7 @@ from neuronwise.errors import EditError, MethodError, NonFiniteError, told
 from neuronwise.files import ordinary, read_form
 from neuronwise.model.model import Model
 from neuronwise.model.state import alike, likeness
+from neuronwise.registry.arguments import checked
 
 SCHEMA = "neuronwise.statistics/1"
 SUMS = "moments.safetensors"
@@ -41,6 +42,7 @@ class Statistics:
     none, damaged, unfinished or newer.
     """
 
+    @checked
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         with told(EditError, f"The key statistics in '{self.folder}' are damaged"):

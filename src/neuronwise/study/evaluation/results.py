@@ -9,6 +9,7 @@ from pathlib import Path
 
 from neuronwise.errors import StudyError, told
 from neuronwise.measure.bootstrap import Mean, mean_interval
+from neuronwise.registry.arguments import checked
 from neuronwise.study.evaluation.plan import ONE, SEVERAL
 from neuronwise.study.evaluation.rows import flat_rows
 from neuronwise.study.kind import Study
@@ -95,6 +96,7 @@ def is_evaluation(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
+@checked
 def read_evaluations(folder: str | os.PathLike[str]) -> dict[str, Evaluation]:
     """What a folder holds of an evaluation, finished or not, by editor; raises ``StudyError`` for any other folder."""
     manifest = read_manifest(folder)
@@ -105,6 +107,7 @@ def read_evaluations(folder: str | os.PathLike[str]) -> dict[str, Evaluation]:
         return evaluations(assembled(manifest, cases, notes, Path(folder), flat_rows))
 
 
+@checked
 def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     """``read_evaluations`` of a folder with one editor."""
     found = read_evaluations(folder)
