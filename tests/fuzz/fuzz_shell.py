@@ -24,7 +24,7 @@ WORKING: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "find data": (("find", "--data", "photos", "--concept", "dog", *PHOTO, "--photos", "1"), ("photos",)),
     "find mask": (("find", "photo.png", *PHOTO, "--concept", "dog", "--mask", "mask.png", "--method", "two_stage"),
                   ("photo.png", "mask.png")),
-    "find texts": (("find", "--text-file", "lines.txt", "-m", "text", "--concept", "dog", "--top", "3", "--method",
+    "find texts": (("find", "--text-file", "lines.txt", "-m", "text", "--target", " dog", "--top", "3", "--method",
                     "contribution", *SHORT), ("lines.txt",)),
     "lens": (("lens", *SAID, "--target", " Paris"), ()),
     "lens photo": (("lens", "photo.png", *PHOTO, "--concept", "dog", "--out", "lens.svg"), ("photo.png",)),

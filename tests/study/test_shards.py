@@ -111,8 +111,8 @@ def test_what_does_not_make_a_whole_is_one_sentence(
         ([one, two, tmp_path / "nowhere"], "holds no study"),
         ([one, two, changed(three, "before.jsonl", '"output_ids": [', '"output_ids": [1, ')], "differ in what they"),
         ([one, two, changed(three, "before.jsonl", '"ids": ["', '"ids": [1, "')], "before.jsonl' is damaged"),
-        ([one, two, changed(three, "cases.jsonl", '"seconds": ', '"seconds": [], "was": ')], "one of them is damaged"),
-        ([one, two, changed(three, "cases.jsonl", '"inputs": ', '"put": ')], "one of them is damaged"),
+        ([one, two, changed(three, "cases.jsonl", '"seconds": ', '"seconds": [], "was": ')], "do not make one table"),
+        ([one, two, changed(three, "cases.jsonl", '"inputs": ', '"put": ')], "do not make one table"),
     ):
         with pytest.raises(StudyError, match=said):
             merge([part for part in wrong if part is not None], tmp_path / "out")

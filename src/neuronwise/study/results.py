@@ -63,7 +63,7 @@ def assembled(
 
 def concluded(store: Store, rows: Callable[[Row], list[Row]]) -> Study:
     """The study that a store holds, whose table is written."""
-    with told(StudyError, f"The study in '{store.folder}' has rows that do not belong together"):
+    with told(StudyError, "The rows of this study do not make one table"):
         ordered = in_order(store.cases, listed_cases(store.before))
         study = assembled(store.manifest, store.cases, store.before, store.folder, rows)
         store.write_table(lambda: flattened(store.cases, ordered, rows))
