@@ -40,10 +40,18 @@ def listed(facts: Fact | Sequence[Fact]) -> list[Fact]:
 
 def requests(model: Model, facts: Fact | Sequence[Fact], image: ImageLike | None = None) -> list[Fact]:
     """``listed`` facts, each with its ``join`` where only the model can say it, see ``joins``."""
-    found = listed(facts)
-    laid = [laid_out(model, one.text, image or one.image, chat=one.chat, system=one.system)[0] for one in found]
-    said = joins(model, [(prompted, one.target_new, one.join) for one, prompted in zip(found, laid, strict=True)])
-    return [one if one.join == join else replace(one, join=join) for one, join in zip(found, said, strict=True)]
+    return decided(model, listed(facts), image)
+
+
+def decided(model: Model, facts: Sequence[Fact], image: ImageLike | None = None) -> list[Fact]:
+    """As ``requests``, of facts that may contradict."""
+    asked = [one.image if image is None else image for one in facts]
+    laid = [
+        laid_out(model, one.text, photo, chat=one.chat, system=one.system)[0]
+        for one, photo in zip(facts, asked, strict=True)
+    ]
+    said = joins(model, [(prompted, one.target_new, one.join) for one, prompted in zip(facts, laid, strict=True)])
+    return [one if one.join == join else replace(one, join=join) for one, join in zip(facts, said, strict=True)]
 
 
 def joins(model: Model, asked: Sequence[tuple[Prompted, str, str | None]]) -> list[str | None]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.answers.modalities import MODALITIES, asked
-from neuronwise.answers.request import listed
+from neuronwise.answers.request import decided, listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
@@ -68,6 +68,7 @@ def decoupled(
     settings = resolved(model, settings, PRESETS, changes)
     ways = [(way, asked(fact, way) if fact.image else fact) for fact in facts
             for way in (MODALITIES if fact.image else ("text",))]  # fmt: skip
+    ways = list(zip((way for way, _ in ways), decided(model, [fact for _, fact in ways]), strict=True))
     groups = _apart(model, ways, settings)
     tuned = {way: _columns(model, neurons) for way, neurons in groups.items()}
     every = [one for group in tuned.values() for one in group]
@@ -76,7 +77,9 @@ def decoupled(
     aims = (Aim.of(model, fact) for _, fact in ways)
     outcome = {f"{way}_neurons": [str(neuron) for neuron in neurons] for way, neurons in groups.items()}
     deltas = [one.delta for one in every]
-    return edited("decoupled", model, settings, facts, deltas, aims, steps=steps, losses=losses, **outcome)
+    return edited(
+        "decoupled", model, settings, decided(model, facts), deltas, aims, steps=steps, losses=losses, **outcome
+    )
 
 
 def _apart(model: Model, ways: Sequence[tuple[str, Fact]], settings: DecoupledSettings) -> dict[str, list[Neuron]]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.memory.keys import critical_layers
-from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.passages import text_requests
 from neuronwise.edit.memory.spread import search_targets, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
@@ -67,8 +66,7 @@ def emmet(
     a text least: each layer gains R (Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹ ([EMMET] eq. 9). Without ``statistics`` C is a multiple of
     the identity and the record says so. Raises as ``memit`` does.
     """
-    facts = listed(facts)
-    require_text(model, facts, "emmet")
+    facts = text_requests(model, facts, "emmet")
     settings = resolved(model, settings, PRESETS, changes)
     layers = critical_layers(model, settings.layers, DEPTH)
     covariance = require_statistics(statistics, model, layers)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Recorded
 from neuronwise.edit.edit import Edit
@@ -16,7 +15,7 @@ from neuronwise.edit.editor import Editor
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.memit import DEPTH
 from neuronwise.edit.memory.keys import critical_layers
-from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.passages import text_requests
 from neuronwise.edit.memory.previous import KEYS, keys_of
 from neuronwise.edit.memory.spread import least_squares, search_targets, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
@@ -78,8 +77,7 @@ def encore(
     model carries; see ``alphaedit``. Without ``statistics`` the first two terms are one multiple of the identity and
     the record says so. Raises as ``memit`` does.
     """
-    facts = listed(facts)
-    require_text(model, facts, "encore")
+    facts = text_requests(model, facts, "encore")
     settings = resolved(model, settings, PRESETS, changes)
     layers = critical_layers(model, settings.layers, DEPTH)
     covariance = require_statistics(statistics, model, layers)

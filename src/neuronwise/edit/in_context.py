@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuronwise.answers.request import listed
+from neuronwise.answers.request import requests
 from neuronwise.data.facts import Fact
 from neuronwise.data.facts.fact import joined
 from neuronwise.edit.edit import Edit
@@ -52,8 +52,8 @@ def in_context(
     There 32 demonstrations for each fact are retrieved from a corpus by a sentence encoder; here they are texts that
     you give, or none. Such an edit fits any model, and neither checkpoints nor adapters can hold it.
     """
-    facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
+    facts = requests(model, facts)
     told = [
         settings.template.replace("{}", fact.text + joined(fact.text, fact.target_new, fact.join)) for fact in facts
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from neuronwise.answers.request import listed
+from neuronwise.answers.request import requests
 from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
@@ -76,8 +76,8 @@ def lora(model: Model, facts: Fact | Sequence[Fact], settings: LoraSettings | No
     LoRA beside the projections of attention; this library edits W_down. Raises ``MethodError`` for a layer without a
     dense W_down and ``NonFiniteError`` for such a loss.
     """
-    facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
+    facts = requests(model, facts)
     writers = _writers(model, settings.layers)
     settings = replace(settings, layers=tuple(dict.fromkeys(writer.layer for writer in writers)))
     generator = torch.Generator().manual_seed(settings.seed)

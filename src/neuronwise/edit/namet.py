@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.memory.keys import critical_layers
-from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.passages import text_requests
 from neuronwise.edit.memory.spread import Targets, least_squares, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings, search
@@ -75,8 +74,7 @@ def namet(
     the prompt, and the weight decay and the bound of δ are relative to the hidden states of all passages together
     ([NAMET]'s code). Raises as ``memit`` does.
     """
-    facts = listed(facts)
-    require_text(model, facts, "namet")
+    facts = text_requests(model, facts, "namet")
     settings = resolved(model, settings, PRESETS, changes)
     layers = critical_layers(model, settings.layers, DEPTH)
     covariance = require_statistics(statistics, model, layers)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from neuronwise.answers.request import listed
 from neuronwise.data.facts import Fact
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
-from neuronwise.edit.memory.passages import require_text
+from neuronwise.edit.memory.passages import text_requests
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.presets import Preset, resolved
 from neuronwise.edit.record import edited
@@ -46,8 +45,7 @@ def rome_published(
     Where k and k* are far apart the divisor is small and the change large: [R-ROME] calls such edits disabling. Raises
     as ``rome`` does.
     """
-    facts = listed(facts)
-    require_text(model, facts, "rome_published")
+    facts = text_requests(model, facts, "rome_published")
     settings = resolved(model, settings, PRESETS, changes)
     deltas, outcome = rank_ones(model, facts, settings, statistics)
     return edited("rome_published", model, settings, facts, deltas, **outcome)

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from neuronwise.answers.request import forced, listed
+from neuronwise.answers.request import forced, requests
 from neuronwise.data.facts import Fact
 from neuronwise.data.texts import openings
 from neuronwise.edit.delta import Delta, Recorded
@@ -126,8 +126,8 @@ def ultraedit(
     this process made them, else gathered anew for the facts of their record). Raises ``MethodError`` for layers
     without one dense writer and ``NonFiniteError`` for such gradients.
     """
-    facts = listed(facts)
     settings = resolved(model, settings, PRESETS, changes)
+    facts = requests(model, facts)
     layers = critical_layers(model, settings.layers, DEPTH)
     found = features(model, [_asked(model, fact) for fact in facts], layers, settings.batch)
     own = _moments(model, found)
