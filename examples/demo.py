@@ -35,6 +35,7 @@ def main() -> int:
     if not status:
         command = Path(sys.executable).parent / "neuronwise"
         print(f"look at it live: {command} view {FOLDER} --model builtin --photos {photos}")
+        print("there, press / and type a neuron, such as L29.U808, for its page")
     return status
 
 
