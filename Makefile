@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTO ?=
 BIN := .venv/bin
 
-.PHONY: demo docs site index test fuzz lint build clean
+.PHONY: demo docs site index test notebooks extras fuzz lint build clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py $(PHOTO)
@@ -22,7 +22,16 @@ site: .venv/ready
 
 # Two processes of one thread each: torch's own threads would fight.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+
+# The example notebooks, with what they show stored in them.
+notebooks: .venv/ready
+	$(BIN)/python tools/notebooks.py
+
+# Each extra in an empty environment, with pip and with uv: a table of what came.
+extras: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/extras.py
 
 # Inputs of every kind, new ones each time: make fuzz N=10000
 N ?= 10000
