@@ -42,7 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 KEYED = ("rome", "rome_published", "memit", "pmet", "emmet", "namet", "alphaedit", "encore", "ultraedit")
 # Architectures that an editor refuses in a sentence, and what it says: a mixture has no one W_down in a layer.
 REFUSED = {
-    **{(name, "mixtral"): "only routed experts" for name in ("fine_tune", "lora")},
+    **{(name, "mixtral"): "only routed experts" for name in ("fine_tune", "lora", "grace")},
     **{(name, "mixtral"): "expert" for name in ("fine_specific", *KEYED)},
 }
 CASES = [(editor, family) for editor in EDITORS for family in FAMILIES]
@@ -89,7 +89,8 @@ def everything(model: Model) -> dict[str, Any]:
 
 def asked(model: Model) -> Tensor:
     """The logits behind the fact, as the model is asked it now."""
-    return model.forward(forced(model, FACTS[0]).forced_inputs(), rows=[-1]).detach()
+    run = forced(model, FACTS[0])
+    return model.forward(run.forced_inputs(), rows=[run.row(0)]).detach()
 
 
 def same(before: dict[str, Any], after: dict[str, Any]) -> bool:

@@ -23,6 +23,8 @@ from neuronwise.edit.fine.specific import SpecificSettings as SpecificSettings
 from neuronwise.edit.fine.specific import fine_specific as fine_specific
 from neuronwise.edit.fine_tune import FineTuneSettings as FineTuneSettings
 from neuronwise.edit.fine_tune import fine_tune as fine_tune
+from neuronwise.edit.grace import GraceSettings as GraceSettings
+from neuronwise.edit.grace import grace as grace
 from neuronwise.edit.in_context import InContextSettings as InContextSettings
 from neuronwise.edit.in_context import in_context as in_context
 from neuronwise.edit.knowledge_neurons import KnowledgeNeuronsSettings as KnowledgeNeuronsSettings

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from neuronwise.edit.side_memory import SideMemory
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Preface
@@ -101,6 +102,14 @@ class Delta:
         """Whether all its numbers are zero, so that nothing changes: facts that move no weight have such deltas."""
         return not self.left.any() or (self.right is not None and not self.right.any())
 
+    def fits(self, hidden_size: int, width: int) -> bool:
+        """Whether it is of a writer (d, f)."""
+        if self.right is not None:
+            within = self.right.shape[1] == width
+        else:
+            within = self.units is not None and all(0 <= int(unit) < width for unit in self.units)
+        return within and self.left.shape[0] == hidden_size
+
     def factors(self, width: int) -> tuple[Tensor, Tensor]:
         """(d, r) and (r, f) with r ≤ d: what a low-rank adapter holds."""
         if self.right is not None:
@@ -124,22 +133,24 @@ class Delta:
 class Recorded:
     """Deltas with the record of how they were made, and norms of some of the model's columns before them.
 
-    ``prefaces`` are what it puts before every prompt, beside or in place of changes of weights.
+    Beside or in place of changes of weights: ``prefaces`` are what it puts before every prompt, ``memories`` what it
+    keeps beside writers.
     """
 
     deltas: tuple[Delta, ...]
     record: Record = field(default_factory=dict)
     norms: Mapping[str, Tensor] = field(default_factory=dict)
     prefaces: tuple[Preface, ...] = ()
+    memories: tuple[SideMemory, ...] = ()
 
     def __repr__(self) -> str:
-        layers = sorted({delta.layer for delta in self.deltas})
+        layers = sorted({part.layer for part in (*self.deltas, *self.memories)})
         return f"Edit({self.record.get('method', '?')}, layers {layers}, {self.parameters_changed} numbers)"
 
     @property
     def empty(self) -> bool:
         """Whether it has nothing to change."""
-        return not (self.deltas or self.prefaces)
+        return not (self.deltas or self.prefaces or self.memories)
 
     @property
     def parameters_changed(self) -> int:
@@ -150,6 +161,7 @@ class Recorded:
     def fingerprint(self) -> str:
         """The same for the same changes, however often they were loaded, and whatever their record says."""
         parts = [*sorted(delta.fingerprint for delta in self.deltas), *map(repr, self.prefaces)]
+        parts += sorted(memory.fingerprint for memory in self.memories)
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
@@ -157,6 +169,10 @@ def require_weights_alone(edit: Recorded, form: str) -> None:
     """Raise ``EditError`` for an edit that is more than changes of weights; ``form`` is what cannot hold it."""
     if edit.prefaces:
         raise EditError(f"This edit puts text before prompts, which {form} cannot hold; edit.save keeps all of it.")
+    if edit.memories:
+        raise EditError(
+            f"This edit keeps a memory beside weights, which {form} cannot hold; edit.save keeps all of it."
+        )
 
 
 def columns(deltas: Sequence[Delta], width: int) -> Tensor:
@@ -185,30 +201,23 @@ def summed(deltas: Sequence[Delta], touched: Tensor, like: Tensor) -> Tensor:
     return total
 
 
-def writer_of(model: Model, delta: Delta) -> Writer:
-    """The writer that a delta changes; raises ``EditError`` when the model has none of that name and shape."""
-    if not 0 <= delta.layer < model.num_layers:
-        raise EditError(f"The edit is of layer {delta.layer}; {model.name} has layers 0 to {model.num_layers - 1}.")
-    block = model.blocks[delta.layer]
-    if delta.expert is not None and not 0 <= delta.expert < block.num_experts:
+def writer_of(model: Model, part: Delta | SideMemory) -> Writer:
+    """The writer of a part of an edit; raises ``EditError`` when the model has none of that name and shape."""
+    layer, path, expert = part.key
+    if not 0 <= layer < model.num_layers:
+        raise EditError(f"The edit is of layer {layer}; {model.name} has layers 0 to {model.num_layers - 1}.")
+    block = model.blocks[layer]
+    if expert is not None and not 0 <= expert < block.num_experts:
         raise EditError(
-            f"The edit does not fit {model.name}: layer {delta.layer} has {block.num_experts} routed experts; there is "
-            f"no expert {delta.expert}."
+            f"The edit does not fit {model.name}: layer {layer} has {block.num_experts} routed experts; there is "
+            f"no expert {expert}."
         )
-    alike = (w for w in block.writers if (w.path, w.expert) == (delta.path, delta.expert))
-    writer = next(alike, None)
+    writer = next((w for w in block.writers if (w.path, w.expert) == (path, expert)), None)
     if writer is None:
+        raise EditError(f"Layer {layer} of {model.name} has no writer '{path}'; the edit belongs to another model.")
+    if not part.fits(writer.hidden_size, writer.width):
         raise EditError(
-            f"Layer {delta.layer} of {model.name} has no writer '{delta.path}'; the edit belongs to another model."
-        )
-    within = (
-        delta.right.shape[1] == writer.width
-        if delta.right is not None
-        else delta.units is not None and all(0 <= int(unit) < writer.width for unit in delta.units)
-    )
-    if delta.left.shape[0] != writer.hidden_size or not within:
-        raise EditError(
-            f"The edit does not fit layer {delta.layer} of {model.name}: "
+            f"The edit does not fit layer {layer} of {model.name}: "
             f"its weights there are {writer.hidden_size} × {writer.width}."
         )
     return writer

@@ -19,6 +19,7 @@ from neuronwise.edit.delta import Delta, Recorded
 from neuronwise.edit.export import hub, merge, peft
 from neuronwise.edit.ledger import Ledger
 from neuronwise.edit.presets import require_model
+from neuronwise.edit.side_memory import SideMemory
 from neuronwise.errors import EditError, told
 from neuronwise.files import ordinary, read_form, write_folder, write_json
 from neuronwise.model.model import Model
@@ -31,7 +32,9 @@ TENSORS, ABOUT = "deltas.safetensors", "edit.json"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Edit(Recorded):
-    """A set of weight deltas with the record of how it was made; of some editors, a text before every prompt instead.
+    """A set of weight deltas with the record of how it was made.
+
+    Of some editors it is a text before every prompt instead, or a memory beside weights.
 
     ``record`` holds plain JSON values: method, hyper-parameters, request, model, versions, seed. ``norms`` are those
     of some value vectors before the edit: they tell the model that the edit was made for from another.
@@ -59,7 +62,8 @@ class Edit(Recorded):
             "deltas_of": [len(self.deltas), len(other.deltas)],
         }
         norms = {**other.norms, **self.norms}
-        return Edit(self.deltas + other.deltas, record, norms, self.prefaces + other.prefaces)
+        prefaces, memories = self.prefaces + other.prefaces, self.memories + other.memories
+        return Edit(self.deltas + other.deltas, record, norms, prefaces, memories)
 
     def applied_to(self, model: Model) -> bool:
         """Whether the model carries this edit (or the same one, loaded from its folder)."""
@@ -107,10 +111,14 @@ class Edit(Recorded):
                 if value is not None:
                     tensors[f"{number}.{name}"] = value.detach().cpu().contiguous()
         tensors |= {f"norms.{name}": value.contiguous() for name, value in self.norms.items()}
+        for number, memory in enumerate(self.memories):
+            tensors |= {f"memories.{number}.{name}": t.contiguous() for name, t in memory.tensors.items()}
         save_file(tensors, folder / TENSORS)
         parts: dict[str, Any] = {"deltas": rows}
         if self.prefaces:
             parts["prefaces"] = [asdict(preface) for preface in self.prefaces]
+        if self.memories:
+            parts["memories"] = [{"layer": m.layer, "path": m.path, "kind": m.kind} for m in self.memories]
         content = {
             "schema": SCHEMA,
             "sha256": _digest(parts, folder),
@@ -182,8 +190,17 @@ def load_edit(directory: str | os.PathLike[str]) -> Edit:
             )
             for number, row in enumerate(rows)
         )
-        norms = {name.removeprefix("norms."): value for name, value in tensors.items() if name.startswith("norms.")}
-        return Edit(deltas, content["record"], norms, tuple(Preface(**one) for one in content.get("prefaces", ())))
+        norms = _within(tensors, "norms.")
+        prefaces = tuple(Preface(**one) for one in content.get("prefaces", ()))
+        memories = tuple(
+            SideMemory(**row, tensors=_within(tensors, f"memories.{number}."))
+            for number, row in enumerate(content.get("memories", ()))
+        )
+        return Edit(deltas, content["record"], norms, prefaces, memories)
+
+
+def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 class _Place(TypedDict):
@@ -211,6 +228,14 @@ class _Preface(TypedDict):
     lead: str
 
 
+class _Memory(TypedDict):
+    """Where a memory belongs, and how it acts."""
+
+    layer: int
+    path: str
+    kind: str
+
+
 class _About(TypedDict):
     """``edit.json``."""
 
@@ -219,9 +244,10 @@ class _About(TypedDict):
     record: _Made
     deltas: list[_Place]
     prefaces: NotRequired[list[_Preface]]
+    memories: NotRequired[list[_Memory]]
 
 
-PARTS = ("deltas", "prefaces")
+PARTS = ("deltas", "prefaces", "memories")
 
 
 def _require_readable(schema: object, folder: Path) -> None:

@@ -18,6 +18,7 @@ EDITORS: Registry[Editor] = Registry(
         "fine_tune": "neuronwise.edit.fine_tune:EDITOR",
         "lora": "neuronwise.edit.lora:EDITOR",
         "in_context": "neuronwise.edit.in_context:EDITOR",
+        "grace": "neuronwise.edit.grace:EDITOR",
         "decoupled": "neuronwise.edit.decoupled:EDITOR",
         "knowledge_neurons": "neuronwise.edit.knowledge_neurons:EDITOR",
         "rome": "neuronwise.edit.rome:EDITOR",

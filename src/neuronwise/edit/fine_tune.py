@@ -15,7 +15,7 @@ from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
-from neuronwise.edit.tune import tuned_to
+from neuronwise.edit.tune import dense_layer, tuned_to
 from neuronwise.errors import MethodError
 from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
@@ -82,26 +82,11 @@ def fine_tune(
     """
     settings = resolved(model, settings, PRESETS, changes)
     facts = requests(model, facts)
-    settings = replace(settings, layer=_layer(model, settings.layer))
+    settings = replace(settings, layer=dense_layer(model, settings.layer, 2 / 3, "fine_tune"))
     tuned = [_Tuned(writer, settings) for writer in model.blocks[settings.layer or 0].dense]
     steps, losses = tuned_to(model, facts, tuned, settings, at_prompt=settings.mode == "L")
     deltas = [one.delta for one in tuned]
     return edited("fine_tune", model, settings, facts, deltas, steps=steps, losses=losses)
-
-
-def _layer(model: Model, layer: int | None) -> int:
-    dense = [block.layer for block in model.blocks if block.dense]
-    if layer is not None:
-        if layer not in dense:
-            known = f"{dense[0]} to {dense[-1]}" if dense else "none"
-            raise MethodError(
-                f"Layer {layer} of {model.name} has no dense W_down to tune; layers that have one: {known}."
-            )
-        return layer
-    if not dense:
-        raise MethodError(f"{model.name} has only routed experts; fine_tune needs a layer with a dense W_down.")
-    depth = round(2 / 3 * (model.num_layers - 1))
-    return min(dense, key=lambda number: abs(number - depth))
 
 
 class _Tuned:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuronwise.edit.delta import Delta, Recorded, columns, summed, writer_of
+from neuronwise.edit.side_memory import SideMemory, beside
 from neuronwise.edit.storage import first_alike, stored
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.hooks import Args, Kwargs, Removable, first_tensor
@@ -44,6 +45,7 @@ class Ledger:
     def __init__(self) -> None:
         self.edits: tuple[Recorded, ...] = ()
         self.held: dict[Writer, Held] = {}
+        self.beside: list[Removable] = []  # the memories, as they act
 
     @classmethod
     def of(cls, model: Model) -> Ledger:
@@ -59,6 +61,8 @@ class Ledger:
         present = {delta.fingerprint for other in self.edits for delta in other.deltas}
         again = any(delta.fingerprint in present for delta in edit.deltas if not delta.empty)
         again |= any(preface in other.prefaces for other in self.edits for preface in edit.prefaces)
+        kept = {memory.fingerprint for other in self.edits for memory in other.memories}
+        again |= any(memory.fingerprint in kept for memory in edit.memories)
         if again or any(other is edit for other in self.edits):
             raise EditError("This edit is applied already; revert it before applying it again.")
         require_same_model(model, edit)
@@ -87,6 +91,8 @@ class Ledger:
     def change(self, model: Model, edits: Sequence[Recorded], *, force: bool = False) -> None:
         """Bring the weights from the present edits to ``edits``: originals plus the sum of all deltas, in float32.
 
+        Memories act on what the edited weights give, also where those are quantized.
+
         When anything fails on the way, also by an interrupt, the weights are what they were before the call. Columns
         that somebody else has changed since are refused, unless ``force`` brings them back to what they were.
         """
@@ -111,6 +117,13 @@ class Ledger:
                     "before the edit."
                 )
 
+    def _memories(self, model: Model, edits: Sequence[Recorded]) -> dict[Writer, list[SideMemory]]:
+        found: dict[Writer, list[SideMemory]] = {}
+        for edit in edits:
+            for memory in edit.memories:
+                found.setdefault(first_alike(model, writer_of(model, memory)), []).append(memory)
+        return found
+
     def _by_writer(self, model: Model, edits: Sequence[Recorded]) -> dict[Writer, list[Delta]]:
         found: dict[Writer, list[Delta]] = {}
         for edit in edits:
@@ -123,21 +136,28 @@ class Ledger:
         wanted = self._by_writer(model, edits)
         undo: list[Callable[[], object]] = []
         held: dict[Writer, Held] = {}
+        handles: list[Removable] = []
         try:
             for writer in sorted({*self.held, *wanted}, key=str):
                 now = self._bring(writer, wanted.get(writer, []), undo)
                 if now is not None:
                     held[writer] = now
+            for writer, memories in self._memories(model, edits).items():
+                handles.append(beside(writer.module, memories))
         except BaseException:
+            for handle in handles:
+                handle.remove()
             for step in reversed(undo):
                 step()
             raise
+        for handle in self.beside:
+            handle.remove()
         for writer, before in self.held.items():
             if before.adapter is not None:
                 before.adapter.remove()
             if writer not in held:
                 before.release()
-        self.edits, self.held = tuple(edits), held
+        self.edits, self.held, self.beside = tuple(edits), held, handles
         model.home.__dict__.pop(EDITS, None)
         if edits:
             model.home.__dict__[EDITS] = self
@@ -195,17 +215,18 @@ def adapter(module: nn.Module, deltas: Sequence[Delta]) -> Removable:
     return module.register_forward_hook(after, with_kwargs=True)
 
 
-def column_norms(model: Model, deltas: Iterable[Delta]) -> dict[str, Tensor]:
+def column_norms(model: Model, deltas: Iterable[Delta], memories: Iterable[SideMemory] = ()) -> dict[str, Tensor]:
     """What tells the weights that deltas are made for from others, those of another model or with the deltas in them.
 
     The norms of the first 64 value vectors of each writer, and ⟨W, ΔW⟩ of each delta. Those of the model itself:
     edits that it carries do not count.
     """
     norms: dict[str, Tensor] = {}
-    for delta in deltas:
-        vectors = _unedited(model, writer_of(model, delta))
-        norms["|".join(map(str, delta.key))] = vectors[:, :64].float().norm(dim=0).cpu()
-        norms[f"{WITHIN}{delta.fingerprint}"] = torch.tensor([delta.within(vectors)], dtype=torch.float64)
+    for part in (*deltas, *memories):
+        vectors = _unedited(model, writer_of(model, part))
+        norms["|".join(map(str, part.key))] = vectors[:, :64].float().norm(dim=0).cpu()
+        if isinstance(part, Delta):
+            norms[f"{WITHIN}{part.fingerprint}"] = torch.tensor([part.within(vectors)], dtype=torch.float64)
     return norms
 
 
@@ -234,7 +255,7 @@ def require_not_within(model: Model, edit: Recorded) -> None:
 
 def require_same_model(model: Model, edit: Recorded) -> None:
     """Raise ``EditError`` when an edit does not fit the model, or was made for another."""
-    for name, now in column_norms(model, edit.deltas).items():
+    for name, now in column_norms(model, edit.deltas, edit.memories).items():
         before = None if name.startswith(WITHIN) else edit.norms.get(name)
         if before is None or (now.shape == before.shape and torch.allclose(now, before, rtol=LIKE, atol=1e-6)):
             continue

@@ -11,6 +11,7 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit.delta import Delta
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.ledger import Ledger, column_norms
+from neuronwise.edit.side_memory import SideMemory
 from neuronwise.edit.verdict import Aim, judged
 from neuronwise.files import shareable, versions
 from neuronwise.model.model import Model
@@ -28,10 +29,11 @@ def edited(
     deltas: Sequence[Delta],
     aims: Iterable[Aim] | None = None,
     prefaces: Sequence[Preface] = (),
+    memories: Sequence[SideMemory] = (),
     /,
     **outcome: object,
 ) -> Edit:
-    """The edit by ``method`` that made ``deltas``, or puts ``prefaces`` before every prompt.
+    """The edit by ``method`` that made ``deltas``, puts ``prefaces`` before every prompt or keeps ``memories``.
 
     Its record: method, settings, request (facts, or what else was asked), model, versions, and the ``outcome``, which
     is whatever the method reports, as plain JSON values; ``taught`` are the facts' targets as they follow their
@@ -52,7 +54,8 @@ def edited(
         **outcome,
         "versions": versions(),
     }
-    edit = Edit(tuple(deltas), shareable(record), column_norms(model, deltas), tuple(prefaces))
+    norms = column_norms(model, deltas, memories)
+    edit = Edit(tuple(deltas), shareable(record), norms, tuple(prefaces), tuple(memories))
     if aims is None:
         aims = () if isinstance(request, Mapping) else (Aim.of(model, fact) for fact in request)
     return judged(model, edit, aims)

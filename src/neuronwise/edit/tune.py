@@ -12,12 +12,30 @@ from torch import Tensor, nn
 
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
-from neuronwise.edit.delta import Delta
 from neuronwise.edit.trial import Change, changed, lowest_layer, recomputed_from, require_finite
+from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 from neuronwise.model.passes import frozen_parameters
 from neuronwise.model.run import Run
 from neuronwise.model.writers import Writer
+
+
+def dense_layer(model: Model, layer: int | None, depth: float, editor: str) -> int:
+    """``layer``, or the one with a dense W_down that is closest to a share ``depth`` of the model's.
+
+    Raises ``MethodError`` for a layer without a dense W_down.
+    """
+    dense = [block.layer for block in model.blocks if block.dense]
+    if layer is not None:
+        if layer not in dense:
+            known = f"{dense[0]} to {dense[-1]}" if dense else "none"
+            raise MethodError(
+                f"Layer {layer} of {model.name} has no dense W_down to edit; layers that have one: {known}."
+            )
+        return layer
+    if not dense:
+        raise MethodError(f"{model.name} has only routed experts; {editor} needs a layer with a dense W_down.")
+    return min(dense, key=lambda number: abs(number - round(depth * (model.num_layers - 1))))
 
 
 class Tuned(Protocol):
@@ -39,11 +57,6 @@ class Tuned(Protocol):
 
     def limit(self) -> None:
         """Keep the parameters within what is allowed."""
-        ...
-
-    @property
-    def delta(self) -> Delta:
-        """The change."""
         ...
 
 

@@ -68,8 +68,11 @@ def _without(edit: Edit, number: int) -> Edit | None:
 def _of_parts(edit: Edit, number: int) -> Edit | None:
     """The sum without one fact of one of its parts."""
     parts, counts = list(edit.record["parts"]), edit.record.get("deltas_of")
-    if counts is None or len(counts) != len(parts) or edit.prefaces:
-        why = "put texts before prompts" if edit.prefaces else "were saved before parts were kept apart"
+    if counts is None or len(counts) != len(parts) or edit.prefaces or edit.memories:
+        beside = (
+            "put texts before prompts" if edit.prefaces else "keep memories beside weights" if edit.memories else ""
+        )
+        why = beside or "were saved before parts were kept apart"
         raise EditError(f"The parts of this edit {why}; add up the edits that are wanted instead.")
     facts = [len(_requests(part)) for part in parts]
     which = next(index for index, end in enumerate(accumulate(facts)) if number < end)
