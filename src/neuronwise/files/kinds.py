@@ -100,11 +100,13 @@ def _as_plain(value: Any, kind: object) -> object:
 
 
 def _as_several(value: Any, origin: object, parts: tuple[Any, ...]) -> object:
-    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0:
         return WRONG
     if origin is Iterable and not isinstance(value, (list, tuple)):
         return value  # a generator is not looked into
     if not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        return WRONG
+    if hasattr(value, "iterrows"):  # a data frame, whose length is not that of what it iterates over
         return WRONG
     fixed = origin is tuple and not (len(parts) == 2 and parts[1] is Ellipsis)
     if fixed and len(value) != len(parts):

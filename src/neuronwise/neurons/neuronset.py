@@ -221,7 +221,7 @@ def _members(given: object) -> Iterator[ScoredNeuron]:
         yield from (ScoredNeuron.from_row(row) for _, row in given.iterrows())  # type: ignore[attr-defined]
     elif hasattr(given, "iloc"):  # a row of one
         yield ScoredNeuron.from_row(given)  # type: ignore[arg-type]
-    elif isinstance(given, Iterable):
+    elif isinstance(given, Iterable) and getattr(given, "ndim", 1):  # a tensor of one number has no parts
         for one in given:
             yield from _members(one)
     else:
