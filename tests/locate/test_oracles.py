@@ -71,15 +71,20 @@ def test_gate_contribution_takes_the_gate_alone() -> None:
 
 
 @pytest.mark.parametrize("focus", [1.0, 2])
-def test_focus_weighs_by_the_cosine(focus: float) -> None:
+def test_focus_weighs_by_the_cosines(focus: float) -> None:
     run = fresh("llama")
     module = run.model.module
     scores = score_all(run.model, run, [TARGET], "contribution", focus=focus)[0]
     a = seen(run, "model.layers.1.mlp.down_proj")[0]
     down = module.model.layers[1].mlp.down_proj.weight
     read = module.lm_head.weight[29]
-    cosine = functional.cosine_similarity(down.T, read[None], dim=1)
-    expected = a * (read @ down) * cosine.abs() ** focus
+    cosines = [
+        functional.cosine_similarity(down.T, towards[None], dim=1)
+        for towards in (read, read - module.lm_head.weight.mean(0))
+    ]
+    aimed = len(down) * cosines[0] * cosines[1]
+    assert (aimed < 0).any()  # the two directions disagree for some
+    expected = a * (read @ down) * aimed.clamp_min(0) ** focus
     torch.testing.assert_close(scores.layer(1), expected.detach(), rtol=1e-4, atol=1e-6)
     best = scores.top(1)[0]
     unweighed = score_all(run.model, run, [TARGET], "contribution")[0]

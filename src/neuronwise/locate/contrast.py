@@ -10,6 +10,7 @@ import torch
 from neuronwise.errors import MethodError
 from neuronwise.model.prompt import exact_tokens, target_tokens
 from neuronwise.model.run import Run, Target
+from neuronwise.model.stream import ALL
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -31,6 +32,11 @@ def contrasted(model: Model, run: Run, target: Target, contrast: Contrast) -> di
     for token in others:
         weights[token] = weights.get(token, 0.0) - 1.0 / len(others)
     return weights
+
+
+def above_all(target: Target) -> dict[int, float]:
+    """The target's logit less the mean of all logits, as weights: what of a vector is about this token."""
+    return {target.token_id: 1.0, ALL: -1.0}
 
 
 def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Contrast) -> list[int]:

@@ -12,11 +12,12 @@ from torch import Tensor
 from neuronwise.errors import MethodError
 from neuronwise.locate import heads
 from neuronwise.locate.baseline import SELF, Baseline, resolved
-from neuronwise.locate.contrast import contrasted
+from neuronwise.locate.contrast import above_all, contrasted
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
 from neuronwise.locate.shares import direct_shares, share_total
 from neuronwise.model.run import Run, Target
+from neuronwise.model.stream import weighted
 from neuronwise.model.writers import Site, Writer
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ def contribution(
     "self" (see ``Baseline.gather``). Then experts that the token was not routed to have scores too, of a = 0, and with
     ``normalize`` everything that is no neuron's surplus is ``Scores.usual``, so that scores still add up to the logit.
 
-    ``focus``: times |cos|^focus, cos between v and what it is read by (ours): with 2, times the share of the squared
-    norm of v that goes to this logit (or contrast), so that neurons come first that write little else. Scores then no
-    longer add up; what each neuron adds stands beside them, as ``adds``.
+    ``focus``: times max(0, d · cos(v, r) · cos(v, w))^focus (ours), r what v is read by (the logit, or the contrast),
+    w the target's own logit above the mean of all, d the length of v: a vector of random direction has a product of
+    about 1, so neurons come first that write this token and little else. Scores then no longer add up; what each
+    neuron adds stands beside them, as ``adds``.
     """
     if not 0 <= focus < math.inf:
         raise MethodError(f"focus is {focus}; give a number from 0.")
@@ -58,11 +60,12 @@ def contribution(
     if usual is not None and activation != "ffn":
         raise MethodError("A baseline holds means of activation='ffn'; leave it out for another activation.")
     weights = [contrasted(model, run, target, contrast) for target in targets]
+    reads = [*weights, *map(above_all, targets)] if focus else weights
     shares = None
     if normalize:
-        readouts = [(target.position, weight) for target, weight in zip(targets, weights, strict=True)]
+        readouts = [(target.position, weight) for target, weight in zip([*targets, *targets], reads, strict=False)]
         shares = direct_shares(model, run, readouts)
-    directions = _by_unembedding(model, weights) if shares is None else _along_the_direct_path(shares.gradients)
+    directions = _by_unembedding(model, reads) if shares is None else _along_the_direct_path(shares.gradients)
     acts = [run.activations(target.position, activation) for target in targets]
     scores = [Scores() for _ in targets]
     for writer in model.writers:
@@ -72,11 +75,12 @@ def contribution(
             fired = [torch.zeros(writer.width) if a is None else a for a in fired]
         if any(a is not None for a in fired):
             along = directions(writer)
-            focused = _focus(writer, along, focus) if focus else torch.ones(len(along), 1)
-            for own, a, read, weight in zip(scores, fired, writer.project(along), focused, strict=True):
+            read = writer.project(along)
+            aimed = _aimed(writer, along, read) if focus else None
+            for index, (own, a) in enumerate(zip(scores, fired, strict=True)):
                 if a is not None:
-                    adds = (a if mean is None else a - mean) * read
-                    own.put(writer, adds * weight, a, mean)
+                    adds = (a if mean is None else a - mean) * read[index]
+                    own.put(writer, adds if aimed is None else adds * aimed[index].pow(focus), a, mean)
                     if focus:
                         own.adds[writer] = adds
     if usual is not None and shares is not None and not focus:
@@ -85,23 +89,23 @@ def contribution(
     return scores
 
 
-def _focus(writer: Writer, along: Tensor, focus: float) -> Tensor:
-    """(T, width): |cos|^focus between the value vectors and (T, d) directions, 0 for a vector or direction of 0."""
+def _aimed(writer: Writer, along: Tensor, read: Tensor) -> Tensor:
+    """(T, width): d times the product of a value vector's cosines with (2 · T, d) directions, of one target each two.
+
+    ``read`` (2 · T, width) are their products. 0 where one cosine is negative and the other is not, and for a vector
+    or direction of 0.
+    """
     lengths = (
         torch.linalg.vector_norm(writer.vectors, dim=0, dtype=torch.float32).cpu()
         * along.float().norm(dim=1, keepdim=True).cpu()
     )
-    return (writer.project(along).abs() / lengths.clamp_min(1e-30)).pow(focus)
+    what_it_adds, the_token = (read / lengths.clamp_min(1e-30)).chunk(2)
+    return (writer.hidden_size * what_it_adds * the_token).clamp_min(0)
 
 
 def _by_unembedding(model: Model, weights: Sequence[Mapping[int, float]]) -> Callable[[Writer], Tensor]:
     """(T, d), the same for every writer: Σ weight · U_token of each target."""
-    unembedding = model.unembedding
-    found = []
-    for tokens in weights:
-        rows = unembedding[list(tokens)].float()
-        found.append((rows * torch.tensor(list(tokens.values()), device=rows.device)[:, None]).sum(0))
-    directions = torch.stack(found)
+    directions = torch.stack([weighted(model.unembedding, tokens) for tokens in weights])
     return lambda writer: directions
 
 
@@ -121,4 +125,4 @@ METHOD = Method(
 # Exact shares of the logit, over the model's other candidates: options for the neurons of one word.
 SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
 # The same over what each neuron usually does, of neurons that write little else: what ``find`` asks for by default.
-SURPLUS: dict[str, Any] = {**SHARP, "baseline": SELF, "focus": 2}
+SURPLUS: dict[str, Any] = {**SHARP, "baseline": SELF, "focus": 3}

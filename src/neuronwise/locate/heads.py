@@ -16,7 +16,7 @@ from neuronwise.locate.shares import NoShares, direct_shares
 from neuronwise.model.heads import Attention, attention_of, edit_heads, headless, mixed, require_heads
 from neuronwise.model.last_position import LastPosition
 from neuronwise.model.run import Run, Target
-from neuronwise.model.stream import WriterGradients
+from neuronwise.model.stream import WriterGradients, weighted
 from neuronwise.neurons import Head, Heads, HeadSet, ScoredHead, as_heads
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def contribution(
     found = require_heads(model)
     weights = [contrasted(model, run, target, contrast) for target in targets]
     rows = [run.row(target.position) for target in targets]
-    directions = [_by_unembedding(model, tokens) for tokens in weights]
+    directions = [weighted(model.unembedding, tokens) for tokens in weights]
     shares = None
     if normalize:
         shares = direct_shares(model, run, [(t.position, w) for t, w in zip(targets, weights, strict=True)])
@@ -123,11 +123,6 @@ def _zero(spots: Sequence[tuple[int, slice]], count: int) -> Change:
         return rows.reshape(inputs.shape)
 
     return zero
-
-
-def _by_unembedding(model: Model, tokens: Mapping[int, float]) -> Tensor:
-    rows = model.unembedding[list(tokens)].float()
-    return (rows * torch.tensor(list(tokens.values()), device=rows.device)[:, None]).sum(0)
 
 
 def _require_all(model: Model, found: Sequence[Attention], shares: WriterGradients) -> None:

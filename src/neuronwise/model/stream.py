@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from neuronwise.model.model import Model
 
 Readout = tuple[int, Mapping[int, float]]  # (row, token id → weight): a weighted sum of that row's logits
+ALL = -1  # in place of a token id: the mean of all logits
 
 
 @dataclass
@@ -59,7 +60,7 @@ def written_gradients(
             logits = seen[-1] * logit_scale(logits, seen[-1])
         result = WriterGradients()
         for row, weights in readouts:
-            value = _weighted(logits[0, rows.index(row)], weights)
+            value = weighted(logits[0, rows.index(row)], weights)
             grads = _gradients(value, list(leaves.values()))
             pairs = zip(leaves, grads, strict=True)
             result.values.append(float(value.detach()))
@@ -83,7 +84,7 @@ def _along_the_direct_path(
     head_bias = getattr(model.head, "bias", None)
     sites = list(path.leaves)
     for row, weights in readouts:
-        value = _weighted(before_cap[0, rows.index(row)], weights)
+        value = weighted(before_cap[0, rows.index(row)], weights)
         grads = _gradients(value, [*path.leaves.values(), *path.constants])
         found = {site: grad for site, grad in zip(sites, grads, strict=False) if grad is not None}
         result.values.append(float(value.detach()))
@@ -93,7 +94,7 @@ def _along_the_direct_path(
         biases = zip(path.constants, grads[len(sites) :], strict=True)
         total = sum(_product(grad, bias) for bias, grad in biases if grad is not None)
         if isinstance(head_bias, Tensor):
-            total += float(_weighted(head_bias.detach(), weights)) * scale
+            total += float(weighted(head_bias.detach(), weights)) * scale
         result.constants.append(total)
     return result
 
@@ -126,9 +127,12 @@ def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor | None]:
     return [*torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)]
 
 
-def _weighted(logits: Tensor, weights: Mapping[int, float]) -> Tensor:
-    chosen = logits[torch.tensor(list(weights), device=logits.device)].float()
-    return (chosen * torch.tensor(list(weights.values()), device=logits.device)).sum()
+def weighted(logits: Tensor, weights: Mapping[int, float]) -> Tensor:
+    """The sum of logits (V,), or of rows of a matrix (V, d), by weights."""
+    one_by_one = {token: weight for token, weight in weights.items() if token != ALL}
+    chosen = logits[torch.tensor(list(one_by_one), device=logits.device, dtype=torch.long)].float()
+    total = torch.tensor(list(one_by_one.values()), device=logits.device) @ chosen
+    return total + weights[ALL] * logits.mean(0, dtype=torch.float32) if ALL in weights else total
 
 
 def _rows(values: Tensor) -> Tensor:

@@ -143,8 +143,8 @@ def find(
     """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
 
     Without a ``method`` neurons are scored by ``contribution`` with ``normalize``, ``contrast=10``, ``baseline="self"``
-    and ``focus=2``: what each adds here beyond what it usually adds, times the share of its value vector that goes
-    there; ``options`` change single ones of these.
+    and ``focus=3``: what each adds here beyond what it usually adds, weighed by how much its value vector is aimed at
+    the word; ``options`` change single ones of these.
     Where the architecture lacks one of them, ``Finding.note`` says so. A named method has its own options alone.
 
     ``evidence``: a name of ``EVIDENCE``, for a map of what of the photo each word depends on; where there is none,
@@ -289,7 +289,7 @@ def finding_head(model: Model, record: Mapping[str, Any], seed: int, top: int) -
     """What every finding says first: how it was made, from the record of its neurons."""
     method = METHODS[record["method"]]
     surplus = " beyond what it usually adds" if record["options"].get("baseline") else ""
-    focus = ", times how little else it writes" if record["options"].get("focus") else ""
+    focus = ", weighed by how much its value vector is aimed at {token}" if record["options"].get("focus") else ""
     weight = record.get("specific")
     specific = f", less {weight:g} × the mean size of its scores for the other words" if weight else ""
     return {
