@@ -47,7 +47,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "contribution, read by its sign here": {"method": "contribution"},
     "and contrast=10, normalize": {"method": "contribution", "contrast": 10, "normalize": True},
     "and baseline=self": {"method": "contribution", "contrast": 10, "normalize": True, "baseline": "self"},
-    "and focus=3 (the default of find)": {},
+    "and focus=3.5 (the default of find)": {},
     "random neurons": {"method": "random"},
 }
 

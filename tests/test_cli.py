@@ -64,13 +64,13 @@ def test_what_find_does_by_default(tiny_folder: Path, tiny_model: Any, tmp_path:
 
     asked = ("find", "--text", "a dog sits on the", "-m", tiny_folder, "--json", "--top", 5)
     content = json.loads(shell(*asked).stdout)
-    assert content["options"] == {"contrast": 10, "normalize": True, "baseline": "self", "focus": 3}
+    assert content["options"] == {"contrast": 10, "normalize": True, "baseline": "self", "focus": 3.5}
     assert "beyond what it usually adds" in content["meaning"]
     run = tiny_model.run(prompt="a dog sits on the", max_new_tokens=0)
     found = nw.find(tiny_model, run, targets=[content["concepts"][0]["token_id"]], top=5)
     assert json.loads(json.dumps(found.to_dict()["concepts"])) == content["concepts"]
     other = json.loads(shell(*asked, "--baseline", "none", "--contrast", "none").stdout)
-    assert other["options"] == {"contrast": None, "normalize": True, "baseline": None, "focus": 3}
+    assert other["options"] == {"contrast": None, "normalize": True, "baseline": None, "focus": 3.5}
     assert all(neuron["baseline"] is None for neuron in other["concepts"][0]["neurons"])
     nw.Baseline.gather(tiny_model, texts=["the cat sits on the mat"]).save(tmp_path / "usual")
     own = json.loads(shell(*asked, "--baseline", tmp_path / "usual").stdout)

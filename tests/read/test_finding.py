@@ -44,12 +44,12 @@ def test_every_kind_of_method_is_valid(tiny_model: Any, method: str) -> None:
 def test_the_default_without_exact_shares_is_the_nearest(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = model.run(prompt="the cat sits", max_new_tokens=0)
     whole = find(model, run, targets=[5], top=3)
-    assert (whole.note, whole.options) == (None, {"contrast": 10, "normalize": True, "baseline": "self", "focus": 3})
+    assert (whole.note, whole.options) == (None, {"contrast": 10, "normalize": True, "baseline": "self", "focus": 3.5})
     monkeypatch.setattr(shares, "share_total", lambda written, index: 1e6)
     found = find(model, run, targets=[5], top=3)
-    assert found.options == {"contrast": 10, "normalize": False, "baseline": "self", "focus": 3}
+    assert found.options == {"contrast": 10, "normalize": False, "baseline": "self", "focus": 3.5}
     assert "no exact shares" in validated(found.to_dict())["note"]
-    wanted = nw.locate(model, run, target=5, top=3, contrast=10, baseline="self", focus=3)
+    wanted = nw.locate(model, run, target=5, top=3, contrast=10, baseline="self", focus=3.5)
     assert found.concepts[0].neurons.members == wanted.members
     with pytest.raises(nw.NeuronwiseError, match="use normalize=False"):
         find(model, run, targets=[5], normalize=True)
@@ -61,6 +61,6 @@ def test_the_default_of_a_model_that_does_not_generate(model: Any, monkeypatch: 
     monkeypatch.setattr(model.module, "generation_config", None)
     found = locate_by_default(model, run, word, 3)
     assert "activations are measured from 0" in found.record["nearest"]
-    assert found.members == nw.locate(model, run, word, top=3, contrast=10, normalize=True, focus=3).members
+    assert found.members == nw.locate(model, run, word, top=3, contrast=10, normalize=True, focus=3.5).members
     with pytest.raises(nw.NeuronwiseError, match="does not generate"):
-        locate_by_default(model, run, word, 3, {"baseline": "self", "focus": 3})
+        locate_by_default(model, run, word, 3, {"baseline": "self", "focus": 3.5})

@@ -125,7 +125,7 @@ def test_several_photos_one_by_one_and_together(folder: Path, tmp_path: Path) ->
     validated(content)
     model = nw.load(folder / "model")
     runs = [model.run(photo, "the", max_new_tokens=2) for photo in photos]
-    options: dict[str, Any] = {"contrast": 10, "normalize": True, "baseline": "self", "focus": 3}
+    options: dict[str, Any] = {"contrast": 10, "normalize": True, "baseline": "self", "focus": 3.5}
     found = nw.locate(model, runs, "dog", top=4, **options)
     rows = content["concepts"][0]["neurons"]
     assert content["concepts"][0]["photos"] == ["dog0", "dog1"]

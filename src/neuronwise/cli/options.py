@@ -171,7 +171,7 @@ class Scoring:
         str | None,
         option(
             "How neurons are scored, by a method listed below, with the options that you give.",
-            show_default="contribution with --normalize, --contrast 10, --baseline self and --set focus=3",
+            show_default="contribution with --normalize, --contrast 10, --baseline self and --set focus=3.5",
         ),
         Names("Methods", METHODS),
     ] = None

@@ -125,4 +125,4 @@ METHOD = Method(
 # Exact shares of the logit, over the model's other candidates: options for the neurons of one word.
 SHARP: dict[str, Any] = {"contrast": 10, "normalize": True}
 # The same over what each neuron usually does, of neurons that write little else: what ``find`` asks for by default.
-SURPLUS: dict[str, Any] = {**SHARP, "baseline": SELF, "focus": 3}
+SURPLUS: dict[str, Any] = {**SHARP, "baseline": SELF, "focus": 3.5}

@@ -143,7 +143,7 @@ def find(
     """Locate and read the neurons behind words of a run's text: all its nouns, or the named ``concepts``.
 
     Without a ``method`` neurons are scored by ``contribution`` with ``normalize``, ``contrast=10``, ``baseline="self"``
-    and ``focus=3``: what each adds here beyond what it usually adds, weighed by how much its value vector is aimed at
+    and ``focus=3.5``: what each adds here beyond what it usually adds, weighed by how much its value vector is aimed at
     the word; ``options`` change single ones of these.
     Where the architecture lacks one of them, ``Finding.note`` says so. A named method has its own options alone.
 
