@@ -74,19 +74,30 @@ def contribution(
         if mean is not None:
             fired = [torch.zeros(writer.width) if a is None else a for a in fired]
         if any(a is not None for a in fired):
-            along = directions(writer)
-            read = writer.project(along)
-            aimed = _aimed(writer, along, read) if focus else None
-            for index, (own, a) in enumerate(zip(scores, fired, strict=True)):
-                if a is not None:
-                    adds = (a if mean is None else a - mean) * read[index]
-                    own.put(writer, adds if aimed is None else adds * aimed[index].pow(focus), a, mean)
-                    if focus:
-                        own.adds[writer] = adds
+            _score(writer, scores, fired, mean, directions(writer), focus)
     if usual is not None and shares is not None and not focus:
         for index, own in enumerate(scores):
             own.usual = share_total(shares, index) - sum(float(values.sum()) for values in own.values())
     return scores
+
+
+def _score(
+    writer: Writer,
+    scores: Sequence[Scores],
+    fired: Sequence[Tensor | None],
+    mean: Tensor | None,
+    along: Tensor,
+    focus: float,
+) -> None:
+    """Put one writer's neurons (width,) into each target's scores: what they add along (T or 2 · T, d), weighed."""
+    read = writer.project(along)
+    aimed = _aimed(writer, along, read).pow(focus) if focus else None
+    for index, (own, a) in enumerate(zip(scores, fired, strict=True)):
+        if a is not None:
+            adds = (a if mean is None else a - mean) * read[index]
+            own.put(writer, adds if aimed is None else adds * aimed[index], a, mean)
+            if focus:
+                own.adds[writer] = adds
 
 
 def _aimed(writer: Writer, along: Tensor, read: Tensor) -> Tensor:
