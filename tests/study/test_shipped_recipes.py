@@ -20,6 +20,7 @@ SWAPS = {**TINY, "target": "cat", "photos": 1, "at_least": 1}
 KEYS: dict[str, dict[str, Any]] = {
     "captions": {**SWAPS, "prompts": ["the red", "the {}"]},
     "captions-concepts": {**SWAPS, "photos": None, "most": 2, "found_on": 1, "without": 1},
+    "default-neurons": {**TINY, "photos": 1, "at_least": 1, "without": 1},
     "heat": {**TINY, "maps": 2},
     "modalities": {"model": "wired", "limit": 1, "photos": {"prompt": "the {} on", "answers": ["animal", "red"]}},
     "swap-settings": SWAPS,
