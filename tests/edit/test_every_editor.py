@@ -42,7 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 KEYED = ("rome", "rome_published", "memit", "pmet", "emmet", "namet", "alphaedit", "encore", "ultraedit")
 # Architectures that an editor refuses in a sentence, and what it says: a mixture has no one W_down in a layer.
 REFUSED = {
-    **{(name, "mixtral"): "only routed experts" for name in ("fine_tune", "lora", "grace")},
+    **{(name, "mixtral"): "only routed experts" for name in ("fine_tune", "lora", "grace", "wise")},
     **{(name, "mixtral"): "expert" for name in ("fine_specific", *KEYED)},
 }
 CASES = [(editor, family) for editor in EDITORS for family in FAMILIES]

@@ -54,5 +54,7 @@ from neuronwise.edit.swap import swap as swap
 from neuronwise.edit.ultraedit import UltraEditSettings as UltraEditSettings
 from neuronwise.edit.ultraedit import ultraedit as ultraedit
 from neuronwise.edit.verdict import without_verdict as without_verdict
+from neuronwise.edit.wise import WiseSettings as WiseSettings
+from neuronwise.edit.wise import wise as wise
 from neuronwise.edit.without import facts_in as facts_in
 from neuronwise.edit.without import without as without

@@ -19,6 +19,7 @@ EDITORS: Registry[Editor] = Registry(
         "lora": "neuronwise.edit.lora:EDITOR",
         "in_context": "neuronwise.edit.in_context:EDITOR",
         "grace": "neuronwise.edit.grace:EDITOR",
+        "wise": "neuronwise.edit.wise:EDITOR",
         "decoupled": "neuronwise.edit.decoupled:EDITOR",
         "knowledge_neurons": "neuronwise.edit.knowledge_neurons:EDITOR",
         "rome": "neuronwise.edit.rome:EDITOR",

@@ -91,7 +91,24 @@ def looked_up(books: Sequence[Tensors], inputs: Tensor, output: Tensor) -> Tenso
     return torch.where(within.to(output.device), chosen.to(output), output)
 
 
-KINDS: dict[str, Kind] = {"codebook": Kind({"keys": "nf", "values": "nd", "radii": "n"}, looked_up)}
+def routed(memories: Sequence[Tensors], inputs: Tensor, output: Tensor) -> Tensor:
+    """Of side memories W + ``change`` (d, f): where ‖change · x‖ exceeds a memory's ``threshold`` (1,), it is used, of
+    several that with the largest ([WISE] §2.3.1)."""
+    read = inputs.float()
+    largest, added = read.new_zeros(*read.shape[:-1], 1), read.new_zeros(output.shape)
+    for memory in memories:
+        moved = read @ memory["change"].T
+        size = moved.norm(dim=-1, keepdim=True)
+        used = size > torch.maximum(memory["threshold"], largest)
+        largest, added = torch.where(used, size, largest), torch.where(used, moved, added)
+    changed = (output.float() + added.to(output.device)).to(output.dtype)
+    return torch.where((largest > 0).to(output.device), changed, output)
+
+
+KINDS: dict[str, Kind] = {
+    "codebook": Kind({"keys": "nf", "values": "nd", "radii": "n"}, looked_up),
+    "routed": Kind({"change": "df", "threshold": "n"}, routed),
+}
 
 
 def beside(module: nn.Module, memories: Iterable[SideMemory]) -> Removable:
