@@ -4,7 +4,7 @@
 
 In a ```console block every line that starts with "$ " is run and what follows it is replaced by its output; a
 ```text block right after a ```python block is replaced by what that block prints (the blocks of a page share one
-session). `<!-- lines: N -->` before a block keeps the first N lines of its output.
+session). `<!-- lines: N -->` before a block keeps the first N lines of its output. docs/presets.md ends in the editors' tables.
 """
 
 from __future__ import annotations
@@ -28,8 +28,17 @@ def main() -> int:
     pages = [Path(name) for name in sys.argv[1:]] or [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
     for page in pages:
         print(f"{page} ...", file=sys.stderr)
-        page.write_text(refreshed(page.read_text(encoding="utf-8")), encoding="utf-8")
+        content = refreshed(page.read_text(encoding="utf-8"))
+        page.write_text(with_presets(content) if page.name == "presets.md" else content, encoding="utf-8")
     return 0
+
+
+def with_presets(content: str) -> str:
+    """The page of presets with every editor's table, which it ends in, made anew."""
+    from neuronwise.edit.editors import EDITORS
+
+    tables = [editor.table() for editor in EDITORS.values()]
+    return content[: content.index(tables[0].splitlines()[0])] + "\n".join(tables).strip() + "\n"
 
 
 def refreshed(content: str) -> str:
