@@ -53,7 +53,7 @@ BatchOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     option(
-        "An option of what was chosen (a method, an editor, a kind of evidence), such as n=10; repeat for several.", "--set"
+        "An option of what was chosen (method, editor, kind of evidence), such as n=10; repeat for several.", "--set"
     ),
 ]
 
