@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 
 import families
+import neuronwise as nw
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit import EDITORS, Edit, grace, load_edit, lora
+from neuronwise.edit.export.hub import card
 from neuronwise.edit.side_memory import SideMemory
 from neuronwise.errors import EditError, MethodError, NonFiniteError
 from neuronwise.model.model import Model
@@ -194,6 +198,9 @@ def test_a_damaged_memory_and_that_of_another_model_are_refused(model: Model, tm
     edit.save(tmp_path / "edit")
     assert load_edit(tmp_path / "edit").fingerprint == edit.fingerprint
     about = tmp_path / "edit" / "edit.json"
+    schema = nw.schemas()["neuronwise.edit/1"]
+    Draft202012Validator(schema).validate(json.loads(about.read_text(encoding="utf-8")))
+    assert "beside W_down of the layers 1;" in card(edit, "me/x")
     about.write_text(about.read_text(encoding="utf-8").replace('"codebook"', '"notebook"'), encoding="utf-8")
     with pytest.raises(EditError, match="damaged"):
         load_edit(tmp_path / "edit")

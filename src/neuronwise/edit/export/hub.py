@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from neuronwise._version import __version__
-from neuronwise.edit.delta import Recorded
+from neuronwise.edit.delta import Delta, Recorded
 from neuronwise.edit.export.peft import published_name
+from neuronwise.edit.side_memory import SideMemory
 from neuronwise.errors import EditError, one_line
 from neuronwise.files import shareable
 from neuronwise.model.model import Model
@@ -71,13 +72,18 @@ def card(edit: Recorded, repo_id: str, adapter_for: Model | None = None) -> str:
         lines += [f"An edit of `{_plain(one.get('model', '?'))}` by `{_plain(one.get('method', '?'))}`.", ""]
         requests = one.get("request") or []
         lines += [f"- {_asked(request)}" for request in ([requests] if isinstance(requests, Mapping) else requests)]
-    layers = sorted({delta.layer for delta in edit.deltas})
-    numbers = sum(delta.numbers for delta in edit.deltas)
-    lines += ["", f"{numbers} numbers changed, in the layers {', '.join(map(str, layers))}.", ""]
+    if edit.deltas:
+        lines += ["", f"{edit.parameters_changed} numbers changed, in the layers {_layers(edit.deltas)}.", ""]
+    if edit.memories:
+        lines += ["", f"Memories beside W_down of the layers {_layers(edit.memories)}; no weight changes by them.", ""]
     lines += ["```python", *_code(repo_id, base, adapter_for), "```", ""]
     made = json.dumps(record, indent=1, ensure_ascii=False).replace("`", "\\u0060")  # which would end the block
     lines += ["How it was made:", "", "```json", made, "```", ""]
     return "\n".join(lines)
+
+
+def _layers(parts: Sequence[Delta | SideMemory]) -> str:
+    return ", ".join(map(str, sorted({part.layer for part in parts})))
 
 
 def _asked(request: Mapping[str, object]) -> str:
