@@ -126,7 +126,7 @@ def legend_beside(figure: Drawing, axes: Axes) -> None:
 
 
 def plain_log(axis: Axis, counts: Sequence[float]) -> None:
-    """A logarithmic axis whose ticks are these numbers, as they are written."""
+    """An axis, most often a logarithmic one, whose ticks are these numbers, as they are written."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axis.set_major_locator(FixedLocator(list(counts)))

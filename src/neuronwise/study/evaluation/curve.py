@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from neuronwise.drawing.style import Figure, plotting, styles
+from neuronwise.drawing.style import Figure, legend_beside, plain_log, plotting, styles
 from neuronwise.drawing.tables import Cell, Estimate, Table
 from neuronwise.measure.bootstrap import Mean
 from neuronwise.study.evaluation.results import Evaluation, alike
@@ -109,7 +109,7 @@ def _draw(measured: Curves) -> Drawing:
                 low, high = [mean.low for _, mean in points], [mean.high for _, mean in points]
                 panel.fill_between(numbers, low, high, color=looks[editor]["color"], alpha=0.15, linewidth=0)
             _axes(panel, name, sorted({number for stops in measured.values() for number in stops}))
-        panels[0, 0].legend(fontsize=7)
+        legend_beside(figure, panels[0, 0])
     return figure
 
 
@@ -117,7 +117,10 @@ def _axes(panel: Axes, name: str, numbers: list[int]) -> None:
     panel.set(title=COLUMNS[name].partition(",")[0], xlabel="edits")
     if numbers[-1] >= 20 * numbers[0]:
         panel.set_xscale("log")
-    if name == "perplexity":
+    plain_log(panel.xaxis, numbers)
+    low, high = panel.get_ylim()
+    if name == "perplexity" and low > 0 and high > 3 * low:
         panel.set_yscale("log")
-    else:
+        plain_log(panel.yaxis, [float(f"{low * (high / low) ** (part / 4):.2g}") for part in range(5)])
+    elif name != "perplexity":
         panel.set_ylim(-0.04, 1.04)
