@@ -7,9 +7,11 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from neuronwise.errors import MethodError, reason
+from neuronwise.files.kinds import a
 from neuronwise.registry.arguments import kinds_of, taken
 
 if TYPE_CHECKING:
@@ -46,8 +48,9 @@ class Method:
 
     ``by_position`` takes the same as ``function`` and gives the scores of each target at each position, where the
     method has them; its options are the same but for how they are reduced.
-    ``meaning`` completes "Score: …", with {token} for the scored token. ``source`` is the publication. A ``control``
-    ranks by nothing. ``join`` merges the scores of several prompts of one fact, where the method has a way of its own.
+    ``meaning`` completes "Score: …", with {token} for the scored token and no other braces. ``source`` is the
+    publication. A ``control`` ranks by nothing. ``join`` merges the scores of several prompts of one fact, where the
+    method has a way of its own.
     ``heads`` scores attention heads: ``heads(model, run, targets, **options)`` → one ``HeadScores`` for each target, or
     of a method that needs "among" ``heads(model, run, target, among, **options)`` → one, of all heads for None.
     ``records``: it reads activations where targets are predicted, which many runs record in one pass.
@@ -65,6 +68,9 @@ class Method:
     by_position: Callable[..., Sequence[Iterable[PositionScores]]] | None = None
     heads: Callable[..., Any] | None = None
     records: bool = False
+
+    def __post_init__(self) -> None:
+        require_token(self.name, self.meaning)
 
     @cached_property
     def options(self) -> tuple[str, ...]:
@@ -111,7 +117,18 @@ class Method:
         fitting = self.check(options)
         require_own(model, [run])
         self.record([(run, target) for target in targets], fitting)
-        return self.function(model, run, targets, *self._beside(inpainted), **fitting)
+        return self._scored(self.function(model, run, targets, *self._beside(inpainted), **fitting), len(targets))
+
+    def _scored(self, returned: object, count: int) -> list[Scores]:
+        """What ``function`` returned; raises ``MethodError`` for anything but a list of so many ``Scores``."""
+        from neuronwise.locate.scores import Scores  # loads torch, which names of methods do not need
+
+        if isinstance(returned, list) and len(returned) == count and all(
+            isinstance(one, Scores) and one for one in returned
+        ):  # fmt: skip
+            return returned
+        each = f"each of the {count} targets" if count > 1 else "the target, in a list"
+        raise MethodError(f"{self.name} must return one Scores for {each}; it returned {_told(returned)}.")
 
     def record(self, cases: Sequence[tuple[Run, Target]], options: Mapping[str, object]) -> None:
         """Record what the method reads of several runs or targets, in as few passes as there can be."""
@@ -150,6 +167,30 @@ class Method:
     def misused(self) -> MethodError:
         """The error that says how the method is called."""
         return MethodError(f"{self.name} cannot be called like this: {_CALLS[self.needs]}.")
+
+
+def require_token(name: str, meaning: str) -> None:
+    """Raise ``MethodError`` for a meaning that holds any other field in braces than {token}."""
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(meaning) if field is not None} - {"token"}
+    except ValueError as error:
+        raise MethodError(f"The meaning of {name} cannot be read: {error}; write {{token}} for the token.") from error
+    if fields:
+        other = f"{{{min(fields)}}}"
+        raise MethodError(f"The meaning of {name} holds {other}; only {{token}} can stand there, for the token.")
+
+
+def _told(returned: object) -> str:
+    """What a function returned, in words: "None", "a dict", "a list of 2 (Scores, an empty Scores)"."""
+    if returned is None:
+        return "None"
+    if not isinstance(returned, list):
+        return a(type(returned).__name__)
+    kinds = (type(one).__name__ for one in returned)
+    members = [
+        kind if kind != "Scores" or one else "an empty Scores" for kind, one in zip(kinds, returned, strict=True)
+    ]
+    return f"a list of {len(returned)}" + (f" ({', '.join(members)})" if members else "")
 
 
 def options_as_taken(

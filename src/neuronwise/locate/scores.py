@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import MethodError, NonFiniteError
+from neuronwise.files.kinds import a
 from neuronwise.images import ImageLike
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Writer
@@ -30,8 +31,10 @@ class Scores(dict[Writer, Tensor]):
     def __init__(
         self, values: Mapping[Writer, Tensor] | None = None, activations: Mapping[Writer, Tensor] | None = None
     ) -> None:
-        super().__init__(values or {})
-        self.activations: dict[Writer, Tensor] = dict(activations or {})
+        super().__init__({writer: _fitting("scores", writer, of) for writer, of in (values or {}).items()})
+        self.activations: dict[Writer, Tensor] = {
+            writer: _fitting("activations", writer, of) for writer, of in (activations or {}).items()
+        }
         self.baselines: dict[Writer, Tensor] = {}
         self.adds: dict[Writer, Tensor] = {}
         self.usual: float | None = None
@@ -39,9 +42,13 @@ class Scores(dict[Writer, Tensor]):
     def put(self, writer: Writer, values: Tensor, activations: Tensor, baselines: Tensor | None = None) -> None:
         """Set a writer's scores, activations and baselines, all (width,)."""
         self[writer] = values
-        self.activations[writer] = activations
+        self.activations[writer] = _fitting("activations", writer, activations)
         if baselines is not None:
-            self.baselines[writer] = baselines
+            self.baselines[writer] = _fitting("baselines", writer, baselines)
+
+    def __setitem__(self, writer: Writer, values: Tensor) -> None:
+        """Set a writer's scores, (width,)."""
+        super().__setitem__(writer, _fitting("scores", writer, values))
 
     def of(self, neuron: Neuron) -> float:
         """One neuron's score, 0 where it has none."""
@@ -97,6 +104,18 @@ class Scores(dict[Writer, Tensor]):
         }
         found = Columns({**addresses, **columns})
         return found if len(found) > MANY else tuple(found)
+
+
+def _fitting(what: str, writer: Writer, values: object) -> Tensor:
+    """(width,) float32 on the CPU, detached; raises ``MethodError`` for anything but one real number a neuron."""
+    if not isinstance(values, Tensor):
+        given = "None" if values is None else a(type(values).__name__)
+        raise MethodError(f"{what} of {writer} are {given}; put a tensor ({writer.width},) float32.")
+    if values.shape != (writer.width,) or not values.is_floating_point():
+        shape = f"({', '.join(map(str, values.shape))}{',' * (values.dim() == 1)})"
+        dtype = str(values.dtype).removeprefix("torch.")
+        raise MethodError(f"{what} of {writer} are {shape} {dtype}; put ({writer.width},) float32.")
+    return values.detach().to("cpu", torch.float32)
 
 
 def _ordered(table: Mapping[Writer, Tensor]) -> list[Writer]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from pydantic import BaseModel
 
 from neuronwise.errors import StudyError, told
 from neuronwise.files import read_bytes
@@ -99,14 +101,30 @@ def _sentences(rows: Sequence[ErrorDetails], recipe: type[Recipe]) -> list[str]:
 def _message(row: ErrorDetails, recipe: type[Recipe]) -> str:
     kind, message = row["type"], row["msg"]
     if kind == "extra_forbidden":
-        known = f" (the keys are {', '.join(recipe.model_fields)})" if len(row["loc"]) == 1 else ""
-        return f"there is no such key{known}"
+        return f"there is no such key (the keys are {', '.join(_keys_beside(row['loc'], recipe))})"
     if kind == "missing":
         return "it is missing"
     if kind == "value_error":
         text = str(row.get("ctx", {}).get("error", message)).rstrip(".")
         return text[:1].lower() + text[1:] if text[1:2].islower() else text  # "There is no …", but not "K is …"
     return f"{message[0].lower()}{message[1:]} (it is {_short(row['input'])})"
+
+
+def _keys_beside(place: Sequence[int | str], recipe: type[BaseModel]) -> list[str]:
+    """The keys that the part of a recipe at a place has, where none is of the place's last name."""
+    models: list[type[BaseModel]] = [recipe]
+    for part in place[:-1]:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        if fields:
+            models = [model for field in fields for model in _models(field.annotation)]
+    return list(dict.fromkeys(key for model in models for key in model.model_fields))
+
+
+def _models(hint: object) -> list[type[BaseModel]]:
+    """The models within an annotation: of ``list[Method] | None`` the one."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return [hint]
+    return [model for part in get_args(hint) for model in _models(part)]
 
 
 def _branch(part: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neuronwise.locate.method import keywords, options_as_taken
+from neuronwise.locate.method import keywords, options_as_taken, require_token
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class EvidenceMethod:
     unit: str
     source: str = ""
     signed: bool = True
+
+    def __post_init__(self) -> None:
+        require_token(self.name, self.meaning)
 
     @property
     def options(self) -> tuple[str, ...]:
