@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import neuronwise
-from neuronwise.errors import MethodError
+from neuronwise.errors import MethodError, NeuronwiseError
 from neuronwise.registry import Registry
 
 HEAVY = {"torch", "transformers", "pandas", "numpy", "matplotlib"}
@@ -130,6 +130,33 @@ def test_added_for_this_process_and_taken_out_again() -> None:
         methods.remove("mean")
 
 
+KINDED = "class Thing:\n    def __init__(self, name): self.name = name\nTHING = Thing('sum')\ndef make(): ...\n"
+
+
+def test_an_object_of_another_kind_or_name_is_refused(written: Write) -> None:
+    written("own", reg_kinds=KINDED)
+    entries = {
+        "sum": "reg_kinds:THING",
+        "mean": "reg_kinds:make",
+        "most": "reg_kinds:Thing",
+        "other": "reg_kinds:THING",
+    }
+    methods = Registry[object]("method", entries, kind="reg_kinds:Thing", error=MethodError)
+    assert "reg_kinds" not in sys.modules
+    assert methods["sum"] is sys.modules["reg_kinds"].THING
+    for name, said in {
+        "mean": "from reg_kinds:make is a function, not a Thing",
+        "most": "from reg_kinds:Thing is the class Thing, not a Thing",
+        "other": "from reg_kinds:THING is called 'sum' in its own code; give it one name in both places",
+    }.items():
+        for _ in range(2):
+            with pytest.raises(MethodError, match=rf"^The method '{name}' {said}\.$"):
+                methods[name]
+    with pytest.raises(MethodError, match="from builtins:len is a builtin_function_or_method, not a Thing"):
+        methods.add("length", len)
+    assert "length" not in methods
+
+
 SOURCE = Path(neuronwise.__file__).parent
 TABLES = [
     (f"neuronwise.{'.'.join(path.relative_to(SOURCE).with_suffix('').parts)}", name)
@@ -142,6 +169,8 @@ TABLES = [
 def test_a_table_of_the_package_names_what_exists(module: str, name: str) -> None:
     table = getattr(import_module(module), name)
     assert None not in list(table.values())
+    with pytest.raises(NeuronwiseError, match=r"'new' from .* is an int, not an? \w+"):
+        table.add("new", 3)
 
 
 @pytest.mark.parametrize(("module", "name"), TABLES)

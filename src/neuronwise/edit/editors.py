@@ -32,6 +32,7 @@ EDITORS: Registry[Editor] = Registry(
         "encore": "neuronwise.edit.encore:EDITOR",
         "ultraedit": "neuronwise.edit.ultraedit:EDITOR",
     },
+    kind="neuronwise.edit.editor:Editor",
     group="neuronwise.editors",
     error=MethodError,
 )

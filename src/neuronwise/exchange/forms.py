@@ -19,6 +19,7 @@ FORMS: Registry[Form] = Registry(
         "neuronpedia": "neuronwise.exchange.neuronpedia:FORM",
     },
     plural="forms of neurons",
+    kind="neuronwise.exchange.form:Form",
     group="neuronwise.neurons",
     error=NeuronError,
 )

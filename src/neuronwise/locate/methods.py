@@ -24,6 +24,7 @@ METHODS: Registry[Method] = Registry(
         "causal_effect": "neuronwise.locate.causal_effect:METHOD",
         "random_same_layers": "neuronwise.locate.controls:RANDOM_SAME_LAYERS",
     },
+    kind="neuronwise.locate.method:Method",
     group="neuronwise.methods",
     error=MethodError,
 )

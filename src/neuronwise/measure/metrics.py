@@ -67,6 +67,7 @@ METRICS: Registry[Metric] = Registry(
         "cider": "neuronwise.measure.captions:CIDER",
         "meteor": "neuronwise.measure.captions:METEOR",
     },
+    kind="neuronwise.measure.metrics:Metric",
     group="neuronwise.metrics",
     error=MethodError,
 )
@@ -81,6 +82,7 @@ MODEL_METRICS: Registry[ModelMetric] = Registry(
         "bleurt": "neuronwise.measure.bleurt:BLEURT",
     },
     plural="metrics by a model",
+    kind="neuronwise.measure.metrics:ModelMetric",
     group="neuronwise.model_metrics",
     error=MethodError,
 )

@@ -16,6 +16,7 @@ SOURCES: Registry[Callable[[str], Path]] = Registry(
         "builtin-7x7": "neuronwise.architectures.builtin:builtin_folder",
         "builtin-text": "neuronwise.architectures.builtin:builtin_folder",
     },
+    kind="collections.abc:Callable",
     group="neuronwise.models",
     error=ModelError,
 )

@@ -26,6 +26,7 @@ TAGGERS: Registry[Tagger] = Registry(
         "hanta": "neuronwise.model.taggers:hanta",
         "spacy": "neuronwise.model.taggers:spacy",
     },
+    kind="collections.abc:Callable",
     group="neuronwise.taggers",
     error=TargetError,
 )

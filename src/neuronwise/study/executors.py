@@ -88,6 +88,7 @@ EXECUTORS: Registry[Executor] = Registry(
         "processes": "neuronwise.study.workers.processes:PROCESSES",
         "ray": "neuronwise.study.workers.on_ray:RAY",
     },
+    kind="neuronwise.study.executors:Executor",
     group="neuronwise.executors",
     error=StudyError,
 )

@@ -73,6 +73,7 @@ INTERVENTIONS: Registry[Intervention] = Registry(
         "scale": "neuronwise.study.suppression.changes:SCALE",
         "swap": "neuronwise.study.suppression.changes:SWAP",
     },
+    kind="neuronwise.study.interventions:Intervention",
     group="neuronwise.interventions",
     error=MethodError,
 )

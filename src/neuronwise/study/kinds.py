@@ -22,6 +22,7 @@ KINDS: Registry[Kind] = Registry(
         "probe": "neuronwise.study.probing:PROBE",
         "evaluation": "neuronwise.study.evaluation.kind:EVALUATION",
     },
+    kind="neuronwise.study.kind:Kind",
     group="neuronwise.studies",
     error=StudyError,
 )

@@ -54,6 +54,7 @@ PROTOCOLS: Registry[Protocol] = Registry(
         "mquake": "neuronwise.answers.protocols.mquake:PROTOCOL",
         "unke": "neuronwise.answers.protocols.unke:PROTOCOL",
     },
+    kind="neuronwise.answers.protocols.table:Protocol",
     group="neuronwise.protocols",
     error=MethodError,
 )

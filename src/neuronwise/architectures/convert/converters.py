@@ -18,6 +18,7 @@ CONVERTERS: Registry[Callable[[Sequence[Path]], Plan]] = Registry(
         "minigpt4": "neuronwise.architectures.convert.minigpt4:plan",
         "mplug_owl2": "neuronwise.architectures.convert.mplug_owl2:plan",
     },
+    kind="collections.abc:Callable",
     group="neuronwise.converters",
     error=ModelError,
 )

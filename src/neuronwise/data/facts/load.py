@@ -38,6 +38,7 @@ FORMS: Registry[Form] = Registry(
         "mcmke": "neuronwise.data.facts.mcmke:FORM",
     },
     plural="forms of facts",
+    kind="neuronwise.data.facts.form:Form",
     group="neuronwise.facts",
     error=DataError,
 )

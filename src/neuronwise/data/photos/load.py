@@ -16,6 +16,7 @@ FORMS: Registry[Form] = Registry(
     "form of photos",
     {"listed": "neuronwise.data.photos.listed:FORM", "coco": "neuronwise.data.photos.coco:FORM"},
     plural="forms of photos",
+    kind="neuronwise.data.photos.form:Form",
     group="neuronwise.photos",
     error=DataError,
 )

@@ -41,6 +41,7 @@ INPAINTERS: Registry[Inpainting] = Registry(
         "diffusers": "neuronwise.images.inpaint.diffusers:DIFFUSERS",
         "folder": "neuronwise.images.inpaint.folder:FOLDER",
     },
+    kind="neuronwise.images.inpaint.table:Inpainting",
     group="neuronwise.inpainters",
     error=ImageError,
 )

@@ -18,6 +18,7 @@ EVIDENCE: Registry[EvidenceMethod] = Registry(
         "lens": "neuronwise.read.evidence.lens:METHOD",
         "gradient": "neuronwise.read.evidence.gradient:METHOD",
     },
+    kind="neuronwise.read.evidence.method:EvidenceMethod",
     group="neuronwise.evidence",
     plural="kinds of evidence",
     error=MethodError,
