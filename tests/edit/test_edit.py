@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,19 @@ def test_an_edit_of_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
             refused()
     assert same(before, weights(model))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "inner", "said"),
+    [
+        ((4, 2), {"units": (3,)}, "left (4, 2) and units (3,); give left (d, r) and units (r,)"),
+        ((4, 2), {"right": (3, 6)}, "left (4, 2) and right (3, 6); give left (d, r) and right (r, f)"),
+        ((4, 2), {"right": (2,)}, "left (4, 2) and right (2,); give left (d, r) and right (r, f)"),
+        ((4,), {"units": (4,)}, "left (4,) and units (4,); give left (d, r) and units (r,)"),
+    ],
+)
+def test_factors_that_do_not_belong_together_are_named_by_shape(
+    left: tuple[int, ...], inner: dict[str, tuple[int, ...]], said: str
+) -> None:
+    with pytest.raises(EditError, match=re.escape(f"of layer 29 do not belong together: {said}.")):
+        Delta(29, "mlp.down_proj", torch.ones(left), **{name: torch.ones(shape) for name, shape in inner.items()})

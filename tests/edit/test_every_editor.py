@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from edits import same as same_weights
 from neuronwise.answers.request import forced
 from neuronwise.data.facts import Fact
 from neuronwise.edit import EDITORS, Edit, load_edit
+from neuronwise.edit.presets import resolved
 from neuronwise.errors import EditError, NeuronwiseError
 from neuronwise.model.model import Model
 
@@ -207,6 +208,17 @@ def test_folder_adapter_and_merged_checkpoint_are_the_edit(
     edit.to_peft(model, tmp_path / "adapter")
     adapted = peft.PeftModel.from_pretrained(model.module, tmp_path / "adapter")
     assert torch.allclose(adapted(**inputs).logits, expected, rtol=0, atol=1e-6 * max(1.0, float(expected.abs().max())))
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_the_default_preset_is_one_that_the_editor_takes(name: str, tiny_tokenizer: Any) -> None:
+    model, _ = tiny("llama", tiny_tokenizer)
+    editor = EDITORS[name]
+    default = editor.presets["default"].settings
+    assert isinstance(default, editor.settings)
+    assert resolved(model, None, {"default": editor.presets["default"]}, {}) == default
+    assert editor.options(asdict(default)) == asdict(default)
+    assert f"| default | {editor.layers_taken(default)} |" in editor.table()
 
 
 def test_settings_that_are_none_are_named(tiny_tokenizer: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import transformers
 import families
 import neuronwise as nw
 from neuronwise.architectures import mplug_owl2  # noqa: F401, its architecture is registered by import
-from neuronwise.edit import EDITORS
+from neuronwise.edit import EDITORS, Edit
+from neuronwise.edit.editor import Editor
 from neuronwise.edit.memory.keys import critical_layers
 from neuronwise.edit.presets import (
     DEPTHS,
     SHAPES,
     SMALL,
+    Preset,
     chosen,
     family,
     layers_of,
@@ -27,6 +30,7 @@ from neuronwise.edit.presets import (
     resolved,
     text_parameters,
 )  # fmt: skip
+from neuronwise.edit.settings import SIGNED
 from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
@@ -174,13 +178,49 @@ def test_every_preset_says_where_it_was_published() -> None:
         assert {type(preset.settings) for preset in presets.values()} == {EDITORS[editor].settings}
         for name, preset in presets.items():
             assert preset.source
-            assert name in DEPTHS or not layers_of(preset.settings), f"{editor}: whose layers are those of {name}?"
+            assert name in {*DEPTHS, "default"} or not layers_of(preset.settings), (
+                f"{editor}: whose layers are those of {name}?"
+            )
     assert named <= set(DEPTHS)
 
 
 def test_the_page_of_the_documentation_is_in_step() -> None:
     page = (DOCS / "presets.md").read_text(encoding="utf-8")
     assert "\n".join(editor.table() for editor in EDITORS.values()).strip() in page
+
+
+@dataclass(frozen=True)
+class Last:
+    layer: int = field(default=-1, metadata=SIGNED)
+
+
+@dataclass(frozen=True)
+class Unsigned:
+    layer: int = -1
+
+
+def editor(settings: type[Any], **presets: Any) -> Editor[Any]:
+    presets = {name: Preset(one, "ours") for name, one in {"default": settings(), **presets}.items()}
+    return Editor("mine", lambda *_, **__: Edit(()), settings, presets, layers="the last", says="nothing", cites="")
+
+
+def test_layers_of_a_preset_for_no_known_depth_stand_as_they_are(tiny_model: Model) -> None:
+    last = editor(Last, **{"llama-2": Last(-2), "phi": Last(5)})
+    assert "| default | -1 |" in last.table()
+    assert "| phi | 5 |" in last.table()
+    assert "| llama-2 | -2 of 32 |" in last.table()
+    assert resolved(tiny_model, None, last.presets, {}) == Last(-1)
+
+
+def test_negative_layers_go_along_too(shaped: Callable[[str], Model]) -> None:
+    deeper = shaped("Llama 2 13B")  # 40 layers instead of 32: 31 is at 39, 24 at 30
+    for layer, moved in ((-1, 39), (-8, 30), (24, 30)):
+        assert chosen(deeper, editor(Last, **{"llama-2": Last(layer)}).presets).settings == Last(moved)
+
+
+def test_a_preset_that_its_own_settings_would_refuse_is_named_at_once() -> None:
+    with pytest.raises(MethodError, match=r"preset 'default' of the editor 'mine': layer is -1; .*metadata=SIGNED"):
+        editor(Unsigned)
 
 
 def test_what_is_small_is_counted_in_the_language_model(tiny_tokenizer: Any) -> None:

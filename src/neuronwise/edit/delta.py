@@ -41,14 +41,20 @@ class Delta:
     def __post_init__(self) -> None:
         if (self.units is None) == (self.right is None):
             raise EditError("A delta has either units or a right factor.")
-        inner = self.units.shape if self.units is not None else self.right.shape[:1]  # type: ignore[union-attr]
-        if self.left.dim() != 2 or tuple(inner) != (self.left.shape[1],):
-            raise EditError(f"The factors of the edit of layer {self.layer} do not belong together.")
+        inner = self.units.shape if self.units is not None else self.right.shape[:-1]  # type: ignore[union-attr]
+        if self.left.dim() != 2 or inner != self.left.shape[1:]:
+            raise EditError(f"The factors of the edit of layer {self.layer} do not belong together: {self._shapes()}.")
         for factor in (self.left, self.right):
             if factor is not None and not torch.isfinite(factor).all():
                 raise NonFiniteError(
                     f"The edit of layer {self.layer} holds numbers that are not finite; it is refused."
                 )
+
+    def _shapes(self) -> str:
+        """The factors' shapes, and those that fit each other."""
+        given = {"left": self.left, "units": self.units, "right": self.right}
+        told = " and ".join(f"{name} {tuple(of.shape)}" for name, of in given.items() if of is not None)
+        return f"{told}; give left (d, r) and {'right (r, f)' if self.units is None else 'units (r,)'}"
 
     @classmethod
     def of_difference(cls, layer: int, path: str, difference: Tensor, expert: int | None = None) -> Delta:

@@ -24,7 +24,7 @@ class Editor(Generic[S]):
     ``presets`` maps families of models to their settings, "default" for the others; ``layers`` says which layers are
     taken where settings name none; ``says`` is what it does, in one sentence; ``cites`` the paper or where it comes
     from. ``statistics``: the function takes key statistics too. ``weights``: what it makes is changes of weights,
-    which checkpoints and adapters can hold.
+    which checkpoints and adapters can hold. Raises ``MethodError`` for presets that the settings would refuse.
     """
 
     name: str
@@ -36,6 +36,16 @@ class Editor(Generic[S]):
     cites: str
     statistics: bool = False
     weights: bool = True
+
+    def __post_init__(self) -> None:
+        for name, preset in self.presets.items():
+            try:
+                require_range(preset.settings)
+            except MethodError as error:
+                raise MethodError(
+                    f"The preset {name!r} of the editor {self.name!r}: {error} "
+                    "A setting that may be negative is a field(…, metadata=SIGNED)."
+                ) from error
 
     def options(
         self,
@@ -73,7 +83,7 @@ class Editor(Generic[S]):
         lines += ["| preset | layers | other than by default | from |", "|---|---|---|---|"]
         for name, preset in sorted(self.presets.items(), key=lambda item: (item[0] == "default", item[0])):
             layers = self.layers_taken(preset.settings)
-            layers += f" of {DEPTHS[name]}" if layers_of(preset.settings) else ""
+            layers += f" of {DEPTHS[name]}" if layers_of(preset.settings) and name in DEPTHS else ""
             others = ", ".join(f"{key}={value}" for key, value in self.changed(preset.settings).items()) or "–"
             lines.append(f"| {name} | {layers} | {others} | {preset.source} |")
         return "\n".join([*lines, ""])

@@ -50,7 +50,10 @@ DEPTHS = {
 
 @dataclass(frozen=True)
 class Preset(Generic[S]):
-    """Settings for a family of models, and where they were published: the file, in the repository of a paper."""
+    """Settings for a family of models, and where they were published: the file, in the repository of a paper.
+
+    Layers count from 0; a negative one, from the last, needs a setting with ``metadata=SIGNED`` (``edit/settings.py``).
+    """
 
     settings: S
     source: str
@@ -120,7 +123,9 @@ def _at_depth(settings: S, ratio: float, count: int) -> S:
     named = layers_of(settings)
     if not named:
         return settings
-    first, last = (min(round(layer * ratio), count - 1) for layer in (min(named), max(named)))
+    depth = round(count / ratio)
+    placed = [layer % depth if layer < 0 else layer for layer in named]
+    first, last = (min(round(layer * ratio), count - 1) for layer in (min(placed), max(placed)))
     if hasattr(settings, "layers"):
         return replace(settings, layers=tuple(range(first, last + 1)))
     return replace(settings, layer=first)

@@ -31,7 +31,8 @@ def checked(kind: type[DataclassInstance], changes: Mapping[str, object]) -> dic
 def require_range(settings: DataclassInstance) -> None:
     """Raise ``MethodError`` for a number that is negative or not finite, wherever a setting does not mean it so.
 
-    A setting that may be negative says so: ``field(default=…, metadata=SIGNED)``.
+    A setting that may be negative, such as a layer counted from the last one, says so:
+    ``layer: int = field(default=-1, metadata=SIGNED)``.
     """
     for one in fields(settings):
         value = getattr(settings, one.name)
