@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def test_it_is_taught_and_measured_behind_the_template(chatty: Any) -> None:
     assert (taught(chatty, FACT), run.output_ids) == (" red", red)
     edit = nw.fine(chatty, FACT, freeze_last=0, steps=60, rate=0.05)
     assert edit.record["taught"] == [" red"]
-    assert nw.Fact(**edit.record["request"]) == FACT
+    assert nw.Fact(**edit.record["request"]) == replace(FACT, join=" ")  # behind a colon the model decides
 
     def probability() -> float:
         with torch.no_grad():

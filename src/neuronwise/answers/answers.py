@@ -55,7 +55,8 @@ def ask(
     texts: list[str | None] = [None] * len(questions)
     own = [before is None and OWN in question.read for question in questions]
     asked = [index for index in range(len(questions)) if free or own[index]]
-    lengths = [max([OWN_TOKENS, *(len(tokens) + BEYOND for tokens in ids[index].values())]) for index in asked]
+    given = [[len(tokens) + BEYOND for answer, tokens in one.items() if answer != OWN] for one in ids]
+    lengths = [max([OWN_TOKENS, *given[index]]) for index in asked]
     for index, said in zip(asked, continued(model, [inputs[i] for i in asked], lengths), strict=True):
         if free:
             texts[index] = model.decode_ids(said)
