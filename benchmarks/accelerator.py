@@ -71,9 +71,10 @@ def tasks(model: nw.Model, folder: Path, indexed: int, sizes: tuple[int, ...], t
     run = model.run(pictures[0], max_new_tokens=tokens, heat=True)
     word = run.concepts[0].word
     located = nw.locate(model, run, word, top=50)
-    fact, freeze = made_up_fact(model), {"freeze_last": 1} if model.num_layers <= 3 else {}
+    fact = made_up_fact(model)
+    freeze: dict[str, Any] = {"freeze_last": 1} if model.num_layers <= 3 else {}
     other = model.decode_ids([fact_word(model, fact)]).strip()
-    texts = {"texts": 2, "text_tokens": 8, "n": 20} if model.num_layers <= 3 else {}
+    texts: dict[str, Any] = {"texts": 2, "text_tokens": 8, "n": 20} if model.num_layers <= 3 else {}
 
     def batch(size: int) -> Task:
         return lambda: model.run_many(pictures[:size], max_new_tokens=tokens, batch_size=size)

@@ -128,14 +128,14 @@ def compare(model: nw.Model, facts: list[nw.Fact], rows: list[dict[str, str]]) -
         group = range(start, min(start + GROUP, len(facts)))
         for number in group:
             for name, side in ALONE.items():
-                _turn(model, facts, rows, [number], side, figures[name])
+                turn(model, facts, rows, [number], side, figures[name])
         for name, side in TOGETHER.items():
-            _turn(model, facts, rows, list(group), side, figures[name])
+            turn(model, facts, rows, list(group), side, figures[name])
         print(f"{group.stop}/{len(facts)}", file=sys.stderr, flush=True)
     return figures
 
 
-def _turn(
+def turn(
     model: nw.Model,
     facts: list[nw.Fact],
     rows: list[dict[str, str]],

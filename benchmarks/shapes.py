@@ -111,7 +111,7 @@ def _qwen(shape: str) -> tuple[Any, Any]:
     )  # fmt: skip
 
     class Photos(Qwen2VLProcessor):
-        def check_argument_for_proper_class(self, *given: object) -> None:
+        def check_argument_for_proper_class(self, argument_name: str, argument: object) -> None:
             """There is no processor of videos, whose class needs torchvision."""
 
     return config, Photos(images, tokenizer, None, chat_template=CHAT)

@@ -137,7 +137,7 @@ def editing(path: Path, count: int) -> list[Row]:
     figures = {name: edits.Figures() for name in sides}
     for number in range(len(facts)):
         for name, side in sides.items():
-            edits._turn(model, facts, records, [number], side, figures[name])
+            edits.turn(model, facts, records, [number], side, figures[name])
     base, rows = figures["released"], []
     for name in ("fine", "fine, start=search"):
         one = figures[name]

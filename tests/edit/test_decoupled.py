@@ -65,7 +65,8 @@ def test_each_group_learns_from_its_own_way_of_asking(model: Model, fact: Fact) 
 
 def gradient(model: Model, fact: Fact, neuron: Neuron) -> torch.Tensor:
     """∂ loss / ∂ v of one request, in plain torch."""
-    run = forced(model, *requests(model, fact))  # behind a template the model may decide the blank
+    (decided,) = requests(model, fact)  # behind a template the model may decide the blank
+    run = forced(model, decided)
     weight: Any = model.writer(neuron).module.weight
     weight.requires_grad_(True)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,4 +147,5 @@ def test_factors_that_do_not_belong_together_are_named_by_shape(
     left: tuple[int, ...], inner: dict[str, tuple[int, ...]], said: str
 ) -> None:
     with pytest.raises(EditError, match=re.escape(f"of layer 29 do not belong together: {said}.")):
-        Delta(29, "mlp.down_proj", torch.ones(left), **{name: torch.ones(shape) for name, shape in inner.items()})
+        factors: dict[str, Any] = {name: torch.ones(shape) for name, shape in inner.items()}
+        Delta(29, "mlp.down_proj", torch.ones(left), **factors)

@@ -32,6 +32,7 @@ def test_it_is_what_peft_trains(model: Model) -> None:
     trained = peft.get_peft_model(module, config)
     layers = [module.model.layers[index].mlp.down_proj for index in (0, 2)]
     for layer, delta in zip(layers, start.deltas, strict=True):
+        assert delta.right is not None
         assert float(layer.lora_A["default"].weight.detach().abs().max()) <= float(delta.right.shape[1]) ** -0.5
         layer.lora_A["default"].weight.data.copy_(delta.right)
     run = forced(model, FACT)
@@ -46,6 +47,7 @@ def test_it_is_what_peft_trains(model: Model) -> None:
     edit = lora(model, FACT, steps=4, enough=0.0, **settings)
     for layer, delta in zip(layers, edit.deltas, strict=True):
         assert delta.left.any()
+        assert delta.right is not None
         torch.testing.assert_close(delta.left @ delta.right, layer.get_delta_weight("default"), atol=1e-5, rtol=1e-3)
 
 

@@ -74,7 +74,7 @@ def test_the_memory_takes_over_above_its_threshold_alone(model: Model) -> None:
     edit = wise(model, FACTS, layer=LAYER, steps=5)
     (memory,) = edit.memories
     module = model.blocks[LAYER].dense[0].module
-    inputs, seen = forced(model, FACTS[0]).forced_inputs(), list[tuple[Tensor, Tensor]]()
+    inputs, seen = forced(model, FACTS[0]).forced_inputs(), list[Any]()
     for _ in range(2):
         handle = module.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
         model.forward(inputs)

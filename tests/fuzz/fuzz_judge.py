@@ -50,7 +50,7 @@ def patience() -> Iterator[None]:
     before = [signal.signal(number, ring) for _, number, _ in clocks]
     for clock, _, seconds in clocks:
         signal.setitimer(clock, seconds)
-    faulthandler.dump_traceback_later(2 * WAITING, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(2 * WAITING, exit=True, file=sys.__stderr__ or sys.stderr)
     try:
         yield
     finally:

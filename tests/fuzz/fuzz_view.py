@@ -56,7 +56,7 @@ class Browser:
 
     def post(self, path: str, content: Any) -> Any:
         """Ask a question, in JSON or bytes; its answer is read to the end."""
-        given = {"content": content} if isinstance(content, bytes) else {"json": content}
+        given: dict[str, Any] = {"content": content} if isinstance(content, bytes) else {"json": content}
         return _judged(self.client.post(path, headers=self.headers, **given))
 
     def close(self) -> None:

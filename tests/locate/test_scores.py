@@ -66,11 +66,11 @@ def test_what_is_not_one_number_for_each_neuron_is_refused(wrong: Any, said: str
         with pytest.raises(MethodError, match=rf"^{sentence}(a tensor )?\(6,\) float32\.$"):
             Scores().put(WRITER, *values)
     with pytest.raises(MethodError, match="scores of L3"):
-        Scores()[WRITER] = wrong
+        Scores()[WRITER] = wrong  # pyright: ignore
     with pytest.raises(MethodError, match="scores of L3"):
-        Scores({WRITER: wrong})
+        Scores({WRITER: wrong})  # pyright: ignore
     with pytest.raises(MethodError, match="activations of L3"):
-        Scores(activations={WRITER: wrong})
+        Scores(activations={WRITER: wrong})  # pyright: ignore
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -32,6 +32,7 @@ STACKS = {"gpt2": "transformer.h", "gptj": "transformer.h", "llava": "model.lang
 PROMPT, TARGET = "the capital of France is", " Paris"
 FACT = Fact("the capital of {} is", "France", "house")
 QUICK: dict[str, dict[str, Any]] = {
+    "decoupled": {"steps": 2, "freeze_last": 1},
     "fine": {"steps": 3, "freeze_last": 1},
     "fine_specific": {"steps": 2, "texts": 4, "text_tokens": 8},
     "fine_tune": {"steps": 2, "rate": 1e-2, "norm_constraint": None},

@@ -123,7 +123,9 @@ def test_the_facts_of_a_case_are_one_edit_and_each_is_asked(model: nw.Model) -> 
     assert row["figures"] == measure_edit(model, case, edit)
     assert [text["prompt"] for text in row["texts"] if text["part"] == "success"] == [case.fact.text, also.text]
     with edit.applied(model):
-        shares = [answered.readings[answered.question.new].share for answered in ask_case(model, case).answers[:2]]
+        shares = [
+            answered.readings[answered.question.new or ""].share for answered in ask_case(model, case).answers[:2]
+        ]
     assert row["figures"]["success_forced"] == sum(shares) / 2
 
     # all of its facts have to be known, and other facts about any of its subjects are not asked after it

@@ -133,7 +133,7 @@ class _Codebook:
         if collides and self.targets[nearest] == target:
             self._widen(nearest, key, apart[nearest])
             return
-        radius = apart.new_tensor(self.settings.radius)
+        radius = torch.full_like(key[0], self.settings.radius)
         if collides:
             radius = apart[nearest] / 2
             self.radii[nearest] = radius - CUT
