@@ -211,6 +211,41 @@ class _Place(TypedDict):
     expert: int | None
 
 
+class _Judged(TypedDict):
+    """A target in a verdict."""
+
+    prompt: str
+    target: str
+    p_before: float
+    p: float
+    rank_before: int
+    rank: int
+    says_before: str | None
+    says: str | None
+    holds: bool
+
+
+class _Opening(TypedDict):
+    """A neutral prompt in a verdict, continued without the edit and with it."""
+
+    prompt: str
+    before: str | None
+    after: str | None
+
+
+class _Verdict(TypedDict, total=False):
+    """What ``verdict.judged`` found."""
+
+    holds: bool
+    hurts: bool
+    error: str
+    targets: list[_Judged]
+    openings: list[_Opening]
+    same: int | None
+    perplexity_before: float
+    perplexity: float
+
+
 class _Made(TypedDict, total=False):
     """What is read of a record; it may hold more."""
 
@@ -219,6 +254,7 @@ class _Made(TypedDict, total=False):
     request: dict[str, Any] | list[dict[str, Any]]
     parts: list[_Made]
     note: str | None
+    verdict: _Verdict | None
 
 
 class _Preface(TypedDict):
