@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PHOTO ?=
 BIN := .venv/bin
 
-.PHONY: demo docs site index test notebooks extras fuzz lint build clean
+.PHONY: demo docs site index test everyday notebooks extras fuzz lint build clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py $(PHOTO)
@@ -23,6 +23,10 @@ site: .venv/ready
 # Two processes of one thread each: torch's own threads would fight.
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+
+# The tests without the long ones and the notebooks.
+everyday: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The example notebooks, with what they show stored in them.
 notebooks: .venv/ready

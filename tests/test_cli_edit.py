@@ -179,6 +179,7 @@ def test_a_failure_to_write_leaves_nothing(tiny_folder: Path, tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.builtin
 def test_words_of_captions(chelsea: Path, tmp_path: Path) -> None:
     done = shell("edit", "swap", chelsea, "--source", "cat", "--target", "dog", "--out", tmp_path / "out", "--json",

@@ -23,6 +23,8 @@ from shell import shell
 from wired import red_square
 from wired_study import PLACES, talking
 
+pytestmark = pytest.mark.long
+
 with scripts_of("docs") as script:
     refresh = script("refresh")
 PAGES = [

@@ -24,6 +24,8 @@ import neuronwise
 from families import tiny
 from wired_study import RECIPE, talking, write_photos
 
+pytestmark = pytest.mark.long
+
 HERE, SOURCE = Path(__file__).parent, Path(neuronwise.__file__).parent
 PLUGIN = HERE.parent / "examples" / "plugin"
 POINTS: dict[str, dict[str, str]] = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]["entry-points"]

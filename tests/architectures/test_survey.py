@@ -9,6 +9,8 @@ import pytest
 from neuronwise.architectures.survey import Architecture, Writers, markdown, share_addressable, survey
 from neuronwise.errors import ModelError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def everything() -> list[Architecture]:

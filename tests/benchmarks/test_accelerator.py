@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def found(scripts: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

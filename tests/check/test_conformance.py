@@ -75,6 +75,7 @@ def test_the_table_of_the_documentation(tmp_path: Path) -> None:
     assert "1 architectures: 15 passed, 0 failed, 2 not applicable." in text
 
 
+@pytest.mark.long
 @pytest.mark.builtin
 def test_the_builtin_model_conforms(builtin: Any, chelsea: Path) -> None:
     report = conformance.conform(builtin, *builtin.prepare(chelsea))

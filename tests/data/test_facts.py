@@ -175,6 +175,7 @@ def test_a_target_that_is_the_present_answer_is_no_error(tmp_path: Path) -> None
 # Real files: every count is taken again from the raw JSON.
 
 
+@pytest.mark.long
 def test_real_counterfact(data: Path) -> None:
     path = data / "counterfact-2000.json"
     raw = json.loads(path.read_text(encoding="utf-8"))
@@ -189,6 +190,7 @@ def test_real_counterfact(data: Path) -> None:
         assert case.locality["neighborhood"][0].prompt == record["locality_prompt"].strip()
 
 
+@pytest.mark.long
 def test_real_zsre(data: Path) -> None:
     path = data / "zsre-500.json"
     raw = json.loads(path.read_text(encoding="utf-8"))
@@ -201,6 +203,7 @@ def test_real_zsre(data: Path) -> None:
         assert case.fact.target_true == record["answers"][0].strip()
 
 
+@pytest.mark.long
 def test_real_known_facts(data: Path) -> None:
     path = data / "known-facts.json"
     raw = json.loads(path.read_text(encoding="utf-8"))

@@ -340,6 +340,7 @@ def test_how_it_is_narrowed(tiny_tokenizer: Any) -> None:
     assert torch.allclose(system @ kept, torch.eye(9, dtype=torch.float64), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.builtin
 def test_the_cat_becomes_a_dog(builtin: Any, chelsea: Path) -> None:
     run = builtin.run(image=chelsea, max_new_tokens=12)

@@ -266,6 +266,7 @@ def test_a_circuit_too_large_is_refused_beforehand(monkeypatch: pytest.MonkeyPat
         circuit(run.model, run, target=9, nodes=5000)
 
 
+@pytest.mark.long
 @pytest.mark.builtin
 def test_the_built_in_model_on_a_photo_and_its_page(builtin: Model, chelsea: Path, tmp_path: Path) -> None:
     run = builtin.run(image=chelsea)

@@ -19,6 +19,8 @@ from neuronwise.data.facts import Fact
 from neuronwise.edit import EDITORS
 from wired import red_square, wired_llava
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).resolve().parent
 FACT = Fact("the capital of {} is", "France", "house")
 PROMPT, TARGET = "the capital of France is", " Paris"

@@ -22,6 +22,7 @@ NAMES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("opened", [nw.load, outline])
 def test_a_name_without_a_model(name: str, opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

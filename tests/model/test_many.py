@@ -338,6 +338,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_remembered(make: Any, monkeypat
         model.run_many(prompts=prompts, max_new_tokens=2, chat=False, batch_size=4)
 
 
+@pytest.mark.long
 @pytest.mark.builtin
 def test_captions_of_the_builtin_model(builtin: Any, data: Any) -> None:
     photos = sorted((data / "coco-mini").rglob("*.jpg"))[:5]

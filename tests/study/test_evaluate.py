@@ -308,6 +308,7 @@ evaluate(nw.load(sys.argv[1]), cases(), out=sys.argv[2], **QUICK)
 """
 
 
+@pytest.mark.long
 def test_a_killed_run_resumed_is_the_uninterrupted_one(model: nw.Model, tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     chance = random.Random(0)

@@ -30,6 +30,8 @@ from neuronwise.study.workers.processes import Processes
 from neuronwise.study.workers.worker import Answer, Measure, Task
 from wired_study import RECIPE, talking, write_photos
 
+pytestmark = pytest.mark.long
+
 
 def without_seconds(study: Study) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in study.rows]

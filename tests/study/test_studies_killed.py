@@ -13,6 +13,8 @@ import pytest
 
 from neuronwise.study.results import read_study
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("NEURONWISE_ROUNDS", "1"))  # of twenty kills each
 
