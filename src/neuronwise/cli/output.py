@@ -84,7 +84,7 @@ def print_concept(concept: Mapping[str, Any], *, published: bool) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def people_see(tokens: Sequence[str]) -> str:

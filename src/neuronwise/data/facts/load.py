@@ -101,16 +101,18 @@ class Facts:
     def __str__(self) -> str:
         asked = ", ".join(f"{count} {name}" for name, count in self.counts().items())
         out, parts = len(self.left_out), len(self.problems) - len(self.left_out)
-        lines = [f"{len(self)} cases ({self.form}) from {self.source}" + (f": {asked}." if asked else ".")]
+        cases = "1 case" if len(self) == 1 else f"{len(self)} cases"
+        said = [f"{cases} ({self.form}) from {self.source}" + (f": {asked}." if asked else ".")]
         if self.unread:
             listed = ", ".join(f"{name} (in {count})" for name, count in self.unread.items())
-            lines[0] += f" Not read, since the form has no use for it: {listed}."
+            said.append(f"Not read, since the form has no use for it: {listed}.")
         if self.problems:
-            lines[0] += f" {out} left out, {parts} with a part left out or mended:"
-            lines += [f"  {problem}" for problem in self.problems[:5]]
+            counted = [f"{out} left out"] * bool(out) + [f"{parts} with a part left out or mended"] * bool(parts)
+            first = " ".join(str(problem) for problem in self.problems[:5])
+            said.append(f"{', '.join(counted)}: {first}")
             if len(self.problems) > 5:
-                lines.append(f"  and {len(self.problems) - 5} more in .problems")
-        return "\n".join(lines)
+                said.append(f"And {len(self.problems) - 5} more in .problems.")
+        return " ".join(said)
 
 
 @checked
