@@ -195,7 +195,8 @@ class _Captions:
     """Photos by their id, captioned as they are needed, with the words of their captions that are looked for."""
 
     def __init__(self, load: Callable[[], Model], ask: Ask, size: BatchSize, heat: bool) -> None:
-        self._load, self._ask, self._size, self._heat = load, ask, size, heat
+        self._load, self._ask, self._heat = load, ask, heat
+        self._size: BatchSize = size
         self.model: Model | None = None
         self.runs: dict[str, Run] = {}
         self.files: dict[str, str] = {}

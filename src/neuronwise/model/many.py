@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import torch
 from PIL import Image
@@ -24,6 +24,7 @@ from neuronwise.model.weights import dtype_of
 from neuronwise.model.wrapper import Wrapper
 
 Photos: TypeAlias = "ImageLike | Sequence[ImageLike] | None"  # one, several of one prompt, or none
+Each: TypeAlias = "str | Sequence[Photos] | Sequence[str | None] | None"  # one of each for every run
 Asked = tuple[Prompted, Image.Image | None]  # a prompt, and its photo where it has one
 HEAT_SHARE = 0.04  # of the weights' memory: the most that ``heat`` keeps of one run
 
@@ -51,6 +52,20 @@ class Saying:
     length: int
     heat: bool = False
     record: bool = True
+
+
+class Many(TypedDict, total=False):
+    """What ``Model.run_many`` takes by name."""
+
+    images: Sequence[Photos] | None
+    prompts: str | Sequence[str | None] | None
+    texts: Sequence[str | None] | None
+    batch_size: BatchSize
+    max_new_tokens: int
+    chat: bool | None
+    heat: bool
+    record: bool
+    progress: Callable[[int, int], object] | None
 
 
 def each(

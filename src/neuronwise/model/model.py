@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Literal, Unpack, overload
 
 from PIL import Image
 
@@ -13,7 +13,7 @@ from neuronwise.images import ImageLike
 from neuronwise.model.chat import Message
 from neuronwise.model.halving import BatchSize, require_size
 from neuronwise.model.lock import alone
-from neuronwise.model.many import Asked, Said, Saying, each, say, say_all
+from neuronwise.model.many import Asked, Each, Many, Said, Saying, each, say, say_all
 from neuronwise.model.modes import computes
 from neuronwise.model.prompt import Prompted, exact_tokens
 from neuronwise.model.recorded import record_together
@@ -78,9 +78,9 @@ class Model(Wrapper):
         return self._run_of(prompted, picture, say(self, [(prompted, picture)], how)[0], how)
 
     @overload
-    def run_many(self, *what: Any, errors: Literal["return"], **how: Any) -> list[Run | NeuronwiseError]: ...
+    def run_many(self, *each: Each, errors: Literal["return"], **how: Unpack[Many]) -> list[Run | NeuronwiseError]: ...
     @overload
-    def run_many(self, *what: Any, errors: Literal["raise"] = "raise", **how: Any) -> list[Run]: ...
+    def run_many(self, *each: Each, errors: Literal["raise"] = "raise", **how: Unpack[Many]) -> list[Run]: ...
     @computes
     def run_many(
         self,
