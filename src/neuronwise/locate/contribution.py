@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from neuronwise.model.writers import Site, Writer
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
+
+MOST_FOCUS = 10  # d to this power is still a float32 for every width that there is
 
 
 def contribution(
@@ -52,8 +53,8 @@ def contribution(
     about 1, so neurons come first that write this token and little else. Scores then no longer add up; what each
     neuron adds stands beside them, as ``adds``.
     """
-    if not 0 <= focus < math.inf:
-        raise MethodError(f"focus is {focus}; give a number from 0.")
+    if not 0 <= focus <= MOST_FOCUS:
+        raise MethodError(f"focus is {focus}; give a number from 0 to {MOST_FOCUS}.")
     if normalize and activation != "ffn":
         raise MethodError("normalize gives shares of the logit, and only activation='ffn' adds up to it.")
     usual = resolved(model, baseline)
