@@ -41,20 +41,22 @@ class Tasks:
         self._asked: list[Any] = []  # tasks, and groups of them
         for name in names:
             with _loading(name, self.version):
-                found = self._manager.load([name])
+                found: dict[str, Any] = {**self._manager.load([name])}
             self._asked += [found["groups"][name]] if name in found.get("groups", {}) else found["tasks"].values()
 
     def measure(self, model: Model) -> Figures:
         """The metrics of each task, as "task_NAME_METRIC"; the model's weights and its tokenizer stay as they are."""
-        from lm_eval import simple_evaluate
+        import lm_eval
         from lm_eval.models.huggingface import HFLM
+
+        evaluate: Any = lm_eval.simple_evaluate  # its decorator hides what it takes
 
         tokenizer = copy.deepcopy(model.tokenizer)  # it would be given a padding token
         with model.lock, _quiet():
             reader = HFLM(pretrained=model.module, tokenizer=tokenizer, batch_size=BATCH)  # type: ignore[arg-type]
-            found = simple_evaluate(
+            found: dict[str, Any] | None = evaluate(
                 reader, tasks=self._asked, task_manager=self._manager, limit=self.limit, bootstrap_iters=0,
-                log_samples=False, random_seed=None, numpy_random_seed=None, torch_random_seed=None,  # type: ignore[arg-type]
+                log_samples=False, random_seed=None, numpy_random_seed=None, torch_random_seed=None,
             )  # fmt: skip
         results: dict[str, dict[str, Any]] = {} if found is None else {**found.get("groups", {}), **found["results"]}
         return {
