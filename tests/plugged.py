@@ -45,6 +45,7 @@ def main(out: Path, folder: Path) -> None:
     seen["find"] = printed(*text, *model, "--out", folder / "page")
     seen["presets"] = printed("presets", folder / "model")
     seen["preset"] = printed("presets", folder / "model", "--editor", "nudge")
+    seen["methods"] = printed("methods", "loudest")
     seen["exported"] = printed("neurons", "export", "L1.U5", "--form", "slashes")["neurons"]
     fact = ("edit", "fact", "--prompt", "the capital of {} is", "--subject", "France", "--target", "house")
     seen["edit"] = printed(*fact, *model, "--editor", "nudge", "--set", "step=3")

@@ -150,6 +150,8 @@ def test_a_method_locates(seen: dict[str, Any]) -> None:
     rows = seen["find"]["concepts"][0]["neurons"]
     assert [row["score"] for row in rows] == [score for _, score in seen["loudest"][:5]]
     assert "how loud each neuron is where the model predicts" in seen["page"]
+    (listed,) = seen["methods"]["methods"]
+    assert listed["score"].startswith("how loud each neuron is")
 
 
 def test_an_editor_edits_and_has_presets(seen: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "decode/1": ("decode", "L0.U3", "-m", "MODEL"),
     "edited/1": ("edit", "fact", *FACT, "--editor", "fine_tune", "--set", "steps=2", "-m", "MODEL"),
     "presets/1": ("presets", "MODEL"),
+    "methods/1": ("methods", "contribution"),
     "models/1": ("models", "llama"),
 }
 

@@ -66,6 +66,7 @@ WORKING: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "study report": (("study", "report", "study"), ("study",)),
     "study merge": (("study", "merge", "parts/1", "parts/2", "--out", "out"), ("parts", "photos")),
     "models": (("models", "llama"), ()),
+    "methods": (("methods", "relp"), ()),
     "presets": (("presets", "model"), ("model",)),
     "sbu": (("photos", "sbu", "sbu.json", "out", "--timeout", "0.1"), ("sbu.json",)),
     "convert": (("convert", "minigpt4", "model", "--out", "out"), ("model",)),

@@ -10,7 +10,7 @@ from typer import Abort
 # Each registers its commands by being imported; --help lists them in this order.
 from neuronwise.cli import find, evidence, lens, trace, circuit, decode, suppress  # noqa: F401  # isort: skip
 from neuronwise.cli import edit, evaluate, statistics, index, explain, study, view  # noqa: F401  # isort: skip
-from neuronwise.cli import neurons, models, check, presets, convert, sbu  # noqa: F401  # isort: skip
+from neuronwise.cli import neurons, models, methods, check, presets, convert, sbu  # noqa: F401  # isort: skip
 from neuronwise.cli.app import app
 from neuronwise.cli.output import note, ready_streams, silence_libraries
 from neuronwise.errors import NeuronwiseError, is_out_of_memory, reason
