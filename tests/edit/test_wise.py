@@ -25,15 +25,28 @@ def model(request: pytest.FixtureRequest, tiny_tokenizer: Any) -> Model:
     return Model(families.tiny(request.param)[0], tiny_tokenizer, name=request.param)
 
 
-def test_its_steps_are_those_of_plain_gradient_descent(model: Model) -> None:
-    """The whole loss with W' in the module itself, at the places where the target is predicted, all of W' free."""
+@pytest.mark.parametrize("former", [None, "merged", "carried"])
+def test_its_steps_are_those_of_plain_gradient_descent(model: Model, former: str | None) -> None:
+    """The whole loss with W' in the module itself, at the places where the target is predicted, all of W' free.
+
+    With ``former`` a fact is replayed that is in a merged memory of the same edit, or in an edit that the model
+    carries.
+    """
     settings: dict[str, Any] = {"layer": LAYER, "share": 1.0, "steps": 3, "rate": 0.05, "norm_constraint": 0.2}
-    edit = wise(model, FACTS[0], alpha=0.1, beta=0.5, gamma=0.2, **settings)
+    settings |= {"alpha": 0.1, "beta": 0.5, "gamma": 0.2, "facts_each": 1, "merged": 1, "replay": former is not None}
+    if former == "carried":
+        with wise(model, FACTS[1], **settings).applied(model):
+            edit = wise(model, FACTS[0], **settings)
+    else:
+        edit = wise(model, FACTS[::-1] if former else FACTS[0], **settings)
     run = forced(model, FACTS[0])
     ids, target = run.prompted.inputs["input_ids"], torch.tensor(run.output_ids)
     both = torch.cat([ids, target[None]], 1)
     where = torch.arange(ids.shape[1] - 1, both.shape[1] - 1)
-    other = model.prepare(prompt=UNRELATED[0], chat=False)[0].inputs["input_ids"]
+    other = model.prepare(prompt=UNRELATED[former == "merged"], chat=False)[0].inputs["input_ids"]
+    replayed = forced(model, FACTS[1])
+    earlier = replayed.forced_inputs()["input_ids"]
+    predicting = slice(replayed.row(0), replayed.row(0) + len(replayed.output_ids))
     module: Any = families.tiny(model.name)[0].requires_grad_(False)
     layers = module.model.layers if model.name == "llama" else module.transformer.h
     writer = layers[LAYER].mlp.down_proj if model.name == "llama" else layers[LAYER].mlp.c_proj
@@ -51,16 +64,19 @@ def test_its_steps_are_those_of_plain_gradient_descent(model: Model) -> None:
         handle = writer.register_forward_hook(hook)
         logits = module(input_ids=both).logits[0, where]
         module(input_ids=other)
+        module(input_ids=earlier)
         handle.remove()
         own, out = seen[0][where], seen[1]
         parts = [(out[:, None] - own + 0.2).flatten(), out - 0.1, 0.5 - own]
+        if former:
+            parts += [seen[2][predicting] - 0.1, 0.5 - own]
         loss = torch.nn.functional.cross_entropy(logits, target)
         for part in parts:
             if (part > 0).any():
                 loss = loss + part[part > 0].mean()
         (gradient,) = torch.autograd.grad(loss, change)
         change = (change.detach() - 0.05 * gradient).clamp(-0.2, 0.2).requires_grad_(True)
-    tensors = edit.memories[0].tensors
+    tensors = edit.memories[-1].tensors
     torch.testing.assert_close(tensors["change"], change.detach(), atol=1e-5, rtol=1e-3)
     with torch.no_grad():
         handle = writer.register_forward_hook(hook)

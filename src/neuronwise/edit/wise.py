@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +15,8 @@ from neuronwise.data.facts import Fact
 from neuronwise.data.texts import openings
 from neuronwise.edit.edit import Edit
 from neuronwise.edit.editor import Editor
+from neuronwise.edit.ledger import Ledger
+from neuronwise.edit.memory.previous import facts_of
 from neuronwise.edit.presets import OURS, Preset, resolved
 from neuronwise.edit.record import edited
 from neuronwise.edit.side_memory import SideMemory
@@ -38,6 +42,7 @@ class WiseSettings:
     ``alpha``, ``beta`` and ``gamma`` are the margins of what a memory adds, Δ, as a length: at most alpha for unrelated
     text, at least beta for the facts, gamma between. A memory is used from ``ratio`` times the least Δ of its facts.
     ``facts_each`` facts share a memory; ``merged`` of them become one by TIES, of each the ``density`` largest changes.
+    ``replay``: facts of former memories are replayed while a fact is learned, and so is one of this memory.
     """
 
     layer: int | None = None
@@ -52,6 +57,7 @@ class WiseSettings:
     facts_each: int = 500
     merged: int = 2
     density: float = 0.53
+    replay: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,10 +93,13 @@ def wise(model: Model, facts: Fact | Sequence[Fact], settings: WiseSettings | No
     Δ(x) = ‖(W' − W) x‖ of an activation x decides: where it exceeds a threshold, W' x is written in place of W x, of
     several memories that with the largest Δ (§2.3.1). One fact after another W' learns the target's tokens and the
     margins of ``settings`` (eq. 5), Δ for a neutral text against Δ where the target is predicted; only a random share
-    of W' moves (§2.3.2), and memories are merged by TIES (eq. 8). Ours: it is decided position by position, by the last
-    token of the prompt and the target's, where published code decides once for a whole text by its mean; facts are
-    learned as they stand, without generated prefixes and weight decay; unrelated texts are neutral openings. Raises
-    ``MethodError`` for a layer without a dense W_down, ``NonFiniteError`` for such a loss.
+    of W' moves (§2.3.2), and memories are merged by TIES (eq. 8). With ``replay`` (appendix B.3; all published settings
+    leave it out) facts of merged memories, and of the edits by ``wise`` that the model carries, may move W' by alpha at
+    most, and a random one of this memory must by beta (published code: 5 and 20, LLaMA's alpha and beta). Ours: it is
+    decided position by position, by the last token of the prompt and the target's, where published code decides once
+    for a whole text by its mean; facts are learned as they stand, without generated prefixes and weight decay;
+    unrelated texts are neutral openings. Raises ``MethodError`` for a layer without a dense W_down, ``NonFiniteError``
+    for such a loss.
     """
     settings = resolved(model, settings, PRESETS, changes)
     facts = requests(model, facts)
@@ -99,8 +108,11 @@ def wise(model: Model, facts: Fact | Sequence[Fact], settings: WiseSettings | No
     generator = torch.Generator().manual_seed(settings.seed)
     each = settings.facts_each
     shards = [_Shard(model, writer, settings, generator) for _ in range(0, len(facts), each)]
+    replay = _Replay(settings, _former(model, writer) if settings.replay else [])
     for number, fact in enumerate(facts):
-        shards[number // each].learn(forced(model, fact), UNRELATED[number % len(UNRELATED)])
+        if settings.replay and number and number % (each * settings.merged) == 0:
+            replay = replay.merged()
+        shards[number // each].learn(forced(model, fact), UNRELATED[number % len(UNRELATED)], replay)
     memories = [
         _memory(writer, shards[first : first + settings.merged], settings)
         for first in range(0, len(shards), settings.merged)
@@ -148,12 +160,13 @@ class _Shard:
         self.losses: list[float] = []
         self.sizes: list[float] = []
 
-    def learn(self, run: Run, unrelated: str) -> None:
+    def learn(self, run: Run, unrelated: str, replay: _Replay) -> None:
         """Learn one fact, W' beginning where the last fact left it."""
-        rows = [run.row(k) for k in range(len(run.output_ids))]
+        rows = _predicting(run)
         last, taken, now = 1e9, 0, 0.0
         elsewhere = _read(self.model, self.writer, self.model.prepare(prompt=unrelated, chat=False)[0].inputs)
         own = _read(self.model, self.writer, run.forced_inputs())[rows]
+        replay.own.append(own)
         target = torch.tensor(run.output_ids)
         with (
             recomputed_from(self.model, lowest_layer(self.model, [self.writer]), run.forced_inputs()) as forward,
@@ -163,7 +176,7 @@ class _Shard:
                 taken += 1
                 logits = forward(rows)[0].float()
                 said = nn.functional.cross_entropy(logits, target.to(logits.device))
-                loss = said + self._margins(own, elsewhere).to(said.device)
+                loss = said + (self._margins(own, elsewhere) + replay.loss(self._sizes)).to(said.device)
                 require_finite(loss, "The loss of this edit is")
                 now = float(loss.detach())
                 if abs(now - last) <= SETTLED and now <= LOW:
@@ -202,6 +215,41 @@ class _Shard:
         """One step in the free share, every weight within its bounds."""
         most = self.settings.norm_constraint
         self.change.sub_(self.settings.rate * gradient * self.free).clamp_(-most, most)
+
+
+class _Replay:
+    """[WISE] appendix B.3: activations (tokens, f) of facts, ``former`` those of each memory that is merged already,
+    ``own`` those of the facts since."""
+
+    def __init__(self, settings: WiseSettings, former: Sequence[Sequence[Tensor]]) -> None:
+        self.settings, self.former = settings, former
+        self.own: list[Tensor] = []
+        self.turns = [itertools.cycle(facts) for facts in former]
+        self.random = random.Random(settings.seed)
+
+    def merged(self) -> _Replay:
+        """What is replayed once the memory of the facts so far is merged."""
+        return _Replay(self.settings, [*self.former, self.own])
+
+    def loss(self, sizes: Callable[[Tensor], Tensor]) -> Tensor | float:
+        """What Δ of the next fact of each former memory has beyond alpha, and what one of the own lacks of beta."""
+        if not self.turns:
+            return 0.0
+        beyond = torch.stack([_violated(sizes(next(turn)) - self.settings.alpha) for turn in self.turns])
+        return beyond.mean() + _violated(self.settings.beta - sizes(self.random.choice(self.own)))
+
+
+def _former(model: Model, writer: Writer) -> list[list[Tensor]]:
+    """Of each edit that the model carries and that has a side memory beside ``writer``: what it reads at its facts."""
+    at = (writer.layer, writer.path)
+    memories = [edit for edit in Ledger.of(model).edits if any((m.layer, m.path) == at for m in edit.memories)]
+    runs = [[forced(model, fact) for fact in facts_of(edit.record)] for edit in memories]
+    return [[_read(model, writer, run.forced_inputs())[_predicting(run)] for run in own] for own in runs if own]
+
+
+def _predicting(run: Run) -> list[int]:
+    """The rows that predict the target's tokens."""
+    return [run.row(k) for k in range(len(run.output_ids))]
 
 
 def _violated(margin: Tensor) -> Tensor:

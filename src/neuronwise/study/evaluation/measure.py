@@ -72,9 +72,9 @@ class EvaluationJob:
         units, self._cases = [], dict[str, Asked]()
         whole = choices.every is not None and choices.sequential == 1
         size = len(chosen) if whole else choices.sequential * choices.batch
-        for name in self._makers:
-            for start in range(0, len(chosen), size):
-                row = chosen[start : start + size]
+        for start in range(0, len(chosen), size):  # so that an unfinished one has the same cases of all editors
+            row = chosen[start : start + size]
+            for name in self._makers:
                 asked = asked_in_row(name, row, list(self._unedited.failed), choices.batch, choices.every)
                 keyed = {one.key(several): one for one in asked}
                 units.append(Unit(tuple(keyed)))
