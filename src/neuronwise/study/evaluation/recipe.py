@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ValidationInfo, field_validator
@@ -68,9 +69,9 @@ class Editor(BaseModel):
         asked = {} if self.asked is None else {"asked": self.asked}
         return self.name or called(self.editor, {**self.settings, **asked})
 
-    def makers(self, seed: int) -> dict[str, Maker]:
-        """The editor with each choice of its settings, by their names."""
-        statistics = None if self.statistics is None else Statistics(self.statistics)
+    def makers(self, seed: int, opened: Callable[[str], Statistics] = Statistics) -> dict[str, Maker]:
+        """The editor with each choice of its settings, by their names; ``opened`` gives the statistics of a folder."""
+        statistics = None if self.statistics is None else opened(self.statistics)
         best = {} if self.best_of is None else best_settings(self.best_of, (self.called, self.editor))
         settings = {**best, **self.settings}
         return {
@@ -157,7 +158,8 @@ class EvaluationRecipe(Recipe):
 
 def job(model: Model, recipe: EvaluationRecipe, facts: Iterable[FactCase]) -> EvaluationJob:
     """The job of a recipe on facts."""
-    made = {name: one for editor in recipe.editors for name, one in editor.makers(recipe.seed).items()}
+    opened = cache(Statistics)  # one for all editors, with what it solves
+    made = {name: one for editor in recipe.editors for name, one in editor.makers(recipe.seed, opened).items()}
     given = {name: getattr(recipe, name) for name in Choices.__dataclass_fields__}
     choices = Choices(**{**given, "every": None if recipe.every is None else checked_every(recipe.every)})
     source = facts.about() if isinstance(facts, Facts) else {"source": None, "digest": None}
