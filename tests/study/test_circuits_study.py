@@ -31,7 +31,8 @@ def facts(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("circuits")
     (folder / "facts.json").write_text(json.dumps(records))
     recipe = make_recipe({"kind": "circuits", "words": 0, "facts": 3, "counts": [1, 10, 100], "contrast": 3,
-                          "methods": METHODS}).at(str(folder / "facts.json"))  # fmt: skip
+                          "fills": ["mean", "zero", "twin"], "methods": METHODS})  # fmt: skip
+    recipe = recipe.at(str(folder / "facts.json"))
     return run_study(model, recipe, recipe.load(), folder / "out")
 
 
@@ -42,9 +43,10 @@ def test_one_row_for_each_method_and_fill(facts: Study) -> None:
         rows = [row for row in facts.rows if row["case"] == case]
         other = rows[0]["counterfactual"]
         names = [name for name in METHODS if other or name not in ("attribution_patching", "eap_ig")]
-        assert [(row["method"], row["fill"]) for row in rows] == [(n, f) for f in ("mean", "zero") for n in names]
+        fills = ("mean", "zero", "twin") if other else ("mean", "zero")
+        assert [(row["method"], row["fill"]) for row in rows] == [(n, f) for f in fills for n in names]
         assert other is None or (other != rows[0]["prompt"] and len(other.split()) == len(rows[0]["prompt"].split()))
-        assert len({(row["fill"], row["whole"], row["nothing"]) for row in rows}) == 2
+        assert len({(row["fill"], row["whole"], row["nothing"]) for row in rows}) == len(fills)
     assert any(row["counterfactual"] for row in facts.rows)
 
 

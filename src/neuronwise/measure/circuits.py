@@ -16,73 +16,127 @@ from torch import Tensor
 
 from neuronwise.errors import MethodError, NonFiniteError
 from neuronwise.locate.positions import rows_of
-from neuronwise.model.last_position import LastPosition
-from neuronwise.model.passes import edit_input
+from neuronwise.model.last_position import UNABLE, LastPosition, agree
+from neuronwise.model.passes import Change, edit_input
 from neuronwise.model.writers import Writer
 
 if TYPE_CHECKING:
-    from neuronwise.locate.baseline import Baseline
     from neuronwise.model import Model, Run
     from neuronwise.model.run import Target
 
-BATCH = 512  # rows of the sequences that are read side by side
+BATCH = 2048  # rows of the sequences that are read side by side
+LONG = 32  # rows from which it pays to read those before the last once for many sets
+COPIES = 2  # that tell whether an architecture gives the same side by side as alone
 Numbers = NDArray[np.float64]
 Grid = Mapping[Writer, Tensor]  # (rows, width) for each writer: a number for each neuron at each position
 
 
 class Kept:
-    """m of one run with every neuron at every position at its baseline, but those that are kept.
+    """m of one run with every neuron at every position replaced by ``fill``, but those that are kept.
 
-    m is the logit of ``weights`` (token id → weight), such as a target less its alternatives. ``whole`` is m of the run
-    as it is, ``nothing`` with no neuron kept. A baseline of None is 0. Attention, embeddings and biases are never
-    touched. Raises ``MethodError`` for a model with routed experts, whose neurons have no activation to be replaced
-    side by side.
+    m is the logit of ``weights`` (token id → weight), such as a target less its alternatives. ``fill`` is (width,), or
+    (rows, width) up to the predicting position, for each writer; 0 where a writer is missing. ``whole`` is m of the run
+    as it is, ``nothing`` with no neuron kept. Attention, embeddings and biases are never touched. Raises
+    ``MethodError`` for a model with routed experts, whose neurons have no activation to be replaced side by side.
     """
 
-    def __init__(
-        self, model: Model, run: Run, target: Target, weights: Mapping[int, float], baseline: Baseline | None
-    ) -> None:
+    @torch.no_grad()
+    def __init__(self, model: Model, run: Run, target: Target, weights: Mapping[int, float], fill: Grid) -> None:
         if any(writer.expert is not None for writer in model.writers):
             raise MethodError(f"{model.name} has routed experts; curves of circuits are for dense neurons.")
-        self.model, self.baseline, self.weights = model, baseline, dict(weights)
+        self.model, self.weights = model, dict(weights)
         self.rows = len(rows_of(run, target, "all"))
-        self._whole = LastPosition(model, run.forced_inputs(target.position))
-        self._whole.cache = None  # what was read before changes too: whole sequences
-        self.whole = self._read(self._whole.logits[None])[0]
+        self._inputs = run.forced_inputs(target.position)
+        zero = torch.zeros(())
+        self._fill = {one: fill.get(one, zero).expand(self.rows, one.width) for one in model.writers}
+        self._last: dict[bool, LastPosition] = {}
+        whole = self._copies(1)
+        self._size = self._side_by_side(whole[0].float())
+        self.whole = self._read(whole)[0]
         self.nothing = self.kept([{}])[0]
 
+    @torch.no_grad()
     def kept(self, sets: Sequence[Grid]) -> list[float]:
         """m for each set of kept neurons: (rows, width) bool for each writer, none where a writer is missing."""
-        found: list[float] = []
-        size = max(1, BATCH // self.rows)
-        for start in range(0, len(sets), size):
-            part = sets[start : start + size]
-            with self._at_baseline(part):
-                found += self._read(self._whole.evaluate(len(part)))
+        found = [math.nan] * len(sets)
+        shared: dict[bool | None, list[int]] = {}
+        for number, one in enumerate(sets):
+            shared.setdefault(self._before_last(one), []).append(number)
+        for before, numbers in shared.items():
+            last = None if before is None or self.rows < LONG else self._from_last(before)
+            size = self._size if last is None else BATCH
+            for start in range(0, len(numbers), size):
+                part = numbers[start : start + size]
+                values = self._evaluated([sets[number] for number in part], last)
+                for number, value in zip(part, values, strict=True):
+                    found[number] = value
         if not all(map(math.isfinite, found)):
             raise NonFiniteError("A logit is not finite; load the model with dtype=torch.float32.")
         return found
+
+    def _before_last(self, one: Grid) -> bool | None:
+        """Whether all neurons before the last position are kept, or none (False); None where only some are."""
+        parts = [one[writer][:-1] for writer in self.model.writers if writer in one]
+        if not any(bool(part.any()) for part in parts):
+            return False
+        return True if len(parts) == len(self.model.writers) and all(bool(part.all()) for part in parts) else None
+
+    def _from_last(self, all_kept: bool) -> LastPosition | None:
+        """Sets that differ at the last position alone share what was read before it; None where a model cannot."""
+        if all_kept not in self._last:
+            fills = {} if all_kept else {one: partial(_filled, fill=own) for one, own in self._fill.items()}
+            with self._changed(fills):
+                self._last[all_kept] = LastPosition(self.model, self._inputs)
+        return self._last[all_kept] if self._last[all_kept].cache is not None else None
+
+    def _evaluated(self, sets: Sequence[Grid], last: LastPosition | None) -> list[float]:
+        rows = slice(None) if last is None else slice(-1, None)
+        none = torch.zeros((), dtype=torch.bool)
+        changes: dict[Writer, Change] = {}
+        for writer, fill in self._fill.items():
+            masks = [one.get(writer, none).expand(self.rows, writer.width)[rows] for one in sets]
+            changes[writer] = partial(_replaced, kept=torch.stack(masks), fill=fill[rows])
+        with self._changed(changes):
+            return self._read(self._copies(len(sets)) if last is None else last.evaluate(len(sets)))
+
+    def _copies(self, count: int) -> Tensor:
+        """(count, V) logits at the last position of copies of the run, which part where the first layer begins."""
+        first = self.model.blocks[0].module
+        with edit_input(first, lambda hidden: hidden.expand(count, *hidden.shape[1:])):
+            return self.model.forward(self._inputs, rows=[-1])[:, -1]
+
+    def _side_by_side(self, whole: Tensor) -> int:
+        """How many copies one pass takes: one for an architecture that gives something else in a batch."""
+        try:
+            read = self._copies(COPIES)
+        except UNABLE:
+            return 1
+        same = len(read) == COPIES and all(agree(self.model, copy, whole) for copy in read)
+        return max(1, BATCH // self.rows) if same else 1
 
     def _read(self, logits: Tensor) -> list[float]:
         values = logits[:, list(self.weights)].float().cpu() @ torch.tensor(list(self.weights.values()))
         return values.tolist()
 
     @contextlib.contextmanager
-    def _at_baseline(self, sets: Sequence[Grid]) -> Iterator[None]:
-        none = torch.zeros((), dtype=torch.bool)
+    def _changed(self, changes: Mapping[Writer, Change]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            for writer in self.model.writers:
-                kept = torch.stack([one.get(writer, none).expand(self.rows, writer.width) for one in sets])
-                fill = torch.zeros(()) if self.baseline is None else self.baseline.mean(writer)
-                change = partial(_replaced, kept=kept, fill=fill)
-                within = self.model.blocks[writer.layer].module
-                stack.enter_context(edit_input(writer.module, change, within=within))
+            for writer, change in changes.items():
+                stack.enter_context(edit_input(writer.module, change, within=self.model.blocks[writer.layer].module))
             yield
 
 
 def _replaced(inputs: Tensor, kept: Tensor, fill: Tensor) -> Tensor:
-    activations = inputs.reshape(len(kept), -1, inputs.shape[-1])
+    """Copies (n, rows, width) with what is not ``kept`` at its ``fill`` (rows, width)."""
+    activations = inputs.reshape(kept.shape)
     return torch.where(kept.to(inputs.device), activations, fill.to(inputs)).reshape(inputs.shape)
+
+
+def _filled(inputs: Tensor, fill: Tensor) -> Tensor:
+    """All at the fill, in the passes of ``LastPosition``: all rows, all but the last, or copies of the last."""
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    own = fill[: len(rows)] if len(rows) >= len(fill) - 1 else fill[-1:]
+    return own.to(inputs).expand_as(rows).reshape(inputs.shape)
 
 
 @dataclass(frozen=True)
@@ -128,38 +182,45 @@ def areas(shares: Numbers, faithfulness: Numbers) -> tuple[Numbers, Numbers]:
     return area(curve), area(np.abs(1 - curve))
 
 
-def circuit_curves(kept: Kept, rankings: Mapping[str, Grid], counts: Sequence[int]) -> dict[str, CircuitCurves]:
-    """The curves of several rankings of one word, all read side by side.
+def circuit_curves(
+    kept: Sequence[Kept], rankings: Mapping[str, Grid], counts: Sequence[int]
+) -> list[dict[str, CircuitCurves]]:
+    """The curves of several rankings of one word under each of several fills, all read side by side.
 
     ``rankings``: for each a number for every neuron at every position, the largest kept first. What is negative or
     missing is never kept, so that a curve is level once all that its ranking has is kept. ``counts`` (rising, from 1)
     stop below the number of pairs.
     """
-    total = kept.rows * sum(writer.width for writer in kept.model.writers)
+    writers = kept[0].model.writers
+    total = kept[0].rows * sum(writer.width for writer in writers)
     counts = [count for count in counts if count < total]
-    sets = [first for ranking in rankings.values() for first in _firsts(ranking, counts)]
-    rests = [{writer: ~first.get(writer, _nowhere(kept, writer)) for writer in kept.model.writers} for first in sets]
-    values = kept.kept([*sets, *rests])
-    found = {}
-    for number, name in enumerate(rankings):
-        own = slice(number * len(counts), (number + 1) * len(counts))
-        ours, others = tuple(values[: len(sets)][own]), tuple(values[len(sets) :][own])
-        found[name] = CircuitCurves(tuple(counts), ours, others, kept.whole, kept.nothing, total)
-    return found
+    pairs = [pair for ranking in rankings.values() for pair in _firsts(ranking, kept[0], counts)]
+    results: list[dict[str, CircuitCurves]] = []
+    for one in kept:
+        values = one.kept([*(first for first, _ in pairs), *(rest for _, rest in pairs)])
+        found: dict[str, CircuitCurves] = {}
+        for number, name in enumerate(rankings):
+            own = slice(number * len(counts), (number + 1) * len(counts))
+            ours, others = tuple(values[: len(pairs)][own]), tuple(values[len(pairs) :][own])
+            found[name] = CircuitCurves(tuple(counts), ours, others, one.whole, one.nothing, total)
+        results.append(found)
+    return results
 
 
-def _firsts(ranking: Grid, counts: Sequence[int]) -> Iterator[dict[Writer, Tensor]]:
-    """The first K pairs of a ranking, for each K: (rows, width) bool for each writer that it has."""
-    flat = torch.cat([values.flatten() for values in ranking.values()])
-    ranks = torch.empty(len(flat), dtype=torch.long)
-    ranks[torch.sort(flat, descending=True, stable=True).indices] = torch.arange(len(flat))
-    parts = ranks.split([values.numel() for values in ranking.values()])
+def _firsts(ranking: Grid, kept: Kept, counts: Sequence[int]) -> Iterator[tuple[Grid, Grid]]:
+    """The first K pairs of a ranking and all others, for each K: (rows, width) bool for each writer."""
+    shapes = {writer: (kept.rows, writer.width) for writer in kept.model.writers}
+    flat = torch.cat([ranking[one].flatten() if one in ranking else torch.full(shape, -1.0).flatten()
+                      for one, shape in shapes.items()])  # fmt: skip
+    least = flat.topk(counts[-1]).values[-1] if counts else flat.new_zeros(())
+    able = torch.nonzero((flat >= least) & (flat >= 0)).flatten()  # ties as well: the first of them counts
+    order = able[torch.sort(flat[able], descending=True, stable=True).indices]
     for count in counts:
-        yield {
-            writer: (own.reshape(values.shape) < count) & (values >= 0)
-            for (writer, values), own in zip(ranking.items(), parts, strict=True)
-        }
+        mask = torch.zeros(len(flat), dtype=torch.bool)
+        mask[order[:count]] = True
+        yield _by_writer(mask, shapes), _by_writer(~mask, shapes)
 
 
-def _nowhere(kept: Kept, writer: Writer) -> Tensor:
-    return torch.zeros(kept.rows, writer.width, dtype=torch.bool)
+def _by_writer(flat: Tensor, shapes: Mapping[Writer, tuple[int, int]]) -> Grid:
+    parts = flat.split([rows * width for rows, width in shapes.values()])
+    return {writer: part.reshape(shape) for (writer, shape), part in zip(shapes.items(), parts, strict=True)}

@@ -7,7 +7,8 @@ neuron at a position; each method ranks them by the size of its score. One row a
   ``counterfactual``, the prompt with another subject of as many tokens (None where there is none: methods that
   compare two runs are left out)
 - ``method``; ``fill``: what a neuron that is not kept becomes, "mean" (its baseline over texts that the model writes
-  itself) or "zero"
+  itself), "zero", or "twin" (what it is at the same position of the photo without the object, or of the
+  counterfactual prompt: Mueller et al. 2025, arXiv 2504.13151); left out where there is no twin
 - ``whole``, ``nothing``: the word's logit less its alternatives', as it is and with no neuron kept
 - ``nodes``: how many there are; ``counts``, ``kept``, ``left``: lists, that logit with the first K nodes alone, and
   without them
@@ -25,10 +26,11 @@ from torch import Tensor
 from neuronwise.data.facts import Fact, load_facts
 from neuronwise.errors import StudyError
 from neuronwise.images import ImageLike
-from neuronwise.locate.baseline import Baseline, resolved
+from neuronwise.locate.baseline import Baseline
 from neuronwise.locate.contrast import contrasted
 from neuronwise.locate.positions import rows_of
-from neuronwise.measure.circuits import Kept, circuit_curves
+from neuronwise.locate.twin import twin_of
+from neuronwise.measure.circuits import Grid, Kept, circuit_curves
 from neuronwise.model.run import Run, Target
 from neuronwise.model.writers import Writer
 from neuronwise.study.circuits.recipe import CircuitsRecipe
@@ -50,8 +52,7 @@ def cases(workspace: Space) -> list[Case]:
         raise StudyError("This study has neither words nor facts: words and facts are both 0.")
     found = []
     if recipe.words:
-        comparing = any(method.compares for method in recipe.methods)
-        for shown, photo in words_said(workspace, comparing)[: recipe.words]:
+        for shown, photo in words_said(workspace, _comparing(recipe))[: recipe.words]:
             inputs = {"what": "word", "concept": shown.name, "photo": photo.id, "word": shown.word(photo)}
             found.append(Case(f"word/{shown.name}/{photo.id}", inputs))
     if recipe.facts:
@@ -73,32 +74,41 @@ def measure(workspace: Space, case: Case) -> list[Row]:
         photo = workspace.by_id[case.inputs["photo"]]
         run = workspace.run(photo)
         target = run.target(case.inputs["word"])
-        if any(method.compares for method in methods):
+        if _comparing(recipe):
             inpainted = workspace.inpainted(photo, case.inputs["concept"])
     else:
         run, target = asked(workspace, case.inputs["prompt"], case.inputs["answer"])
+    fills = _fills(workspace, run, target, inpainted, case.inputs.get("counterfactual"))
+    if not fills:
+        return []  # a fact without a twin
+    weights = contrasted(model, run, target, recipe.contrast)
+    given: Options = {
+        "contrast": [token for token in weights if token != target.token_id],  # found once for all
+        "counterfactual": case.inputs.get("counterfactual"),
+        "seed": workspace.seed(case.id),
+    }
     rankings, seconds = {}, {}
     for method in methods:
-        options = _options(method, recipe, workspace.seed(case.id), case.inputs.get("counterfactual"))
+        known = method.locating.options
+        options = {name: value for name, value in given.items() if name in known and value is not None} | method.options
         if method.compares and inpainted is None and "counterfactual" not in options:
             continue
         start = time.process_time()
         rankings[name_of(method)] = ranking(run, target, method, options, inpainted)
         seconds[name_of(method)] = time.process_time() - start
-    weights = contrasted(model, run, target, recipe.contrast)
+    kept = [Kept(model, run, target, weights, fill) for fill in fills.values()]
     rows: list[Row] = []
-    for fill in recipe.fills:
-        kept = Kept(model, run, target, weights, _baseline(workspace) if fill == "mean" else None)
-        for name, curves in circuit_curves(kept, rankings, recipe.counts).items():
+    for fill, curves in zip(fills, circuit_curves(kept, rankings, recipe.counts), strict=True):
+        for name, curve in curves.items():
             row = {
                 "method": name,
                 "fill": fill,
-                "whole": curves.whole,
-                "nothing": curves.nothing,
-                "nodes": curves.total,
-                "counts": list(curves.counts),
-                "kept": list(curves.kept),
-                "left": list(curves.left),
+                "whole": curve.whole,
+                "nothing": curve.nothing,
+                "nodes": curve.total,
+                "counts": list(curve.counts),
+                "kept": list(curve.kept),
+                "left": list(curve.left),
                 "seconds_finding": seconds[name],
             }
             rows.append(row)
@@ -128,12 +138,6 @@ def ranking(
     return grid
 
 
-def _options(method: WordMethod, recipe: CircuitsRecipe, seed: int, counterfactual: str | None) -> Options:
-    known = method.locating.options
-    given: Options = {"contrast": recipe.contrast, "counterfactual": counterfactual, "seed": seed}
-    return {name: value for name, value in given.items() if name in known and value is not None} | method.options
-
-
 def _other_prompt(workspace: Space, records: list[Fact], prompt: str) -> str | None:
     """The prompt with another fact's subject that makes as many tokens, of the same template where there is one."""
     model = workspace.model
@@ -152,6 +156,24 @@ def _other_prompt(workspace: Space, records: list[Fact], prompt: str) -> str | N
     return None
 
 
-def _baseline(workspace: Space) -> Baseline | None:
-    """What the model's neurons do in texts that it writes itself; the same in every process."""
-    return workspace.memo("baseline", lambda: resolved(workspace.model, "self"))
+def _comparing(recipe: CircuitsRecipe) -> bool:
+    """Whether words need a photo without the object."""
+    return "twin" in recipe.fills or any(method.compares for method in recipe.methods)
+
+
+def _fills(
+    workspace: Space, run: Run, target: Target, inpainted: ImageLike | None, counterfactual: str | None
+) -> dict[str, Grid]:
+    """What neurons that are not kept become, by the recipe's fills."""
+    model = workspace.model
+    fills: dict[str, Grid] = {}
+    for fill in workspace.recipe.fills:
+        if fill == "zero":
+            fills[fill] = {}
+        elif fill == "mean":
+            baseline = workspace.memo("baseline", lambda: Baseline.gather(model, "self"))
+            fills[fill] = {writer: baseline.mean(writer) for writer in model.writers}
+        elif inpainted is not None or counterfactual is not None:
+            seen = twin_of(model, run, inpainted, counterfactual).rows(rows_of(run, target, "all"))
+            fills[fill] = {writer: writer.fired_rows(seen).values for writer in model.writers}
+    return fills

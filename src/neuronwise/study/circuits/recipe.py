@@ -32,7 +32,7 @@ class CircuitsRecipe(PhotoRecipe):
     words: NotNegative = 200
     facts: NotNegative = 200
     fact_file: Text = "shipped"
-    fills: list[Literal["mean", "zero"]] = ["mean", "zero"]
+    fills: list[Literal["mean", "zero", "twin"]] = ["mean", "zero"]
     contrast: Positive = 10
 
     _fills = field_validator("fills")(once)

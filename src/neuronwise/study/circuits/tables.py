@@ -12,7 +12,7 @@ from neuronwise.study.rows import Rows, average, by, where
 from neuronwise.study.store import Row
 
 WHAT = {"word": "words of captions", "fact": "facts of texts"}
-FILLS = {"mean": "their usual value", "zero": "zero"}
+FILLS = {"mean": "their usual value", "zero": "zero", "twin": "their value in the twin"}
 PARTS = {"faithfulness": "kept", "completeness": "left"}
 NOTES = {
     "faithfulness": "What the first K nodes carry alone: 1 is the whole lead of the word over its alternatives.",
