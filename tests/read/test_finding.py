@@ -11,7 +11,7 @@ import pytest
 import neuronwise as nw
 from neuronwise.locate import shares
 from neuronwise.locate.default import locate_by_default
-from neuronwise.read import find
+from neuronwise.read import find, with_lens
 from schema_guard import validated
 
 
@@ -64,3 +64,15 @@ def test_the_default_of_a_model_that_does_not_generate(model: Any, monkeypatch: 
     assert found.members == nw.locate(model, run, word, top=3, contrast=10, normalize=True, focus=3.5).members
     with pytest.raises(nw.NeuronwiseError, match="does not generate"):
         locate_by_default(model, run, word, 3, {"baseline": "self", "focus": 3.5})
+
+
+def test_the_lens_reads_each_word_where_it_is_asked_for(tiny_model: Any) -> None:
+    run = tiny_model.run(prompt="the cat sits", max_new_tokens=4)
+    found = find(tiny_model, run, targets=[5, run.output_ids[0]], top=3)
+    found = with_lens(found)
+    rows = validated(found.to_dict())["concepts"]
+    for one, row in zip(found.concepts, rows, strict=True):
+        expected = nw.lens(tiny_model, run, target=one.target.token_id, position=one.target.position)
+        assert row["lens"] == expected.cells()
+        assert len(row["lens"]["log_probs"]) == tiny_model.num_layers
+    assert "lens" not in find(tiny_model, run, targets=[5], top=3).to_dict()["concepts"][0]

@@ -402,3 +402,32 @@ def test_attention_heads_are_listed_where_the_finding_has_them(open_page: Any, t
     assert page.locator("img").count() == 0
     page.locator(".word", has_text="cat").first.click()
     assert not page.locator('[data-part="attention"]').is_visible()
+
+
+@pytest.mark.browser
+def test_a_word_is_read_layer_by_layer_where_the_finding_has_the_lens(open_page: Any, tmp_path: Path) -> None:
+    lens = {
+        "positions": [0, 7],
+        "tokens": ["A", HOSTILE],
+        "log_probs": [[-30.0, -9.0], [-4.0, -0.5]],
+        "ranks": [[900, 40], [3, 1]],
+        "likeliest": [["the", " cat"], [HOSTILE, " dog"]],
+    }
+    finding = make_finding(concepts=[concept("dog", 2, lens=lens), concept("cat", 5)])
+    page = open_page(write_page(tmp_path, finding), fragment="#dog")
+    said, cells = page.locator('[data-part="lens-readout"]'), page.locator('[data-part="lens-cells"]')
+    assert said.inner_text().startswith("Layer 1 at")
+    assert "−0.500, rank 1" in said.inner_text()
+    assert "likeliest" not in said.inner_text()
+    assert [float(cell.get_attribute("fill-opacity")) for cell in cells.locator(".cell").all()] == pytest.approx(
+        [0, 0.4, 1 - 4 / 15, 1 - 0.5 / 15], abs=1e-3
+    )
+    assert cells.locator(".first").count() == 1
+    cells.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    assert said.inner_text().startswith("Layer 0 at")
+    assert "rank 900" in said.inner_text()
+    assert page.locator("img").count() == 0
+    page.locator(".word", has_text="cat").first.click()
+    assert not page.locator('[data-part="lens"]').is_visible()

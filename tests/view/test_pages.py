@@ -106,7 +106,7 @@ def test_the_slider_turns_a_neuron_of_a_dropped_photo(
     assert speaker.edits == ()
 
 
-def test_find_leads_from_a_photo_to_its_words_and_their_circuit(
+def test_find_leads_from_a_photo_to_its_words_their_layers_and_their_circuit(
     start: Any, shelf: Path, speaker: Any, visit: Any, photo_file: Path
 ) -> None:
     page = visit(start([shelf], speaker), "/find")
@@ -116,6 +116,9 @@ def test_find_leads_from_a_photo_to_its_words_and_their_circuit(
     page.locator("[data-part=go]").click()
     page.wait_for_url("**/found/*")
     assert page.locator("[data-part=word]").text_content() == "dog"
+    page.get_by_role("button", name="layer by layer").click()
+    page.wait_for_selector("[data-part=lens]:not([hidden])")
+    assert page.locator(".lens .cell").count() % speaker.num_layers == 0
     page.get_by_role("button", name="Trace the circuit").click()
     page.wait_for_selector(".node")
     assert "Circuit of “dog”" in page.locator("h1").text_content()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 NO_EVIDENCE, ON_PAGE = "none", "relp"
 OVER_PHOTOS = "over photos, where find takes words of captions"
 OVER_TEXTS = "over the texts of a file"
+OF_ONE = ("specific", "heads", "lens")  # photo or text alone
 
 
 @command(app)
@@ -66,6 +67,7 @@ def find(
     ] = None,
     batch_size: BatchOption = "auto",
     heads: Annotated[int, option("Attention heads to show for each word, by their share of its logit.", min=0)] = 0,
+    lens: Annotated[bool, option("Also read each word layer by layer, see the command lens.")] = False,
     out: Annotated[Path | None, option("Write a page (index.html) and finding.json there.")] = None,
     placement: Placement,
 ) -> Output:
@@ -88,24 +90,20 @@ def find(
     refuse("without --data, --mask or --box", "photos", "inpainting", "dilation")
     if not words.targets and (words.concepts or image is not None):
         refuse("without --target", "position")
+    options = scoring.checked()
     if image is None:
         refuse("without a photo", "evidence")
-    options = scoring.checked()
-    loaded = load()
-    run = (
-        ask.text(loaded, text or "", look=bool(words.concepts))
-        if image is None
-        else ask.photo(loaded, image, heat=out is not None)
-    )
-    scoring.gather(loaded, options)
-    by = evidence or (NO_EVIDENCE if out is None else ON_PAGE)
-    return _output(_find_in_run(run, words, scoring, options, out, None if by == NO_EVIDENCE else by, heads), out)
+        run = ask.text(load(), text or "", look=bool(words.concepts))
+    else:
+        run = ask.photo(load(), image, heat=out is not None)
+    scoring.gather(run.model, options)
+    return _output(_find_in_run(run, words, scoring, options, out, evidence, heads, lens), out)
 
 
 def _in_texts(
     file: Path, load: Load, words: Words, scoring: Scoring, ask: Ask, size: BatchSize, out: Path | None
 ) -> dict[str, Any]:
-    refuse(OVER_TEXTS, "prompt", "evidence", "specific", "heads", "mask", "box", "inpainting", "dilation", "photos")
+    refuse(OVER_TEXTS, "prompt", "evidence", *OF_ONE, "mask", "box", "inpainting", "dilation", "photos")
     if not words.targets and words.concepts:
         refuse("without --target", "position")
     read_lines(file)  # refused before a model is opened
@@ -127,7 +125,7 @@ def _in_photos(
     require_photos(photos)
     if removes and len(photos) > 1:
         raise NeuronwiseError("An object is removed from one photo, or from those of --data; name one photo.")
-    refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", "specific", "heads")
+    refuse(OVER_PHOTOS, "text", "target", "position", "chat", "evidence", *OF_ONE)
     if not removes:
         return find_in_photos(source, photos, load, words, scoring, ask, size, out)
     if not words.concepts:
@@ -152,24 +150,33 @@ def _wants_inpainted(scoring: Scoring, text: str | None) -> bool:
 
 
 def _find_in_run(
-    run: Run, words: Words, scoring: Scoring, options: Settings, out: Path | None, evidence: str | None, heads: int
+    run: Run,
+    words: Words,
+    scoring: Scoring,
+    options: Settings,
+    out: Path | None,
+    evidence: str | None,
+    heads: int,
+    lens: bool,
 ) -> dict[str, Any]:
     """The object that is printed; with ``out`` it is written there beside its page."""
     from neuronwise.read import find as find_neurons
-    from neuronwise.read import with_heads
+    from neuronwise.read import with_heads, with_lens
 
-    model = run.model
+    model, by = run.model, evidence or (NO_EVIDENCE if out is None else ON_PAGE)
     targets: list[str | int] = [*words.targets]
     if run.image is None and not words.concepts and not targets:
         targets = [run.answer]
     found = find_neurons(
         model, run, words.concepts or None, targets,
         method=None if scoring.by_default else scoring.chosen, top=words.top, seed=scoring.seed,
-        position=words.position, specific=words.specific, heat=out is not None, evidence=evidence, form=scoring.form,
-        **options,
+        position=words.position, specific=words.specific, heat=out is not None, form=scoring.form,
+        evidence=None if by == NO_EVIDENCE else by, **options,
     )  # fmt: skip
     if heads:
         found = with_heads(found, heads)
+    if lens:
+        found = with_lens(found)
     content = {**found.to_dict(), "command": command_line()}
     if out is not None:
         from neuronwise.report import write_finding

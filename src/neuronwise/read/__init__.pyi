@@ -13,6 +13,7 @@ from neuronwise.read.heads import with_heads as with_heads
 from neuronwise.read.heatmap import Heatmap as Heatmap
 from neuronwise.read.heatmap import heatmap as heatmap
 from neuronwise.read.heatmap import heatmaps as heatmaps
+from neuronwise.read.layers import with_lens as with_lens
 from neuronwise.read.lens import Lens as Lens
 from neuronwise.read.lens import lens as lens
 from neuronwise.read.trace import Trace as Trace

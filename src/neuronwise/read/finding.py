@@ -22,6 +22,7 @@ from neuronwise.neurons import HeadSet, NeuronSet, snippet
 from neuronwise.read.decode import Effect, decode_all, effects
 from neuronwise.read.evidence import Evidence, evidences
 from neuronwise.read.heatmap import Heatmap, heatmaps
+from neuronwise.read.lens import Lens
 
 SCHEMA = "neuronwise.find/2"
 WORDS = 5  # that a notebook shows
@@ -35,7 +36,8 @@ class FoundConcept:
     fire, ``evidence`` what of the photo the word depends on. Beside other words, ``own`` holds each neuron's score less
     the mean size of its scores for them, ``also`` the words that have it among their neurons.
 
-    ``heads`` are attention heads, where they were asked for, with what each raises here.
+    ``heads`` are attention heads, with what each raises here, and ``lens`` reads the word layer by layer, both where
+    they were asked for.
     """
 
     word: str
@@ -52,6 +54,7 @@ class FoundConcept:
     also: list[list[str]] | None = None
     heads: HeadSet | None = None
     head_effects: tuple[Effect, ...] = ()
+    lens: Lens | None = None
 
     def __repr__(self) -> str:
         return f"FoundConcept({self.word!r}: {self.neurons!r})"
@@ -112,6 +115,8 @@ class Finding:
         if concept.heads is not None:
             pairs = zip(concept.heads, concept.head_effects, strict=True)
             more["heads"] = [{**head.to_row(), "raises": end.raises, "lowers": end.lowers} for head, end in pairs]
+        if concept.lens is not None:
+            more["lens"] = concept.lens.cells()
         position = target.position if self.run.output_ids else None
         row = concept_row(
             self.run.model, concept.word, target.token_id, position, concept.neurons, concept.effects, concept.tokens,

@@ -50,9 +50,11 @@ class Lens:
 
     def to_dict(self) -> dict[str, Any]:
         """One JSON object of schema ``neuronwise.lens/1`` (lens.schema.json)."""
+        return {"schema": SCHEMA, **self.record, **self.cells()}
+
+    def cells(self) -> dict[str, Any]:
+        """The numbers alone, as plain JSON values."""
         return {
-            "schema": SCHEMA,
-            **self.record,
             "positions": list(self.positions),
             "tokens": list(self.tokens),
             "log_probs": [[float(f"{value:.6g}") for value in row] for row in self.log_probs],

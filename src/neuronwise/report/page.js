@@ -109,6 +109,7 @@ function draw() {
   });
   drawRows(concept, state, sharedBy);
   drawHeads(concept);
+  drawLens(concept);
   drawSeen();
 }
 
@@ -231,6 +232,10 @@ function listen() {
     if (step) links[links.indexOf(document.activeElement) + step]?.focus();
   });
   addEventListener("popstate", chooseFromAddress);
+  addEventListener("lens", ({ detail: { concept, lens } }) => { // asked for in the viewer
+    finding.concepts[concept].lens = lens;
+    if (concept === state.concept) drawLens(finding.concepts[concept]);
+  });
 }
 
 function download() {

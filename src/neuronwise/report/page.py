@@ -16,7 +16,7 @@ from PIL import Image
 from neuronwise.errors import NonFiniteError
 from neuronwise.report.filled import filled, photo_element, write_index
 
-SCRIPTS = ("tokens.js", "heat.js", "layers.js", "neurons.js", "page.js")  # one scope, joined in this order
+SCRIPTS = ("tokens.js", "heat.js", "layers.js", "neurons.js", "lens.js", "page.js")  # one scope, joined in this order
 
 
 Content: TypeAlias = Mapping[str, Any]  # what `find --json` prints

@@ -31,7 +31,7 @@ from neuronwise.view.notes import read_notes, write_note
 from neuronwise.view.on_photos import firing_on as fired_by
 from neuronwise.view.on_photos import heat_on
 from neuronwise.view.pages import Page, served, static
-from neuronwise.view.session import found_of, traced_of
+from neuronwise.view.session import found_of, lens_of, traced_of
 from neuronwise.view.study_page import figure, study_page
 from neuronwise.view.viewer import Viewer
 from neuronwise.view.worker import Event, Job
@@ -231,6 +231,10 @@ def _questions(app: FastAPI, viewer: Viewer) -> None:
     @app.post("/api/circuit")
     async def circuit(asked: forms.Traced) -> Response:
         return await answered("tracing a circuit", lambda live, job, asked: traced_of(viewer, live, job, asked), asked)
+
+    @app.post("/api/lens")
+    async def lens(asked: forms.Traced) -> Response:
+        return await answered("reading the layers", lambda live, job, asked: lens_of(viewer, live, job, asked), asked)
 
     for name, change in (("state", edit_state), ("apply", apply_edit), ("revert", revert_edit)):
         _edits(app, viewer, answered, name, change)

@@ -68,7 +68,7 @@ class Found(Seen):
 
 
 class Traced(Asked):
-    """The circuit behind a word of what was found before."""
+    """A word of what was found before: the circuit behind it, or the word layer by layer."""
 
     found: Annotated[str, Field(max_length=20)]
     concept: Annotated[int, Field(ge=0, le=1000)]

@@ -14,6 +14,7 @@ from neuronwise.view.worker import Event, Job
 
 if TYPE_CHECKING:
     from neuronwise.model import Model, Run
+    from neuronwise.model.run import Target
 
 NEURONS, NODES = 50, 60
 
@@ -46,13 +47,28 @@ def _wanted(run: Run, word: str | None) -> tuple[list[str] | None, list[str | in
 def traced_of(viewer: Viewer, live: Live, job: Job, asked: Traced) -> Event:
     """Trace the circuit behind a word of a finding of this session; the address of its page."""
     from neuronwise.locate import circuit
+
+    run, target = _word(viewer, asked)
+    model: Model = live.model(job)
+    with passes(job, model, "tracing the circuit"):
+        traced = circuit(model, run, target=target.token_id, position=target.position, nodes=NODES)
+    return {"href": f"/found/{viewer.show(lambda number: Shown(traced_page(traced), traced))}"}
+
+
+def lens_of(viewer: Viewer, live: Live, job: Job, asked: Traced) -> Event:
+    """Read a word of a finding of this session layer by layer."""
+    from neuronwise.read import lens
+
+    run, target = _word(viewer, asked)
+    model: Model = live.model(job)
+    with passes(job, model, "reading the layers"):
+        return {"lens": lens(model, run, target=target.token_id, position=target.position).cells()}
+
+
+def _word(viewer: Viewer, asked: Traced) -> tuple[Run, Target]:
     from neuronwise.read import Finding
 
     found = viewer.found(asked.found).found
     if not isinstance(found, Finding) or asked.concept >= len(found.concepts):
         raise NeuronwiseError("There is no such word; find it again.")
-    target = found.concepts[asked.concept].target
-    model: Model = live.model(job)
-    with passes(job, model, "tracing the circuit"):
-        traced = circuit(model, found.run, target=target.token_id, position=target.position, nodes=NODES)
-    return {"href": f"/found/{viewer.show(lambda number: Shown(traced_page(traced), traced))}"}
+    return found.run, found.concepts[asked.concept].target
