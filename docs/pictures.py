@@ -60,7 +60,7 @@ def slider(page: Any) -> None:
     """Turned around, beside random neurons of its layer."""
     page.set_input_files("input[type=file]", DEMO / "photos" / "chelsea.jpg")
     page.wait_for_selector(".shade")
-    page.locator("#factor").fill("-5")
+    page.locator("[data-part=factor]").fill("-5")
     page.wait_for_selector(".said-list li:nth-child(4)")
     page.wait_for_selector("[data-bar=doing]", state="hidden")
     page.locator("[data-part=live]").evaluate("(section) => scrollTo(0, section.offsetTop - 70)")

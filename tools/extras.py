@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # What must import with each extra; `all` has those of the extras that it names.
 IMPORTS = {
     "base": "neuronwise.model", "convert": "sentencepiece google.protobuf", "datasets": "datasets",
-    "docs": "mkdocs mkdocstrings", "peft": "peft", "probe": "sklearn", "quantized": "bitsandbytes torchao",
-    "ray": "ray",
+    "docs": "mkdocs mkdocstrings", "notebook": "neuronwise.view.widget",
+    "peft": "peft", "probe": "sklearn", "quantized": "bitsandbytes torchao", "ray": "ray",
     "study": "neuronwise.study.suppression.recipe matplotlib cv2 pyarrow pycocotools.coco",
     "view": "fastapi uvicorn neuronwise.view.app",
 }  # fmt: skip

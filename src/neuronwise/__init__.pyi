@@ -43,3 +43,4 @@ from neuronwise.read import evidence as evidence
 from neuronwise.read import find as find
 from neuronwise.read import heatmap as heatmap
 from neuronwise.read import lens as lens
+from neuronwise.view.slider import slider as slider

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_a_neuron_of_the_site_is_that_of_the_index(site: Path, served: str, brow
     counts = page.locator("[data-part=histogram] rect title").all_text_contents()
     assert [int(text.split()[0]) for text in counts] == image.histogram.counts.tolist()
     assert page.locator(".examples li").count() == 6
+    page.get_by_role("button", name="where the model predicts").click()
+    shown = [text.replace("−", "-") for text in page.locator(".examples li").all_text_contents()]
+    for text, one in zip(shown, nw.Index.load(site / "index")["L1.U3"].at("predicting").top(6), strict=True):
+        around = [one.item.tokens[: one.position], one.item.tokens[one.position + 1 :]]
+        before, after = ("".join(tokens) for tokens in around)
+        assert float(text[:5].rstrip("abcdefghijklmnopqrstuvwxyz< ")) == pytest.approx(one.value, rel=0.1)
+        assert f"{re.sub('<[^<>]*>', ' ', before[-100:]).lstrip()}{one.token}{after[:100]}" in text
+    page.get_by_role("button", name="on the photo").click()
     page.wait_for_function("() => document.querySelector('.examples img').naturalWidth > 0")
     raised = page.locator(".raises .chip").all_text_contents()
     assert [one.replace("␣", " ") for one in raised] == effects(speaker, ["L1.U3"], 12)[0].raises

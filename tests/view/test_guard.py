@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def test_pages_allow_no_inline_script_and_no_other_host(client: Any) -> None:
     [
         "/finding/0/../../etc", "/finding/0/%2e%2e/%2e%2e", "/finding/1", "/finding/0/found", "/finding/-1",
         "/edit/0/found/dog", "/finding//etc", "/figure/0/found/dog?name=x", "/n/L1", "/n/L99999999999999999999.U1",
-        "/static/x/passwd", "/found/7",
+        "/static/x/passwd", "/found/7", "/finding/0/%00", "/finding/0/..%2f..%2fetc", "/finding/0/%252e%252e",
+        "/finding/%c2%b2/found", f"/finding/0/{'x' * 5000}", "/thumbnail/0/%00", "/photo/0?item=0",
+        "/index/0/found/dog", "/edit/0/..%5c..%5cetc", "/finding/0//etc/passwd", "/finding/0/found/dog/",
     ],
 )  # fmt: skip
 def test_what_is_not_an_item_is_not_served(client: Any, path: str) -> None:
@@ -104,6 +107,17 @@ def test_uploads_are_bounded_and_photos_alone(client: Any, running: Any, photo_f
     assert chunked.status_code == 411
 
 
+def test_a_length_that_the_body_need_not_keep_is_refused(running: Any) -> None:
+    """Sent in chunks, a body may be longer than the length that is named beside."""
+    head = (
+        f"POST /api/photos HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\nOrigin: {running.base}\r\n"
+        f"Authorization: Bearer {running.viewer.token}\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", running.port), timeout=60) as raw:
+        raw.sendall(head.encode() + b"5\r\nhello\r\n0\r\n\r\n")
+        assert raw.recv(4096).split()[1] in (b"400", b"411")
+
+
 def test_without_a_model_every_question_is_answered_by_a_sentence(client: Any, running: Any) -> None:
     asked = client.post("/api/search", json={"token": "dog"}, headers={"origin": running.base})
     assert asked.status_code == 404
@@ -125,3 +139,24 @@ def test_notes_are_kept_in_the_folder_unless_it_is_read_only(
     headers = {"authorization": f"Bearer {closed.viewer.token}", "origin": closed.base}
     refused = httpx.post(f"{closed.base}/api/notes/L1.U2", json=note, headers=headers)
     assert "--read-only" in refused.json()["message"]
+
+
+def test_damaged_notes_are_said_and_kept_as_they_are(client: Any, running: Any, shelf: Path) -> None:
+    (shelf / "neuronwise-notes.json").write_text("{")
+    for path in ("/", "/n/L1.U2"):
+        page = client.get(path)
+        assert page.status_code == 200
+        assert "neuronwise-notes.json" in page.text
+    assert client.post("/api/notes/L1.U2", json={"star": True}, headers={"origin": running.base}).status_code == 404
+    assert (shelf / "neuronwise-notes.json").read_text() == "{"
+
+
+def test_no_edit_is_written_through_a_link(start: Any, shelf: Path, speaker: Any, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (shelf / "edits").symlink_to(tmp_path / "outside")
+    live = start([shelf], speaker)
+    headers = {"authorization": f"Bearer {live.viewer.token}", "origin": live.base}
+    asked = {"neuron": "L1.U2", "factor": 0.0, "name": "off"}
+    answer = httpx.post(f"{live.base}/api/make-edit", json=asked, headers=headers, timeout=120)
+    assert "a link" in answer.text
+    assert list((tmp_path / "outside").iterdir()) == []

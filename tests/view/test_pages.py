@@ -12,11 +12,13 @@ from PIL import Image
 
 from neuronwise.intervene import scale
 from neuronwise.read import neurons_writing
-from neuronwise.report import write_page
-from wired import PLANTED
+from neuronwise.read.findings import find_in_each
+from neuronwise.report import write_findings, write_page
+from wired import PLANTED, red_square
 
 pytestmark = pytest.mark.browser
 HOSTILE = "</script><img src=x onerror=alert(1)>"
+SHOWN = "(images) => [...document.querySelectorAll(images)].every((one) => one.naturalWidth > 0)"
 NEURON = f"L1.U{next(iter(PLANTED))}"
 
 
@@ -38,7 +40,7 @@ def drop(page: Any, photo: Path, selector: str = ".zone") -> None:
 def test_home_leads_to_every_kind_of_thing(start: Any, shelf: Path, visit: Any) -> None:
     page = visit(start([shelf]))
     assert page.locator("[data-part=lists] h2").all_text_contents() == ["Findings 1", "Circuits 1", "Edits 1"]
-    page.wait_for_function("() => [...document.querySelectorAll('.items img')].every((one) => one.naturalWidth > 0)")
+    page.wait_for_function(SHOWN, arg=".items img")
     assert page.locator(".items img").count() > 0
     page.get_by_role("link", name="dog mat").first.click()
     page.wait_for_url("**/finding/**")
@@ -55,6 +57,70 @@ def test_home_leads_to_every_kind_of_thing(start: Any, shelf: Path, visit: Any) 
     assert "relevance" in page.locator("[data-part=detail]").text_content()
     page.goto(page.url.split("/circuit/")[0] + "/edit/0/edit")
     assert "layer" in page.locator("[data-part=about]").text_content()
+
+
+def test_a_finding_over_several_photos_is_one_entry_with_its_photos_inside(
+    start: Any, shelf: Path, speaker: Any, visit: Any
+) -> None:
+    runs = {f"photo-{n}": speaker.run(red_square(n, 7)[0], "the", max_new_tokens=2) for n in (1, 7, 14)}
+    files = {name: f"{name}.png" for name in runs}
+    words = {name: {"dog": "dog"} for name in runs}
+    write_findings(shelf / "found" / "many", find_in_each(runs, words, files=files, method="contribution", top=5))
+    running = start([shelf])
+    page = visit(running)
+    assert page.locator("[data-part=lists] h2").first.text_content() == "Findings 2"
+    entry = page.locator(".items li", has_text="3 photos together: dog")
+    page.wait_for_function(SHOWN, arg=".item-parts img")
+    assert entry.locator(".item-parts a").count() == 3
+    entry.locator("a.item-title").click()
+    page.wait_for_url("**/finding/0/found/many")
+    inside = page.locator(".gallery a")
+    assert inside.count() == 3
+    page.wait_for_function(SHOWN, arg=".gallery img")
+    inside.first.click()
+    page.wait_for_url("**/finding/0/found/many/photo-*")
+    first = page.url
+    assert page.get_by_role("link", name="3 photos together: dog").is_visible()
+    page.keyboard.press("]")
+    page.wait_for_url(lambda url: url.startswith(running.base) and url != first)
+    page.keyboard.press("[")
+    page.wait_for_url(first)
+    page.get_by_role("link", name="3 photos together: dog").click()
+    page.wait_for_url("**/finding/0/found/many")
+    neuron = page.locator(".rows .address").first.text_content()
+    page.goto(f"{running.base}/n/{neuron}")
+    listed = page.locator("[data-part=places] li").all_text_contents()
+    assert sum("one of 3 photos together" in one for one in listed) > 0
+    assert not any("one of 3" in one for one in listed[:1])
+    page.goto(f"{running.base}/compare")
+    assert page.locator("[data-part=a] optgroup option").count() == 3
+
+
+def test_the_address_says_what_is_seen(start: Any, shelf: Path, speaker: Any, visit: Any) -> None:
+    page = visit(start([shelf], speaker), f"/n/{NEURON}?text=the&factor=-3")
+    page.wait_for_selector(".said-list li:nth-child(4)")
+    assert page.locator("[data-part=factor-said]").text_content() == "−3"
+    home = page.url.split("/n/")[0]
+    page.goto(f"{home}/")
+    page.locator("[data-part=filter]").fill("relevance")
+    page.wait_for_url("**/?filter=relevance")
+    page.locator("[data-part=filter]").fill("neurons")
+    page.reload()
+    assert page.locator("[data-part=lists] h2").all_text_contents() == ["Circuits 1"]
+    page.goto(f"{home}/find?text=the%20dog&word=mat")
+    assert page.locator("textarea").input_value() == "the dog"
+    assert page.locator("[data-part=wanted]").input_value() == "mat"
+    page.goto(f"{home}/n/{NEURON}?factor=1e9&text=%3Cimg%20src=x%3E#<img>")
+    page.wait_for_selector(".said-list li:nth-child(4)")
+    assert page.locator("[data-part=factor-said]").text_content() == "5"
+
+
+def test_what_is_not_there_is_said(start: Any, shelf: Path, speaker: Any, visit: Any) -> None:
+    page = visit(start([shelf]), "/n/L2.U47")
+    assert "Nothing in the opened folders has this neuron" in page.locator("[data-part=absent]").text_content()
+    page = visit(start([shelf], speaker), "/n/L99.U4")
+    page.wait_for_selector("[data-part=absent]:not([hidden])")
+    assert "L99" in page.locator("[data-part=absent]").text_content()
 
 
 def test_keys_search_and_step(start: Any, shelf: Path, speaker: Any, visit: Any) -> None:
@@ -86,7 +152,7 @@ def test_the_slider_turns_a_neuron_of_a_dropped_photo(
     drop(page, photo_file)
     page.wait_for_selector(".fires:not([hidden]) .shade")
     assert page.locator("canvas").is_visible()
-    page.locator("#factor").fill("-3")
+    page.locator("[data-part=factor]").fill("-3")
     page.wait_for_selector(".said-list li:nth-child(4)")
     said = page.locator(".said-list .answer").all_text_contents()
     before = speaker.run(image=photo_file, max_new_tokens=40)

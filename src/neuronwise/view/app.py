@@ -22,12 +22,12 @@ from neuronwise.view.compare_page import compare_page
 from neuronwise.view.edit_page import apply_edit, edit_page, edit_state, make_edit, revert_edit
 from neuronwise.view.finding_page import saved_circuit, saved_finding, thumbnail
 from neuronwise.view.guard import Guard
-from neuronwise.view.index_page import firing_on, index_page, similar, writing_alike
+from neuronwise.view.index_page import decoded, firing_on, index_page, indexes, similar, writing_alike
 from neuronwise.view.index_page import photo as photo_of
 from neuronwise.view.labels import labels_with
 from neuronwise.view.live import Live
 from neuronwise.view.neuron_page import neuron_page
-from neuronwise.view.notes import read_notes, write_note
+from neuronwise.view.notes import notes_or_why, write_note
 from neuronwise.view.on_photos import firing_on as fired_by
 from neuronwise.view.on_photos import heat_on
 from neuronwise.view.pages import Page, served, static
@@ -81,10 +81,12 @@ def _pages(app: FastAPI, viewer: Viewer) -> None:
                 "model": one.model,
                 "broken": one.broken,
                 "photo": one.photo and (one.path / "index.html").is_file(),
+                "part_of": one.part_of,
             }
             for one in viewer.folders.items(fresh=True)
         ]
-        data = {"items": rows, "notes": read_notes(viewer), "live": viewer.live is not None}
+        notes, why = notes_or_why(viewer)
+        data = {"items": rows, "notes": notes, "note": why, "live": viewer.live is not None}
         return _html(viewer, Page("home", "neuronwise", ("home",), {"home": data}))
 
     @app.get("/n/{address}")
@@ -97,8 +99,7 @@ def _pages(app: FastAPI, viewer: Viewer) -> None:
 
     @app.get("/search")
     def search(q: str = "") -> Response:
-        indexed = any(item.kind == "index" and not item.broken for item in viewer.folders.items())
-        data = {"asked": q, "live": viewer.live is not None, "indexed": indexed}
+        data = {"asked": q, "live": viewer.live is not None, "indexed": bool(indexes(viewer))}
         return _html(viewer, Page("search", "Search · neuronwise", ("search",), {"search": data}))
 
     @app.get("/found/{number}")
@@ -198,7 +199,7 @@ def _questions(app: FastAPI, viewer: Viewer) -> None:
 
     @app.post("/api/decode")
     async def decode(asked: forms.Decoded) -> Response:
-        return await answered("reading neurons", Live.decode, asked)
+        return await answered("reading neurons", lambda live, job, asked: decoded(viewer, live, job, asked), asked)
 
     @app.post("/api/fire")
     async def fire(asked: forms.Fired) -> Response:

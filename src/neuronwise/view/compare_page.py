@@ -14,7 +14,7 @@ LISTED = 500  # findings to choose from
 def compare_page(viewer: Viewer, first: str, second: str) -> Page:
     """The page of two findings by their ids, which may be empty; raises ``NeuronwiseError`` for what is no finding."""
     findings = [item for item in viewer.folders.items() if item.kind == "finding" and not item.broken]
-    rows = [{"id": one.id, "title": one.title, "model": one.model} for one in findings[:LISTED]]
+    rows = [{"id": one.id, "title": one.title, "model": one.model, "part_of": one.part_of} for one in findings[:LISTED]]
     sides = [_side(viewer, one) if one else None for one in (first, second)]
     photos = {name: "" if side is None else side["photo"] for name, side in zip(("left", "right"), sides, strict=True)}
     shown = [None if side is None else side["finding"] for side in sides]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from neuronwise.errors import NeuronwiseError
 from neuronwise.view.asked import Changed, MadeEdit
-from neuronwise.view.folders import Folders, Item
+from neuronwise.view.folders import Folders, Item, below
 from neuronwise.view.live import TOKENS, Live
 from neuronwise.view.pages import Page
 from neuronwise.view.worker import Event, Job
@@ -51,7 +52,10 @@ def make_edit(viewer: Viewer, live: Live, job: Job, asked: MadeEdit) -> Event:
     from neuronwise.edit.suppress import scale_neurons
     from neuronwise.neurons import NeuronSet
 
-    folder, model = viewer.require_writable() / "edits" / asked.name, live.model(job)
+    root, model = viewer.require_writable(), live.model(job)
+    if below(root, "edits") is None and (root / "edits").is_symlink():
+        raise NeuronwiseError("'edits' of the first folder is a link out of it; nothing is written there.")
+    folder = root / "edits" / asked.name
     job.tell("making the edit")
     scale_neurons(model, NeuronSet.of([asked.neuron]), asked.factor).save(folder)
     return {"href": f"/edit/0/edits/{asked.name}"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +16,18 @@ from neuronwise.files import make_folder, write_bytes, write_folder, write_json,
 from neuronwise.neurons import Neuron
 from neuronwise.report.filled import filled_body
 from neuronwise.view.folders import Item
-from neuronwise.view.index_page import at_place, index_of, index_page, item_row, photo
+from neuronwise.view.index_page import at_place, box_of, index_of, index_page, indexes, item_row, photo, short
 from neuronwise.view.labels import label_row, labels_of
 from neuronwise.view.pages import Page, asset, static
 from neuronwise.view.viewer import Viewer
 
 if TYPE_CHECKING:
-    from neuronwise.index import Index
+    from neuronwise.index import Example, Index
     from neuronwise.model import Model
 
 PIECE = 64  # units of a layer (or of one of its experts) in one file
 EXAMPLES = 6  # photos and texts of either end of a neuron
-OF_ITEM = ("kind", "name", "text", "ratio")  # what rows of one photo share
+ITEMS = 256  # photos and texts in one file
 TOKENS = 12
 Tell = Callable[[int, int], None]
 
@@ -35,11 +35,11 @@ Tell = Callable[[int, int], None]
 def export(viewer: Viewer, directory: str | os.PathLike[str], model: Model | None, tell: Tell) -> Path:
     """Write the first index of the opened folders into a new folder; with a model, also what neurons raise and lower.
 
-    ``index.html`` is its page, ``neuron.html?n=L23.U8083`` that of a neuron; ``data/`` holds the neurons, ``photos/``
-    small copies of the photos where ``viewer`` finds them. Raises ``NeuronwiseError`` where there is no index, or
-    ``directory`` holds something.
+    ``index.html`` is its page, ``neuron.html?n=L23.U8083`` that of a neuron; ``data/`` holds the neurons and, apart
+    from them, the photos' and other texts, ``photos/`` small copies of the photos where ``viewer`` finds them. Raises
+    ``NeuronwiseError`` where there is no index, or ``directory`` holds something.
     """
-    item = next((one for one in viewer.folders.items() if one.kind == "index" and not one.broken), None)
+    item = next(iter(indexes(viewer)), None)
     if item is None:
         raise NeuronwiseError("--export writes an index, and the opened folders hold none; see neuronwise index build.")
     index = index_of(item)
@@ -59,7 +59,7 @@ def _write(folder: Path, viewer: Viewer, item: Item, index: Index, model: Model 
     write_text(folder / "static" / "page.css", static("page.css") or "")
     _photos(make_folder(folder / "photos"), viewer, item, index)
     data, done, labels = make_folder(folder / "data"), 0, labels_of(item)
-    write_json(data / "items.json", [item_row(one) for one in index.items])
+    _items(make_folder(data / "items"), index)
     for (layer, expert, piece), neurons in groupby(_neurons(index), key=_place):
         rows = {str(neuron): _row(index, neuron) for neuron in neurons}
         for name in rows:
@@ -101,12 +101,32 @@ def _place(neuron: Neuron) -> tuple[int, int | None, int]:
     return neuron.layer, neuron.expert, neuron.unit // PIECE
 
 
+def _items(folder: Path, index: Index) -> None:
+    """The photos and texts with their tokens, "" for one of an image, a number of such after each other as the number:
+    what the neurons' examples share."""
+    for first in range(0, len(index.items), ITEMS):
+        own = [index.items[number] for number in range(first, min(first + ITEMS, len(index.items)))]
+        rows = [{**item_row(one), "tokens": _tokens(one.tokens)} for one in own]
+        write_text(folder / f"{first // ITEMS}.json", json.dumps(rows, ensure_ascii=False, separators=(",", ":")))
+
+
+def _tokens(tokens: Sequence[str]) -> list[str | int]:
+    return [
+        one
+        for image, run in groupby(tokens, key=lambda token: not token)
+        for one in ([len(list(run))] if image else run)
+    ]  # fmt: skip
+
+
+def _example(one: Example) -> list[object]:
+    """The number of its photo or text, the activation, the position among its tokens, and the place in a photo."""
+    box = box_of(one)
+    return [one.item.number, short(one.value), one.position, *([] if box is None else [box])]
+
+
 def _row(index: Index, neuron: Neuron) -> dict[str, Any]:
     entry = index[neuron]
-    places = {name: at_place(entry.at(name), EXAMPLES) for name in entry.places}
-    for place in places.values():
-        for end in ("top", "bottom"):
-            place[end] = [{key: value for key, value in row.items() if key not in OF_ITEM} for row in place[end]]
+    places = {name: at_place(entry.at(name), EXAMPLES, _example) for name in entry.places}
     return {**neuron.to_row(), "threshold": entry.threshold, "places": places}
 
 

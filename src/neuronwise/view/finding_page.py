@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import functools
+import html
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from neuronwise.errors import ImageError, NeuronwiseError, told
 from neuronwise.report import circuit as circuits
@@ -31,7 +34,35 @@ def saved_finding(folders: Folders, item: Item) -> Page:
     heat = written.data.get("heat")
     if not isinstance(heat, list) or len(heat) != len(content["concepts"]):
         heat = [None] * len(content["concepts"])
-    return _finding(content, heat, written.photo, {"item": item.id})
+    page = _finding(content, heat, written.photo, {"item": item.id, **_beside(folders, item)})
+    return replace(page, markup={**page.markup, "gallery": _gallery(folders, item)})
+
+
+def _gallery(folders: Folders, item: Item) -> str:
+    """The photos, or texts, of a finding over several, each a link to its own finding."""
+    return "".join(
+        f'<a href="{_address("finding", one)}">'
+        + (f'<img loading="lazy" src="{_address("thumbnail", one)}" alt="">' if one.photo else "")
+        + f"<span>{html.escape(one.title)}</span></a>"
+        for one in folders.items()
+        if one.part_of == item.id
+    )
+
+
+def _beside(folders: Folders, item: Item) -> dict[str, object]:
+    """For one of several photos or texts: the finding over all of them, and the ones before and after it."""
+    known = {one.id: one for one in folders.items()}
+    own = known.get(item.id, item)
+    if not own.part_of:
+        return {}
+    parts = [one.id for one in known.values() if one.part_of == own.part_of]
+    at = parts.index(item.id)
+    beside = {"before": parts[at - 1] if at else None, "after": parts[at + 1] if at + 1 < len(parts) else None}
+    return {"together": {"id": own.part_of, "title": known[own.part_of].title, **beside}}
+
+
+def _address(kind: str, item: Item) -> str:
+    return html.escape(f"/{kind}/{quote(item.id)}")
 
 
 def found_page(found: Finding, number: str) -> Page:

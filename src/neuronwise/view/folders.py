@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,8 @@ LARGEST = 200_000_000  # bytes of a JSON file that is read for the list
 @dataclass(frozen=True)
 class Item:
     """One thing that a command wrote. ``id``: its address in the viewer, the number of the opened folder and the path
-    below it; ``about``: a line for the list; ``broken``: why it cannot be read; ``photo``: its page has one."""
+    below it; ``about``: a line for the list; ``broken``: why it cannot be read; ``photo``: its page has one;
+    ``part_of``: the id of the finding over several photos or texts of which it is one."""
 
     id: str
     kind: str
@@ -32,6 +33,7 @@ class Item:
     broken: str | None = None
     model: str = ""
     photo: bool = False
+    part_of: str = ""
 
 
 class Folders:
@@ -47,7 +49,8 @@ class Folders:
         self._read: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
 
     def items(self, *, fresh: bool = False) -> list[Item]:
-        """Everything in the opened folders, newest first within a kind; as it is now, or a few seconds ago."""
+        """Everything in the opened folders, newest first within a kind, the parts of findings behind the others and as
+        they were written; as it is now, or a few seconds ago."""
         now = time.monotonic()
         if fresh or self._listed is None or now - self._listed[0] > FRESH:
             self._listed = (now, self._look())
@@ -55,15 +58,15 @@ class Folders:
 
     def _look(self) -> list[Item]:
         found = [item for number, root in enumerate(self.roots) for item in self._below(number, root)]
-        return sorted(found, key=lambda item: (KINDS.index(item.kind), -_changed(item.path)))
+        return sorted(found, key=_order)
 
     def item(self, identity: str) -> Item:
         """One of ``items`` by its id; raises ``NeuronwiseError`` for anything else."""
         number, _, inside = identity.partition("/")
-        if number.isdigit() and int(number) < len(self.roots):
+        if number.isdecimal() and int(number) < len(self.roots):
             root = self.roots[int(number)]
-            folder = (root / inside).resolve()
-            if folder.is_relative_to(root) and folder.is_dir():
+            folder = below(root, inside)
+            if folder is not None and folder.is_dir():
                 item = self._item(int(number), root, folder)
                 if item is not None and item.id == identity:
                     return item
@@ -80,6 +83,7 @@ class Folders:
         return self._read[path][1]
 
     def _below(self, number: int, root: Path) -> Iterator[Item]:
+        several: dict[Path, str] = {}
         for looked, (here, folders, _) in enumerate(os.walk(root)):
             folder = Path(here)
             if len(folder.relative_to(root).parts) >= DEPTH or looked > MOST:
@@ -87,6 +91,10 @@ class Folders:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             item = self._item(number, root, folder)
             if item is not None:
+                if item.kind == "finding":
+                    item = replace(item, part_of=several.get(folder.parent, ""))
+                    if not item.broken and _several(self.content(folder / "finding.json", "finding")):
+                        several[folder] = item.id
                 yield item
                 if item.kind not in ("finding", "circuit"):  # what is inside is its own
                     folders.clear()
@@ -111,6 +119,15 @@ class Folders:
         return None
 
 
+def below(root: Path, name: str) -> Path | None:
+    """What a name leads to below a folder, links followed; None where it leads out, or nowhere."""
+    try:
+        path = (root / name).resolve(strict=True)
+    except (OSError, ValueError):  # not there, too long, or no name of a file at all
+        return None
+    return path if path.is_relative_to(root) else None
+
+
 class Described(NamedTuple):
     """What a file says of its folder."""
 
@@ -119,6 +136,11 @@ class Described(NamedTuple):
     about: str
     model: str
     photo: bool = False
+
+
+def _order(item: Item) -> tuple[int, bool, float, str]:
+    changed = _changed(item.path)
+    return KINDS.index(item.kind), bool(item.part_of), changed if item.part_of else -changed, item.id
 
 
 def _changed(path: Path) -> float:
@@ -130,11 +152,18 @@ def _changed(path: Path) -> float:
 
 def _finding(content: dict[str, Any]) -> Described | None:
     words = [str(concept["word"]).strip() for concept in content["concepts"]]
-    text = str(content.get("text") or content.get("prompt") or "")
-    for several in ("photos", "texts"):
-        if content.get(several):
-            text = f"{len(content[several])} {several}: {', '.join(words[:6])}"
+    text, prompt = str(content.get("text") or ""), str(content.get("prompt") or "")
+    if not text or not (content.get("file") or content.get("chat")):  # a text is continued
+        text = f"{prompt} {text}".strip()
+    if several := _several(content):
+        count = len(content[several])
+        text = f"{count} {several if count > 1 else several[:-1]} together: {', '.join(words[:6])}"
     return Described("finding", text, ", ".join(words[:8]), str(content["model"]), bool(content.get("file")))
+
+
+def _several(content: dict[str, Any]) -> str | None:
+    """ "photos" or "texts" for a finding over several; None for one over one."""
+    return next((name for name in ("photos", "texts") if content.get(name)), None)
 
 
 def _circuit(content: dict[str, Any]) -> Described | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import ImageError, NeuronwiseError
 from neuronwise.neurons import Neuron
-from neuronwise.view.asked import Alike
-from neuronwise.view.folders import Item
+from neuronwise.view.asked import Alike, Decoded
+from neuronwise.view.folders import Item, below
 from neuronwise.view.labels import label_row, label_rows, labels_or_why
 from neuronwise.view.live import Live
 from neuronwise.view.pages import Page
@@ -44,18 +45,40 @@ def index_of(item: Item) -> Index:
 
 def indexed(viewer: Viewer, neuron: Neuron) -> dict[str, Any] | None:
     """What the first index that has a neuron says of it; None where none has it."""
-    for item in viewer.folders.items():
-        if item.kind == "index" and not item.broken and neuron in (index := index_of(item)):
-            entry = index[neuron]
-            places = {name: at_place(entry.at(name)) for name in entry.places}
-            labels, why = labels_or_why(item)
-            return {
-                "id": item.id, "title": item.title, "items": len(index.items), "threshold": entry.threshold,
-                "note": _another(viewer, index) or why, "photos": _at_hand(viewer, index),
-                "edges": entry.histogram.edges.tolist(), "places": places,
-                "label": label_row(labels[neuron]) if neuron in labels else None,
-            }  # fmt: skip
+    item = first_with(viewer, neuron)
+    if item is None:
+        return None
+    index = index_of(item)
+    entry = index[neuron]
+    places = {name: at_place(entry.at(name)) for name in entry.places}
+    labels, why = labels_or_why(item)
+    return {
+        "id": item.id, "title": item.title, "items": len(index.items), "threshold": entry.threshold,
+        "note": another_model(viewer, index) or why, "photos": _at_hand(viewer, index),
+        "edges": entry.histogram.edges.tolist(), "places": places,
+        "label": label_row(labels[neuron]) if neuron in labels else None,
+    }  # fmt: skip
+
+
+def indexes(viewer: Viewer) -> list[Item]:
+    """The indexes of the opened folders that can be read."""
+    return [item for item in viewer.folders.items() if item.kind == "index" and not item.broken]
+
+
+def first_with(viewer: Viewer, neuron: Neuron) -> Item | None:
+    """The first index that has a neuron; what is wrong with a damaged one is said on its own page."""
+    for item in indexes(viewer):
+        with contextlib.suppress(NeuronwiseError):
+            if neuron in index_of(item):
+                return item
     return None
+
+
+def decoded(viewer: Viewer, live: Live, job: Job, asked: Decoded) -> Event:
+    """What neurons raise and lower, and what is to be said where the index of the first is of another model."""
+    found = live.decode(job, asked)
+    item = first_with(viewer, Neuron.parse(asked.neurons[0]))
+    return {**found, "note": None if item is None else another_model(viewer, index_of(item))}
 
 
 def similar(item: Item, neuron: Neuron) -> list[dict[str, Any]]:
@@ -73,20 +96,15 @@ def writing_alike(viewer: Viewer, live: Live, job: Job, asked: Alike) -> Event:
 
 def firing_on(viewer: Viewer, word: str) -> dict[str, Any] | None:
     """The neurons that tell the photos and texts which name a word, by the first index; None without one."""
-    for item in viewer.folders.items():
-        if item.kind == "index" and not item.broken:
-            found = index_of(item).locate(word, top=EXAMPLES)
-            rows = [{"neuron": str(one.neuron), "score": one.score} for one in found]
-            return {
-                "index": item.title,
-                "neurons": rows,
-                "named": found.record["named"],
-                "items": found.record["items"],
-            }
-    return None
+    item = next(iter(indexes(viewer)), None)
+    if item is None:
+        return None
+    found = index_of(item).locate(word, top=EXAMPLES)
+    rows = [{"neuron": str(one.neuron), "score": one.score} for one in found]
+    return {"index": item.title, "neurons": rows, "named": found.record["named"], "items": found.record["items"]}
 
 
-def _another(viewer: Viewer, index: Index) -> str | None:
+def another_model(viewer: Viewer, index: Index) -> str | None:
     """What to say where the index is of another model than the viewer's; None before that is open."""
     model = None if viewer.live is None else viewer.live.opened
     if model is None:
@@ -107,19 +125,17 @@ def _at_hand(viewer: Viewer, index: Index) -> bool:
 
 
 def _file(viewer: Viewer, name: str) -> Path | None:
-    for folder in viewer.photo_folders:
-        path = (folder / name).resolve()
-        if path.is_relative_to(folder) and path.is_file():
-            return path
-    return None
+    found = (below(folder, name) for folder in viewer.photo_folders)
+    return next((path for path in found if path is not None and path.is_file()), None)
 
 
-def at_place(entry: Entry, examples: int = EXAMPLES) -> dict[str, Any]:
-    """What an entry says at its place, as plain JSON values, with so many photos and texts of either end."""
-    top = entry.top(examples)
+def at_place(entry: Entry, examples: int = EXAMPLES, row: Callable[[Example], object] | None = None) -> dict[str, Any]:
+    """What an entry says at its place, as plain JSON values, with so many photos and texts of either end, each as
+    ``row`` says it."""
+    said, top, bottom = row or _row, entry.top(examples), entry.bottom(examples)
     return {
         "count": entry.count, "mean": entry.mean, "std": entry.std, "frequency": entry.frequency,
-        "histogram": entry.histogram.counts.tolist(), "top": _rows(top), "bottom": _rows(entry.bottom(examples)),
+        "histogram": entry.histogram.counts.tolist(), "top": list(map(said, top)), "bottom": list(map(said, bottom)),
         "words": _words(top) if entry.place == "predicting" else [],
     }  # fmt: skip
 
@@ -132,23 +148,19 @@ def _words(examples: Sequence[Example]) -> list[list[object]]:
     return [[token, count] for token, count in said.most_common(WORDS)]
 
 
-def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    return [
-        {
-            **item_row(one.item), "value": _short(one.value), "token": one.token, "gate": one.gate, "input": one.input,
-            "before": "".join(one.item.tokens[max(0, one.position - AROUND) : one.position])[-AROUND_CHARACTERS:],
-            "after": "".join(one.item.tokens[one.position + 1 : one.position + 1 + AROUND])[:AROUND_CHARACTERS],
-            "box": _box(one),
-        }
-        for one in examples
-    ]  # fmt: skip
+def _row(one: Example) -> dict[str, Any]:
+    return {
+        **item_row(one.item), "value": short(one.value), "token": one.token, "box": box_of(one),
+        "before": "".join(one.item.tokens[max(0, one.position - AROUND) : one.position])[-AROUND_CHARACTERS:],
+        "after": "".join(one.item.tokens[one.position + 1 : one.position + 1 + AROUND])[:AROUND_CHARACTERS],
+    }  # fmt: skip
 
 
-def _box(example: Example) -> list[float] | None:
+def box_of(example: Example) -> list[float] | None:
     """Where in the photo the token lies: left, top, right, bottom in shares of its size."""
     if example.region is None or example.item.size is None:
         return None
-    return [_short(edge / example.item.size[at % 2]) for at, edge in enumerate(example.region)]
+    return [short(edge / example.item.size[at % 2]) for at, edge in enumerate(example.region)]
 
 
 def item_row(item: Kept) -> dict[str, Any]:
@@ -157,7 +169,7 @@ def item_row(item: Kept) -> dict[str, Any]:
     return {"item": item.number, "kind": item.kind, "name": item.name, "text": item.text[:300], "ratio": ratio}
 
 
-def _short(number: float) -> float:
+def short(number: float) -> float:
     """Four digits are more than a page shows."""
     return float(f"{number:.4g}")
 
@@ -172,7 +184,7 @@ def index_page(viewer: Viewer, item: Item) -> Page:
         "neurons": len(index), "count": len(index.items),
         "positions": index.positions, "layers": list(index.layers), "items": rows, "left_out": index.left_out,
         "first": [str(next(index.neurons(layer))) for layer in index.layers],
-        "labels": label_rows(labels.values()), "note": why,
+        "labels": label_rows(labels.values()), "note": another_model(viewer, index) or why,
     }  # fmt: skip
     return Page("index", f"{item.title} · neuronwise", ("index",), {"index": data}, here={"index": item.id})
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from neuronwise.errors import MethodError, NeuronwiseError, PromptError
 from neuronwise.neurons import Neuron
 from neuronwise.view.photos import Photos
-from neuronwise.view.worker import Event, Job
+from neuronwise.view.turned import ANSWER, CAPTION, MEASURING, Turn, answers, is_current
+from neuronwise.view.worker import Event, Job, Tells
 
 if TYPE_CHECKING:
     from neuronwise.locate import Baseline
     from neuronwise.model import Model, Run
     from neuronwise.view.asked import Decoded, Fired, Scaled, Searched, Seen
 
-MEASURING = "measuring what neurons usually do (once for a model)"
-CAPTION, ANSWER = 40, 16  # tokens that are generated about a photo, and after a text
 KEPT = 12  # runs that are remembered, so that moving the slider asks only once what the model says by itself
 TOKENS = 12
 
@@ -51,12 +48,9 @@ class Live:
 
     def run(self, job: Job, seen: Seen) -> Run:
         """What the model says to a photo or after a text, as it is now; a recent one is not computed again."""
-        model = self.model(job)
-        from neuronwise.model.state import state_of
-
-        key = (seen.photo, seen.text)
+        model, key = self.model(job), (seen.photo, seen.text)
         known = self._runs.pop(key, None)
-        if known is None or known.state is None or known.state.difference(state_of(model)) is not None:
+        if known is None or not is_current(known):
             with passes(job, model, "asking the model", CAPTION if seen.photo else ANSWER):
                 known = self._asked(model, seen)
         self._runs[key] = known
@@ -115,17 +109,9 @@ class Live:
         neuron, model = Neuron.parse(asked.neuron), self.model(job)
         model.writer(neuron)
         run = self.run(job, asked)
-        job.send({"event": "part", "kind": "before", "text": run.text})
-        baseline = self._baseline(job, model) if asked.mean else None
-        length = CAPTION if run.image is not None else ANSWER
-        others = random_beside(model, neuron, asked.randoms, asked.seed)
-        usual = _log_prob(model, run)
-        for kind, one in [("changed", neuron), *(("random", other) for other in others)]:
-            stage = f"asking again with {one} changed"
-            with changed(model, one, asked.factor, baseline), passes(job, model, stage, length):
-                text, now = run.again(), _log_prob(model, run)
-            times = None if usual is None or now is None else math.exp(now - usual)
-            job.send({"event": "part", "kind": kind, "neuron": str(one), "text": text, "times": times})
+        turn = Turn(neuron, asked.factor, self._baseline(job, model) if asked.mean else None, asked.randoms, asked.seed)
+        for answer in answers(run, turn, lambda stage: passes(job, model, stage, run.max_new_tokens)):
+            job.send({"event": "part", **answer.row()})
         return {}
 
     def _baseline(self, job: Job, model: Model) -> Baseline:
@@ -154,7 +140,7 @@ class Live:
 
 
 @contextlib.contextmanager
-def passes(job: Job, model: Model, stage: str, total: int = 0) -> Iterator[None]:
+def passes(job: Tells, model: Model, stage: str, total: int = 0) -> Iterator[None]:
     """Within the body every pass of the model is told, and none begins that nobody waits for."""
     from neuronwise.model.passes import watched
 
@@ -167,31 +153,6 @@ def passes(job: Job, model: Model, stage: str, total: int = 0) -> Iterator[None]
 
     with watched(model, look):
         yield
-
-
-@contextlib.contextmanager
-def changed(model: Model, neuron: Neuron, factor: float, baseline: Baseline | None) -> Iterator[None]:
-    """Within the body a neuron is scaled, or with a baseline set to its mean."""
-    from neuronwise.intervene import mean_ablate, scale
-
-    with scale(model, neuron, factor) if baseline is None else mean_ablate(model, neuron, baseline):
-        yield
-
-
-def random_beside(model: Model, neuron: Neuron, count: int, seed: int) -> list[Neuron]:
-    """``count`` other neurons of the same writer, drawn by ``seed``; fewer where it has no more."""
-    others = [other for other in model.writer(neuron).neurons if other != neuron]
-    return random.Random(seed).sample(others, min(count, len(others)))
-
-
-def _log_prob(model: Model, run: Run) -> float | None:
-    """log p of what the run says, as the model is now; None where it says nothing."""
-    if not run.output_ids:
-        return None
-    from neuronwise.answers.forced import read_forced
-
-    (reading,) = read_forced(model, [(run.prompted.inputs, run.output_ids)])
-    return reading.log_prob * len(run.output_ids)
 
 
 def no_model() -> NeuronwiseError:

@@ -8,8 +8,8 @@ from typing import Any
 from neuronwise.errors import NeuronwiseError
 from neuronwise.neurons import Neuron
 from neuronwise.view.folders import Folders, Item
-from neuronwise.view.index_page import indexed
-from neuronwise.view.notes import read_notes
+from neuronwise.view.index_page import indexed, indexes
+from neuronwise.view.notes import notes_or_why
 from neuronwise.view.pages import Page
 from neuronwise.view.viewer import Viewer
 
@@ -19,29 +19,39 @@ MOST = 100  # places that are listed
 def neuron_page(viewer: Viewer, address: str) -> Page:
     """The page of one neuron; raises ``NeuronError`` for a misspelled address."""
     neuron = Neuron.parse(address)
-    places = list(occurrences(viewer.folders, neuron))
+    places = sorted(occurrences(viewer.folders, neuron), key=lambda place: bool(place["part_of"]))  # several first
+    notes, why = notes_or_why(viewer)
     data = {
         "address": str(neuron),
         **neuron.to_row(),
         "places": places[:MOST],
         "count": len(places),
         "live": viewer.live is not None,
-        "writable": not viewer.read_only and bool(viewer.folders.roots),
+        "writable": not viewer.read_only and bool(viewer.folders.roots) and why is None,
         "index": indexed(viewer, neuron),
-        "noted": read_notes(viewer).get(str(neuron), {}),
+        "indexes": [item.title for item in indexes(viewer)],
+        "noted": notes.get(str(neuron), {}),
+        "note": why,
     }
     return Page("neuron", f"{neuron} · neuronwise", ("neuron",), {"neuron": data})
 
 
 def occurrences(folders: Folders, neuron: Neuron) -> Iterator[dict[str, Any]]:
     """Where a neuron occurs in the opened folders: among a word's neurons, in a circuit, changed by an edit."""
+    titles = {item.id: item.title for item in folders.items()}
     for item in folders.items():
         read = _READ.get(item.kind)
         if read is None or item.broken:
             continue
         try:
             for row in read(folders, item, neuron):
-                yield {"kind": item.kind, "id": item.id, "title": item.title, **row}
+                yield {
+                    "kind": item.kind,
+                    "id": item.id,
+                    "title": item.title,
+                    "part_of": titles.get(item.part_of),
+                    **row,
+                }
         except (NeuronwiseError, OSError, KeyError, TypeError, ValueError, AttributeError):
             continue  # the item's own page says what is wrong with it
 

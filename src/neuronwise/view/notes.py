@@ -25,8 +25,16 @@ def read_notes(viewer: Viewer) -> dict[str, dict[str, Any]]:
     content = read_object(path, "file of notes")
     notes = content.get("notes")
     if content.get("schema") != SCHEMA or not isinstance(notes, dict):
-        raise NeuronwiseError(f"'{path}' is not a file of notes, or it is damaged.")
+        raise NeuronwiseError(f"'{FILE}' is not a file of notes, or it is damaged.")
     return {str(name): one for name, one in notes.items() if isinstance(one, dict)}
+
+
+def notes_or_why(viewer: Viewer) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """The notes; none, and what is wrong, where the file is damaged."""
+    try:
+        return read_notes(viewer), None
+    except NeuronwiseError as error:
+        return {}, str(error)
 
 
 def write_note(viewer: Viewer, address: str, noted: Noted) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from neuronwise.errors import NeuronwiseError
 from neuronwise.neurons import Neuron
 from neuronwise.view.asked import Heated, Seen
-from neuronwise.view.index_page import index_of, photo_file
+from neuronwise.view.index_page import index_of, indexes, photo_file
 from neuronwise.view.labels import labels_or_why
 from neuronwise.view.live import Live, passes
 from neuronwise.view.viewer import Viewer
@@ -27,7 +27,7 @@ def heat_on(viewer: Viewer, live: Live, job: Job, asked: Heated) -> Event:
 
 def firing_on(viewer: Viewer, live: Live, job: Job, asked: Seen) -> Event:
     """The neurons that a photo or a text fires most, each as a share of what it does on its examples."""
-    item = next((one for one in viewer.folders.items() if one.kind == "index" and not one.broken), None)
+    item = next(iter(indexes(viewer)), None)
     if item is None:
         raise NeuronwiseError("Searching by a photo needs an index of this model: start the viewer with --index.")
     index, run = index_of(item), live.run(job, asked)

@@ -15,36 +15,40 @@ from neuronwise.report.filled import filled_body
 from neuronwise.report.page import SCRIPTS as FINDING
 
 # Scripts that pages load. The files of one share one scope, joined in this order, as in the pages that are one file.
+ASK = ("progress.js", "ask.js")
 SCRIPTS: dict[str, Sequence[str]] = {
-    "bar": ("tokens.js", "addresses.js", "ask.js", "bar.js", "save.js"),
+    "bar": ("tokens.js", "addresses.js", *ASK, "bar.js", "save.js"),
     "finding": FINDING,
     "circuit": ("circuit.js",),
-    "home": ("tokens.js", "addresses.js", "home.js"),
+    "home": ("tokens.js", "addresses.js", "kept.js", "home.js"),
     "neuron": (
         "tokens.js",
         "addresses.js",
         "heat.js",
-        "ask.js",
+        "kept.js",
+        *ASK,
         "dropped.js",
         "labels.js",
+        "answers.js",
         "neuron.js",
         "examples.js",
         "live.js",
     ),
     "load": ("load.js",),
-    "index": ("tokens.js", "addresses.js", "labels.js", "index.js"),
-    "find": ("tokens.js", "ask.js", "dropped.js", "find.js"),
-    "search": ("tokens.js", "addresses.js", "ask.js", "dropped.js", "labels.js", "search.js"),
-    "study": ("tokens.js", "study.js"),
-    "edit": ("tokens.js", "addresses.js", "ask.js", "edit.js"),
-    "compare": ("tokens.js", "addresses.js", "compare.js"),
-    "more": ("tokens.js", "ask.js", "more.js"),
+    "index": ("tokens.js", "addresses.js", "kept.js", "labels.js", "index.js"),
+    "find": ("tokens.js", "kept.js", *ASK, "dropped.js", "find.js"),
+    "search": ("tokens.js", "addresses.js", "kept.js", *ASK, "dropped.js", "labels.js", "search.js"),
+    "study": ("tokens.js", "kept.js", "study.js"),
+    "edit": ("tokens.js", "addresses.js", *ASK, "edit.js"),
+    "compare": ("tokens.js", "addresses.js", "kept.js", "compare.js"),
+    "more": ("tokens.js", "addresses.js", *ASK, "more.js"),
 }
 STYLES: dict[str, Sequence[str]] = {
-    "page": ("page.css", "view.css"),
+    "page": ("page.css", "answers.css", "view.css"),
     "circuit": ("circuit.css", "view.css"),
     "study": ("drawn.css", "page.css", "view.css"),
 }
+SLIDER = ("tokens.js", "progress.js", "answers.js", "slider.js")  # in notebooks
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from neuronwise.errors import ModelError, NeuronwiseError, TargetError
 from neuronwise.view.asked import Found, Traced
 from neuronwise.view.finding_page import found_page, traced_page
-from neuronwise.view.live import MEASURING, Live, passes
+from neuronwise.view.live import Live, passes
+from neuronwise.view.turned import MEASURING
 from neuronwise.view.viewer import Shown, Viewer
 from neuronwise.view.worker import Event, Job
 

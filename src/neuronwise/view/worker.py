@@ -8,9 +8,9 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from neuronwise.errors import NeuronwiseError, is_out_of_memory
+from neuronwise.errors import NeuronwiseError, is_out_of_memory, one_line
 
 Event: TypeAlias = dict[str, Any]
 Work: TypeAlias = "Callable[[Job], Event]"
@@ -21,6 +21,29 @@ class Cancelled(BaseException):
     """Nobody waits for this work any more. Not an ``Exception``: no boundary to another library takes it for one."""
 
 
+class Tells(Protocol):
+    """Whoever is told how far work is."""
+
+    def tell(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Say what is being done and how far it is."""
+        ...
+
+
+class Clock:
+    """How far work is, and how long the rest of its stage takes at the speed so far."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[str, float] | None = None
+
+    def progress(self, stage: str, done: int, total: int) -> Event:
+        """``left`` is in seconds, None where it is not known."""
+        now = time.monotonic()
+        if self._begun is None or self._begun[0] != stage:
+            self._begun = (stage, now)
+        left = (now - self._begun[1]) / done * (total - done) if 0 < done < total else None
+        return {"stage": stage, "done": done, "total": total, "left": left}
+
+
 class Job:
     """One piece of work. ``tell`` says how far it is; what it says and its end arrive in ``events``."""
 
@@ -28,8 +51,7 @@ class Job:
         self.name, self.work, self._loop = name, work, loop
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._given_up = threading.Event()
-        self._begun: tuple[str, float] | None = None
-        self.ended = False
+        self._clock = Clock()
 
     def send(self, event: Event) -> None:
         """Give an event to the page, from any thread."""
@@ -41,11 +63,7 @@ class Job:
     def tell(self, stage: str, done: int = 0, total: int = 0) -> None:
         """Say what is being done, how far it is, and how long the rest takes; raises ``Cancelled`` if nobody waits."""
         self.require_wanted()
-        now = time.monotonic()
-        if self._begun is None or self._begun[0] != stage:
-            self._begun = (stage, now)
-        left = (now - self._begun[1]) / done * (total - done) if 0 < done < total else None
-        self.send({"event": "progress", "stage": stage, "done": done, "total": total, "left": left})
+        self.send({"event": "progress", **self._clock.progress(stage, done, total)})
 
     def require_wanted(self) -> None:
         """Raise ``Cancelled`` where the page that asked is closed."""
@@ -123,20 +141,25 @@ def _done(job: Job) -> Event:
         return {"event": "result", **job.work(job)}
     except Cancelled:
         return {"event": "error", "message": "Stopped: the page that asked was closed."}
-    except NeuronwiseError as error:
-        return {"event": "error", "message": str(error)}
     except Exception as error:
-        if not is_out_of_memory(error):
-            return {"event": "error", "message": f"This failed unexpectedly ({type(error).__name__}: {error})."}
-    _free_memory()
-    return {
-        "event": "error",
-        "message": "Out of memory: take a smaller photo or a shorter text, or open the viewer with --dtype bfloat16 or "
-        "a smaller model. The viewer goes on.",
-    }
+        message, full = failure(error), is_out_of_memory(error)
+    if full:  # the error, which held the tensors, is gone by now
+        free_memory()
+        message += " The viewer goes on."
+    return {"event": "error", "message": message}
 
 
-def _free_memory() -> None:
+def failure(error: Exception) -> str:
+    """What went wrong, in a sentence."""
+    if isinstance(error, NeuronwiseError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "Out of memory: take a smaller photo, a shorter text or a smaller model, or open it in bfloat16."
+    return one_line(f"This failed unexpectedly ({type(error).__name__}: {error}).")
+
+
+def free_memory() -> None:
+    """Give back what nothing holds any more."""
     import torch
 
     gc.collect()

@@ -48,12 +48,6 @@ async function* events(body) {
   }
 }
 
-function progressOf({ stage, done, total, left }) {
-  const share = total ? ` ${done}/${total}` : "";
-  const rest = left == null || left < 1 ? "" : `, about ${left < 90 ? `${Math.round(left)} s` : `${Math.round(left / 60)} min`} left`;
-  return stage + share + rest;
-}
-
 /** What the viewer is doing for this page, at its top; null: nothing. */
 function working(text, { done = 0, total = 0 } = {}) {
   const line = document.querySelector('[data-bar="doing"]');

@@ -6,10 +6,15 @@ const LISTED = 25;
 
 SIDES.forEach((side, index) => {
   const select = part(side);
-  select.append(make("option", { value: "" }, "choose a finding"), ...compare.findings.map(({ id, title, model }) => {
+  const choice = ({ id, title, model }) => {
     const option = make("option", { value: id }, `${title.slice(0, 80)} · ${model}`);
     option.selected = id === compare.chosen[index];
     return option;
+  };
+  const parts = compare.findings.filter(({ part_of: of }) => of);
+  select.append(make("option", { value: "" }, "choose a finding"), ...compare.findings.filter(({ part_of: of }) => !of).flatMap((whole) => {
+    const own = parts.filter(({ part_of: of }) => of === whole.id);
+    return [choice(whole), ...(own.length ? [make("optgroup", { label: whole.title.slice(0, 80) }, ...own.map(choice))] : [])];
   }));
   select.addEventListener("change", () => {
     const [a, b] = SIDES.map((name) => part(name).value);
@@ -17,7 +22,8 @@ SIDES.forEach((side, index) => {
   });
 });
 
-const chosen = compare.sides.map(() => 0); // the word of each side
+/** The word of each side, as the address says it. */
+const chosen = compare.sides.map((side, index) => Math.max(0, side?.concepts.findIndex(({ word }) => word === kept(`word-${SIDES[index]}`)) ?? 0));
 const neuronsOf = (index) => compare.sides[index]?.concepts[chosen[index]]?.neurons ?? [];
 
 function draw() {
@@ -35,7 +41,11 @@ function drawSide(side, index, others) {
   const concept = side.concepts[chosen[index]];
   const words = side.concepts.map(({ word }, at) => {
     const button = make("button", { type: "button", "aria-pressed": at === chosen[index] }, word.trim() || word);
-    button.addEventListener("click", () => { chosen[index] = at; draw(); });
+    button.addEventListener("click", () => {
+      chosen[index] = at;
+      keep({ [`word-${SIDES[index]}`]: side.concepts[at].word });
+      draw();
+    });
     return button;
   });
   const largest = Math.max(...concept.neurons.map(({ score }) => Math.abs(score)), Number.MIN_VALUE);

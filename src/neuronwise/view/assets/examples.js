@@ -65,7 +65,7 @@ function wide(row, ratio) {
 const excerpt = (before, token, after) => [before.replace(/<[^<>]*>/g, " ").trimStart(), make("mark", {}, token), after];
 
 function drawPlace() {
-  history.replaceState(null, "", `${location.pathname}${location.search}#${shownOf.place}/${shownOf.end}`);
+  history.replaceState(null, "", `#${[shownOf.place, shownOf.end, ...(part("heats").checked ? ["heat"] : [])].join("/")}`);
   const own = neuron.index.places[shownOf.place];
   for (const button of part("places-of").children) button.setAttribute("aria-pressed", button.dataset.place === shownOf.place);
   for (const button of part("signs").children) button.setAttribute("aria-pressed", button.dataset.end === shownOf.end);
@@ -80,7 +80,7 @@ function drawPlace() {
   part("all").textContent = `Show all ${list.length}`;
   part("examples").classList.toggle("photos", list.some(({ kind }) => kind === "photo"));
   part("heating").hidden = !neuron.live || !neuron.index.photos || shownOf.place !== "image";
-  drawHeats().catch(heatProblem);
+  drawHeats().catch((error) => indexNote(error.message));
   if (!list.length) part("examples").append(make("li", { class: "text" }, shownOf.end === "top" ? "It is never active there." : "Nowhere."));
 }
 
@@ -111,16 +111,17 @@ async function drawAlike() {
     make("a", { class: "chip", href: neuronUrl(name), title: `correlation of ranks ${digits(score)}` }, name), " "]));
 }
 
-function heatProblem(error) {
+function indexNote(text) {
   part("index-note").hidden = false;
-  part("index-note").textContent = error.message;
+  part("index-note").textContent = text;
 }
 
 if (neuron.index) {
   part("heats").addEventListener("change", drawPlace);
   const names = Object.keys(neuron.index.places).filter((place) => neuron.index.places[place].count);
   shownOf.place = names.includes("image") && neuron.index.places.image.top.length ? "image" : names[0] ?? Object.keys(neuron.index.places)[0];
-  const [place, end] = location.hash.slice(1).split("/");
+  const [place, end, heat] = location.hash.slice(1).split("/");
+  part("heats").checked = heat === "heat";
   if (names.includes(place)) shownOf.place = place;
   if (end === "bottom") shownOf.end = end;
   part("indexed").hidden = false;

@@ -3,8 +3,13 @@
 const { live } = told("find");
 let given = null;
 
-takeInput(part("given"), (now) => { given = now; part("go").disabled = !now; });
+part("wanted").value = kept("word");
 part("go").disabled = true;
+takeInput(part("given"), (now) => {
+  given = now;
+  part("go").disabled = !now;
+  keep({ text: now?.text });
+}, { text: kept("text") });
 
 async function find() {
   if (!given) return;
@@ -21,5 +26,6 @@ async function find() {
 }
 
 part("go").addEventListener("click", find);
+part("wanted").addEventListener("input", () => keep({ word: part("wanted").value.trim() }));
 part("wanted").addEventListener("keydown", (event) => event.key === "Enter" && find());
 if (!live) problem(new Error("This viewer has no model; start it with --model, such as --model builtin."));

@@ -22,7 +22,8 @@ function drawLabels() {
 }
 if (index.labels.length) {
   part("labelled").hidden = false;
-  part("wanted").addEventListener("input", drawLabels);
+  part("wanted").value = kept("label");
+  part("wanted").addEventListener("input", () => { keep({ label: part("wanted").value }); drawLabels(); });
   drawLabels();
 }
 part("items").append(...index.items.map((one) => {

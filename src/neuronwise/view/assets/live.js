@@ -5,64 +5,30 @@ let givenUrl = null;
 let asking = null; // ends the question before
 
 async function decodeLive() {
-  const { neurons } = await ask("decode", { neurons: [neuron.address] });
+  const { neurons, note } = await ask("decode", { neurons: [neuron.address] });
   drawEnds(neurons[neuron.address], POSITIVELY);
+  if (note) indexNote(note);
 }
 
-const factor = () => Number(part("factor").value);
-const times = (value) => String(value).replace("-", "−");
-
-function sayFactor() {
-  part("factor-said").textContent = times(factor());
-  part("factor").disabled = part("mean").checked;
-}
-
-const WHAT = {
-  before: () => ["as the model is"],
-  changed: ({ neuron: name }) => [make("b", {}, name), part("mean").checked ? " set to its mean" : ` × ${times(factor())}`],
-  random: ({ neuron: name }) => [make("a", { href: neuronUrl(name) }, name), ", a random neuron of this layer, likewise"],
-};
-
-/** The words of a text, those that the first answer lacks marked. */
-function marked(text, before) {
-  const known = new Set((before ?? text).toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []);
-  return text.split(/([\p{L}\p{N}]+)/u).map((piece, index) =>
-    (index % 2 && !known.has(piece.toLowerCase()) ? make("mark", {}, piece) : piece));
-}
-
-/** How an answer compares with the one before: its words, and how likely the old words still are. */
-const beside = ({ text, times: likely }, before) => [text === before ? "the same words" : "",
-  likely == null ? "" : `the first answer is ${digits(likely)} times as likely as before`].filter(Boolean).join("; ");
-
-/** The address leads back here: to this text and this turn of the slider. Photos are forgotten with the viewer. */
-function keepAddress() {
-  const kept = new URLSearchParams(location.search);
-  for (const [name, value] of Object.entries({ text: given?.text ?? "", factor: factor() || "", mean: part("mean").checked ? 1 : "" })) {
-    if (value === "") kept.delete(name);
-    else kept.set(name, value);
-  }
-  history.replaceState(null, "", kept.size ? `?${kept}` : location.pathname);
-}
+const turn = { factor: Math.min(5, Math.max(-5, Number(kept("factor")) || 0)), mean: kept("mean") !== "" };
+const linked = (name) => make("a", { href: neuronUrl(name) }, name);
 
 async function askModel() {
-  keepAddress();
+  keep({ text: given?.text, factor: turn.factor, mean: turn.mean ? 1 : 0 }); // photos are forgotten with the viewer
   if (!given) return problem(new Error("Type a text or drop a photo first."));
   problem(null);
   asking?.abort();
   const own = (asking = new AbortController());
-  const list = part("answers");
+  const [list, asked] = [part("answers"), { ...turn }];
   list.replaceChildren();
   let before = null;
   const hear = (event) => {
     if (event.event !== "part" || own.signal.aborted) return;
     if (event.kind === "before") before = event.text;
-    list.append(make("li", { class: event.kind }, make("span", { class: "who" }, ...WHAT[event.kind](event)),
-      make("p", { class: "answer", dir: "auto" }, ...(given.text ? [make("span", { class: "given" }, `${given.text} `)] : []),
-        ...(event.text ? marked(event.text, before) : [make("span", { class: "given" }, "(nothing)")])),
-      ...(event.kind === "before" ? [] : [make("span", { class: "same" }, beside(event, before))])));
+    list.append(answerItem(event, asked, given.text, before, linked));
   };
   try {
-    await ask("scale", { ...given, neuron: neuron.address, factor: factor(), mean: part("mean").checked }, { hear, signal: own.signal });
+    await ask("scale", { ...given, ...asked, neuron: neuron.address }, { hear, signal: own.signal });
   } catch (error) {
     problem(error);
   }
@@ -106,8 +72,8 @@ async function lookAlike() {
 }
 
 function makeEdit() {
-  const name = `${neuron.address}-x${String(factor()).replace("-", "minus")}`;
-  ask("make-edit", { neuron: neuron.address, factor: factor(), name })
+  const name = `${neuron.address}-x${String(turn.factor).replace("-", "minus")}`;
+  ask("make-edit", { neuron: neuron.address, factor: turn.factor, name })
     .then(({ href }) => { location.href = href; }).catch((error) => problem(error));
 }
 
@@ -119,22 +85,19 @@ function later(work, milliseconds) {
 
 if (neuron.live) {
   part("live").hidden = false;
-  const kept = new URLSearchParams(location.search);
-  const start = kept.get("text") ?? "";
-  part("factor").value = kept.get("factor") ?? 0;
-  part("mean").checked = kept.has("mean");
+  const start = kept("text");
+  part("knob").append(knob(turn, askModel).place);
   takeInput(part("given"), (now, url) => {
     [given, givenUrl] = [now, url];
     later(() => showFiring().catch((error) => problem(error)), now?.photo ? 0 : 700);
   }, { text: start });
-  part("factor").addEventListener("input", sayFactor);
-  part("factor").addEventListener("change", askModel);
-  part("mean").addEventListener("change", () => { sayFactor(); askModel(); });
   part("ask").addEventListener("click", askModel);
   part("edit").hidden = !neuron.writable;
   part("edit").addEventListener("click", makeEdit);
   part("writing").hidden = !neuron.index;
   part("look-alike").addEventListener("click", () => lookAlike().catch((error) => problem(error)));
-  sayFactor();
-  decodeLive().then(() => start && askModel()).catch((error) => problem(error));
+  decodeLive().then(() => start && askModel()).catch((error) => {
+    part("ends-note").textContent = "";
+    problem(error, part("absent"));
+  });
 }

@@ -12,6 +12,15 @@ function drawHead() {
   part("after").href = beside(1);
 }
 
+/** That nothing here has this neuron, or no index. */
+function drawAbsence() {
+  const { index, indexes = [], places, live, address } = neuron;
+  const lacking = index ? "" : indexes.map((title) => `“${title}” has no ${address}.`).join(" ");
+  const nothing = index || places.length || live ? "" : "Nothing in the opened folders has this neuron; start the viewer with --model to read it.";
+  part("absent").textContent = [lacking, nothing].filter(Boolean).join(" ");
+  part("absent").hidden = !part("absent").textContent;
+}
+
 /** In words what it fires on, and whether the words tell it. */
 function drawLabel() {
   const label = neuron.index?.label;
@@ -40,7 +49,7 @@ function drawPlaces() {
   part("places").append(...neuron.places.map((place) => {
     const anchor = place.kind === "finding" ? `#${encodeURIComponent(place.word)}` : "";
     return make("li", {}, make("a", { href: `/${place.kind}/${path(place.id)}${anchor}`, dir: "auto" }, place.title || place.id), " ",
-      make("span", { class: "item-about" }, ...SAID[place.kind](place)));
+      make("span", { class: "item-about" }, ...SAID[place.kind](place), place.part_of ? `; one of ${place.part_of}` : ""));
   }));
   if (neuron.count > neuron.places.length) part("places").append(make("li", {}, `and ${neuron.count - neuron.places.length} more`));
 }
@@ -64,8 +73,8 @@ function drawNote() {
   drawStar();
   if (!neuron.writable) {
     part("note").readOnly = part("star").disabled = true;
-    part("note-state").textContent = "Nothing is written by this viewer.";
-    part("noted").hidden = !state.note;
+    part("note-state").textContent = neuron.note ?? "Nothing is written by this viewer.";
+    part("noted").hidden = !state.note && !neuron.note;
     part("star").hidden = !state.star;
     return;
   }
@@ -83,6 +92,7 @@ function drawNote() {
 
 part("ends").hidden = !neuron.live && !neuron.ends && !neuron.places.some(({ raises }) => raises);
 drawHead();
+drawAbsence();
 drawLabel();
 endsFromFindings();
 drawPlaces();

@@ -1,5 +1,6 @@
 // Save what is seen as one file: HTML without scripts, SVG, or PNG. Everything is inside, and it is the view as it is now.
 
+const NO_XML = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g; // characters that a drawing must not have
 const DARK = "@media (prefers-color-scheme: dark)";
 
 const asData = (blob) => new Promise((done, failed) => {
@@ -9,10 +10,28 @@ const asData = (blob) => new Promise((done, failed) => {
   reader.readAsDataURL(blob);
 });
 
+/** At most twice as wide as it is seen: screens show no more. */
+function shrunk(picture, seen, kind) {
+  const by = Math.min(1, (2 * seen) / picture.width);
+  const canvas = make("canvas", { width: Math.max(1, Math.round(picture.width * by)), height: Math.max(1, Math.round(picture.height * by)) });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL(kind, 0.85);
+}
+
+/** An image as data; null where it cannot be loaded. */
 async function imageData(image) {
-  if (image.src.startsWith("data:")) return image.src;
-  const answer = await fetch(image.src);
-  return answer.ok ? asData(await answer.blob()) : null;
+  const own = image.src.startsWith("data:");
+  if (own && !image.src.startsWith("data:image/jpeg")) return image.src;
+  const loaded = own ? null : await fetch(image.src);
+  if (loaded && !loaded.ok) return null;
+  const blob = await loaded?.blob();
+  if (blob && blob.type !== "image/jpeg") return asData(blob); // a figure
+  const before = own ? image.src : await asData(blob);
+  const picture = await createImageBitmap(blob ?? image).catch(() => null);
+  const after = picture ? shrunk(picture, image.clientWidth, "image/jpeg") : before;
+  return after.length < before.length ? after : before;
 }
 
 /** A copy of the page's content in which nothing is left to be loaded or run. */
@@ -23,22 +42,23 @@ async function frozen() {
     const there = [...source.querySelectorAll(selector)];
     return [...copied.querySelectorAll(selector)].map((copy, index) => [copy, there[index]]);
   };
-  for (const [copy, original] of pairs("canvas")) {
-    const image = make("img", { src: original.toDataURL(), alt: "" });
-    image.style.cssText = `${original.style.cssText}; position: absolute; max-width: none`;
-    if (original.hidden) copy.remove();
-    else copy.replaceWith(image);
-  }
-  for (const [copy, original] of pairs("img:not([src^='data:'])")) {
+  for (const [copy, original] of pairs("img")) {
     const data = original.src ? await imageData(original) : null;
     if (data) copy.src = data;
     else copy.remove();
     copy.removeAttribute("loading");
   }
+  for (const [copy, original] of pairs("canvas")) {
+    const image = make("img", { src: shrunk(original, original.clientWidth, "image/webp"), alt: "" });
+    image.style.cssText = `${original.style.cssText}; position: absolute; max-width: none`;
+    if (original.hidden) copy.remove();
+    else copy.replaceWith(image);
+  }
   for (const [copy, original] of pairs(".stage")) copy.style.width = `${original.clientWidth}px`; // no window to fit into
   for (const [copy, original] of pairs("input, textarea, select")) {
     if (original.type === "checkbox") copy.toggleAttribute("checked", original.checked);
     else if (original.localName === "textarea") copy.textContent = original.value;
+    else if (original.localName === "select") [...copy.options].forEach((one, at) => one.toggleAttribute("selected", original.options[at].selected));
     else copy.setAttribute("value", original.value);
     copy.setAttribute("disabled", "");
   }
@@ -78,7 +98,7 @@ async function asDrawing() {
   for (const [name, value] of Object.entries({ width: "100%", height: "100%" })) inside.setAttribute(name, value);
   inside.append(body);
   root.append(inside);
-  return { drawing: new Blob([new XMLSerializer().serializeToString(root)], { type: "image/svg+xml" }), width, height };
+  return { drawing: new Blob([new XMLSerializer().serializeToString(root).replace(NO_XML, "\ufffd")], { type: "image/svg+xml" }), width, height };
 }
 
 async function asPicture() {
@@ -103,8 +123,9 @@ for (const button of document.querySelectorAll("[data-save]")) {
       const name = document.title.replace(/ · neuronwise$/, "").replace(/[^\p{L}\p{N}.-]+/gu, "-").slice(0, 60);
       make("a", { href: url, download: `${name || "neuronwise"}.${button.dataset.save}` }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    } finally {
       working(null);
+    } catch (error) {
+      working(`This could not be saved: ${error.message}`);
     }
   });
 }

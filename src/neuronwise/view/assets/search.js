@@ -56,8 +56,9 @@ if (indexed && hasModel) {
   part("by-photo").hidden = false;
   takeInput(part("given"), (given) => {
     clearTimeout(waiting);
+    keep({ text: given?.text });
     waiting = setTimeout(() => firingOn(given).catch((error) => problem(error)), given?.photo ? 0 : 700);
-  });
+  }, { text: kept("text") });
 }
 part("token").append(token.trim() ? tokenElement(token, "inline") : "a word");
 if (token.trim()) {

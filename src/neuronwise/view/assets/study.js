@@ -9,8 +9,8 @@ function numberOf(cell) {
   return found ? Number(found[0]) : null;
 }
 
-function sortBy(table, column, heading) {
-  const down = heading.getAttribute("aria-sort") !== "descending";
+function sortBy(table, column, down) {
+  const heading = table.tHead.rows[0].cells[column];
   for (const other of table.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", down ? "descending" : "ascending");
   const rows = [...table.tBodies[0].rows];
@@ -22,13 +22,18 @@ function sortBy(table, column, heading) {
   table.tBodies[0].append(...rows);
 }
 
-for (const table of document.querySelectorAll("table")) {
-  [...table.tHead.rows[0].cells].forEach((heading, column) => {
-    const button = make("button", { type: "button", class: "sort" }, heading.textContent);
-    heading.replaceChildren(button);
-    button.addEventListener("click", () => sortBy(table, column, heading));
+const tables = [...document.querySelectorAll("table")];
+tables.forEach((table, number) => [...table.tHead.rows[0].cells].forEach((heading, column) => {
+  const button = make("button", { type: "button", class: "sort" }, heading.textContent);
+  heading.replaceChildren(button);
+  button.addEventListener("click", () => {
+    const down = heading.getAttribute("aria-sort") !== "descending";
+    sortBy(table, column, down);
+    keep({ sort: `${number}.${column}.${down ? "down" : "up"}` });
   });
-}
+}));
+const [sorted, by, way] = kept("sort").split(".");
+if (tables[sorted]?.tHead.rows[0].cells[by]) sortBy(tables[sorted], Number(by), way === "down");
 
 /** A value of a case as nested lists; texts as they are. */
 function valueNode(value) {
@@ -57,6 +62,11 @@ function drawCases() {
   part("more").hidden = fitting.length <= shown;
   part("count").textContent = `${fitting.length} of ${study.count}`;
 }
-part("filter").addEventListener("input", () => { shown = AT_ONCE; drawCases(); });
+part("filter").value = kept("filter");
+part("filter").addEventListener("input", () => {
+  shown = AT_ONCE;
+  keep({ filter: part("filter").value });
+  drawCases();
+});
 part("more").addEventListener("click", () => { shown += AT_ONCE; drawCases(); });
 drawCases();
