@@ -49,6 +49,28 @@ def test_many_prompts_in_a_batch_read_as_each_alone(name: str, tiny_tokenizer: A
         assert reading.share == sum(a == b for a, b in zip(best, answer, strict=True)) / len(answer)
 
 
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_many_photos_in_a_batch_read_as_each_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, one = tiny(name)
+    model = nw.Model(module)
+    rows = [{k: v * (1 + 0.1 * n) if v.is_floating_point() else v for k, v in one.items()} for n in range(5)]
+    passes: list[int] = []
+    forward = nw.Model.forward
+
+    def counted(self: nw.Model, inputs: dict[str, Any], rows: Any = None) -> torch.Tensor:
+        passes.append(len(inputs["input_ids"]))
+        return forward(self, inputs, rows)
+
+    answers = [*ANSWERS[:4], ANSWERS[1]]
+    alone = [read_forced(model, [(row, ids)])[0] for row, ids in zip(rows, answers, strict=True)]
+    monkeypatch.setattr(nw.Model, "forward", counted)
+    together = read_forced(model, list(zip(rows, answers, strict=True)))
+    assert max(passes) == 5
+    assert [reading.best for reading in together] == [reading.best for reading in alone]
+    assert [one.log_prob for one in together] == pytest.approx([one.log_prob for one in alone], abs=1e-4)
+    assert len({reading.log_prob for reading in together}) == 5
+
+
 @pytest.mark.parametrize("name", TOGETHER)
 def test_many_prompts_in_a_batch_go_on_as_each_alone(name: str, tiny_tokenizer: Any) -> None:
     model = model_of(name, tiny_tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from neuronwise.model.lengths import Centered
 from neuronwise.read import extremes
 
 
@@ -20,7 +21,7 @@ def test_pieces_give_what_the_whole_gives(vocabulary: int, dtype: torch.dtype) -
     order = (vectors.double() @ rows.T).argsort(dim=1, descending=True)
     if dtype == torch.float64:  # in which nothing is so close that float32 orders it otherwise
         return
-    highest, lowest = extremes.extreme_tokens(vectors, unembedding, 5, centered=True)
+    highest, lowest = extremes.extreme_tokens(vectors, unembedding, 5, centered=Centered.of(unembedding))
     near = [(highest, order[:, :5]), (lowest, order.flip(1)[:, :5])]
     for found, expected in near:
         same = torch.tensor(found) == expected

@@ -19,6 +19,8 @@ from neuronwise.study.recipe_file import make_recipe
 from neuronwise.study.results import read_study
 from neuronwise.study.runner import resume, run_study
 from neuronwise.study.shards import Shard, merge
+from neuronwise.study.store import read_before
+from neuronwise.study.workspace import Workspace
 from shell import shell
 from wired_study import RECIPE
 
@@ -70,6 +72,43 @@ def test_shards_together_are_the_whole(whole: Study, parts: list[Path], tmp_path
     tables = [parquet.read_table(folder / "cases.parquet") for folder in (tmp_path / "out", whole.folder)]
     assert tables[0].drop_columns(["seconds"]).equals(tables[1].drop_columns(["seconds"]))
     assert json.loads((tmp_path / "out/manifest.json").read_text()) == whole.manifest
+
+
+def test_shards_side_by_side_ask_for_each_caption_once(
+    model: nw.Model, photos: Photos, whole: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    caption = Workspace._caption
+
+    def counted(self: Workspace[Any], ids: Any) -> None:
+        asked.extend(name for name in ids if not self._notes.holds("caption", name))
+        caption(self, ids)
+        other = tmp_path / "parts/2"
+        if len(asked) == 2 and not other.exists():  # another one notes what it has asked; a last line is under way
+            other.mkdir()
+            manifest = json.loads((tmp_path / "parts/1/manifest.json").read_text())
+            (other / "manifest.json").write_text(json.dumps({**manifest, "shard": "2/3"}))
+            lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+            (other / "before.jsonl").write_text("".join(lines[2:5]) + lines[5][:20])
+
+    assert whole.folder is not None
+    captions = [x for x in (whole.folder / "before.jsonl").read_text().splitlines(keepends=True) if '"caption"' in x]
+    (tmp_path / "whole.jsonl").write_text("".join(captions))
+    monkeypatch.setattr(Workspace, "_caption", counted)
+    monkeypatch.setattr(Workspace, "_portion", 1)
+    part = run_study(model, make_recipe(RECIPE), photos, tmp_path / "parts/1", shard="1/3")
+    known = [json.loads(line)["key"] for line in captions]
+    assert asked == [name for name in known if name not in known[2:5]]
+    assert {row["key"]: row["value"] for row in read_before(tmp_path / "parts/1").rows if row["part"] == "caption"} == {
+        row["key"]: row["value"] for row in map(json.loads, captions)
+    }
+    assert part.rows
+    assert all(row in without_seconds(whole) for row in without_seconds(part))
+    asked.clear()
+    stranger = make_recipe({**RECIPE, "seed": 7})
+    run_study(model, stranger, photos, tmp_path / "parts/3", shard="3/3")
+    first = 2 * len(known) // 3
+    assert asked == [*known[first:], *known[:first]]
 
 
 def test_a_shard_resumes_as_that_shard(model: nw.Model, photos: Photos, parts: list[Path], tmp_path: Path) -> None:

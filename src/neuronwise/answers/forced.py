@@ -47,27 +47,25 @@ def forced_as(
 ) -> list[T]:
     """``read(logits, ids)`` of each answer behind its prompt, ``logits`` (T, V) those that predict its T tokens.
 
-    The last token of an answer is never fed, and a sequence that begins another is read from that one.
+    In batches where the architecture gives in one what each gives alone. The last token of an answer is never fed, and
+    a sequence of text that begins another is read from that one.
     """
     sequences = [model.extend(inputs, list(ids)[:-1]) for inputs, ids in asked]
-    if not (asked and stackable([inputs for inputs, _ in asked]) and batching(model).right):
-        return [
-            read(model.forward(sequence, rows=list(range(-len(ids), 0)))[0], ids)
-            for sequence, (_, ids) in zip(sequences, asked, strict=True)
-        ]
-    hosts = _hosts([tuple(sequence["input_ids"][0].tolist()) for sequence in sequences])
+    texts = bool(asked) and stackable([inputs for inputs, _ in asked]) and batching(model).right
+    hosts = _hosts([tuple(s["input_ids"][0].tolist()) for s in sequences]) if texts else list(range(len(asked)))
     guests: dict[int, list[int]] = {}
     for index, host in enumerate(hosts):
         guests.setdefault(host, []).append(index)
     chosen = sorted(guests)
     readings: dict[int, T] = {}
-    starts = [inputs["input_ids"].shape[1] - 1 for inputs, _ in asked]
+    starts = [inputs["input_ids"].shape[1] - 1 if texts else -len(ids) for inputs, ids in asked]
     for group, together in batches(model, [sequences[host] for host in chosen]):
         members = [chosen[place] for place in group]
         places = [[starts[index] + step for index in guests[host] for step in range(len(asked[index][1]))]
                   for host in members]  # fmt: skip
         rows = [[together.row(number, place) for place in own] for number, own in enumerate(places)]
-        logits = model.forward(together.inputs, rows=rows)[0]
+        alone = len(members) == 1 and not texts  # places count from the end, in a decoder of its own too
+        logits = model.forward(together.inputs, rows=places[0] if alone else rows)[0]
         for index in itertools.chain.from_iterable(guests[host] for host in members):
             ids = asked[index][1]
             readings[index], logits = read(logits[: len(ids)], ids), logits[len(ids) :]

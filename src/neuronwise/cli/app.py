@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -70,7 +70,21 @@ class Output:
 
 
 class _Command(TyperCommand):
-    """A command that knows what was typed, and takes an option of one value once."""
+    """A command that knows what was typed, and takes an option of one value once.
+
+    Its help ends with ``names``, which are looked up then: those of other packages take a while to find.
+    """
+
+    names: Sequence[Names] = ()
+
+    @property
+    def epilog(self) -> str | None:
+        """What its help ends with."""
+        return "\n\n".join(map(str, self.names)) or None
+
+    @epilog.setter
+    def epilog(self, _: str | None) -> None:
+        """As the library sets it: to nothing."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As click does; raises ``NeuronwiseError`` for an option of one value that is typed twice."""
@@ -131,8 +145,8 @@ def command(group: typer.Typer) -> Callable[[Callable[..., Output]], Callable[..
         run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
         run.__dict__["__signature__"] = inspect.Signature(list(parameters.values()))
         listed = [one for parameter in parameters.values() for one in get_args(parameter.annotation)[1:]]
-        names = "\n\n".join(str(one) for one in listed if isinstance(one, Names))
-        group.command(cls=_Command, epilog=names)(run)
+        names = [one for one in listed if isinstance(one, Names)]
+        group.command(cls=type("_Listing", (_Command,), {"names": names}))(run)
         return function
 
     return register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -13,10 +14,12 @@ from typing import Any
 
 from neuronwise._version import __version__
 
+_version = functools.cache(metadata.version)
+
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on: neuronwise, torch, transformers and Python."""
-    libraries = {name: metadata.version(name) for name in ("torch", "transformers")}
+    libraries = {name: _version(name) for name in ("torch", "transformers")}
     return {"neuronwise": __version__, **libraries, "python": platform.python_version()}
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from neuronwise.architectures.hashes import stored_hash
 from neuronwise.architectures.parts import cache_folder
 from neuronwise.data.texts import openings
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError, told
@@ -217,7 +218,7 @@ def _of_itself(model: Model, seed: int) -> Baseline:
             "baseline='self' is what the model does as it is, so it cannot be gathered within an intervention; gather "
             "it before with Baseline.gather(model, 'self')."
         )
-    state = weights_hash(model)
+    state = stored_hash(model)
 
     def gathered() -> Baseline:
         sums = _Sums(model)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from neuronwise.errors import MethodError
+from neuronwise.model.closed_form import closed_form
 from neuronwise.model.prompt import exact_tokens, target_tokens
 from neuronwise.model.run import Run, Target
 from neuronwise.model.stream import ALL
@@ -47,14 +49,22 @@ def _contrast_tokens(model: Model, run: Run, target: Target, contrast: Contrast)
     if isinstance(contrast, int):
         if contrast < 1:
             raise MethodError(f"contrast is {contrast}; name tokens, or a number of alternatives from 1.")
-        with torch.no_grad():
-            logits = model.forward(run.forced_inputs(), rows=[run.row(target.position)])[0, 0].float().clone()
+        logits = _predicted(model, run, target.position)
         logits[target.token_id] = -torch.inf
         return logits.topk(min(contrast, len(logits) - 1)).indices.tolist()
     listed = [contrast] if isinstance(contrast, str) else contrast
     if not listed or any(isinstance(token, str) and not token.strip() for token in listed):
         raise MethodError("contrast names no token, or an empty one; name tokens, or a number of alternatives.")
     return [target_tokens(model.tokenizer, model.vocabulary_size, token, "contrast").token_id for token in listed]
+
+
+def _predicted(model: Model, run: Run, position: int) -> Tensor:
+    """(V,) float32: logits at a position, in their order; by no pass where the run holds what the head was given."""
+    form = closed_form(model)
+    if form is not None and position < len(run.steps) and (stream := run.steps[position].stream) is not None:
+        return form.logits(model, stream[0])
+    with torch.no_grad():
+        return model.forward(run.forced_inputs(), rows=[run.row(position)])[0, 0].float().clone()
 
 
 def contrast_notes(model: Model, contrast: object) -> list[str]:

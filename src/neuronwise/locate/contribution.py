@@ -14,7 +14,8 @@ from neuronwise.locate.baseline import SELF, Baseline, resolved
 from neuronwise.locate.contrast import above_all, contrasted
 from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Scores
-from neuronwise.locate.shares import direct_shares, share_total
+from neuronwise.locate.shares import direct_gradients
+from neuronwise.model.lengths import vector_lengths
 from neuronwise.model.run import Run, Target
 from neuronwise.model.stream import weighted
 from neuronwise.model.writers import Site, Writer
@@ -62,11 +63,12 @@ def contribution(
         raise MethodError("A baseline holds means of activation='ffn'; leave it out for another activation.")
     weights = [contrasted(model, run, target, contrast) for target in targets]
     reads = [*weights, *map(above_all, targets)] if focus else weights
-    shares = None
+    written = None
     if normalize:
         readouts = [(target.position, weight) for target, weight in zip([*targets, *targets], reads, strict=False)]
-        shares = direct_shares(model, run, readouts)
-    directions = _by_unembedding(model, reads) if shares is None else _along_the_direct_path(shares.gradients)
+        written = direct_gradients(model, run, readouts)
+    directions = _by_unembedding(model, reads) if written is None else _along_the_direct_path(written.gradients)
+    lengths = vector_lengths(model) if focus else None
     acts = [run.activations(target.position, activation) for target in targets]
     scores = [Scores() for _ in targets]
     for writer in model.writers:
@@ -75,10 +77,13 @@ def contribution(
         if mean is not None:
             fired = [torch.zeros(writer.width) if a is None else a for a in fired]
         if any(a is not None for a in fired):
-            _score(writer, scores, fired, mean, directions(writer), focus)
-    if usual is not None and shares is not None and not focus:
-        for index, own in enumerate(scores):
-            own.usual = share_total(shares, index) - sum(float(values.sum()) for values in own.values())
+            along = directions(writer)
+            read = writer.project(along)
+            aimed = None if lengths is None else _aimed(lengths[writer], along, read).pow(focus)
+            _score(writer, scores, fired, mean, read, aimed)
+    if usual is not None and written is not None and not focus:
+        for value, own in zip(written.values, scores, strict=True):
+            own.usual = value - sum(float(values.sum()) for values in own.values())
     return scores
 
 
@@ -87,32 +92,27 @@ def _score(
     scores: Sequence[Scores],
     fired: Sequence[Tensor | None],
     mean: Tensor | None,
-    along: Tensor,
-    focus: float,
+    read: Tensor,
+    aimed: Tensor | None,
 ) -> None:
-    """Put one writer's neurons (width,) into each target's scores: what they add along (T or 2 · T, d), weighed."""
-    read = writer.project(along)
-    aimed = _aimed(writer, along, read).pow(focus) if focus else None
+    """Put one writer's neurons (width,) into each target's scores: a · ``read``, what they add, by ``aimed``."""
     for index, (own, a) in enumerate(zip(scores, fired, strict=True)):
         if a is not None:
             adds = (a if mean is None else a - mean) * read[index]
             own.put(writer, adds if aimed is None else adds * aimed[index], a, mean)
-            if focus:
+            if aimed is not None:
                 own.adds[writer] = adds
 
 
-def _aimed(writer: Writer, along: Tensor, read: Tensor) -> Tensor:
+def _aimed(lengths: Tensor, along: Tensor, read: Tensor) -> Tensor:
     """(T, width): d times the product of a value vector's cosines with (2 · T, d) directions, of one target each two.
 
-    ``read`` (2 · T, width) are their products. 0 where one cosine is negative and the other is not, and for a vector
-    or direction of 0.
+    ``lengths`` (width,) are the value vectors', ``read`` (2 · T, width) their products with the directions. 0 where one
+    cosine is negative and the other is not, and for a vector or direction of 0.
     """
-    lengths = (
-        torch.linalg.vector_norm(writer.vectors, dim=0, dtype=torch.float32).cpu()
-        * along.float().norm(dim=1, keepdim=True).cpu()
-    )
-    what_it_adds, the_token = (read / lengths.clamp_min(1e-30)).chunk(2)
-    return (writer.hidden_size * what_it_adds * the_token).clamp_min(0)
+    both = lengths * along.float().norm(dim=1, keepdim=True).cpu()
+    what_it_adds, the_token = (read / both.clamp_min(1e-30)).chunk(2)
+    return (along.shape[1] * what_it_adds * the_token).clamp_min(0)
 
 
 def _by_unembedding(model: Model, weights: Sequence[Mapping[int, float]]) -> Callable[[Writer], Tensor]:

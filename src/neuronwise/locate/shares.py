@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from neuronwise.errors import MethodError, ModelError
+from neuronwise.model.closed_form import closed_form
 from neuronwise.model.run import Run
 from neuronwise.model.stream import WriterGradients, written_gradients
 from neuronwise.model.weights import dtype_of
@@ -40,6 +42,20 @@ def direct_shares(model: Model, run: Run, readouts: Sequence[tuple[int, Mapping[
                 f"to {total:.4f}, the logit is {value:.4f}); use normalize=False."
             )
     return written
+
+
+def direct_gradients(model: Model, run: Run, readouts: Sequence[tuple[int, Mapping[int, float]]]) -> WriterGradients:
+    """Values and gradients as of ``direct_shares``: without a pass where the direct path has a closed form.
+
+    That takes a run whose streams were recorded.
+    """
+    form = closed_form(model)
+    streams = [None if form is None else run.activations(position).stream for position, _ in readouts]
+    pairs = [(own[0], weights) for own, (_, weights) in zip(streams, readouts, strict=True) if own is not None]
+    if form is not None and len(pairs) == len(readouts):
+        with contextlib.suppress(ValueError):  # a stream that is not finite
+            return form.gradients(model, pairs)
+    return direct_shares(model, run, readouts)
 
 
 def share_total(written: WriterGradients, index: int) -> float:

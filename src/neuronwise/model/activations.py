@@ -34,11 +34,12 @@ class Activations:
 
     ``dense[l]`` is (rows, f) for layer l, in the model's dtype, on the CPU; ``routed[l][r]`` maps the experts that
     row r was routed to (numbered as neurons are addressed) to their activations and router weights. One writer's part
-    of either is ``Writer.fired``.
+    of either is ``Writer.fired``. ``stream`` (rows, d), where it was recorded, is what the final norm was given.
     """
 
     dense: dict[int, Tensor] = field(default_factory=dict)
     routed: dict[int, list[Row]] = field(default_factory=dict)
+    stream: Tensor | None = None
 
     def split(self, counts: Sequence[int]) -> list[Activations]:
         """Its rows in parts of so many each, copied so that no part keeps another in memory; empty for 0 rows."""
@@ -48,5 +49,7 @@ class Activations:
         for count in counts:
             own = slice(start, start := start + count)
             dense = {layer: rows[own].clone() for layer, rows in self.dense.items()} if count else {}
-            found.append(Activations(dense, {layer: rows[own] for layer, rows in self.routed.items()} if count else {}))
+            routed = {layer: rows[own] for layer, rows in self.routed.items()} if count else {}
+            stream = None if self.stream is None or not count else self.stream[own].clone()
+            found.append(Activations(dense, routed, stream))
         return found

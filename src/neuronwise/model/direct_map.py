@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import NeuronwiseError
+from neuronwise.model.closed_form import closed_form
 from neuronwise.model.direct import DirectPath
 from neuronwise.model.hooks import Hooks
-from neuronwise.model.norms import FrozenNorm, freeze, looks_like_norm
+from neuronwise.model.norms import FrozenNorm, freeze
 from neuronwise.model.passes import frozen_parameters, inputs_of
 from neuronwise.model.weights import plain_weight
 from neuronwise.model.writers import Site
@@ -27,12 +28,14 @@ class DirectMap:
     It holds every gain, centering and projection on the way: norms behind the block, the final norm, a projection to
     the embeddings' width. It is read off a pass over a short text, along which norms' scales are held fixed; they are
     the factor. Where no such pass can be made (a model that reads nothing without a photo), or for a site that it does
-    not call, it is the final norm's.
+    not call, it is the final norm's, as it is where every write meets that norm alone (``closed_form``).
     """
 
     def __init__(self, model: Model) -> None:
         self.norm = final_norm(model)
         self.rows: dict[Site, Tensor] = {}
+        if closed_form(model) is not None:
+            return
         try:
             self._trace(model)
         except (NeuronwiseError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
@@ -66,13 +69,7 @@ class DirectMap:
 
 def final_norm(model: Model) -> FrozenNorm | None:
     """The norm before the output head, with a scale of 1; None for a model without one, or one of an unknown form."""
-    inside = {id(m) for block in model.blocks for m in block.module.modules()}
-    found = None
-    for name, module in model.module.get_submodule(model.anatomy.decoder_path).named_modules():
-        weight = getattr(module, "weight", None)
-        sized = isinstance(weight, Tensor) and weight.shape == (model.hidden_size,)
-        if sized and id(module) not in inside and looks_like_norm(name, module):
-            found = module
+    found = model.final_norm
     if found is None:
         return None
     with torch.no_grad():

@@ -71,8 +71,8 @@ _OPEN: WeakSet[Hooks] = WeakSet()
 
 def hooked(module: nn.Module) -> bool:
     """Whether a hook of this package is set on the module or on a part of it now."""
-    parts = set(module.modules())
-    return any(not parts.isdisjoint(hooks.modules) for hooks in _OPEN)
+    hooks = [hooks.modules for hooks in _OPEN if hooks.modules]
+    return bool(hooks) and not set(module.modules()).isdisjoint(set().union(*hooks))
 
 
 def first_tensor(args: Args, kwargs: Kwargs) -> Tensor:

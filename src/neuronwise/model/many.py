@@ -118,7 +118,8 @@ def say(model: Wrapper, prompts: Sequence[Asked], how: Saying) -> list[Said]:
     opening, counts = _opening(model, prompts) if how.heat else (None, [])
     blocks = model.blocks if how.record else []
     failing = told(ModelError, f"{model.name} cannot read {asked_of([photo for _, photo in prompts])}")
-    with Recorder(blocks, opening=opening, sequences=len(rows)) as recorder, failing:
+    norm = model.final_norm if how.record else None
+    with Recorder(blocks, opening=opening, sequences=len(rows), final_norm=norm) as recorder, failing:
         if how.length:
             likeliest: list[int | None] = [None for _ in rows]
             ids, lengths = _generated(model, whole, how.length)

@@ -7,11 +7,13 @@ not off its class.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from neuronwise.model.blocks import Block
 from neuronwise.model.weights import dtype_of, materialized
 
 
@@ -34,12 +36,29 @@ class FrozenNorm:
             x = x - x.mean(dim=-1, keepdim=True)
         return self.scale * (x if self.gain is None else self.gain * x)
 
+    def pulled(self, directions: Tensor) -> Tensor:
+        """The linear part transposed: of directions (…, d) behind the norm, what they are before it."""
+        y = self.scale * (directions if self.gain is None else self.gain * directions)
+        return y - y.mean(dim=-1, keepdim=True) if self.centered else y
+
 
 def looks_like_norm(name: str, module: nn.Module) -> bool:
     """A module that may be a norm: called so, or a LayerNorm by class, and without parts of its own."""
     kind = type(module).__name__.lower()
     named = "norm" in kind or "norm" in name.rpartition(".")[2].lower()
     return named and not any(True for _ in module.children())
+
+
+def last_norm(decoder: nn.Module, blocks: Sequence[Block], hidden_size: int) -> nn.Module | None:
+    """The norm before the output head: the last of the residual stream's width outside of all layers."""
+    inside = {id(m) for block in blocks for m in block.module.modules()}
+    found = None
+    for name, module in decoder.named_modules():
+        weight = getattr(module, "weight", None)
+        sized = isinstance(weight, Tensor) and weight.shape == (hidden_size,)
+        if sized and id(module) not in inside and looks_like_norm(name, module):
+            found = module
+    return found
 
 
 def freeze(module: nn.Module, x: Tensor, y: Tensor) -> FrozenNorm | None:

@@ -23,8 +23,9 @@ class Recorder:
     ``rows`` are positions of the pass (negative ones count from its end), ``None`` for all; in a batch of ``sequences``
     the same ones of each, or one list for each sequence, recorded one sequence after another. ``units`` restricts the
     dense neurons of a layer (and drops layers not named). One ``Activations`` for each pass is in ``passes``, complete
-    once the body is left. ``opening`` names rows of the first pass whose dense activations are kept besides, on the
-    model's device, in ``opened``. ``tokens``: how many there are in a pass of a part of the model alone.
+    once the body is left; with ``final_norm`` it holds what that was given too. ``opening`` names rows of the first
+    pass whose dense activations are kept besides, on the model's device, in ``opened``. ``tokens``: how many there are
+    in a pass of a part of the model alone.
 
     >>> with Recorder(model.blocks) as recorder:
     ...     model.module.generate(...)
@@ -39,12 +40,15 @@ class Recorder:
         opening: Tensor | None = None,
         tokens: int = 0,
         sequences: int = 1,
+        final_norm: nn.Module | None = None,
     ) -> None:
         self.blocks = [b for b in blocks if units is None or b.layer in units]
         self._rows = None if rows is None else spots(rows, sequences)
         self._sequences = len(rows) if rows and not isinstance(rows[0], int) else sequences
         self.units = units
         self.opening = opening
+        self.final_norm = final_norm
+        self._streams: list[Tensor] = []
         self.opened = Activations()
         self.passes: list[Activations] = []
         self._hooks = Hooks()
@@ -64,6 +68,9 @@ class Recorder:
         # Not sooner: each copy from an accelerator would make the pass wait.
         for recorded in self.passes:
             recorded.dense = {layer: rows.cpu() for layer, rows in recorded.dense.items()}
+        if len(self._streams) == len(self.passes):  # else it is called more than once in a pass
+            for recorded, stream in zip(self.passes, self._streams, strict=True):
+                recorded.stream = stream.cpu()
 
     def _register(self) -> None:
         # One module may serve several layers (Zamba shares its feed-forward block): its calls within a pass come in
@@ -74,6 +81,8 @@ class Recorder:
                 served.setdefault(writer.module, []).append(writer)
         for module, writers in served.items():
             self._hooks.before(module, _Dense(self, writers))
+        if self.final_norm is not None:
+            self._hooks.before(self.final_norm, self._keep_stream)
         for block in self.blocks:
             if block.experts:
                 self._hooks.before(block.module, self._count_tokens)
@@ -90,6 +99,18 @@ class Recorder:
             return None
         length = count // self._sequences
         return [sequence * length + (row if row >= 0 else length + row) for sequence, row in self._rows]
+
+    def chosen(self, inputs: Tensor) -> Tensor:
+        """A copy of the rows that are asked for of (…, n)."""
+        inputs = inputs.detach().reshape(-1, inputs.shape[-1])
+        count = len(inputs)
+        rows = self.rows(count)
+        if rows is None or (len(rows) == count and rows == list(range(count))):
+            return inputs.clone()
+        return inputs[-1:].clone() if rows == [count - 1] else inputs[rows]
+
+    def _keep_stream(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        self._streams.append(self.chosen(first_tensor(args, kwargs)))
 
     def _count_tokens(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         hidden = first_tensor(args, kwargs)
@@ -114,24 +135,15 @@ class _Dense:
         forward_pass, place = divmod(self.calls, len(self.writers))
         self.calls += 1
         writer = self.writers[place]
-        inputs = first_tensor(args, kwargs).detach()
-        inputs = inputs.reshape(-1, inputs.shape[-1])
+        inputs = first_tensor(args, kwargs)
         if forward_pass == 0 and self.recorder.opening is not None:
-            seen = inputs[self.recorder.opening.to(inputs.device)]
+            seen = inputs.detach().reshape(-1, inputs.shape[-1])[self.recorder.opening.to(inputs.device)]
             _append(self.recorder.opened.dense, writer, seen)
-        rows = self._chosen(inputs)
+        rows = self.recorder.chosen(inputs)
         if self.recorder.units is not None:
             local = self.recorder.units[writer.layer] - writer.first
             rows = rows[:, local[(local >= 0) & (local < writer.width)].to(rows.device)]
         _append(self.recorder.activations(forward_pass).dense, writer, rows)
-
-    def _chosen(self, inputs: Tensor) -> Tensor:
-        """A copy of the rows that are asked for."""
-        count = len(inputs)
-        rows = self.recorder.rows(count)
-        if rows is None or (len(rows) == count and rows == list(range(count))):
-            return inputs.clone()
-        return inputs[-1:].clone() if rows == [count - 1] else inputs[rows]
 
 
 def _append(kept: dict[int, Tensor], writer: Writer, rows: Tensor) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields
 from threading import RLock
-from typing import Any, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,17 @@ from torch.utils.weak import WeakIdKeyDictionary
 from neuronwise.model.blocks import Block
 from neuronwise.model.weights import is_plain, plain_weight
 
+P = ParamSpec("P")
+T = TypeVar("T")
+M = TypeVar("M", bound="HasWeights")
+
 LIKE = 0.03  # relative difference of embedding norms up to which two models count as the same
 
 
 SAMPLE = 64  # numbers of each W_down that are looked at, for changes that torch does not count (.data)
 LIBRARIES = ("neuronwise", "transformers", "accelerate", "peft", "torch")  # whose own hooks change nothing for good
 _ACTING = "_neuronwise_interventions"  # where ``home`` keeps what acts on it now
+_SETTLED = "_neuronwise_state"  # where ``home`` keeps the state while it is settled
 _RESTORED: MutableMapping[Tensor, int] = (
     WeakIdKeyDictionary()
 )  # parameter → how many of its counted changes are the ledger's, or taken back
@@ -91,12 +97,33 @@ _DIFFERENCES = {
 }
 
 
+def settled(function: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
+    """A function of a model that takes its state once: nothing but an intervention changes it, and other threads
+    wait."""
+
+    @functools.wraps(function)
+    def call(model: M, *args: P.args, **kwargs: P.kwargs) -> T:
+        with model.lock:
+            before, now = model.home.__dict__.get(_SETTLED), state_of(model)
+            model.home.__dict__[_SETTLED] = now
+            try:
+                return function(model, *args, **kwargs)
+            finally:
+                model.home.__dict__[_SETTLED] = before
+
+    return call
+
+
 def state_of(model: HasWeights) -> State:
     """The state of a model as it is now; no pass and no reading of all weights."""
+    known: State | None = model.home.__dict__.get(_SETTLED)
+    if known is not None:
+        return known
     module: nn.Module = model.module
     edits = tuple(sorted(getattr(edit, "fingerprint", "") for edit in model.edits))
     acting = tuple(what for what, _ in model.home.__dict__.get(_ACTING, {}).values())
-    return State(edits, acting, _foreign_hooks(module), hash((_counted(module), _sampled(model) if not edits else ())))
+    parts = _parts(module)
+    return State(edits, acting, _foreign_hooks(parts), hash((_counted(parts), _sampled(model) if not edits else ())))
 
 
 @contextlib.contextmanager
@@ -108,12 +135,13 @@ def acting(model: HasWeights, *what: Hashable, places: Sequence[int] | None = No
     at = None if places is None else tuple(places)
     with model.lock:
         present: dict[object, tuple[Hashable, bool]] = model.home.__dict__.setdefault(_ACTING, {})
-        entry = object()
+        entry, known = object(), model.home.__dict__.pop(_SETTLED, None)
         present[entry] = (*what, at), at is not None
         try:
             yield
         finally:
             del present[entry]
+            model.home.__dict__[_SETTLED] = known
 
 
 def counts_rows(model: HasWeights) -> bool:
@@ -137,9 +165,23 @@ def _version(parameter: Tensor) -> int:
     return 0 if parameter.is_inference() else parameter._version
 
 
-def _counted(module: nn.Module) -> tuple[tuple[int, int], ...]:
-    parameters = list(module.parameters())
-    return tuple((p.data_ptr() if is_plain(p) else 0, _version(p) - _RESTORED.get(p, 0)) for p in parameters)
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """``module.modules()``, in an order of its own and in a tenth of the time: a state is taken often."""
+    found, left = {id(module): module}, [module]
+    while left:
+        for child in left.pop()._modules.values():
+            if child is not None and id(child) not in found:
+                found[id(child)] = child
+                left.append(child)
+    return list(found.values())
+
+
+def _counted(parts: Sequence[nn.Module]) -> tuple[tuple[int, int], ...]:
+    parameters = {id(p): p for part in parts if part._parameters for p in part._parameters.values() if p is not None}
+    restored = {id(p): count for p, count in _RESTORED.items()}
+    return tuple(
+        (p.data_ptr() if is_plain(p) else 0, _version(p) - restored.get(number, 0)) for number, p in parameters.items()
+    )
 
 
 def _sampled(model: HasWeights) -> tuple[bytes, ...]:
@@ -153,13 +195,14 @@ def _sampled(model: HasWeights) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _foreign_hooks(module: nn.Module) -> frozenset[int]:
+def _foreign_hooks(parts: Sequence[nn.Module]) -> frozenset[int]:
     """Hooks that somebody else has set, such as a steering vector's."""
     return frozenset(
         number
-        for part in module.modules()
-        for table in ("_forward_hooks", "_forward_pre_hooks")
-        for number, hook in getattr(part, table).items()
+        for part in parts
+        if part._forward_hooks or part._forward_pre_hooks
+        for table in (part._forward_hooks, part._forward_pre_hooks)
+        for number, hook in table.items()
         if (getattr(getattr(hook, "func", hook), "__module__", None) or "").partition(".")[0] not in LIBRARIES
     )
 

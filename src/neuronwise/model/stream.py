@@ -127,12 +127,14 @@ def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor | None]:
     return [*torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)]
 
 
-def weighted(logits: Tensor, weights: Mapping[int, float]) -> Tensor:
-    """The sum of logits (V,), or of rows of a matrix (V, d), by weights."""
+def weighted(logits: Tensor, weights: Mapping[int, float], mean: Tensor | None = None) -> Tensor:
+    """The sum of logits (V,), or of rows of a matrix (V, d), by weights; ``mean`` over all where it is known."""
     one_by_one = {token: weight for token, weight in weights.items() if token != ALL}
     chosen = logits[torch.tensor(list(one_by_one), device=logits.device, dtype=torch.long)].float()
     total = torch.tensor(list(one_by_one.values()), device=logits.device) @ chosen
-    return total + weights[ALL] * logits.mean(0, dtype=torch.float32) if ALL in weights else total
+    if ALL not in weights:
+        return total
+    return total + weights[ALL] * (logits.mean(0, dtype=torch.float32) if mean is None else mean)
 
 
 def _rows(values: Tensor) -> Tensor:

@@ -114,6 +114,8 @@ def plain_weight(module: nn.Module) -> Tensor:
 
 def is_plain(weight: object) -> bool:
     """Whether a weight holds the numbers themselves in memory, neither quantized nor offloaded."""
+    if type(weight) is nn.Parameter and weight.dtype in PRECISIONS and not weight.is_meta:
+        return not hasattr(weight, "quant_state")  # nearly all, and asked for often
     if not isinstance(weight, Tensor) or weight.is_meta or not _numbers(weight):
         return False
     return weight.is_floating_point() and weight.element_size() > 1 and not hasattr(weight, "quant_state")

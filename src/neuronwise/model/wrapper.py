@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -23,6 +24,7 @@ from neuronwise.model.check import require_readable, require_sums
 from neuronwise.model.gate import GateRecorder
 from neuronwise.model.generation import as_set, greedy_settings
 from neuronwise.model.lock import alone, lock_of
+from neuronwise.model.norms import last_norm
 from neuronwise.model.passes import Rows, only_rows, stop_after
 from neuronwise.model.prompt import Ask, Inputs, Preface, Prompted, asked_of, before_prompts, lay_out
 from neuronwise.model.record import Activations, Recorder, require_complete
@@ -145,6 +147,11 @@ class Wrapper:
         """Every matrix of value vectors, in the order (layer, expert, first): all neurons, each once."""
         return tuple(writer for block in self.blocks for writer in block.writers)
 
+    @cached_property
+    def final_norm(self) -> nn.Module | None:
+        """The norm before the output head; None for a model without one."""
+        return last_norm(self.module.get_submodule(self.anatomy.decoder_path), self.blocks, self.hidden_size)
+
     def writer(self, neuron: Neuron) -> Writer:
         """The writer whose column a neuron is; raises ``NeuronError`` when the model has no such neuron."""
         if not 0 <= neuron.layer < self.num_layers:
@@ -171,6 +178,13 @@ class Wrapper:
         if key not in self._memos:
             self._memos[key] = make()
         return self._memos[key]  # type: ignore[return-value]
+
+    def latest(self, key: Hashable, state: Hashable, make: Callable[[], T]) -> T:
+        """As ``memo``, of a value that depends on a state: kept until it is asked for in another."""
+        kept: Any = self._memos.get(key)
+        if kept is None or kept[0] != state:
+            kept = self._memos[key] = state, make()
+        return kept[1]
 
     def remembers(self, key: Hashable) -> bool:
         """Whether ``memo`` has been asked for ``key``."""
@@ -304,11 +318,14 @@ class Wrapper:
         """Activations of chosen rows and units in one pass over ``inputs``; ``kind`` "ffn" or "gate".
 
         With one list of rows for each sequence of the batch, one sequence's after another. The pass ends after the last
-        layer that is asked for.
+        layer that is asked for; of all units, the stream behind it is recorded too.
         """
         recording, sequences = Recorder if kind == "ffn" else GateRecorder, len(inputs["input_ids"])
         recorder = recording(self.blocks, rows, units, sequences=sequences)
-        with recorder, torch.no_grad(), stop_after(recorder.blocks[-1].module):
+        if kind == "ffn" and units is None:
+            recorder.final_norm = self.final_norm
+        ending = contextlib.nullcontext() if recorder.final_norm else stop_after(recorder.blocks[-1].module)
+        with recorder, torch.no_grad(), ending:
             self.forward(inputs, rows=[-1])
         require_complete(recorder.passes, recorder.blocks, 1)
         return recorder.activations(0)

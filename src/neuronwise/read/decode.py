@@ -15,14 +15,17 @@ from neuronwise.locate.method import require_own
 from neuronwise.model import Model, Run
 from neuronwise.model.direct_map import DirectMap
 from neuronwise.model.later_layers import LaterLayers
+from neuronwise.model.lengths import centered
 from neuronwise.model.modes import computes
 from neuronwise.model.prompt import Inputs
+from neuronwise.model.state import state_of
 from neuronwise.model.writers import Site, Writer
 from neuronwise.neurons import Neuron, Neurons, ScoredNeuron, as_members
 from neuronwise.read.extremes import extreme_tokens
 
 FORMS = ("cosine", "logits")
 THROUGH = ("direct path", "later layers")
+REMEMBERED = 4096  # neurons whose tokens are kept: about a kilobyte each
 CASES = 16  # of the built-in texts, those of three words or more: the first tokens of a text are like no others
 Arriving = Callable[[Site, Tensor], Tensor]  # (n, d) as written at a site → (n, d′) at the output head
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -97,18 +100,37 @@ def effects(
         raise MethodError(f"k is {k}; ask for 1 to {model.vocabulary_size} tokens.")
     parsed = [one.neuron for one in listed]
     distinct = list(dict.fromkeys(parsed))
-    arriving: Arriving | None = None
-    if form == "cosine":
-        arriving = DirectMap(model) if through == "direct path" else LaterLayers(model, _cases(model, over))
-    ends = extreme_tokens(value_vectors(model, distinct, arriving), model.unembedding, k, centered=form == "cosine")
-    words = token_strings(model, [token for end in ends for ids in end for token in ids])
-    tokens = ([[words[token] for token in ids] for ids in end] for end in ends)
-    own = dict(zip(distinct, map(Effect, *tokens), strict=True))
+    if through == "direct path":
+        own = _remembered(model, distinct, k, form)
+    else:
+        own = _effects(model, distinct, k, form, LaterLayers(model, _cases(model, over)))
     turned = [form == "cosine" and one.sign < 0 for one in listed]
     return [
         Effect(own[neuron].lowers, own[neuron].raises) if negative else own[neuron]
         for neuron, negative in zip(parsed, turned, strict=True)
     ]
+
+
+def _remembered(model: Model, neurons: Sequence[Neuron], k: int, form: str) -> dict[Neuron, Effect]:
+    """The effects of neurons along the direct path: those met last are kept as long as the weights are as they are."""
+    known: dict[Neuron, Effect] = model.latest(("effects", k, form), state_of(model), dict)
+    new = [neuron for neuron in neurons if neuron not in known]
+    if new:
+        known |= _effects(model, new, k, form, DirectMap(model) if form == "cosine" else None)
+    found = {neuron: known[neuron] for neuron in neurons}
+    for neuron in list(known)[: max(0, len(known) - REMEMBERED)]:
+        del known[neuron]
+    return found
+
+
+def _effects(
+    model: Model, neurons: Sequence[Neuron], k: int, form: str, arriving: Arriving | None
+) -> dict[Neuron, Effect]:
+    apart = centered(model) if form == "cosine" else None
+    ends = extreme_tokens(value_vectors(model, neurons, arriving), model.unembedding, k, centered=apart)
+    words = token_strings(model, [token for end in ends for ids in end for token in ids])
+    tokens = ([[words[token] for token in ids] for ids in end] for end in ends)
+    return dict(zip(neurons, map(Effect, *tokens), strict=True))
 
 
 def _require(form: str, through: str, over: Sequence[str | Run] | None) -> None:
@@ -163,6 +185,9 @@ def value_vectors(model: Model, neurons: Sequence[Neuron], arriving: Arriving | 
 
 def token_strings(model: Model, ids: Sequence[int]) -> dict[int, str]:
     """Tokens as text, leading spaces kept."""
-    distinct = list(dict.fromkeys(ids))
-    texts = model.tokenizer.batch_decode([[token] for token in distinct], clean_up_tokenization_spaces=False)
-    return dict(zip(distinct, texts, strict=True))
+    known: dict[int, str] = model.memo("token strings", dict)
+    distinct = dict.fromkeys(ids)
+    new = [token for token in distinct if token not in known]
+    texts = model.tokenizer.batch_decode([[token] for token in new], clean_up_tokenization_spaces=False)
+    known |= zip(new, texts, strict=True)
+    return {token: known[token] for token in distinct}

@@ -18,6 +18,7 @@ from neuronwise.model import Model
 from neuronwise.model.concepts import Concept
 from neuronwise.model.modes import computes
 from neuronwise.model.run import Run, Target
+from neuronwise.model.state import settled
 from neuronwise.neurons import HeadSet, NeuronSet, snippet
 from neuronwise.read.decode import Effect, decode_all, effects
 from neuronwise.read.evidence import Evidence, evidences
@@ -129,6 +130,7 @@ class Finding:
 
 
 @computes
+@settled
 def find(
     model: Model,
     run: Run,

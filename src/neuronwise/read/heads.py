@@ -13,6 +13,7 @@ from neuronwise.locate.contribution import SHARP
 from neuronwise.locate.heads import contribution
 from neuronwise.model.direct_map import DirectMap
 from neuronwise.model.heads import Attention, attention_of, mixed
+from neuronwise.model.lengths import centered
 from neuronwise.model.run import Run, Target
 from neuronwise.neurons import Head, HeadSet
 from neuronwise.read.decode import Effect, token_strings
@@ -57,7 +58,7 @@ def head_effects(run: Run, target: Target, heads: Sequence[Head], k: int = 10) -
     ]
     if not vectors:
         return []
-    ends = extreme_tokens(torch.stack(vectors), model.unembedding, k, centered=True)
+    ends = extreme_tokens(torch.stack(vectors), model.unembedding, k, centered=centered(model))
     words = token_strings(model, [token for end in ends for ids in end for token in ids])
     raises, lowers = ([[words[token] for token in ids] for ids in end] for end in ends)
     return [Effect(*pair) for pair in zip(raises, lowers, strict=True)]

@@ -58,8 +58,17 @@ class Notes:
         """Have questions answered that do not depend on each other; ``answer`` notes what it finds for some of them.
 
         ``what`` names them to the user; ``batch``: how many are answered together. Where there are several workers
-        each answers a part of them (``workers.worker``).
+        each answers a part of them (``workers.worker``). What has been noted meanwhile elsewhere is left to ``answer``
+        to leave out (``look``).
         """
         for start in range(0, len(keys), batch):
+            self.look(keys)
             answer(keys[start : start + batch])
             tell(what, min(start + batch, len(keys)), len(keys))
+
+    def look(self, keys: Sequence[str]) -> None:
+        """Take in what others have noted of some keys; here there are no others."""
+
+    def dealt(self, keys: Sequence[str]) -> Sequence[str]:
+        """The keys in the order in which they are best asked: where several ask, each begins elsewhere."""
+        return keys

@@ -21,6 +21,7 @@ from neuronwise.files import (
     write_json,
 )
 from neuronwise.files.kinds import misfits
+from neuronwise.study.beside import Beside
 from neuronwise.study.cases import CaseFile, Cases, CasesInMemory
 from neuronwise.study.notes import Notes, Row
 
@@ -39,6 +40,24 @@ class NotesFile(Notes):
     def __init__(self, path: Path) -> None:
         self._lines = Lines(path)
         super().__init__(_fitting(self._lines.rows, path))
+        self._beside: Beside | None = None
+        self._first = 0.0
+
+    def share(self, beside: Beside, first: float) -> None:
+        """Take in what shards beside have noted, and begin with questions at this part of all."""
+        self._beside, self._first = beside, first
+
+    def look(self, keys: Sequence[str]) -> None:
+        """Take in what shards beside have noted of some keys."""
+        rows = [] if self._beside is None else self._beside.new(keys)
+        new = {(row["part"], row["key"]): row for row in rows if not self.holds(row["part"], row["key"])}
+        if new:
+            self.extend(_fitting([*new.values()], self._lines.path))
+
+    def dealt(self, keys: Sequence[str]) -> Sequence[str]:
+        """The keys from this shard's part on, then those before it."""
+        first = int(self._first * len(keys))
+        return [*keys[first:], *keys[:first]]
 
     def extend(self, rows: Sequence[Row]) -> None:
         """Add rows, and wait until the disk has them."""
@@ -76,6 +95,9 @@ class Store:
         with contextlib.ExitStack() as opened:
             self.before = NotesFile(self.folder / BEFORE)
             opened.callback(self.before.close)
+            if isinstance(shard := about.get("shard"), str):
+                number, _, of = shard.partition("/")
+                self.before.share(Beside(self.folder, self.manifest, BEFORE), (int(number) - 1) / int(of))
             self.cases = CaseFile(self.folder / CASES, write=True)
             opened.callback(self.cases.close)
             self._files = opened.pop_all()

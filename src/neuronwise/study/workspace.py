@@ -95,14 +95,17 @@ class Workspace(Generic[P]):
         """As ``captions``, of some photos."""
         ids = [photo.id for photo in photos]
         unasked = [name for name in ids if not self._notes.holds("caption", name)]
-        self._notes.ask("captions before", unasked, self._caption, self.tell, self._portion)
+        self._notes.ask("captions before", self._notes.dealt(unasked), self._caption, self.tell, self._portion)
         said = {name: self._said(self.by_id[name]) for name in ids}
         return {
             name: self.model.decode_ids(one["output_ids"]).strip() for name, one in said.items() if "reason" not in one
         }
 
     def _caption(self, ids: Sequence[str]) -> None:
-        """Ask about photos by their ids, in batches."""
+        """Ask about photos by their ids, in batches, but for those that another shard has asked about meanwhile."""
+        ids = [name for name in ids if not self._notes.holds("caption", name)]
+        if not ids:
+            return
         runs = self._asked([self.by_id[name].path for name in ids], self.recipe.prompt, errors="return")
         for name, run in zip(ids, runs, strict=True):
             if isinstance(run, Run):

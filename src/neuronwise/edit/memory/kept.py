@@ -9,12 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from neuronwise.architectures.hashes import stored_hash
 from neuronwise.architectures.parts import cache_folder
 from neuronwise.errors import ModelUnavailable, NeuronwiseError
 from neuronwise.files import make_folder, ordinary, whole_file
 from neuronwise.model.hooks import hooked
 from neuronwise.model.model import Model
-from neuronwise.model.state import weights_hash
 
 WORTH_A_FILE = 10_000  # neurons: below, gathering takes less time than is worth a file
 LARGEST = 2**30  # bytes of a tensor that is kept
@@ -23,7 +23,7 @@ LARGEST = 2**30  # bytes of a tensor that is kept
 def kept(model: Model, name: str, make: Callable[[], Tensor]) -> Tensor:
     """What ``make`` gives, from disk where it was made before with these weights; made anew where it cannot be kept."""
     small = model.num_neurons < WORTH_A_FILE
-    state = None if small or hooked(model.module) else weights_hash(model)  # hooks change what is gathered
+    state = None if small or hooked(model.module) else stored_hash(model)  # hooks change what is gathered
     if state is None:
         return make()
     folder = cache_folder() / "moments"

@@ -96,7 +96,8 @@ class Coordinator:
             if found.units is not None:
                 return found.units
             assert found.asks is not None
-            what, keys, size = found.asks.what, found.asks.keys, self._chunk(len(found.asks.keys), found.asks.batch)
+            what, keys = found.asks.what, tuple(store.before.dealt(found.asks.keys))
+            size = self._chunk(len(keys), found.asks.batch)
             chunks = [Answer(what, keys[start : start + size]) for start in range(0, len(keys), size)]
             for number, _ in enumerate(self._all(chunks, store, tell), 1):
                 tell(what, min(number * size, len(keys)), len(keys))
@@ -130,6 +131,8 @@ class Coordinator:
             yield from results
 
     def _give(self, worker: int, task: Task, store: Store, tell: Progress) -> None:
+        if isinstance(task, Answer):
+            store.before.look(task.keys)
         notes = store.before.rows[self._told[worker] :]
         self._told[worker] = len(store.before.rows)
         self._idle.discard(worker)
