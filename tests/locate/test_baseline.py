@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import torch
 import families
 import neuronwise as nw
 from conformed import tiny
+from conftest import written_tiny
 from neuronwise import intervene
+from neuronwise.architectures.hashes import stored_hash
 from neuronwise.errors import MethodError
 from neuronwise.locate import Baseline, score_all
 from neuronwise.locate.baseline import predicting_rows
 from neuronwise.model import Model, Run, Target
 from neuronwise.model.prompt import Prompted
+from neuronwise.model.state import weights_hash
 
 TEXTS = ["the cat sits on the mat", "a dog runs"]
 
@@ -78,6 +82,28 @@ def test_that_of_a_larger_model_is_kept_on_disk(model: Model, tmp_path: Path, mo
     monkeypatch.setenv("NEURONWISE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "moved").rename(tmp_path / "cache/baselines")  # a damaged one is gathered anew
     assert Baseline.gather(nw.Model(model.module, model.tokenizer), "self").record["positions"] == 64 * 32
+
+
+def test_the_hash_of_files_that_have_not_changed_is_read(
+    tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURONWISE_CACHE", str(tmp_path / "cache"))
+    folder = written_tiny(tmp_path / "tiny", tiny_tokenizer)
+    model = nw.load(folder)
+    expected = weights_hash(model)
+    assert stored_hash(model) == expected
+    (kept,) = (tmp_path / "cache/hashes").iterdir()
+    kept.write_text("0" * 64)
+    assert stored_hash(nw.load(folder)) == "0" * 64
+    assert stored_hash(nw.load(folder, dtype="bfloat16")) not in (expected, "0" * 64)
+    kept.write_text("damaged")
+    assert stored_hash(nw.load(folder)) == kept.read_text() == expected
+    with torch.no_grad():
+        model.blocks[0].value_vectors[:, 3] *= 4
+    assert stored_hash(model) == weights_hash(model) != expected
+    kept.write_text("0" * 64)
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    assert stored_hash(nw.load(folder)) == expected
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "qwen2_moe", "gpt_oss", "t5"])

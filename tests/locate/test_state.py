@@ -13,6 +13,7 @@ import neuronwise as nw
 from edits import random_edit
 from neuronwise.errors import MethodError
 from neuronwise.intervene import scale
+from neuronwise.model import state
 from neuronwise.model.prompt import Prompted
 from neuronwise.model.run import Run
 from neuronwise.read import lens
@@ -129,3 +130,22 @@ def test_heads_too(model: Any) -> None:
             nw.locate(model, outside, target=5)
     with pytest.raises(MethodError, match="intervention"):
         nw.locate(model, inside, target=5)
+
+
+def test_a_settled_state_is_taken_once_but_for_interventions(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    monkeypatch.setattr(state, "_sampled", lambda model: taken.append(model) or ())
+
+    @state.settled
+    def twice(model: Any) -> list[state.State]:
+        found = [state.state_of(model), state.state_of(model)]
+        with nw.suppress(model, ["L0.U1"]):
+            found.append(state.state_of(model))
+        return [*found, state.state_of(model)]
+
+    first, again, within, after = twice(model)
+    assert first == again == after != within
+    assert within.interventions
+    assert len(taken) == 2
+    by_hand(model)
+    assert state.state_of(model) != first

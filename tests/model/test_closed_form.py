@@ -16,7 +16,7 @@ from neuronwise.model.stream import ALL
 # Norms behind blocks, gates behind experts, norms without weights, layers that only photos reach.
 WITHOUT = {
     "gemma2", "gemma3", "gemma3_text", "gemma4_text", "olmo", "olmo2", "glm4", "nanochat", "qwen2_moe", "qwen3_next",
-    "jetmoe", "t5", "flan_t5", "bart", "switch_transformers", "mllama",
+    "jetmoe", "t5", "flan_t5", "bart", "switch_transformers", "mllama", "zamba2",
 }  # fmt: skip
 
 

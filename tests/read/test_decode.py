@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +20,8 @@ from neuronwise.model.later_layers import LaterLayers
 from neuronwise.neurons import Neuron, ScoredNeuron
 from neuronwise.read import decode_all
 from neuronwise.read.decode import effects, merged, value_vectors
+
+decoding = sys.modules[effects.__wrapped__.__module__]
 
 
 def arrives(model: Model, vector: Tensor) -> Tensor:
@@ -168,6 +172,32 @@ def test_many_are_decoded_as_each_alone(tiny_model: Any) -> None:
     neurons = ["L0.U1", "L2.U40", "L0.U1", "L1.U3"]
     assert decode_all(tiny_model, neurons) == [nw.decode(tiny_model, neuron) for neuron in neurons]
     assert decode_all(tiny_model, []) == []
+
+
+def test_what_was_decoded_is_kept_while_the_weights_are_as_they_are(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "REMEMBERED", 3)
+    asked: list[str] = []
+    fresh = decoding.value_vectors
+
+    def counted(model: Model, neurons: Sequence[Neuron], arriving: Any = None) -> Tensor:
+        asked.extend(map(str, neurons))
+        return fresh(model, neurons, arriving)
+
+    monkeypatch.setattr(decoding, "value_vectors", counted)
+    first = decode_all(model, ["L0.U1", "L1.U3"])
+    assert decode_all(model, ["L1.U3", "L0.U2", "L0.U1"]) == [first[1], *decode_all(model, ["L0.U2"]), first[0]]
+    assert asked == ["L0.U1", "L1.U3", "L0.U2"]
+    decode_all(model, ["L0.U4", "L0.U5"])
+    decode_all(model, ["L0.U1"])  # longest ago
+    assert asked[3:] == ["L0.U4", "L0.U5", "L0.U1"]
+    for change in (lambda: model.blocks[0].value_vectors, lambda: model.unembedding):
+        before = decode_all(model, ["L0.U1"])
+        with torch.no_grad():
+            change().copy_(torch.randn_like(change()))
+        assert decode_all(model, ["L0.U1"]) != before
+    assert decode_all(model, ["L0.U1"]) == decode_all(Model(model.module, model.tokenizer), ["L0.U1"])
 
 
 def test_people_see_tokens_once() -> None:

@@ -45,6 +45,7 @@ def test_the_default_without_exact_shares_is_the_nearest(model: Any, monkeypatch
     run = model.run(prompt="the cat sits", max_new_tokens=0)
     whole = find(model, run, targets=[5], top=3)
     assert (whole.note, whole.options) == (None, {"contrast": 10, "normalize": True, "baseline": "self", "focus": 3.5})
+    monkeypatch.setattr(shares, "closed_form", lambda model: None)
     monkeypatch.setattr(shares, "share_total", lambda written, index: 1e6)
     found = find(model, run, targets=[5], top=3)
     assert found.options == {"contrast": 10, "normalize": False, "baseline": "self", "focus": 3.5}

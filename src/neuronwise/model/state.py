@@ -24,7 +24,9 @@ M = TypeVar("M", bound="HasWeights")
 LIKE = 0.03  # relative difference of embedding norms up to which two models count as the same
 
 
-SAMPLE = 64  # numbers of each W_down that are looked at, for changes that torch does not count (.data)
+SAMPLE = (
+    64  # numbers of each W_down, and of the head, that are looked at, for changes that torch does not count (.data)
+)
 LIBRARIES = ("neuronwise", "transformers", "accelerate", "peft", "torch")  # whose own hooks change nothing for good
 _ACTING = "_neuronwise_interventions"  # where ``home`` keeps what acts on it now
 _SETTLED = "_neuronwise_state"  # where ``home`` keeps the state while it is settled
@@ -38,6 +40,7 @@ class HasWeights(Protocol):
 
     module: Any
     blocks: list[Block]
+    head: nn.Module
 
     @property
     def edits(self) -> tuple[object, ...]:
@@ -185,14 +188,12 @@ def _counted(parts: Sequence[nn.Module]) -> tuple[tuple[int, int], ...]:
 
 
 def _sampled(model: HasWeights) -> tuple[bytes, ...]:
-    found = []
-    for block in model.blocks:
-        for writer in block.dense:
-            weight = getattr(*writer.holder, None)
-            if isinstance(weight, Tensor) and is_plain(weight):
-                numbers = weight.detach().reshape(-1)[:: max(1, weight.numel() // SAMPLE)]
-                found.append(numbers.float().cpu().numpy().tobytes())
-    return tuple(found)
+    weights = [getattr(*writer.holder, None) for block in model.blocks for writer in block.dense]
+    return tuple(
+        weight.detach().reshape(-1)[:: max(1, weight.numel() // SAMPLE)].float().cpu().numpy().tobytes()
+        for weight in [*weights, getattr(model.head, "weight", None)]
+        if isinstance(weight, Tensor) and is_plain(weight)
+    )
 
 
 def _foreign_hooks(parts: Sequence[nn.Module]) -> frozenset[int]:

@@ -188,6 +188,7 @@ def token_strings(model: Model, ids: Sequence[int]) -> dict[int, str]:
     known: dict[int, str] = model.memo("token strings", dict)
     distinct = dict.fromkeys(ids)
     new = [token for token in distinct if token not in known]
-    texts = model.tokenizer.batch_decode([[token] for token in new], clean_up_tokenization_spaces=False)
-    known |= zip(new, texts, strict=True)
+    if new:
+        texts = model.tokenizer.batch_decode([[token] for token in new], clean_up_tokenization_spaces=False)
+        known |= zip(new, texts, strict=True)
     return {token: known[token] for token in distinct}
