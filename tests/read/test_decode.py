@@ -21,7 +21,7 @@ from neuronwise.neurons import Neuron, ScoredNeuron
 from neuronwise.read import decode_all
 from neuronwise.read.decode import effects, merged, value_vectors
 
-decoding = sys.modules[effects.__wrapped__.__module__]
+decoding = sys.modules["neuronwise.read.decode"]
 
 
 def arrives(model: Model, vector: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def _parts(module: nn.Module) -> list[nn.Module]:
     """``module.modules()``, in an order of its own and in a tenth of the time: a state is taken often."""
     found, left = {id(module): module}, [module]
     while left:
-        for child in left.pop()._modules.values():
+        for child in vars(left.pop())["_modules"].values():
             if child is not None and id(child) not in found:
                 found[id(child)] = child
                 left.append(child)
@@ -180,7 +180,8 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 
 def _counted(parts: Sequence[nn.Module]) -> tuple[tuple[int, int], ...]:
-    parameters = {id(p): p for part in parts if part._parameters for p in part._parameters.values() if p is not None}
+    tables: list[dict[str, nn.Parameter | None]] = [vars(part)["_parameters"] for part in parts]
+    parameters = {id(p): p for table in tables for p in table.values() if p is not None}
     restored = {id(p): count for p, count in _RESTORED.items()}
     return tuple(
         (p.data_ptr() if is_plain(p) else 0, _version(p) - restored.get(number, 0)) for number, p in parameters.items()
@@ -201,9 +202,8 @@ def _foreign_hooks(parts: Sequence[nn.Module]) -> frozenset[int]:
     return frozenset(
         number
         for part in parts
-        if part._forward_hooks or part._forward_pre_hooks
-        for table in (part._forward_hooks, part._forward_pre_hooks)
-        for number, hook in table.items()
+        for table in ("_forward_hooks", "_forward_pre_hooks")
+        for number, hook in vars(part)[table].items()
         if (getattr(getattr(hook, "func", hook), "__module__", None) or "").partition(".")[0] not in LIBRARIES
     )
 

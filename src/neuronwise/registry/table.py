@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from neuronwise.errors import NeuronwiseError
@@ -124,17 +122,10 @@ class Registry(Mapping[str, T], Generic[T]):
         """The names with what they import, those of other packages included; these are looked up once."""
         if not self._searched:
             self._searched = True
-            given = _installed(tuple(sys.path)).select(group=self.group or "")
-            for found in sorted(given, key=lambda entry: entry.name):
+            for found in sorted(entry_points(group=self.group or ""), key=lambda entry: entry.name):
                 if self._entries.setdefault(found.name, found).value != found.value:
                     self._rivals[found.name] = found
         return self._entries
-
-
-@functools.lru_cache(1)
-def _installed(path: tuple[str, ...]) -> EntryPoints:
-    """The entry points of all packages on a path: reading them once takes as long as it does for one group."""
-    return entry_points()
 
 
 def _giver(entry: EntryPoint) -> str:
