@@ -87,10 +87,13 @@ function drawPlace() {
 /** Heat over the photos that are listed, one after another; what is not listed any more is left. */
 async function drawHeats() {
   const frames = part("heats").checked && shownOf.place === "image" ? [...part("examples").querySelectorAll(".frame")] : [];
-  for (const frame of frames) {
+  const [begun, total] = [performance.now(), frames.length];
+  for (const [done, frame] of frames.entries()) {
     const photo = frame.querySelector("img");
     if (!photo || !frame.isConnected) continue;
-    const { heat } = await ask("heat", { item: neuron.index.id, neuron: neuron.address, number: Number(frame.dataset.item) });
+    const left = done ? ((performance.now() - begun) / 1000 / done) * (total - done) : null;
+    const hear = ({ event }) => event === "progress" && working(progressOf({ stage: "reading the photos", done, total, left }), { done, total });
+    const { heat } = await ask("heat", { item: neuron.index.id, neuron: neuron.address, number: Number(frame.dataset.item) }, { hear });
     if (!heat.mean) throw new Refused(heat.note);
     photo.loading = "eager"; // one that is not in sight would not be decoded
     await photo.decode();

@@ -1,6 +1,9 @@
 // Save what is seen as one file: HTML without scripts, SVG, or PNG. Everything is inside, and it is the view as it is now.
 
 const NO_XML = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g; // characters that a drawing must not have
+// What only asks, or asked nothing yet.
+const LEFT_OUT = "script, noscript, [hidden], .steps, .copy, .more, .zone .line-of, .bench button, .star[aria-pressed=false], " +
+  "[data-part=live]:not(:has(.said-list li, .fires:not([hidden]))), [data-part=writing]:has(button), [data-part=noted]:has(textarea:empty)";
 const DARK = "@media (prefers-color-scheme: dark)";
 
 const asData = (blob) => new Promise((done, failed) => {
@@ -63,7 +66,7 @@ async function frozen() {
     copy.setAttribute("disabled", "");
   }
   for (const link of copied.querySelectorAll("a[href]")) if (!link.getAttribute("href").startsWith("#")) link.removeAttribute("href");
-  for (const part of copied.querySelectorAll("script, noscript, [hidden], .steps, .copy, .more, .zone .line-of, .knob button, .star[aria-pressed=false]")) part.remove();
+  for (const part of copied.querySelectorAll(LEFT_OUT)) part.remove();
   return copied;
 }
 
