@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuronwise.locate.quadrature import every, gauss
+from neuronwise.locate.quadrature import every, radau
 
 STEPS = 20
 
@@ -19,20 +19,21 @@ def whole(function: Callable[[Tensor], Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("nodes", [6, 7, 9])
 def test_exact_up_to_its_degree_and_no_further(nodes: int) -> None:
-    rule = gauss(STEPS, nodes)
-    for degree in range(2 * nodes):
+    rule = radau(STEPS, nodes)
+    assert float(rule.at[-1]) == pytest.approx(1, abs=1e-6)
+    for degree in range(2 * nodes - 1):
         found = rule.rows[0].double() @ rule.at.double() ** degree
         torch.testing.assert_close(found, whole(lambda x, n=degree: x**n), rtol=1e-5, atol=1e-5)
 
     def zero_at_its_points(x: Tensor) -> Tensor:
-        return torch.stack([(x - at) ** 2 for at in rule.at.double()]).prod(0)
+        return torch.stack([(x - at) ** 2 for at in rule.at.double()[:-1]]).prod(0) * (rule.at[-1].double() - x)
 
     assert float(rule.rows[0].double() @ zero_at_its_points(rule.at.double())) == 0 < float(whole(zero_at_its_points))
 
 
 def test_what_it_may_miss_is_told() -> None:
     """Smooth functions are let through and others are not; no error is more than thrice the estimate."""
-    rule = gauss(STEPS, 7)
+    rule = radau(STEPS, 7)
     functions: list[Callable[[Tensor], Tensor]] = [
         torch.exp, torch.sin, lambda x: 1 / (0.3 + x), lambda x: torch.tanh(3 * x),
         lambda x: torch.sigmoid(60 * (x - 0.4)), lambda x: (x > 0.5).double(),

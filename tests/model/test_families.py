@@ -20,6 +20,7 @@ from neuronwise.model import Model, Run, Target
 from neuronwise.model.activations import Activations
 from neuronwise.model.hooks import Hooks, first_tensor, replace_first
 from neuronwise.model.last_position import LastPosition
+from neuronwise.model.passes import edit
 from neuronwise.model.prompt import Prompted
 from neuronwise.model.record import Recorder
 from neuronwise.model.writers import Experts
@@ -236,6 +237,27 @@ def test_last_position_equals_a_whole_pass(name: str) -> None:
     run = recorded(name)
     last = LastPosition(run.model, run.forced_inputs())
     torch.testing.assert_close(last.evaluate(2), plain_logits(run).expand(2, -1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_may_join_at_their_layer(name: str) -> None:
+    """Each is the whole pass; what is done to one at its layer is what is done there to copies from below."""
+    run = recorded(name)
+    last = LastPosition(run.model, run.forced_inputs())
+    if not last.joins:
+        assert name not in ("gpt2", "llama", "mixtral", "gemma3_text", "llava")
+        return
+    torch.testing.assert_close(
+        last.evaluate_joining({0: 2, 1: 1}), plain_logits(run).expand(3, -1), rtol=1e-3, atol=1e-4
+    )
+
+    def turned(hidden: Tensor) -> Tensor:
+        return torch.cat([hidden[:-1], -hidden[-1:]])
+
+    with edit(run.model.blocks[1].module, turned):
+        below, joining = last.evaluate(2), last.evaluate_joining({0: 1, 1: 1})
+    torch.testing.assert_close(joining, below, rtol=1e-3, atol=1e-4)
+    assert float((joining[1] - joining[0]).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)

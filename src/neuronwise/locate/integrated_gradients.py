@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from neuronwise.errors import MethodError
 from neuronwise.locate.method import Method
-from neuronwise.locate.quadrature import Rule, every, gauss
+from neuronwise.locate.quadrature import Rule, every, radau
 from neuronwise.locate.scores import Scores
 from neuronwise.model.last_position import LastPosition
 from neuronwise.model.passes import edit, frozen_parameters
@@ -24,19 +25,19 @@ from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 if TYPE_CHECKING:
     from neuronwise.model import Model
 
-NODES = 7  # of the rule that is tried first
-CLOSE = 1e-6  # of the largest score: what that rule may miss, as it guesses
-COPIES = 40  # evaluated side by side, of at most so many tokens in all:
-TOKENS = 16384
-NEAR = 4  # layers that are evaluated side by side lie within so many
+NODES = (6, 10)  # of the rules that are tried before all steps
+CLOSE = 2e-5  # of the largest score: what a rule may miss, as it guesses
+COPIES = 40  # evaluated side by side where all pass the lowest of their layers; these lie within so many:
+NEAR = 4
+TOKENS, LOGITS = 2**14, 2**23  # of all copies
 
 
 def integrated_gradients(model: Model, run: Run, targets: Sequence[Target], *, steps: int = 20) -> list[Scores]:
     """a · Σ_{k=1..m} ∂p_t/∂a at (k/m)·a / m, the layer's activations scaled jointly from zero ([KN] eq. 3).
 
     At the predicting position; p_t is the target's probability; m is ``steps``. In most layers the gradients change so
-    smoothly along the way that Gauss' rule gives their sum from seven of them, to 1e-4 of the largest score and better;
-    where their last coefficients say that it may not, all m are computed.
+    smoothly along the way that Radau's rule gives their sum from six of them, to 1e-4 of the largest score and better;
+    where their last coefficients say that it may not, ten or all m are computed.
     """
     if steps < 1:
         raise MethodError(f"steps is {steps}; the integral needs 1 or more.")
@@ -63,16 +64,19 @@ class _Ways:
                 self.fired[block.layer] = fired
 
     def scores(self, steps: int) -> list[Scores]:
-        """One for each token. A layer whose sum by the short rule may be wrong is summed in full."""
-        short = gauss(steps, NODES) if steps > 2 * NODES else every(steps)
-        found, errors = self._summed(list(self.fired), short)
-        while True:
-            largest = torch.stack([values.abs().amax(1) for values in found.values()]).amax(0)
-            doubtful = [layer for layer, error in errors.items() if bool((error > CLOSE * largest).any())]
-            if not doubtful:
-                break
-            found.update(self._summed(doubtful, every(steps))[0])
-            errors = {layer: error for layer, error in errors.items() if layer not in doubtful}
+        """One for each token. A layer whose sum by a short rule may be wrong is summed by one that is long enough."""
+        short = [radau(steps, nodes) for nodes in NODES if nodes < 2 * steps // 3]
+        found: dict[Writer, Tensor] = {}
+        due = dict.fromkeys(self.fired, [*short, every(steps)][0])
+        while due:
+            new, sizes = self._summed(due)
+            found.update(new)
+            close = CLOSE * torch.stack([values.abs().amax(1) for values in found.values()]).amax(0)
+            due = {
+                layer: _close_enough(short, own, close) or every(steps)
+                for layer, own in sizes.items()
+                if bool((due[layer].error(own) > close).any())
+            }
         results = [Scores() for _ in self.tokens]
         for fired in self.fired.values():
             for writer, a in fired.items():
@@ -80,61 +84,79 @@ class _Ways:
                     scores.put(writer, values, a)
         return results
 
-    def _summed(self, layers: Sequence[int], rule: Rule) -> tuple[dict[Writer, Tensor], dict[int, Tensor]]:
-        """(tokens, width) scores of the layers' writers; and for each layer (tokens,) what the rule may miss."""
+    def _summed(self, rules: Mapping[int, Rule]) -> tuple[dict[Writer, Tensor], dict[int, Tensor]]:
+        """(tokens, width) scores of the writers of some layers; and for each layer (rows, tokens) the rule's sizes."""
         found: dict[Writer, Tensor] = {}
-        errors: dict[int, Tensor] = {}
-        for part in self._together(layers, len(rule.at)):
-            gradients = self._gradients(part, rule.at)
+        sizes: dict[int, Tensor] = {}
+        for part in self._together(rules):
+            gradients = self._gradients({layer: rules[layer].at for layer in part})
             for layer in part:
-                sizes = []
+                largest, rule = [], rules[layer]
                 for writer, a in self.fired[layer].items():
                     weighed = rule.rows.to(gradients[writer.site].device) @ gradients[writer.site]  # (tokens, rows, d)
                     values = a * writer.project(weighed.flatten(0, 1)).unflatten(0, weighed.shape[:2]) / rule.steps
                     found[writer] = values[:, 0].clone()
-                    sizes.append(values.abs().amax(-1))
-                errors[layer] = rule.error(torch.stack(sizes).amax(0).T)
-        return found, errors
+                    largest.append(values.abs().amax(-1))
+                sizes[layer] = torch.stack(largest).amax(0).T
+        return found, sizes
 
-    def _together(self, layers: Sequence[int], size: int) -> Iterator[list[int]]:
-        """Layers to evaluate side by side: close to each other, since all copies pass the lowest of them."""
+    def _together(self, rules: Mapping[int, Rule]) -> Iterator[list[int]]:
+        """Layers to evaluate side by side; close to each other where all copies pass the lowest of them."""
         shared = len({id(block.module) for block in self.model.blocks}) < self.model.num_layers
-        most = 1 if shared else min(COPIES, TOKENS // self.last.inputs["input_ids"].shape[1]) // size
+        joins, length = self.last.joins, self.last.inputs["input_ids"].shape[1]
+        most = min(TOKENS // length, LOGITS // self.last.logits.numel() if joins else COPIES)
         part: list[int] = []
-        for layer in layers:
-            if part and (len(part) >= most or layer > part[0] + NEAR):
+        copies = 0
+        for layer, rule in rules.items():
+            copies += rule.nodes
+            if part and (shared or copies > most or (layer > part[0] + NEAR and not joins)):
                 yield part
-                part = []
+                part, copies = [], rule.nodes
             part.append(layer)
         if part:
             yield part
 
-    def _gradients(self, layers: Sequence[int], factors: Tensor) -> dict[Site, Tensor]:
-        """(tokens, n, d) for each site of the layers: ∂p_t/∂(what is written there) with each of n factors of it.
+    def _gradients(self, factors: Mapping[int, Tensor]) -> dict[Site, Tensor]:
+        """(tokens, n, d) for each site of some layers: ∂p_t/∂(what is written there) with each of n factors of it.
 
-        All layers are evaluated side by side: the copies of each have their own factors, and no other layer's.
+        All layers are evaluated side by side: the copies of each have its factors, and no other layer's. The first copy
+        is the model as it is, whose gradients are those with the last factor, 1, in every layer.
         """
-        size, count, leaves = len(factors), len(layers) * len(factors), dict[Site, Tensor]()
+        copies = {layer: len(values) - 1 for layer, values in factors.items()}
+        lowest = min(copies)
+        copies[lowest] += 1
+        written: dict[Site, Tensor] = {}  # by all copies
+        own: dict[Site, list[int]] = {}
+        joined = list(accumulate(copies.values()))
 
-        def scaled(site: Site, part: Tensor, first: int, out: Tensor) -> Tensor:
-            """What the neurons write is replaced by the leaf; biases and other branches stay in the graph."""
-            rows, part = out.reshape(count, -1, out.shape[-1]).clone(), part.to(out.device)
-            leaf = (factors.to(out.device).unsqueeze(1) * part).to(out.dtype).requires_grad_(True)
-            leaves[site] = leaf
-            rows[first : first + size, -1] += leaf - part.to(out.dtype)
-            return rows.reshape(out.shape)
+        def scaled(site: Site, part: Tensor, count: int, out: Tensor) -> Tensor:
+            """What the neurons write is scaled; biases and other branches stay as they are."""
+            rows, factor = out.reshape(count, -1, out.shape[-1]).clone(), factors[site[0]][:-1].unsqueeze(1)
+            rows[own[site][:-1], -1] += ((factor.to(out.device) - 1) * part.to(out.device)).to(out.dtype)
+            written[site] = rows if rows.requires_grad else rows.requires_grad_(True)
+            return rows.clone().reshape(out.shape)  # some blocks add to it in place
 
         with contextlib.ExitStack() as stack:
-            for number, layer in enumerate(layers):
+            for layer, end in zip(factors, joined, strict=True):
                 block = self.model.blocks[layer].module
                 for site, part in self._written(layer).items():
-                    change = functools.partial(scaled, site, part, number * size)
+                    own[site] = [*range(end - len(factors[layer]) + 1, end), 0]
+                    change = functools.partial(scaled, site, part, end if self.last.joins else joined[-1])
                     stack.enter_context(edit(block.get_submodule(site[1]), change, within=block))
-            chances = self.last.evaluate(count, grad=True, lowest=min(layers)).softmax(-1)
-            sums = [chances[:, token].sum() for token in self.tokens]
-            pulled = [torch.autograd.grad(one, list(leaves.values()), retain_graph=one is not sums[-1]) for one in sums]
-        stacked = [torch.stack(of_tokens).float() for of_tokens in zip(*pulled, strict=True)]
-        return dict(zip(leaves, stacked, strict=True))
+            if self.last.joins:
+                logits = self.last.evaluate_joining(copies, grad=True)
+            else:
+                logits = self.last.evaluate(joined[-1], grad=True, lowest=lowest)
+            sums = logits.softmax(-1)[:, self.tokens].sum(0)
+            pulled = [
+                torch.autograd.grad(one, list(written.values()), retain_graph=number + 1 < len(sums))
+                for number, one in enumerate(sums)
+            ]
+        stacked = zip(*pulled, strict=True)
+        return {
+            site: torch.stack([one[own[site], -1] for one in of_tokens]).float()
+            for site, of_tokens in zip(written, stacked, strict=True)
+        }
 
     def _written(self, layer: int) -> dict[Site, Tensor]:
         """(d,) for each site of a layer: what its neurons write there."""
@@ -144,6 +166,11 @@ class _Ways:
             written = vectors.float() @ a.to(vectors.device)
             parts[writer.site] = parts[writer.site] + written if writer.site in parts else written
         return parts
+
+
+def _close_enough(rules: Sequence[Rule], sizes: Tensor, close: Tensor) -> Rule | None:
+    """The shortest rule that misses at most ``close`` (tokens,), as a rule's ``sizes`` (n, tokens) tell; None: none."""
+    return next((rule for rule in rules if bool((rule.error(sizes, rule.nodes) <= close).all())), None)
 
 
 def refine(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from neuronwise.model.hooks import Args, Hooks, Kwargs
-from neuronwise.model.passes import only_rows, returning
+from neuronwise.model.hooks import Args, Hooks, Kwargs, first_output
+from neuronwise.model.passes import edit_input, only_rows, returning
 from neuronwise.model.prompt import Inputs
 from neuronwise.model.weights import dtype_of
 
@@ -70,7 +72,7 @@ class LastPosition:
 
     def _agrees(self, read: Callable[[], Tensor]) -> bool:
         try:
-            return agree(self.model, read()[0], self.logits)
+            return all(agree(self.model, found, self.logits) for found in read())
         except UNABLE:
             return False
 
@@ -116,6 +118,45 @@ class LastPosition:
             )
             return output.logits[:, -1].float()
 
+    @cached_property
+    def joins(self) -> bool:
+        """Whether ``evaluate_joining`` works for this model, found by trying once."""
+        tried = dict.fromkeys((0, self.model.num_layers // 2, self.model.num_layers - 1), 1)
+        return bool(self._layers) and self._agrees(lambda: self.evaluate_joining(tried))
+
+    def evaluate_joining(self, copies: Mapping[int, int], grad: bool = False) -> Tensor:
+        """As ``evaluate``, where ``copies[l]`` copies join at layer l: (all copies, V), those of lower layers first.
+
+        Nothing is computed for a copy below the layer at which it joins; needs ``joins``.
+        """
+        layers, lowest = self.model.num_layers, min(copies)
+        counts = list(accumulate(copies.get(layer, 0) for layer in range(layers)))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.enable_grad() if grad else torch.no_grad())
+            stack.enter_context(only_rows(self.model, [-1]))
+            modules = [block.module for block in self.model.blocks]
+            below = zip(modules[:lowest], self._layers, strict=False)
+            stack.enter_context(returning({module: lambda kept=kept: kept for module, kept in below}))
+            for layer, count in copies.items():
+                stack.enter_context(edit_input(modules[layer], self._joined(layer, count, layer == lowest)))
+            ids = self.inputs["input_ids"].to(self.model.device)
+            output = self.model.module(
+                input_ids=ids[:, -1:],
+                attention_mask=torch.ones_like(ids),
+                past_key_values=self._cache_of(counts),
+                use_cache=True,
+            )
+            return output.logits[:, -1].float()
+
+    def _joined(self, layer: int, count: int, first: bool) -> Callable[[Tensor], Tensor]:
+        def join(hidden: Tensor) -> Tensor:
+            if first:
+                return hidden.expand(count, *hidden.shape[1:])
+            kept = first_output(self._layers[layer - 1])
+            return torch.cat([hidden, kept.to(hidden).expand(count, *kept.shape[1:])])
+
+        return join
+
     def _repeated(self, count: int, lowest: int) -> Any:
         """A copy of the cache for ``count`` copies of the sequence, which layers below ``lowest`` do not touch."""
         if not lowest or len(self.cache.layers) != self.model.num_layers:
@@ -123,10 +164,17 @@ class LastPosition:
             if count > 1:
                 cache.batch_repeat_interleave(count)
             return cache
+        return self._cache_of([count if layer >= lowest else 0 for layer in range(self.model.num_layers)])
+
+    def _cache_of(self, counts: Sequence[int]) -> Any:
+        """A copy of the cache with ``counts[l]`` copies of the sequence in layer l; 0: a layer that nobody touches."""
         cache = copy.copy(self.cache)
-        cache.layers = [*cache.layers[:lowest], *copy.deepcopy(cache.layers[lowest:])]
-        for layer in cache.layers[lowest:] if count > 1 else ():
-            layer.batch_repeat_interleave(count)
+        cache.layers = [
+            copy.deepcopy(layer) if count else layer for layer, count in zip(cache.layers, counts, strict=True)
+        ]
+        for layer, count in zip(cache.layers, counts, strict=True):
+            if count > 1:
+                layer.batch_repeat_interleave(count)
         return cache
 
     def _whole(self, count: int) -> Tensor:
