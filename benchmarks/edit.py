@@ -84,15 +84,15 @@ def first_token(model: nw.Model, target: str) -> int:
     return exact_tokens(model.tokenizer, model.vocabulary_size, f" {target.strip()}").token_id
 
 
-def known(model: nw.Model, path: Path, count: int) -> tuple[list[nw.Fact], list[dict[str, str]]]:
-    """The first ``count`` facts whose answer the model gives by itself, and their records."""
+def known(model: nw.Model, path: Path, count: int, skip: int = 0) -> tuple[list[nw.Fact], list[dict[str, str]]]:
+    """``count`` facts whose answer the model gives by itself, behind the first ``skip`` of them, and their records."""
     rows: list[dict[str, str]] = []
     for row in json.loads(path.read_text(encoding="utf-8")):
         if first_choice(model, row["prompt"]) == first_token(model, row["ground_truth"]):
             rows.append(row)
-            if len(rows) == count:
+            if len(rows) == skip + count:
                 break
-    return _facts(rows), rows
+    return _facts(rows[skip:]), rows[skip:]
 
 
 def _facts(rows: list[dict[str, str]]) -> list[nw.Fact]:
@@ -122,15 +122,17 @@ class Figures:
         self.steps.append(steps)
 
 
-def compare(model: nw.Model, facts: list[nw.Fact], rows: list[dict[str, str]]) -> dict[str, Figures]:
-    figures = {name: Figures() for name in [*ALONE, *TOGETHER]}
+def compare(
+    model: nw.Model, facts: list[nw.Fact], rows: list[dict[str, str]], sides: Sequence[str]
+) -> dict[str, Figures]:
+    figures = {name: Figures() for name in sides}
     for start in range(0, len(facts), GROUP):
         group = range(start, min(start + GROUP, len(facts)))
         for number in group:
-            for name, side in ALONE.items():
-                turn(model, facts, rows, [number], side, figures[name])
-        for name, side in TOGETHER.items():
-            turn(model, facts, rows, list(group), side, figures[name])
+            for name in (name for name in ALONE if name in figures):
+                turn(model, facts, rows, [number], ALONE[name], figures[name])
+        for name in (name for name in TOGETHER if name in figures):
+            turn(model, facts, rows, list(group), TOGETHER[name], figures[name])
         print(f"{group.stop}/{len(facts)}", file=sys.stderr, flush=True)
     return figures
 
@@ -187,18 +189,19 @@ def tensor_peak(function: Callable[[], Any]) -> int:
 
 def table(figures: dict[str, Figures], memory: dict[str, list[float]]) -> str:
     base = figures[BASELINE]
-    lines = [
-        "| | processor seconds an edit, median | of all, needed work ÷ this | fact by fact, median (least–most) "
-        "| steps, median | success | paraphrase | other subjects unchanged | MB of tensors a request | MB resident |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = [
+        "", "processor seconds an edit, median", "of all, needed work ÷ this", "fact by fact, median (least–most)",
+        "steps, median", "success", "paraphrase", "other subjects unchanged",
+        *(["MB of tensors a request", "MB resident"] if memory else []),
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, one in figures.items():
         ratios = [a / b for a, b in zip(base.seconds, one.seconds, strict=True)]
         shares = [f"{sum(found)}/{len(found)}" for found in (one.success, one.paraphrase, one.unchanged)]
         each = "" if name in TOGETHER else f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
         cells = [
             f"{statistics.median(one.seconds):.2f}", f"{sum(base.seconds) / sum(one.seconds):.2f}", each,
-            f"{statistics.median(one.steps):g}", *shares, *(f"{size:.1f}" for size in memory[name]),
+            f"{statistics.median(one.steps):g}", *shares, *(f"{size:.1f}" for size in memory.get(name, [])),
         ]  # fmt: skip
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -210,6 +213,9 @@ def main() -> int:
     parser.add_argument("--model", default="builtin-text")
     parser.add_argument("--facts", type=int, default=20)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many facts at first")
+    parser.add_argument("--sides", nargs="*", default=[*ALONE, *TOGETHER], help=f"only these, {BASELINE!r} among them")
+    parser.add_argument("--no-memory", action="store_true", help="measure no memory")
     parser.add_argument("--memory", choices=[*ALONE, *TOGETHER], help="print one side's memory only")
     options = parser.parse_args()
     if options.threads:
@@ -218,12 +224,12 @@ def main() -> int:
     if options.memory:
         print_memory(model, _facts(json.loads(options.facts_file.read_text())), options.memory)
         return 0
-    facts, rows = known(model, options.facts_file, options.facts)
+    facts, rows = known(model, options.facts_file, options.facts, options.skip)
     for side in ALONE.values():
         side(model, facts[:1], STEPS)
-    figures = compare(model, facts, rows)
+    figures = compare(model, facts, rows, options.sides)
     print(f"{len(facts)} facts, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
-    print(table(figures, {name: memory_of(name, rows, options) for name in figures}))
+    print(table(figures, {} if options.no_memory else {name: memory_of(name, rows, options) for name in figures}))
     return 0
 
 

@@ -64,22 +64,23 @@ def plain(plain_head: PlainHead, before: Tensor, now: Tensor) -> tuple[Tensor, T
     return total.detach(), leaf.grad
 
 
-def from_hidden(plain_head: PlainHead, before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-    kept = read(REQUEST, before.clone().requires_grad_(), plain_head).kept()
+def from_hidden(plain_head: PlainHead, before: Tensor, now: Tensor, sparing: bool = False) -> tuple[Tensor, Tensor]:
+    kept = read(REQUEST, before.clone().requires_grad_(), plain_head, sparing).kept()
     leaf = now.clone().requires_grad_()
-    total = loss(REQUEST, read(REQUEST, leaf, plain_head), kept, FineSettings())
+    total = loss(REQUEST, read(REQUEST, leaf, plain_head, sparing), kept, FineSettings())
     total.backward()
     assert leaf.grad is not None
     return total.detach(), leaf.grad
 
 
+@pytest.mark.parametrize("sparing", [False, True])
 @pytest.mark.parametrize(("bias", "scale"), [(True, 0.7), (False, 1.0), (True, -2.0)])
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 def test_loss_and_gradient_are_those_of_the_plain_formula(
-    dtype: torch.dtype, near: float, bias: bool, scale: float, narrow: None
+    dtype: torch.dtype, near: float, bias: bool, scale: float, sparing: bool, narrow: None
 ) -> None:
     drawing = drawn(dtype, bias, scale)
-    expected, found = plain(*drawing), from_hidden(*drawing)
+    expected, found = plain(*drawing), from_hidden(*drawing, sparing)
     assert found[0].dtype == dtype
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=5 * near)
     assert float((found[1] - expected[1]).norm()) < 2 * near * float(expected[1].norm())
@@ -87,7 +88,7 @@ def test_loss_and_gradient_are_those_of_the_plain_formula(
 
 def test_terms_can_be_left_out_and_no_gradients_need_no_means(narrow: None) -> None:
     plain_one, before, now = drawn(torch.float64)
-    alone = loss(REQUEST, read(REQUEST, now, plain_one), (), FineSettings(alpha=0, beta=0))  # nothing has been kept
+    alone = loss(REQUEST, read(REQUEST, now, plain_one), None, FineSettings(alpha=0, beta=0))  # nothing has been kept
     assert plain_one.bias is not None
     logs = (plain_one.scale * (now @ plain_one.weight.T + plain_one.bias)).log_softmax(-1)
     assert float(alone) == pytest.approx(float(-min(logs[6, 3], logs[7, 41])), rel=1e-12)
@@ -95,9 +96,23 @@ def test_terms_can_be_left_out_and_no_gradients_need_no_means(narrow: None) -> N
     with torch.no_grad():
         reading = read(REQUEST, now, plain_one)
         assert isinstance(reading, FromHidden)
-        assert reading.mean is None
+        assert reading.whole is not None
+        assert reading.whole[1] is None
         whole = loss(REQUEST, reading, kept, FineSettings())
     assert float(whole) == pytest.approx(float(plain(plain_one, before, now)[0]), rel=1e-12)
+
+
+def test_of_the_unedited_model_nothing_has_moved(narrow: None) -> None:
+    """Its divergence is 0 and has no gradient, so it may be left out."""
+    plain_one, before, _ = drawn(torch.float64)
+    results = []
+    for kept in (None, read(REQUEST, before, plain_one, sparing=True).kept()):
+        leaf = before.clone().requires_grad_()
+        total = loss(REQUEST, read(REQUEST, leaf, plain_one), kept, FineSettings())
+        total.backward()
+        results.append((float(total), leaf.grad))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)
+    torch.testing.assert_close(results[0][1], results[1][1])
 
 
 def test_a_change_too_small_for_the_difference_of_sums_keeps_its_gradient() -> None:

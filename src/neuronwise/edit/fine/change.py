@@ -35,7 +35,7 @@ class Change:
         self.values = torch.zeros(start, model.hidden_size, device=model.device, requires_grad=True)
         self.steps = 0
         self.reached: list[float] = []
-        self.start: list[int] = []
+        self.start: list[float] = []
 
     @property
     def routed(self) -> bool:

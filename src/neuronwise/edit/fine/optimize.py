@@ -9,16 +9,14 @@ from torch import Tensor
 
 from neuronwise.edit.fine.change import Change, Shown
 from neuronwise.edit.fine.head import plain_head
+from neuronwise.edit.fine.line import Line
 from neuronwise.edit.fine.loss import Before, Reading, loss, read
 from neuronwise.edit.fine.request import Batch
 from neuronwise.edit.fine.settings import FineSettings
 from neuronwise.edit.trial import Forward, lowest_layer, recomputed_from, require_finite
 from neuronwise.model.passes import inputs_of, only_rows, stop_before
 
-# The search for a start (ours), in Adam's steps: tried at first, later, and how often before Adam takes over.
-LENGTHS = (4, 8, 12, 16, 24)
-LATER = (1, 2, 4, 8, 12)
-ROUNDS = 3
+ROUNDS = 3  # of the search (ours), before Adam takes over
 
 
 def optimize(batch: Batch, changes: Sequence[Change], settings: FineSettings) -> None:
@@ -34,9 +32,10 @@ def optimize(batch: Batch, changes: Sequence[Change], settings: FineSettings) ->
         with passes.shown.among(changes):
             active = list(changes)
             for step in range(settings.steps):
-                active = passes.step(active)
-                if active and step < ROUNDS and settings.start == "search":
-                    active = passes.search(active, LENGTHS if step == 0 else LATER)
+                searching = step < ROUNDS and settings.start == "search"
+                active = passes.step(active, searching)
+                if active and searching:
+                    active = passes.search(active)
                 elif active:
                     optimizer.step()
                 if not active:
@@ -54,8 +53,11 @@ class Passes:
         self.head = plain_head(batch.model, batch.inputs)
         self.shown = Shown()
 
-    def step(self, active: Sequence[Change]) -> list[Change]:
-        """One pass and the gradients of those that have not reached enough; returns these."""
+    def step(self, active: Sequence[Change], together: bool = False) -> list[Change]:
+        """One pass and the gradients of those that have not reached enough; returns these.
+
+        ``together``: of all target tokens that are not likely enough, see ``loss``.
+        """
         rows, slices = self.rows(active, [change.values for change in active])
         gradient = torch.zeros_like(rows)
         going: list[Change] = []
@@ -66,7 +68,7 @@ class Passes:
             if min(change.reached) >= self.settings.enough:
                 continue
             going.append(change)
-            self.loss(change, reading, change.values).backward()
+            self.loss(change, reading, change.values, together).backward()
             assert leaf.grad is not None
             gradient[own] = leaf.grad
         if going:
@@ -76,32 +78,35 @@ class Passes:
                 change.values.grad = None  # what has come to its end is not moved any more
         return going
 
-    def search(self, active: Sequence[Change], lengths: Sequence[int]) -> list[Change]:
+    def search(self, active: Sequence[Change]) -> list[Change]:
         """Move each change against the sign of its gradient, which is where Adam's first step goes, by a good length.
 
-        The shortest of ``lengths`` (in Adam's steps) that reaches enough, which ends the request, else the one of least
-        loss. No gradients are taken. Returns those that have not reached enough.
+        The shortest of a few lengths (in Adam's steps, see ``Line``) that reaches enough, which ends the request, else
+        the one of least loss. No gradients are taken. Returns those that have not reached enough.
         """
         going: list[Change] = []
         for change in active:
             assert change.values.grad is not None
             direction = -self.settings.rate * change.values.grad.sign()
-            origin = change.values.detach().clone()
-            tried: list[tuple[float, int]] = []
-            for length in lengths:
-                with torch.no_grad():
-                    values = origin + direction * length
-                    rows, (own,) = self.rows([change], [values])
-                    tried.append((float(self.loss(change, self.read(change, rows[own]), values)), length))
-                if min(change.reached) >= self.settings.enough:
-                    best = length
-                    break
-            else:
-                best = min(tried)[1]
-                going.append(change)
-            change.start.append(best)
+            rise = -float((direction * change.values.grad).sum())
+            line, origin = Line(self.settings.enough, min(change.reached), rise), change.values.detach().clone()
+            tried: dict[float, tuple[Reading, list[float]]] = {}
             with torch.no_grad():
+                while (length := line.next()) is not None:
+                    rows, (own,) = self.rows([change], [origin + direction * length])
+                    tried[length] = self.read(change, rows[own]), change.reached
+                    line.add(length, min(change.reached))
+                best = line.shortest
+                if best is None:
+                    losses = {
+                        length: float(self.loss(change, reading, origin + direction * length))
+                        for length, (reading, _) in tried.items()
+                    }
+                    best = min(losses, key=losses.__getitem__)
+                    going.append(change)
                 change.values.copy_(origin + direction * best)
+            change.reached = tried[best][1]
+            change.start.append(best)
         return going
 
     def rows(self, changes: Sequence[Change], values: Sequence[Tensor]) -> tuple[Tensor, list[slice]]:
@@ -117,15 +122,15 @@ class Passes:
 
     def read(self, change: Change, rows: Tensor) -> Reading:
         """What a request's rows say; notes what has been reached."""
-        reading = read(change.request, rows, self.head)
+        reading = read(change.request, rows, self.head, sparing=self.settings.start == "search")
         change.reached = reading.said().detach().exp().tolist()
         return reading
 
-    def loss(self, change: Change, reading: Reading, values: Tensor) -> Tensor:
+    def loss(self, change: Change, reading: Reading, values: Tensor, together: bool = False) -> Tensor:
         """The whole loss, γ·‖Δ‖₂ included."""
+        found = loss(change.request, reading, self.before.get(change), self.settings, together)
         if change not in self.before:  # Δ is zero until the first step is taken
             self.before[change] = reading.kept()
-        found = loss(change.request, reading, self.before[change], self.settings)
         if self.settings.gamma:
             found = found + self.settings.gamma * values.norm().to(found.device)
         require_finite(found, "The loss of this edit is")

@@ -18,9 +18,10 @@ class FineSettings:
     ``neurons`` "contribution" or "random"; ``layer`` restricts them to one layer; a weight of 0 leaves a term of the
     loss out. ``rate`` is Adam's, ``steps`` the most that are taken, ``enough`` the probability of every target token
     at which they end. ``start`` "zero" as in the paper; "search" (ours) first looks along Adam's first step, up to
-    three times, for a length that reaches it or from which to go on, see ``start.py``. ``prepend_end`` reads a text
-    behind the end token, as the released code does for GPT-J, whose tokenizer marks no beginning. ``repeats`` learns a
-    neuron as often as target positions chose it, changes that add up, as the released code does; by default once.
+    three times, for the length that just reaches it or from which to go on, see ``line.py``. ``prepend_end`` reads a
+    text behind the end token, as the released code does for GPT-J, whose tokenizer marks no beginning. ``repeats``
+    learns a neuron as often as target positions chose it, changes that add up, as the released code does; by default
+    once.
     """
 
     n: int = 5
