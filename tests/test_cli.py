@@ -102,9 +102,11 @@ def test_a_target_of_several_tokens_is_said(tiny_folder: Path) -> None:
 
 def test_out_writes_a_page_and_the_object(tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    done = shell("find", "--text", "the cat sits", "-m", tiny_folder, "--out", out, "--json", "--top", 3)
+    done = shell("find", "--text", "the cat sits", "-m", tiny_folder, "--out", out, "--json", "--top", 3, "--lens")
     assert sorted(path.name for path in out.iterdir()) == ["finding.json", "index.html"]
-    assert json.loads((out / "finding.json").read_text()) == json.loads(done.stdout)
+    content = validated(json.loads(done.stdout))
+    assert json.loads((out / "finding.json").read_text()) == content
+    assert len(content["concepts"][0]["lens"]["log_probs"]) == content["num_layers"]
 
 
 def test_the_same_seed_gives_the_same(tiny_folder: Path) -> None:

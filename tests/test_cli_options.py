@@ -49,6 +49,7 @@ REFUSED = {
     "a target over photos": (("find", "--data", "{tmp}", "--concept", "cat", "--target", " cat"), "--target has no"),
     "no template over photos": (("find", "--data", "{tmp}", "--concept", "cat", "--no-chat"), "--chat has no effect"),
     "heads over photos": (("find", "--data", "{tmp}", "--concept", "cat", "--heads", 3), "--heads has no effect"),
+    "a lens over photos": (("find", "--data", "{tmp}", "--concept", "cat", "--lens"), "--lens has no effect"),
     "a position of a concept": ((*TEXT, "--concept", "cat", "--position", 1), "--position has no effect without"),
     "a question beside a text": ((*TEXT, "--prompt", "what is it"), "--prompt has no effect with --text"),
     "a question beside a circuit's text": (("circuit", "--text", "the cat", "--prompt", "x"), "--prompt has no effect"),
