@@ -22,8 +22,8 @@ WEIGHTS = {9: 1.0, 4: -0.5, 5: -0.5}
 
 
 def tiny_run(name: str = "llama") -> Run:
-    model, prompted, _ = tiny(name)
-    return Run.of(model, prompted, [5, 6])
+    model, prompted, photo = tiny(name)
+    return Run.of(model, prompted, [5, 6], photo)
 
 
 def by_hand(run: Run, kept: dict[int, Tensor], fill: dict[int, Tensor]) -> float:
@@ -90,6 +90,26 @@ def test_sets_that_differ_at_the_last_position_alone_are_read_from_the_cache(mon
         values[-1] = torch.arange(values.shape[1])
     (curves,) = circuit_curves([kept], {"last": ranking}, [1, 10])
     assert len(set(curves["last"].kept + curves["last"].left)) == 4
+
+
+@pytest.mark.parametrize("long", [4, 10**6])
+def test_a_photo_is_read_once_for_all_sets(long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuronwise.measure.circuits.LONG", long)
+    run = tiny_run("llava")
+    model, target = run.model, run.target(target=9, position=1)
+    kept = Kept(model, run, target, WEIGHTS, {})
+    generator = torch.Generator().manual_seed(0)
+    sets = [{w: torch.rand(kept.rows, w.width, generator=generator) < 0.5 for w in model.writers} for _ in range(3)]
+    for writer in model.writers:
+        sets[1][writer][:-1], sets[2][writer][:-1] = False, True
+    inputs = run.forced_inputs(1)
+    for one, value in zip(sets, kept.kept(sets), strict=True):
+        with torch.no_grad(), Hooks() as hooks:
+            for writer, mask in one.items():
+                hooks.before(writer.module, lambda m, args, kw, mask=mask: replace_first(args, kw, args[0] * mask))
+            logits = model.module(**model.placed(inputs), use_cache=False).logits[0, -1]
+        expected = float(sum(weight * logits[token] for token, weight in WEIGHTS.items()))
+        assert value == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_curves_keep_the_first_k_and_their_complement() -> None:
