@@ -82,7 +82,7 @@ def figure_section(one: Drawn) -> Section:
     """A figure, as an image inside the page."""
     source = f"data:image/svg+xml;base64,{base64.b64encode(one.svg).decode()}"
     content = (
-        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{html.escape(one.figure.title)}">'
+        f'<figure><div class="wide" tabindex="0" role="region" aria-label="Figure: {html.escape(one.figure.title)}">'
         f'<img src="{source}" alt="{html.escape(one.figure.alt)}"></div>'
         f"<figcaption>{html.escape(one.figure.note)}</figcaption></figure>"
     )

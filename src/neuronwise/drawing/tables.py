@@ -148,7 +148,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
+    text = f"{value:,.{digits}f}"
     return text[1:] if text.startswith("-") and not float(text) else text.replace("-", "−")
 
 

@@ -34,7 +34,7 @@ def study_page(item: Item) -> Page:
         name, lines = title(study, kind), about(study, kind)
     sections = [table_section(table) for table in tables]
     drawn = "".join(
-        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{html.escape(one.title)}">'
+        f'<figure><div class="wide" tabindex="0" role="region" aria-label="Figure: {html.escape(one.title)}">'
         f'<img loading="lazy" src="/figure/{_quoted(item.id)}?name={_quoted(one.name)}" '
         f'alt="{html.escape(one.alt)}"></div>'
         f"<figcaption>{html.escape(one.note)}</figcaption></figure>"

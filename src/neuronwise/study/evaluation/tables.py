@@ -14,11 +14,11 @@ from neuronwise.study.kind import Study
 
 COLUMNS = ("Figure", "Protocol", "Cases", "Before", "After", "95 % interval")
 COSTS = {
-    "seconds": ("Seconds an edit", 1.0, "{:.2f}"),
-    "cpu_seconds": ("CPU seconds an edit", 1.0, "{:.2f}"),
-    "measuring_seconds": ("Seconds to measure it", 1.0, "{:.2f}"),
-    "peak_memory": ("Peak memory beyond the start, MB", 1e-6, "{:.1f}"),
-    "parameters_changed": ("Weights changed", 1.0, "{:.0f}"),
+    "seconds": ("Seconds an edit", 1.0, 2),
+    "cpu_seconds": ("CPU seconds an edit", 1.0, 2),
+    "measuring_seconds": ("Seconds to measure it", 1.0, 2),
+    "peak_memory": ("Peak memory beyond the start, MB", 1e-6, 1),
+    "parameters_changed": ("Weights changed", 1.0, 0),
 }
 COMPARED = {
     "success_forced": "success, forced",
@@ -66,8 +66,8 @@ def single(evaluation: Evaluation) -> list[Table]:
     """Figures, costs and failed cases of one editor."""
     spent = evaluation.means("cost")
     costs = [
-        (label, str(spent[name].n), form.format(spent[name].mean * scale))
-        for name, (label, scale, form) in COSTS.items()
+        (label, str(spent[name].n), str(Estimate(spent[name].mean * scale, digits=digits)))
+        for name, (label, scale, digits) in COSTS.items()
         if name in spent
     ]
     failed = [(str(row["id"]), row["prompt"], str(row["reason"])) for row in evaluation.failed]
@@ -151,8 +151,10 @@ def _costs(found: Editors) -> Table:
     body: list[list[Cell]] = []
     for name, one in found.items():
         spent = one.means("cost")
-        scaled = {cost: spent[cost].mean * scale for cost, (_, scale, _) in COSTS.items() if cost in spent}
-        body.append([name, *(Estimate(scaled[cost], digits=1) if cost in scaled else None for cost in COSTS)])
+        body.append([name, *(
+            Estimate(spent[cost].mean * scale, digits=min(digits, 1)) if cost in spent else None
+            for cost, (_, scale, digits) in COSTS.items()
+        )])  # fmt: skip
     return Table("costs", "Costs", ("editor", *(label for label, _, _ in COSTS.values())), body, "Means over cases.")
 
 
