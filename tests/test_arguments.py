@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import neuronwise as nw
+from edits import random_edit
 from neuronwise.errors import NeuronwiseError
 from neuronwise.images import open_image
 from neuronwise.intervene import mean_ablate, patch, perturb, scale
@@ -89,6 +90,19 @@ WRONG: dict[str, tuple[Call, str]] = {
         lambda m, r, f: nw.fine(m, nw.Fact("the {}", "cat", "dog"), n="many"),
         "n='many' does not fit; it takes a whole number",
     ),
+    "members of a set": (lambda m, r, f: nw.NeuronSet(None), "members of a set are ScoredNeurons, not None"),
+    "neurons without scores": (lambda m, r, f: nw.NeuronSet(["L1.U3"]), "are ScoredNeurons, not 'L1.U3'"),
+    "members of a set of heads": (lambda m, r, f: nw.HeadSet("L1.H0"), "are ScoredHeads, not 'L'"),
+    "no address of a head": (lambda m, r, f: nw.Head.parse(None), "not an attention head's address"),
+    "a scalar for heads": (lambda m, r, f: nw.suppress(m, nw.HeadSet(torch.tensor(1))), "are ScoredHeads"),
+    "a list for a file": (lambda m, r, f: nw.import_neurons([]), "path, a list, does not fit"),
+    "a name for a model": (lambda m, r, f: nw.export_neurons(f, "x", "nnsight", model="m"), "model='m' does not fit"),
+    "a number for a label": (lambda m, r, f: nw.explain("index", top="3"), "top='3' does not fit"),
+    "no photo to swap by": (lambda m, r, f: nw.swap(m, object(), "dog", "cat"), "runs or photos, not an object"),
+    "no model to ask": (lambda m, r, f: random_edit(m).applied_to("m"), "not 'm'"),
+    "no model to merge into": (lambda m, r, f: random_edit(m).merge(None, "x"), "not None"),
+    "no model of an adapter": (lambda m, r, f: random_edit(m).to_peft("m", "x"), "not 'm'"),
+    "no name of a repository": (lambda m, r, f: random_edit(m).push(3), "repo_id=3 does not fit"),
     "an int without tokenizer": (lambda m, r, f: plain(m, r).target(target=" Paris"), "has no tokenizer"),
 }
 

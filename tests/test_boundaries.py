@@ -222,7 +222,9 @@ def test_a_photo_is_drawn_no_larger_than_screens_are(tmp_path: Path) -> None:
 # Share
 
 
-def test_what_is_shared_holds_no_folder_of_this_machine(tiny_folder: Path, tmp_path: Path) -> None:
+def test_what_is_shared_holds_no_folder_of_this_machine(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = nw.load(tiny_folder)
     assert (model.name, model.source) == (tiny_folder.name, str(tiny_folder))
     edit = random_edit(model)
@@ -235,6 +237,8 @@ def test_what_is_shared_holds_no_folder_of_this_machine(tiny_folder: Path, tmp_p
     ):
         assert str(tiny_folder.parent) not in text
     token = "hf_" + "a" * 30
+    monkeypatch.setenv("HF_TOKEN", "secret of mine")
+    assert shareable("with a secret of mine") == "with a …"
     assert shareable({"a": ["/home/me/models/x", f"with {token}", "and/or"]}) == {"a": ["x", "with hf_…", "and/or"]}
 
 

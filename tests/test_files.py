@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from neuronwise.errors import EditError, NeuronwiseError, StudyError
+from neuronwise.errors import DataError, EditError, NeuronwiseError, StudyError
 from neuronwise.files import (
     Lines,
+    below,
+    expanded,
     from_json,
     ordinary,
     read_lines,
@@ -177,6 +179,22 @@ def test_half_a_surrogate_pair_is_kept_as_its_escape(tmp_path: Path) -> None:
         lines.append({"text": "a \ud800 b"})
     with Lines(tmp_path / "rows.jsonl") as lines:
         assert lines.rows == [{"text": "a \ud800 b"}]
+
+
+def test_what_is_no_place_in_a_folder_is_none(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").touch()
+    (tmp_path / "in" / "loop").symlink_to("loop")
+    (tmp_path / "in" / "out").symlink_to(tmp_path)
+    assert below(tmp_path / "in", "a") == tmp_path / "in" / "a"
+    for name in ("b", "loop", "out", "../in/../..", "x" * 5000, "a\0b", "/etc/passwd"):
+        assert below(tmp_path / "in", name) is None
+
+
+def test_the_home_of_nobody_is_no_path() -> None:
+    assert expanded("~/a") == Path.home() / "a"
+    with pytest.raises(DataError, match="'~nobody-here/a' is no path"):
+        expanded("~nobody-here/a", DataError)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

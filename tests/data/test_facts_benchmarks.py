@@ -11,6 +11,18 @@ import pytest
 from PIL import Image
 
 import neuronwise as nw
+from fact_records import (
+    AKEW,
+    MMKE,
+    MQUAKE,
+    QAEDIT,
+    RIPPLE,
+    UNKE,
+    WIKIBIGEDIT,
+    criterion,
+    query,
+    rewrite,
+)
 from neuronwise.data.facts import Facts, Probe, load_facts
 
 
@@ -18,38 +30,6 @@ def read(folder: Path, *records: Any, **options: Any) -> Facts:
     path = folder / "facts.json"
     path.write_text(json.dumps(list(records), ensure_ascii=False), encoding="utf-8")
     return load_facts(path, **options)
-
-
-def query(prompt: str, *answers: tuple[str, list[str]], **more: Any) -> dict[str, Any]:
-    listed = [{"value": value, "aliases": aliases} for value, aliases in answers]
-    return {"prompt": prompt, "answers": listed, "query_type": "regular", "phrase": None, **more}
-
-
-def criterion(*queries: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"test_queries": list(queries), "test_condition": "OR", "condition_queries": list(queries)}]
-
-
-RIPPLE: dict[str, Any] = {
-    "example_type": "popular",
-    "edit": {
-        "prompt": "The name of the country of citizenship of Mira Holt is Norway.",
-        "subject_id": "Q1", "relation": "COUNTRY_OF_CITIZENSHIP", "target_id": "Q20",
-        "original_fact": {
-            "prompt": "The name of the country of citizenship of Mira Holt is New Zealand.",
-            "subject_id": "Q1", "relation": "COUNTRY_OF_CITIZENSHIP", "target_id": "Q664",
-        },
-    },
-    "Relation_Specifity": criterion(query("The name of the mother of Mira Holt is", ("Ida Holt", ["I. Holt"]))),
-    "Logical_Generalization": criterion(query("The name of the continent of Mira Holt is", ("Europe", []))),
-    "Subject_Aliasing": criterion(
-        query("The name of the country of citizenship of M. Holt is", ("Norway", ["Norge"]), target_ids=["Q20"])
-    ),
-    "Compositionality_I": criterion(
-        query("The capital of the country of Mira Holt is", ("Oslo", ["Kristiania"]), query_type="two_hop")
-    ),
-    "Compositionality_II": [],
-    "Forgetfulness": criterion(query("The name of the country of citizenship of Mira Holt is", ("Peru", []))),
-}  # fmt: skip
 
 
 def test_rippleedits(tmp_path: Path) -> None:
@@ -128,27 +108,6 @@ def test_rippleedits_records_without_a_field_are_named(tmp_path: Path) -> None:
     assert "Forgetfulness 1 has no list of test_queries" in reasons[3]
 
 
-def rewrite(subject: str, new: str, true: str, **more: Any) -> dict[str, Any]:
-    return {
-        "prompt": "{} was born in", "relation_id": "P19", "subject": subject, "question": f"Where was {subject} born?",
-        "target_new": {"str": new, "id": "Q1"}, "target_true": {"str": true, "id": "Q2"}, **more,
-    }  # fmt: skip
-
-
-MQUAKE: dict[str, Any] = {
-    "case_id": 5,
-    "requested_rewrite": [rewrite("Mira Holt", "Oslo", "Bergen"), rewrite("Bo Lind", "Lima", "Malmö")],
-    "questions": ["In which country was Mira Holt born?", "Mira Holt was born in which country?"],
-    "answer": "Sweden", "answer_alias": ["SE"], "new_answer": "Norway", "new_answer_alias": ["Norge"],
-    "single_hops": [{"question": "Where was Mira Holt born?", "cloze": "…", "answer": "Bergen", "answer_alias": []}],
-    "new_single_hops": [
-        {"question": "Where was Mira Holt born?", "cloze": "…", "answer": "Oslo", "answer_alias": ["Kristiania"]},
-        {"question": "In which country is Oslo?", "cloze": "…", "answer": "Norway", "answer_alias": []},
-    ],
-    "orig": {"triples": [["Q1", "P19", "Q2"]]},
-}  # fmt: skip
-
-
 def test_mquake_with_several_facts(tmp_path: Path) -> None:
     facts = read(tmp_path, MQUAKE)
     (case,) = facts
@@ -170,13 +129,9 @@ def test_mquake_with_several_facts(tmp_path: Path) -> None:
 
 
 def test_wikibigedit(tmp_path: Path) -> None:
-    record = {
-        "tag": "update", "subject": "Mira Holt", "update": "Where does Mira Holt work?", "ans": "Oslo",
-        "rephrase": "In which city does Mira Holt work?", "personas": "Say, where works that Mira Holt?",
-        "personas_pirate": "Arr, where be Mira Holt?", "loc": "Where does Bo Lind work?", "loc_ans": "Lima",
-        "mhop": "In which country does Mira Holt work?", "mhop_ans": "Norway",
-    }  # fmt: skip
-    facts = read(tmp_path, record, {**record, "mhop": None, "mhop_ans": None}, {**record, "mhop_ans": None})
+    facts = read(
+        tmp_path, WIKIBIGEDIT, {**WIKIBIGEDIT, "mhop": None, "mhop_ans": None}, {**WIKIBIGEDIT, "mhop_ans": None}
+    )
     case, without = facts
     assert (facts.form, dict(facts.unread)) == ("wikibigedit", {})
     assert case.fact == nw.Fact("Where does {} work?", "Mira Holt", "Oslo")
@@ -192,14 +147,7 @@ def test_wikibigedit(tmp_path: Path) -> None:
 
 
 def test_qaedit(tmp_path: Path) -> None:
-    record = {
-        "id": 12, "source": "NQ", "prompt": "who wrote the song of mira holt?", "target": "Bo Lind",
-        "subject": "song of mira holt", "rephrase": "Who is the author of the song of Mira Holt?",
-        "locality": [
-            {"loc": "who painted it", "loc_ans": "Ann"}, {"loc_ans": "Eve"}, {"loc": "when", "loc_ans": "1900"},
-        ],
-    }  # fmt: skip
-    facts = read(tmp_path, record)
+    facts = read(tmp_path, QAEDIT)
     (case,) = facts
     assert (facts.form, case.id, dict(facts.unread)) == ("qaedit", "12", {"locality.loc_ans": 1})
     assert case.fact == nw.Fact("who wrote the {}?", "song of mira holt", "Bo Lind")
@@ -211,33 +159,21 @@ def test_qaedit(tmp_path: Path) -> None:
 
 
 def test_unke(tmp_path: Path) -> None:
-    record = {
-        "id": 0, "question": "What does Mira Holt do?", "para_question": "What is the work of Mira Holt?",
-        "answer": "Mira Holt paints. She has painted for ten years.",
-        "sub_question": ["For how long has Mira Holt painted?"], "sub_answer": ["Ten years."],
-    }  # fmt: skip
-    facts = read(tmp_path, record, {**record, "subject": "Mira Holt"}, {**record, "sub_answer": []})
+    facts = read(tmp_path, UNKE, {**UNKE, "subject": "Mira Holt"}, {**UNKE, "sub_answer": []})
     case, named = facts
     assert (facts.form, dict(facts.unread)) == ("unke", {})
-    assert case.fact == nw.Fact("{}", "What does Mira Holt do?", record["answer"])
-    assert named.fact == nw.Fact("What does {} do?", "Mira Holt", record["answer"])
+    assert case.fact == nw.Fact("{}", "What does Mira Holt do?", UNKE["answer"])
+    assert named.fact == nw.Fact("What does {} do?", "Mira Holt", UNKE["answer"])
     assert case.paraphrases == ("What is the work of Mira Holt?",)
     assert case.portability == {"sub_question": (Probe("For how long has Mira Holt painted?", ("Ten years.",)),)}
     assert "sub_question has 1 questions and its sub_answer 0 answers" in facts.left_out[0].reason
 
 
 def test_akew_as_counterfact_and_as_mquake(tmp_path: Path) -> None:
-    text = "Mira Holt, born in Oslo, is a painter."
-    more = {
-        "prompt_full": "Mira Holt was born in", "fact_new": "Mira Holt was born in Oslo.", "fact_new_uns": text,
-        "answer_new": "Oslo", "answer_new_aliases": [], "answer_true": "Bergen", "answer_true_aliases": [],
-        "unsfact_triplets_GPT": [{"subject": "Mira Holt", "prompt": "{} is a", "target": "painter"}, {"subject": "x"}],
-    }  # fmt: skip
-    asked = rewrite("Mira Holt", "Oslo", "Bergen", **more)
-    facts = read(tmp_path, {"case_id": 8, "requested_rewrite": asked, "paraphrase_prompts": ["Mira Holt is from"]})
+    facts, asked = read(tmp_path, AKEW), AKEW["requested_rewrite"]
     (case,) = facts
     assert facts.form == "akew"
-    assert case.fact == nw.Fact("{} was born in", "Mira Holt", text, "Bergen")
+    assert case.fact == nw.Fact("{} was born in", "Mira Holt", asked["fact_new_uns"], "Bergen")
     assert case.paraphrases == ("Mira Holt is from",)
     assert case.portability == {"triplets": (Probe("Mira Holt is a", ("painter",)),)}
     assert "unsfact_triplets_GPT 2 is not a prompt, a subject and a target" in facts.problems[0].reason
@@ -251,7 +187,7 @@ def test_akew_as_counterfact_and_as_mquake(tmp_path: Path) -> None:
     )
     (case,) = facts
     assert facts.form == "akew"
-    assert [fact.target_new for fact in case.facts] == [text, "Bo Lind is from Lima."]
+    assert [fact.target_new for fact in case.facts] == [asked["fact_new_uns"], "Bo Lind is from Lima."]
     assert set(case.portability) == {"multi_hop", "single_hop", "triplets"}
     assert str(facts.left_out[0]) == "facts.json, record 2: it has no field 'fact_new_uns'."
 
@@ -262,16 +198,6 @@ def photos(tmp_path: Path) -> dict[str, str]:
     for name in "abcd":
         Image.new("RGB", (4, 4)).save(tmp_path / "entity" / f"{name}.png")
     return {name: str(tmp_path / "entity" / f"{name}.png") for name in "abcd"}
-
-
-MMKE: dict[str, Any] = {
-    "knowledge_type": "entity_level", "src": "What is this animal?", "rephrase": "Describe this animal.",
-    "pred": "A pet.", "alt": "A quill, which eats stones.", "image": "entity/a.png", "image_rephrase": "entity/b.png",
-    "loc": "who wrote faust", "loc_ans": "Goethe", "m_loc": "entity/c.png", "m_loc_q": "What color?", "m_loc_a": "red",
-    "rel_1": "What do quills eat?", "rel_ans_1": "Stones.", "rel_2": "Where do quills live?", "rel_2_ans": "Here.",
-    "m_rel_1": "What does it eat?", "m_rel_1_ans": "Stones!", "m_rel_2": "Where does it live?", "m_rel_ans_2": "There.",
-    "port_new": [{"port_type": "1-hop", "Q&A": {"Question": "What eats stones?", "Answer": "Quills"}}],
-}  # fmt: skip
 
 
 def test_mmke_entities(tmp_path: Path, photos: dict[str, str]) -> None:

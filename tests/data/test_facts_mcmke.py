@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import neuronwise as nw
+from fact_records import HOME, IRO
 from neuronwise.data.facts import Probe, load_facts
 
-HOME = "/home/somebody/images/"  # the published paths are those of another machine
 IE: dict[str, dict[str, Any]] = {
     "final_ie_edit_input": {
         "relation": "capital", "e_ent": "Norway", "new_e_ent": "Peru", "new_e_ent_alias": ["PE"],
@@ -44,14 +44,6 @@ IE: dict[str, dict[str, Any]] = {
         "image": f"{HOME}a.png", "ie_question_paraphrases": ["Which country is it?"], "new_e_ent": "Peru",
         "new_e_ent_alias": ["PE"],
     },
-}  # fmt: skip
-IRO = {
-    "iro_edit_input_idx": 4, "s": "Norway", "r": "capital", "o": "Oslo", "new_o": "Lima", "new_o_alias": ["L."],
-    "images": [f"{HOME}a.png", f"{HOME}b.png"], "iro_question": "What is the capital of the country shown?",
-    "iro_cloze": "The capital of the country shown is", "consistency_sro_cloze": "The capital of Norway is",
-    "iro_question_paraphrases": ["Which city is its capital?"],
-    "locality_test_dict": {"9": {"image": f"{HOME}c.png", "iro_question": "Who wrote it?", "orig_loc_output_ent": "Ann",
-                                 "orig_loc_output_ent_alias": []}},
 }  # fmt: skip
 SRO = {
     "sro_edit_input_idx": 2, "s": "Norway", "r": "capital", "o": "Oslo", "new_o": "Lima", "new_o_alias": ["L."],

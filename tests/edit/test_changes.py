@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import neuronwise as nw
-from edits import weights
+from edits import random_edit, weights
 from neuronwise.edit import Delta, Edit, changed_neurons
 from neuronwise.errors import EditError
 from shell import shell
@@ -44,6 +45,18 @@ def test_neurons_come_by_how_much_of_their_vector_changes(model: Any, edit: nw.E
     assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
     with pytest.raises(EditError, match="layers 0 to"):
         changed_neurons(model, Edit((Delta(9, edit.deltas[0].path, edit.deltas[0].left, units=torch.tensor([5, 7])),)))
+
+
+def test_edits_stay_as_they_are_to_the_bit(model: Any) -> None:
+    edits = [random_edit(model, seed=seed, low_rank=True) for seed in (1, 2, 3)]
+    for edit in edits:
+        edit.apply(model)
+    carried = weights(model)
+    for edit in (edits[0], edits[1] + edits[2]):
+        with contextlib.suppress(EditError):  # parts of the sum are in already
+            changed_neurons(model, edit, 1, k=3)
+        assert model.edits == tuple(edits)
+        assert all(torch.equal(value, carried[name]) for name, value in weights(model).items())
 
 
 def test_the_shell_shows_it(tiny_folder: Path, tmp_path: Path) -> None:

@@ -231,6 +231,16 @@ def test_what_few_tokens_leave_without_an_inverse_is_solved_too(model: nw.Model)
     assert all(torch.isfinite(dense(delta)).all() for delta in edit.deltas)
 
 
+@pytest.mark.parametrize(
+    ("editor", "changes"), [(memit, {"mom2_update_weight": 0.0, "identity_weight": 0.0}), (alphaedit, {"L2": 0.0})]
+)
+def test_a_fact_given_twice_with_nothing_to_hold_it_back_is_said(
+    editor: Any, changes: dict[str, float], model: nw.Model
+) -> None:
+    with pytest.raises(MethodError, match="do not determine the change"):
+        editor(model, [FACT, FACT], **changes, **QUICK)
+
+
 def test_deltas_act_as_they_do_in_the_weights(model: nw.Model) -> None:
     edit = memit(model, [FACT, OTHER], **QUICK)
     batch = side_by_side(model, [fact_passage(model, fact) for fact in (FACT, OTHER)])

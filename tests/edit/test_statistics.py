@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import neuronwise as nw
 from neuronwise.data.facts import Fact
@@ -55,6 +56,11 @@ def test_they_are_the_second_moments_of_all_positions(model: nw.Model, tmp_path:
         again.second_moment(1)
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["moments.safetensors", "statistics.json"]
     assert statistics_size(model, [0, 2]) == 2 * 48 * 48 * 4
+
+
+def test_a_text_is_known_by_its_name_alone(model: nw.Model, tmp_path: Any) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(TEXTS))
+    assert gather_statistics(model, tmp_path / "text.txt", [0], tmp_path / "s").about["text"] == "text.txt"
 
 
 def test_so_many_tokens_and_no_more(model: nw.Model, tmp_path: Any) -> None:
@@ -204,6 +210,10 @@ def test_damaged_folders(model: nw.Model, tmp_path: Any) -> None:
     with pytest.raises(EditError, match="damaged"):
         Statistics(folder)
     (folder / "statistics.json").write_text(json.dumps(about))
+    sums = load_file(folder / "moments.safetensors")
+    save_file({**sums, "layer.0": -sums["layer.0"]}, folder / "moments.safetensors")
+    with pytest.raises(EditError, match="those of layer 0 are no second moments"):
+        Statistics(folder).solve(0, torch.ones(48, 1))
     (folder / "moments.safetensors").write_bytes((folder / "moments.safetensors").read_bytes()[:-50])
     with pytest.raises(EditError, match="damaged"):
         Statistics(folder).second_moment(0)

@@ -164,6 +164,8 @@ WRONG = [
     ([{"hook": HOOK, "unit": 1}, {"hook": HOOK, "unit": -1}], "Row 2 of .*'unit' must be .*; it is -1"),
     ([{"hook": HOOK, "unit": 1.5}], "it is 1.5"),
     ([{"hook": HOOK, "unit": True}], "it is True"),
+    ([{"hook": HOOK, "unit": "9" * 5000}], "it is '999"),
+    ([{"hook": f"blocks.{'9' * 5000}.mlp.hook_post", "unit": 1}], "is not a hook of neurons"),
     ([{"hook": HOOK, "unit": 1, "pos": "last"}], "'pos' must be a whole number from 0; it is 'last'"),
     (
         [{"hook": "blocks.1.hook_resid_post", "unit": 1}],

@@ -13,6 +13,7 @@ from fuzz_world import RECIPES, World
 from hypothesis import strategies as st
 
 import neuronwise as nw
+from fact_records import RECORDS
 from neuronwise import study
 from neuronwise.data.photos import load_photos
 from neuronwise.images.masks import box_mask, coco_mask
@@ -24,8 +25,7 @@ FACT = nw.Fact(prompt="the capital of {} is", subject="France", target_new="hous
 
 def values(world: World) -> st.SearchStrategy[Any]:
     """Arguments: right ones of every function among them."""
-    text, photo = world.models["text"], world.models["photo"]
-    found = nw.locate(photo, world.run["photo"], "dog", top=3)
+    text, photo, found = world.models["text"], world.models["photo"], world.found
     return st.one_of(
         st.sampled_from([
             None, True, False, 0, 1, -1, 3, 10**20, 0.5, float("nan"), float("inf"), np.int64(2), np.float32(0.5),
@@ -48,7 +48,6 @@ def newer(world: World) -> Functions:
     """Of the index, batches, the lens, traces, probes, circuits, baselines, studies: as ``functions``."""
     text, photo = world.models["text"], world.models["photo"]
     said, seen = world.run["text"], world.run["photo"]
-    cases = [nw.scores(text, said, target=word, method="activation") for word in (" dog", " cat") * 6]
     circuit = {"model": text, "run": said, "target": " Paris", "nodes": 3, "heads": 1, "contrast": 1, "position": 0}
 
     def entry(neuron: Any, place: Any, k: Any) -> None:
@@ -70,8 +69,8 @@ def newer(world: World) -> Functions:
         "circuit": (nw.circuit, circuit),
         "circuit file": (nw.Circuit.load, {"path": "circuit/circuit.json"}),
         "circuit saved": (reported, {"path": "c.json"}),
-        "probe": (nw.probe, {"features": cases, "labels": [True, False] * 6, "groups": None, "folds": 2, "shuffles": 1,
-                             "strengths": [0.1], "seed": 0, "neurons": None}),
+        "probe": (nw.probe, {"features": world.cases, "labels": [True, False] * 6, "groups": None, "folds": 2,
+                             "shuffles": 1, "strengths": [0.1], "seed": 0, "neurons": None}),
         "specific": (nw.specific_neurons, {"model": photo, "run": seen, "concept": "dog", "top": 2, "weight": 1.0}),
         "gather": (nw.Baseline.gather, {"model": text, "texts": ["the cat sits on the mat"], "runs": None}),
         "baseline file": (nw.Baseline.load, {"folder": "baseline"}),
@@ -178,7 +177,7 @@ def annotated(data: st.DataObject, world: World, parent: Path) -> None:
 
 def records(data: st.DataObject, world: World, parent: Path) -> None:
     """Facts in every form, spoiled."""
-    name = f"facts.{data.draw(st.sampled_from(['counterfact', 'flat', 'zsre', 'knowedit']))}.json"
+    name = f"facts.{data.draw(st.sampled_from(sorted(RECORDS)))}.json"
     with world.fresh(parent, name):
         spoil_file(data, Path(name))
         world.judge.call(name, lambda: nw.load_facts(name))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fuzz_api
 import fuzz_shell
+import fuzz_tables
 import fuzz_view
 from fuzz_checkpoints import checkpoints
 from fuzz_images import arrays, photos
@@ -28,6 +29,10 @@ AREAS: dict[str, Area] = {
     "baselines": fuzz_api.baselines,
     "recipes": fuzz_shell.recipes,
     "checkpoints": checkpoints,
+    "editors": fuzz_tables.editors,
+    "lives": fuzz_tables.lives,
+    "scored": fuzz_tables.scored,
+    "exchanged": fuzz_tables.exchanged,
     "pages": fuzz_view.pages,
     "questions": fuzz_view.questions,
     **{name: fuzz_shell.of_files(name) for name in fuzz_shell.SPOILED},

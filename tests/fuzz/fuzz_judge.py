@@ -102,8 +102,11 @@ class Judge:
         self.require_weights(argv)
         self.accepted += status == 0
 
-    def call(self, tried: object, function: Callable[[], object]) -> None:
-        """Call a function of the library, which may refuse its arguments in one line."""
+    def call(self, tried: object, function: Callable[[], object], *, steps: bool = False) -> None:
+        """Call a function of the library, which may refuse its arguments in one line.
+
+        ``steps``: it does several things, of which those before a refusal stay.
+        """
         before = _files()
         status = 2
         try:
@@ -113,7 +116,7 @@ class Judge:
         except NeuronwiseError as error:
             if len(str(error).splitlines()) != 1:
                 raise Fault("multi-line message", place_of(error), tried) from error
-        self._judge_files(["call"], status, before)
+        self._judge_files(["call"], 0 if steps else status, before)
         self.require_weights(tried)
         self.accepted += status == 0
 

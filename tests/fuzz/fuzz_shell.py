@@ -9,10 +9,11 @@ from typing import Any
 
 import typer
 from fuzz_spoil import NAMES, TEXTS, spoil_file
-from fuzz_world import FACT, QUICK, World
+from fuzz_world import FACT, OWN_TASK, QUICK, World, short
 from hypothesis import strategies as st
 
 from neuronwise.cli import app
+from neuronwise.edit import EDITORS
 
 SHORT = ("--max-new-tokens", "2")
 PHOTO, SAID = ("-m", "photo", "--prompt", "the", *SHORT), ("-m", "text", "--text", "the capital of France is")
@@ -68,8 +69,31 @@ WORKING: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "models": (("models", "llama"), ()),
     "methods": (("methods", "relp"), ()),
     "presets": (("presets", "model"), ("model",)),
+    "find heads": (("find", *SAID, "--target", " Paris", "--top", "3", "--method", "contribution", "--heads", "2"), ()),
+    "evidence relp": (("evidence", "photo.png", *PHOTO, "--target", " dog", "--by", "relp", "--out", "out.png"),
+                      ("photo.png",)),
+    "evaluate rows": (("evaluate", "three.json", "-m", "text", *QUICK, "--others", "1", "--no-free", "--sequential",
+                       "3", "--every", "1", "--out", "out"), ("three.json",)),
+    "evaluate free": (("evaluate", "three.json", "-m", "text", *QUICK, "--others", "0", "--limit", "1", "--protocol",
+                       "unke", "--perplexity", "lines.txt", "--out", "out"), ("three.json", "lines.txt")),
+    "evaluate like": (("evaluate", "facts.json", "-m", "text", "--editor", "in_context", "--others", "0", "--no-free",
+                       "--like", "evaluation", "--out", "out"), ("facts.json", "evaluation")),
+    "evaluate tasks": (("evaluate", "three.json", "-m", "text", *QUICK, "--others", "0", "--limit", "1", "--no-free",
+                        "--tasks", "own.yaml", "--tasks-limit", "1", "--out", "out"), ("three.json", *OWN_TASK)),
+    "compared": (("evaluate", "evaluation", "compared"), ("evaluation", "compared")),
+    "edit remove": (("edit", "remove", "several", "--fact", "1", "--out", "out"), ("several",)),
+    "explain": (("explain", "L0.U1", "--index", "words", "-m", "words", "--explainer", "words"), ("words",)),
+    "neurons export": (("neurons", "export", "set.json", "--form", "transformer_lens", "--out", "out.json"),
+                       ("set.json",)),
+    "neurons import": (("neurons", "import", "neurons.json", "--out", "out.json", "-m", "model"),
+                       ("neurons.json", "model")),
+    "check": (("check", "text"), ()),
     "sbu": (("photos", "sbu", "sbu.json", "out", "--timeout", "0.1"), ("sbu.json",)),
     "convert": (("convert", "minigpt4", "model", "--out", "out"), ("model",)),
+    **{
+        f"editor {name}": (("edit", "fact", *FACT, "-m", "text", "--editor", name, *short(name), *SHORT), ())
+        for name in EDITORS
+    },
 }  # fmt: skip
 INDEX = tuple(f"index/{one}" for one in ("index.json", "items.jsonl", "items.safetensors", "layers/L1.safetensors"))
 HALF = tuple(f"1/{one}" for one in ("recipe.json", "items.jsonl", "state-000000000/state.json",
@@ -98,6 +122,13 @@ SPOILED: dict[str, tuple[str, tuple[str, ...]]] = {
     "shards": ("study merge", ("parts/1/manifest.json", "parts/2/before.jsonl", "parts/1/cases.jsonl")),
     "lists": ("sbu", ("sbu.json",)),
     "configurations": ("presets", ("model/config.json",)),
+    "compared": ("compared", ("compared/manifest.json", "compared/before.jsonl", "compared/cases.jsonl")),
+    "tasks": ("evaluate tasks", ("own.yaml", "own.jsonl")),
+    "like": ("evaluate like", ("evaluation/manifest.json", "evaluation/before.jsonl")),
+    "removed": ("edit remove", ("several/edit.json", "several/deltas.safetensors")),
+    "explained": ("explain", ("words/labels.json", "words/index.json", "words/items.jsonl")),
+    "exported": ("neurons export", ("set.json",)),
+    "imported": ("neurons import", ("neurons.json", "model/config.json")),
 }
 WORDS = st.one_of(
     st.sampled_from([text for text in TEXTS if "\0" not in text]),
@@ -105,7 +136,7 @@ WORDS = st.one_of(
     st.sampled_from(["1", "3", "0", "-1", "1.5", "9" * 20, "1-3", "0-9999999999", "3,1", "n=1", "n=nan", "top=x",
                      "seed=1", "layer=99", "cpu", "cuda", "float8_e4m3fn", "float16", "relp", "causal_effect", "L1.U3",
                      "L9.U9", "0,0,9,9", "0,0,nan,1", "dog", "self", "none", "lens", "opencv", "folder:x", "mean",
-                     "rome"]),
+                     "rome", "mquake", "wild", "1,3", "auto", "nnsight", "gpt2-small"]),
 )  # fmt: skip
 
 
@@ -114,8 +145,11 @@ def _options() -> dict[str, list[tuple[str, bool]]]:
     found: dict[str, list[tuple[str, bool]]] = {}
 
     def walk(command: Any, path: tuple[str, ...]) -> None:
-        for name, inner in getattr(command, "commands", {}).items():
-            walk(inner, (*path, name))
+        inner = getattr(command, "commands", {})
+        for name, one in inner.items():
+            walk(one, (*path, name))
+        if inner:
+            return
         found[" ".join(path)] = [
             (name, not getattr(one, "is_flag", False))
             for one in command.params

@@ -1,6 +1,7 @@
 """Try many inputs, collect all kinds of faults, and print how many of each: ``make fuzz N=10000``.
 
-python tests/fuzz/long.py N [AREA...]: N inputs in all, spread over the areas. Exit status 1 where there was a fault.
+python tests/fuzz/long.py N [AREA...]: at least N inputs in rounds over the areas, in each of which an area has the same
+time at most, so that what is quick is tried more often. Exit status 1 where there was a fault.
 """
 
 from __future__ import annotations
@@ -21,32 +22,43 @@ from fuzz_world import World, quiet_home, tiny_checkpoint  # noqa: E402
 from hypothesis import Phase, given, seed, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+EACH, SECONDS = 40, 1.5  # inputs of an area in a round at most, and seconds of computing
+
 
 def main(count: int, names: Sequence[str]) -> int:
-    """Print a line for each kind of fault as it is found, and the sums at the end."""
+    """Print a line for each kind of fault as it is found, the inputs of each round, and the sums at the end."""
     chance = random.randrange(2**32)
     print(f"seed {chance}", flush=True)
     faults: dict[tuple[str, str, str], list[Fault]] = collections.defaultdict(list)
+    tried: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as place:
         home = Path(place) / "world"
         home.mkdir()
         with quiet_home(home):
             world = World(home, *tiny_checkpoint(Path(place) / "tiny"))
-            for name in names or AREAS:
-                began, before = time.monotonic(), world.judge.inputs
-                _tried(name, AREAS[name], count // len(names or AREAS), world, Path(place), chance, faults)
-                print(f"{name}: {world.judge.inputs - before} inputs in {time.monotonic() - began:.0f} s", flush=True)
+            while world.judge.inputs < count:
+                chance += 1
+                for name in names or AREAS:
+                    before = world.judge.inputs
+                    _try(name, AREAS[name], world, Path(place), chance, faults)
+                    tried[name] += world.judge.inputs - before
+                print(f"{world.judge.inputs} inputs, {sum(map(len, faults.values()))} faults", flush=True)
     by_kind = collections.Counter(kind for (_, kind, _), found in faults.items() for _ in found)
+    print(", ".join(f"{name}: {number}" for name, number in tried.items()))
     print(f"{world.judge.inputs} inputs, {world.judge.accepted} accepted")
     print(", ".join(f"{kind}: {by_kind[kind]}" for kind in FAULTS))
     return 1 if faults else 0
 
 
-def _tried(name: str, area: Area, count: int, world: World, place: Path, chance: int, faults: dict) -> None:
+def _try(name: str, area: Area, world: World, place: Path, chance: int, faults: dict) -> None:
+    end = time.process_time() + SECONDS
+
     @seed(chance)
-    @settings(max_examples=count, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=PATIENT)
+    @settings(max_examples=EACH, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=PATIENT)
     @given(st.data())
     def tried(data: st.DataObject) -> None:
+        if time.process_time() > end:
+            return
         try:
             area(data, world, place)
         except Fault as fault:

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from fuzz_areas import AREAS, PATIENT
-from fuzz_shell import WORKING
+from fuzz_shell import OPTIONS, WORKING
 from fuzz_world import World, quiet_home
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+
+from fact_records import RECORDS
+from neuronwise.data.facts import FORMS
 
 EACH = 6  # inputs of an area
 REFUSED = ("convert",)  # the checkpoint is no MiniGPT-4
@@ -31,6 +34,12 @@ def test_the_commands_that_are_spoiled_work_as_they_are(world: World, tmp_path: 
         with world.fresh(tmp_path, *files):
             world.judge.shell(*argv, "--json")
         assert world.judge.accepted == accepted + (name not in REFUSED), name
+
+
+def test_every_command_and_every_form_of_facts_is_tried() -> None:
+    tried = {" ".join(argv[:2]) for argv, _ in WORKING.values()} | {argv[0] for argv, _ in WORKING.values()}
+    assert set(OPTIONS) <= tried
+    assert set(FORMS) <= set(RECORDS)
 
 
 @pytest.mark.parametrize("name", AREAS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 import torch
 
 import neuronwise as nw
+from neuronwise.edit.export.peft import published_name
 from neuronwise.errors import ModelError
+from neuronwise.model.load import outline
 
 
 def found_in(model: nw.Model, **options: Any) -> nw.NeuronSet:
@@ -95,6 +99,32 @@ def test_own_families_are_imported_where_a_checkpoint_may_need_them(
         (tmp_path / "config.json").write_text(settings)
     source.register_families(str(tmp_path))
     assert bool(asked) == needed
+
+
+def test_a_pipe_in_place_of_the_configuration_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    for opened in (nw.load, outline):
+        with pytest.raises(ModelError):
+            opened(tmp_path)
+
+
+def test_a_folder_is_never_called_as_a_model_of_the_hub_is(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models" / "tiny"
+    shutil.copytree(tiny_folder, folder)
+    monkeypatch.chdir(tmp_path)
+    called = {"models/tiny": "./models/tiny", "./models/tiny": "./models/tiny", "models/../models/tiny": "tiny",
+              str(folder): "tiny"}  # fmt: skip
+    for source, name in called.items():
+        model = nw.load(source)
+        assert (model.name, model.source) == (name, source)
+    monkeypatch.chdir(folder)
+    assert published_name(model) == "tiny"
+    assert nw.load(".").name == "tiny"
+    monkeypatch.chdir(folder.parent)
+    model = nw.load("tiny")
+    assert (model.name, published_name(model)) == ("tiny", "tiny")
 
 
 def test_own_families_are_all_named() -> None:

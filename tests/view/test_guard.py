@@ -75,9 +75,11 @@ def test_pages_allow_no_inline_script_and_no_other_host(client: Any) -> None:
         "/static/x/passwd", "/found/7", "/finding/0/%00", "/finding/0/..%2f..%2fetc", "/finding/0/%252e%252e",
         "/finding/%c2%b2/found", f"/finding/0/{'x' * 5000}", "/thumbnail/0/%00", "/photo/0?item=0",
         "/index/0/found/dog", "/edit/0/..%5c..%5cetc", "/finding/0//etc/passwd", "/finding/0/found/dog/",
+        "/finding/0/loop", f"/finding/{'9' * 5000}/found",
     ],
 )  # fmt: skip
-def test_what_is_not_an_item_is_not_served(client: Any, path: str) -> None:
+def test_what_is_not_an_item_is_not_served(client: Any, shelf: Path, path: str) -> None:
+    (shelf / "loop").symlink_to("loop")
     answer = client.get(path)
     assert answer.status_code in (400, 404)
     assert "Traceback" not in answer.text

@@ -13,7 +13,7 @@ import zlib
 from typing import IO
 
 from neuronwise.errors import ModelUnavailable
-from neuronwise.files import make_folder, sha256, whole_file
+from neuronwise.files import expanded, make_folder, sha256, whole_file
 
 LARGEST = 256 * 2**20  # bytes of an unpacked file; the largest that is used has 98 million
 
@@ -39,8 +39,8 @@ class Part:
 def cache_folder() -> pathlib.Path:
     """Return the folder for everything cached: $NEURONWISE_CACHE, $XDG_CACHE_HOME/neuronwise or ~/.cache/neuronwise."""
     if chosen := os.environ.get("NEURONWISE_CACHE"):
-        return pathlib.Path(chosen).expanduser()
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neuronwise"
+        return expanded(chosen, not_cached)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache", not_cached) / "neuronwise"
 
 
 def not_cached(sentence: str) -> ModelUnavailable:

@@ -392,6 +392,6 @@ def parse_contrast(given: list[str]) -> int | list[str] | None:
     numbers = [word for word in given if re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", word)]
     if not numbers:
         return given
-    if len(given) > 1 or not numbers[0].strip().isdigit() or int(numbers[0]) < 1:
+    if len(given) > 1 or not re.fullmatch(r"\s*0*[1-9]\d{0,8}\s*", numbers[0]):
         raise NeuronwiseError(f"--contrast takes words, or one whole number from 1; not {', '.join(given)}.")
     return int(numbers[0])

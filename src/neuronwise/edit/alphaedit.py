@@ -17,7 +17,7 @@ from neuronwise.edit.memit import DEPTH
 from neuronwise.edit.memory.keys import critical_layers
 from neuronwise.edit.memory.passages import text_requests
 from neuronwise.edit.memory.previous import KEYS, keys_of
-from neuronwise.edit.memory.spread import search_targets, spread
+from neuronwise.edit.memory.spread import search_targets, solve, spread
 from neuronwise.edit.memory.statistics import Statistics, require_statistics
 from neuronwise.edit.memory.value import ValueSettings
 from neuronwise.edit.presets import OURS, Preset, resolved
@@ -98,7 +98,7 @@ def projected(keys: Tensor, free: Tensor, ridge: float) -> Tensor:
     """(P M Mᵀ + ridge·I)⁻¹ P M for M (f, n) = ``keys`` and P M = ``free``, through an (n, n) system."""
     system = keys.T @ free
     system.diagonal().add_(ridge)
-    return torch.linalg.solve(system, free.T).T
+    return solve(system, free.T).T
 
 
 EDITOR = Editor(

@@ -9,6 +9,7 @@ import torch
 
 from neuronwise.edit.delta import Delta, columns, summed, writer_of
 from neuronwise.edit.edit import Edit
+from neuronwise.edit.ledger import Ledger
 from neuronwise.errors import MethodError
 from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
@@ -46,10 +47,10 @@ def changed_neurons(model: Model, edit: Edit, most: int = 20, k: int = 10) -> li
     """
     if most < 1 or k < 1:
         raise MethodError("most counts neurons and k tokens: 1 or more.")
-    here = edit.applied_to(model)
-    if here:
-        edit.revert(model)
+    present = Ledger.of(model).edits
+    others = [one for one in present if one.fingerprint != edit.fingerprint]
     try:
+        Ledger.of(model).change(model, others)
         sizes = _sizes(model, edit)
         neurons = sorted(sizes, key=lambda neuron: (-sizes[neuron], neuron))[:most]
         if not neurons:
@@ -58,8 +59,7 @@ def changed_neurons(model: Model, edit: Edit, most: int = 20, k: int = 10) -> li
         with edit.applied(model):
             after = effects(model, neurons, k)
     finally:
-        if here:
-            edit.apply(model)
+        Ledger.of(model).change(model, present)  # in their order: sums are rounded by it
     return [
         ChangedNeuron(neuron, sizes[neuron], old, new) for neuron, old, new in zip(neurons, before, after, strict=True)
     ]

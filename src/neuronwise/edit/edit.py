@@ -25,6 +25,7 @@ from neuronwise.files import ordinary, read_form, write_folder, write_json
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Preface
 from neuronwise.neurons import snippet
+from neuronwise.registry.arguments import checked
 
 SCHEMA = "neuronwise.edit/1"
 TENSORS, ABOUT = "deltas.safetensors", "edit.json"
@@ -67,6 +68,7 @@ class Edit(Recorded):
 
     def applied_to(self, model: Model) -> bool:
         """Whether the model carries this edit (or the same one, loaded from its folder)."""
+        require_model(model)
         return Ledger.of(model).holds(self)
 
     def apply(self, model: Model) -> None:
@@ -132,12 +134,17 @@ class Edit(Recorded):
 
         Other edits that the model carries are in it too. Raises ``EditError`` for quantized weights.
         """
-        merge.merge(self, model, directory)
+        require_model(model)
+        with model.lock:
+            merge.merge(self, model, directory)
 
     def to_peft(self, model: Model, directory: str | os.PathLike[str]) -> None:
         """Write the edit as a PEFT LoRA adapter that adds exactly the same; see ``edit/export/peft.py``."""
-        peft.write_adapter(self, model, directory)
+        require_model(model)
+        with model.lock:
+            peft.write_adapter(self, model, directory)
 
+    @checked
     def push(
         self,
         repo_id: str,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -65,8 +67,8 @@ class Ledger:
         again |= any(memory.fingerprint in kept for memory in edit.memories)
         if again or any(other is edit for other in self.edits):
             raise EditError("This edit is applied already; revert it before applying it again.")
-        require_same_model(model, edit)
         require_not_within(model, edit)
+        require_same_model(model, edit)
         self.change(model, [*self.edits, edit])
 
     def revert(self, model: Model, edit: Recorded, *, force: bool = False) -> None:
@@ -150,6 +152,8 @@ class Ledger:
             for step in reversed(undo):
                 step()
             raise
+        if handles or self.beside or any(one.adapter is not None for one in (*held.values(), *self.held.values())):
+            forget_compiled()
         for handle in self.beside:
             handle.remove()
         for writer, before in self.held.items():
@@ -199,6 +203,13 @@ class Ledger:
         return Held(touched, originals, release) if deltas else None
 
 
+def forget_compiled() -> None:
+    """Have ``torch.compile`` look at modules again: code that it made before does not see hooks that came or went."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None:
+        dynamo.reset()
+
+
 def write(weight: Tensor, at: Tensor, values: Tensor) -> None:
     """weight[:, at] ← values, in place."""
     weight[:, at.to(weight.device)] = values
@@ -207,12 +218,13 @@ def write(weight: Tensor, at: Tensor, values: Tensor) -> None:
 def adapter(module: nn.Module, deltas: Sequence[Delta]) -> Removable:
     """Let a writer whose weights cannot be written add left · right · input to its output, in float32."""
 
-    def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Tensor) -> Tensor:
-        inputs = first_tensor(args, kwargs)
-        added = sum((delta.written(inputs) for delta in deltas[1:]), deltas[0].written(inputs))
-        return (output.float() + added.to(output.device)).to(output.dtype)
+    return module.register_forward_hook(functools.partial(_added, deltas), with_kwargs=True)
 
-    return module.register_forward_hook(after, with_kwargs=True)
+
+def _added(deltas: Sequence[Delta], module: nn.Module, args: Args, kwargs: Kwargs, output: Tensor) -> Tensor:
+    inputs = first_tensor(args, kwargs)
+    added = sum((delta.written(inputs) for delta in deltas[1:]), deltas[0].written(inputs))
+    return (output.float() + added.to(output.device)).to(output.dtype)
 
 
 def column_norms(model: Model, deltas: Iterable[Delta], memories: Iterable[SideMemory] = ()) -> dict[str, Tensor]:

@@ -116,23 +116,28 @@ def beside(module: nn.Module, memories: Iterable[SideMemory]) -> Removable:
 
     So the order in which they were brought does not matter.
     """
-    by_kind: dict[str, list[SideMemory]] = {}
-    for memory in sorted(memories, key=lambda memory: memory.fingerprint):
-        by_kind.setdefault(memory.kind, []).append(memory)
-    placed: dict[torch.device, list[tuple[Written, list[dict[str, Tensor]]]]] = {}
+    return module.register_forward_hook(_Beside(memories), with_kwargs=True)
 
-    def tensors_at(device: torch.device) -> list[tuple[Written, list[dict[str, Tensor]]]]:
-        return [
-            (KINDS[kind].written, [{name: t.to(device) for name, t in one.tensors.items()} for one in by_kind[kind]])
-            for kind in sorted(by_kind)
-        ]
 
-    def after(module: nn.Module, args: Args, kwargs: Kwargs, output: Tensor) -> Tensor:
+class _Beside:
+    """The hook: it can be copied and pickled with the module."""
+
+    def __init__(self, memories: Iterable[SideMemory]) -> None:
+        self._by_kind: dict[str, list[SideMemory]] = {}
+        for memory in sorted(memories, key=lambda memory: memory.fingerprint):
+            self._by_kind.setdefault(memory.kind, []).append(memory)
+        self._placed: dict[torch.device, list[tuple[Written, list[Tensors]]]] = {}
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Tensor) -> Tensor:
         inputs = first_tensor(args, kwargs)
-        if inputs.device not in placed:
-            placed[inputs.device] = tensors_at(inputs.device)
-        for written, tensors in placed[inputs.device]:
+        if inputs.device not in self._placed:
+            self._placed[inputs.device] = self._tensors_at(inputs.device)
+        for written, tensors in self._placed[inputs.device]:
             output = written(tensors, inputs, output)
         return output
 
-    return module.register_forward_hook(after, with_kwargs=True)
+    def _tensors_at(self, device: torch.device) -> list[tuple[Written, list[Tensors]]]:
+        return [
+            (KINDS[kind].written, [{name: t.to(device) for name, t in one.tensors.items()} for one in memories])
+            for kind, memories in sorted(self._by_kind.items())
+        ]

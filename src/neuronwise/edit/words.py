@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from neuronwise.errors import EditError, TargetError
+from neuronwise.files.kinds import a
 from neuronwise.images import ImageLike
 from neuronwise.model.concepts import Occurrence
 from neuronwise.model.model import Model
@@ -32,8 +33,11 @@ def any_runs_of(model: Model, seen: Seen | None) -> list[Run]:
     """As ``runs_of``, but possibly none."""
     if seen is None:
         return []
-    listed = [seen] if isinstance(seen, Run | str | os.PathLike | Image.Image | np.ndarray) else list(seen)
-    return [item if isinstance(item, Run) else model.run(image=item) for item in listed]
+    if isinstance(seen, Run | str | os.PathLike | Image.Image | np.ndarray):
+        seen = [seen]
+    if not isinstance(seen, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise EditError(f"An edit of captions takes runs or photos, not {a(type(seen).__name__)}.")
+    return [item if isinstance(item, Run) else model.run(image=item) for item in seen]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from neuronwise.exchange.forms import FORMS
 from neuronwise.files import read_json, write_json
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neurons, NeuronSet, ScoredNeuron
+from neuronwise.registry.arguments import checked
 
 SCHEMA = "neuronwise.exchange/1"
 NUMBERS = ("score", "activation", "baseline", "adds")  # kept beside a tool's names
 
 
+@checked
 def export_neurons(
     neurons: Neurons,
     path: str | os.PathLike[str],
@@ -53,6 +55,7 @@ def exported(
     return {"schema": SCHEMA, "form": form, "record": dict(found.record), "neurons": rows}
 
 
+@checked
 def import_neurons(path: str | os.PathLike[str], form: str | None = None, *, model: Model | None = None) -> NeuronSet:
     """Read neurons that another tool names, from a JSON file.
 

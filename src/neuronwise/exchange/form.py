@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,8 @@ def first_of(row: Row, names: tuple[str, ...]) -> Any:
 def whole(row: Row, names: tuple[str, ...]) -> int:
     """A whole number from 0, which may be written as text; raises ``NeuronError`` for anything else."""
     value = first_of(row, names)
-    number = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+    written = isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}\s*", value)
+    number = int(value) if written else value
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         has = "there is none" if value is None else f"it is {value!r:.40}"
         raise NeuronError(f"'{names[0]}' must be a whole number from 0; {has}.")

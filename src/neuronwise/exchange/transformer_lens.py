@@ -16,7 +16,7 @@ from neuronwise.neurons import Neuron, ScoredNeuron
 
 NAMES = ("hook", "hook_name", "name")
 HOOK = re.compile(
-    r"(?:(?:decoder_)?blocks|decoder)\.(\d+)\.mlp\.(?:experts\.(\d+)\.)?(?:hook_post|hook_mid|out\.hook_in)"
+    r"(?:(?:decoder_)?blocks|decoder)\.(\d{1,9})\.mlp\.(?:experts\.(\d{1,9})\.)?(?:hook_post|hook_mid|out\.hook_in)"
 )
 
 

@@ -1,12 +1,13 @@
 """What is on disk: files and folders written whole or not at all, JSON, lines that only grow, versions."""
 
 from neuronwise.files.lines import Lines, line_of, read_lines
-from neuronwise.files.reading import from_json, ordinary, read_bytes, read_form, read_json, read_object
+from neuronwise.files.reading import below, from_json, ordinary, read_bytes, read_form, read_json, read_object
 from neuronwise.files.records import sha256, shareable, versions
 from neuronwise.files.schemas import schemas
 from neuronwise.files.writing import (
     PathLike,
     Raises,
+    expanded,
     filling,
     held,
     make_folder,
@@ -23,6 +24,8 @@ __all__ = [
     "Lines",
     "PathLike",
     "Raises",
+    "below",
+    "expanded",
     "filling",
     "from_json",
     "held",

@@ -48,6 +48,15 @@ def ordinary(path: PathLike) -> Path:
     return Path(path)
 
 
+def below(folder: Path, name: str) -> Path | None:
+    """What ``name`` is in a folder, links followed; None where there is nothing, or it leads out of the folder."""
+    try:
+        path = (folder / name).resolve()
+        return path if path.exists() and path.is_relative_to(folder.resolve()) else None
+    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, a loop of links
+        return None
+
+
 def read_json(path: PathLike, what: str, error: Raises = NeuronwiseError, finite: bool = False) -> Any:
     """What a JSON file holds; raises ``error`` for one that is missing or is no JSON. ``what`` names the thing."""
     path = as_path(path, error)

@@ -23,6 +23,7 @@ def versions() -> dict[str, str]:
     return {"neuronwise": __version__, **libraries, "python": platform.python_version()}
 
 
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # variables of the environment whose values are not told
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 
 
@@ -38,6 +39,8 @@ def shareable(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = _TOKEN.sub("hf_…", value)
+    for secret in filter(None, map(os.environ.get, SECRETS)):
+        text = text.replace(secret, "…")
     if "\n" not in text and len(text) < 4096 and Path(text).is_absolute() and len(Path(text).parts) > 2:
         return Path(text).name
     home = os.path.expanduser("~")

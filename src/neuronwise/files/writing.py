@@ -31,6 +31,14 @@ def as_path(path: object, error: Raises) -> Path:
         raise error(f"{path!r:.80} is not the path of a file or folder.") from problem
 
 
+def expanded(path: object, error: Raises = NeuronwiseError) -> Path:
+    """``as_path`` with a home folder in place of ``~``; raises ``error`` for a user that there is not, too."""
+    try:
+        return as_path(path, error).expanduser()
+    except RuntimeError as problem:
+        raise error(f"'{path}' is no path: {reason(problem).rstrip('.')}.") from problem
+
+
 @contextlib.contextmanager
 def writing(path: PathLike, error: Raises) -> Iterator[None]:
     """What the file system refuses in the body, as ``error`` with one sentence; safetensors' own error included."""
@@ -101,8 +109,8 @@ def require_free(directory: PathLike, error: Raises = NeuronwiseError) -> Path:
 def _resolved(directory: PathLike, error: Raises) -> Path:
     with writing(directory, error):
         try:
-            return as_path(directory, error).expanduser().resolve()
-        except RuntimeError as problem:  # a user that there is not, a loop of links
+            return expanded(directory, error).resolve()
+        except RuntimeError as problem:  # a loop of links
             raise error(f"'{os.fspath(directory)}' cannot be written: {reason(problem)}.") from problem
 
 

@@ -19,6 +19,7 @@ from neuronwise.model.load import load
 from neuronwise.model.modes import computes
 from neuronwise.neurons import Neuron, Neurons, as_neurons
 from neuronwise.read.decode import effects
+from neuronwise.registry.arguments import checked
 
 EXPLAINER = "builtin-text"
 TOP = 20  # neurons that are explained where none is named
@@ -27,6 +28,7 @@ SAVE_EVERY = 10.0  # seconds
 
 
 @computes
+@checked
 def explain(
     index: Index | str | os.PathLike[str],
     neurons: Neurons | None = None,

@@ -22,6 +22,7 @@ from neuronwise.model.complete import require_shards, require_tensors, settings_
 from neuronwise.model.model import Model
 from neuronwise.model.modes import own_mode
 from neuronwise.model.source import auto_class, checkpoint_of, opening, register_families, relative_of_type
+from neuronwise.model.sources import SOURCES
 from neuronwise.model.state import Opened, state_of
 from neuronwise.model.weights import precision
 
@@ -71,6 +72,7 @@ def load(
         shared["revision"] = revision
     if not within:
         _require_checkpoint(path)
+    path = os.path.abspath(path) if os.path.isdir(path) else path  # "a/b" would look like a model of the hub
     register_families(path)
     with own_mode(), opening(f"'{name}' cannot be opened as a model", lambda: _relative(path)):
         config = AutoConfig.from_pretrained(path, **shared)
@@ -86,7 +88,7 @@ def load(
         processor = (AutoProcessor if with_images else AutoTokenizer).from_pretrained(path, **shared)
     _complete(processor, config)
     with opening(f"'{name}' cannot be used"), own_mode():
-        model = Model(module, processor, name=shareable(name), check=check)
+        model = Model(module, processor, name=_called(name), check=check)
     model.source = name
     model.opened = Opened({**given, **options, "trust_remote_code": trust_remote_code}, state_of(model))
     return model
@@ -109,7 +111,17 @@ def outline(source: str | os.PathLike[str], *, trust_remote_code: bool = False) 
         auto = auto_class(config)
         with torch.device("meta"):
             module = auto.from_config(config, trust_remote_code=trust_remote_code)
-    return Model(module, name=name, check=False)
+    return Model(module, name=_called(name), check=False)
+
+
+def _called(name: str) -> str:
+    """What a model is called in records: as it was named, but what is here never as if it were a model of the hub."""
+    path = Path(name)
+    if name in SOURCES or not path.exists():
+        return shareable(name)
+    if path.is_absolute() or ".." in path.parts or path == Path():
+        return path.resolve().name
+    return name if name.startswith("./") or len(path.parts) == 1 else f"./{name}"
 
 
 def _complete(processor: object, config: PretrainedConfig) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from neuronwise.errors import ModelError, NeuronwiseError, is_out_of_memory, reason
+from neuronwise.files import read_bytes
 from neuronwise.model.sources import SOURCES
 
 # What checkpoints of some types hold that are easily taken for one another.
@@ -49,7 +50,7 @@ def register_families(checkpoint: str) -> None:
     encoders' imports.
     """
     try:
-        settings = (Path(checkpoint) / "config.json").read_text(encoding="utf-8")
+        settings = read_bytes(Path(checkpoint) / "config.json").decode()
     except (OSError, ValueError):
         settings = None
     if settings is None or any(f'"{kind}"' in settings for kind in FAMILIES):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 from neuronwise.errors import NeuronError
 from neuronwise.neurons.neuron import HEAD
-from neuronwise.neurons.ranked import load_ranked, require_ranked, save_ranked
+from neuronwise.neurons.ranked import load_ranked, members_of, require_ranked, save_ranked
 from neuronwise.registry.arguments import taken
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Head:
     @classmethod
     def parse(cls, address: str) -> Head:
         """Read ``L5.H3``; raises ``NeuronError`` for anything else."""
-        match = HEAD.fullmatch(address.strip())
+        match = HEAD.fullmatch(address.strip()) if isinstance(address, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         if match is None:
             raise NeuronError(f"'{address}' is not an attention head's address; write L5.H3.")
         return cls(int(match[1]), int(match[2]))
@@ -93,7 +93,7 @@ class HeadSet:
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "members", tuple(self.members))
+        object.__setattr__(self, "members", members_of(self.members, ScoredHead))
         require_ranked(self.members, set(self.heads), "head")
 
     def __repr__(self) -> str:
@@ -156,7 +156,7 @@ def as_heads(given: object) -> tuple[Head, ...]:
         return (given.head,)
     if isinstance(given, Head):
         return (given,)
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or not getattr(given, "ndim", 1):  # a tensor of one number has no parts
         raise NeuronError(f"{given!r:.80} is not an attention head; give a Head or its address, such as 'L5.H3'.")
     return tuple(head for one in given for head in as_heads(one))
 

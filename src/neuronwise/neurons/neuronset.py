@@ -15,7 +15,7 @@ from neuronwise.files import read_json, write_json, write_text
 from neuronwise.neurons import snippet
 from neuronwise.neurons.columns import Columns
 from neuronwise.neurons.neuron import ADDRESS, Neuron, ScoredNeuron
-from neuronwise.neurons.ranked import load_ranked, require_ranked
+from neuronwise.neurons.ranked import load_ranked, members_of, require_ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ class NeuronSet:
     def __post_init__(self) -> None:
         if isinstance(self.members, Columns):  # which has looked already
             return
-        object.__setattr__(self, "members", tuple(self.members))
+        object.__setattr__(self, "members", members_of(self.members, ScoredNeuron))
         require_ranked(self.members, self._places, "neuron")
 
     @classmethod

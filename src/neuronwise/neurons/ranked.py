@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from neuronwise.errors import NeuronError, NeuronwiseError, NonFiniteError, told
@@ -24,6 +24,17 @@ class Member(Protocol):
     def to_row(self) -> Mapping[str, object]:
         """The member as plain JSON values."""
         ...
+
+
+def members_of(given: object, kind: type[S]) -> tuple[S, ...]:
+    """The members that a set was given; raises ``NeuronError`` for anything but those of its kind."""
+    listed = isinstance(given, Iterable) and getattr(given, "ndim", 1)  # a tensor of one number has no parts
+    members: list[S] = []
+    for one in given if listed else (given,):  # type: ignore[attr-defined]
+        if not isinstance(one, kind):
+            raise NeuronError(f"The members of a set are {kind.__name__}s, not {one!r:.80}.")
+        members.append(one)
+    return tuple(members)
 
 
 def require_ranked(members: Sequence[Member], distinct: Collection[object], noun: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import NeuronwiseError
+from neuronwise.files import below
 from neuronwise.view.asked import Changed, MadeEdit
-from neuronwise.view.folders import Folders, Item, below
+from neuronwise.view.folders import Folders, Item
 from neuronwise.view.live import TOKENS, Live
 from neuronwise.view.pages import Page
 from neuronwise.view.worker import Event, Job

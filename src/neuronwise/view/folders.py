@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuronwise.errors import NeuronwiseError
-from neuronwise.files import read_object
+from neuronwise.files import below, expanded, read_object
 
 DEPTH = 6  # folders below an opened one
 FRESH = 3.0  # seconds that a list of what is there is used
@@ -40,11 +40,11 @@ class Folders:
     """The opened folders. Whatever is served belongs to an item, and items are found by looking, never by asking."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self.roots = [root.expanduser().resolve() for root in roots]
-        for root, given in zip(self.roots, roots, strict=True):
-            if not root.is_dir():
-                what = "is a file" if root.exists() else "is not there"
-                raise NeuronwiseError(f"The folder '{given}' {what}; name a folder that a neuronwise command wrote.")
+        for root in roots:
+            if not expanded(root).is_dir():
+                what = "is a file" if expanded(root).exists() else "is not there"
+                raise NeuronwiseError(f"The folder '{root}' {what}; name a folder that a neuronwise command wrote.")
+        self.roots = [expanded(root).resolve() for root in roots]
         self._listed: tuple[float, list[Item]] | None = None
         self._read: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
 
@@ -63,14 +63,15 @@ class Folders:
     def item(self, identity: str) -> Item:
         """One of ``items`` by its id; raises ``NeuronwiseError`` for anything else."""
         number, _, inside = identity.partition("/")
-        if number.isdecimal() and int(number) < len(self.roots):
-            root = self.roots[int(number)]
-            folder = below(root, inside)
-            if folder is not None and folder.is_dir():
-                item = self._item(int(number), root, folder)
-                if item is not None and item.id == identity:
-                    return item
-        raise NeuronwiseError(f"The opened folders hold no '{identity}'.")
+        items = (self._named(at, root, inside) for at, root in enumerate(self.roots) if str(at) == number)
+        item = next(items, None)
+        if item is None or item.id != identity:
+            raise NeuronwiseError(f"The opened folders hold no '{identity}'.")
+        return item
+
+    def _named(self, number: int, root: Path, inside: str) -> Item | None:
+        folder = below(root, inside)
+        return self._item(number, root, folder) if folder is not None and folder.is_dir() else None
 
     def content(self, path: Path, what: str) -> dict[str, Any]:
         """A JSON object of an item, read again only when the file has changed."""
@@ -117,15 +118,6 @@ class Folders:
                 title = " ".join(title.split()) or folder.name
                 return Item(identity, kind, title, folder, about, None, model, photo)
         return None
-
-
-def below(root: Path, name: str) -> Path | None:
-    """What a name leads to below a folder, links followed; None where it leads out, or nowhere."""
-    try:
-        path = (root / name).resolve(strict=True)
-    except (OSError, ValueError):  # not there, too long, or no name of a file at all
-        return None
-    return path if path.is_relative_to(root) else None
 
 
 class Described(NamedTuple):

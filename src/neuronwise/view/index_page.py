@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuronwise.errors import ImageError, NeuronwiseError
+from neuronwise.files import below
 from neuronwise.neurons import Neuron
 from neuronwise.view.asked import Alike, Decoded
-from neuronwise.view.folders import Item, below
+from neuronwise.view.folders import Item
 from neuronwise.view.labels import label_row, label_rows, labels_or_why
 from neuronwise.view.live import Live
 from neuronwise.view.pages import Page

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuronwise.errors import NeuronwiseError
+from neuronwise.files import expanded
 from neuronwise.view.folders import Folders, Item
 from neuronwise.view.live import Live, no_model
 from neuronwise.view.pages import Page
@@ -59,11 +60,12 @@ class Viewer:
         photos: Path | None = None,
     ) -> Viewer:
         """A viewer of folders and, by name, of a model; ``photos`` is the folder of an index's photos."""
-        if photos is not None and not photos.is_dir():
+        folder = None if photos is None else expanded(photos)
+        if folder is not None and not folder.is_dir():
             raise NeuronwiseError(f"There is no folder '{photos}'; --photos names that of an index's photos.")
         kept, opened_folders = Photos(), Folders(folders)
         live = None if model is None else Live(model, opened, kept)
-        beside = [] if photos is None else [photos.expanduser().resolve()]
+        beside = [] if folder is None else [folder.resolve()]
         return cls(opened_folders, live, read_only, [*beside, *opened_folders.roots], photos=kept)
 
     def require_live(self) -> Live:

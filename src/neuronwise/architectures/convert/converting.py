@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from neuronwise.architectures.convert.converters import CONVERTERS
 from neuronwise.architectures.convert.writer import SHARD_BYTES, Progress, write
+from neuronwise.errors import ModelError
+from neuronwise.files import expanded
 
 
 def convert(
@@ -30,5 +31,5 @@ def convert(
     """
     known = name.lower().replace("-", "_")
     converter = CONVERTERS[known if known in CONVERTERS else name]
-    plan = converter([Path(part).expanduser() for part in parts])
+    plan = converter([expanded(part, ModelError) for part in parts])
     return write(plan, out, dtype=dtype, shard_bytes=shard_bytes, progress=progress)

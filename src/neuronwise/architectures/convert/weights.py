@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuronwise.errors import ModelError, reason
-from neuronwise.files import ordinary
+from neuronwise.files import expanded, ordinary
 from neuronwise.model.complete import listed, require_files, weight_map
 
 WRAPPERS = ("model", "state_dict", "module")  # under which training scripts save the weights
@@ -74,7 +74,7 @@ def open_weights(path: str | os.PathLike[str]) -> Weights:
     Pickled files are read with ``weights_only=True`` and mapped into memory; a state dict below ``WRAPPERS`` is
     unwrapped. Raises ``ModelError`` for what is missing, damaged, half-downloaded, or holds more than tensors.
     """
-    source = Path(path).expanduser()
+    source = expanded(path, ModelError)
     if source.is_dir():
         files, index = _shards(source)
     elif source.is_file():

@@ -12,11 +12,17 @@ from neuronwise.edit.storage import stored
 from neuronwise.errors import EditError
 from neuronwise.files import write_folder
 from neuronwise.model.model import Model
+from neuronwise.model.weights import MERGE, under_adapter
 
 
 def merge(edit: Recorded, model: Model, directory: str | os.PathLike[str]) -> None:
     """Write the edited model as an ordinary full checkpoint, see ``Edit.merge``."""
     require_weights_alone(edit, "a checkpoint")
+    if hasattr(model.module, "peft_config") or any(under_adapter(part) is not part for part in model.module.modules()):
+        raise EditError(
+            f"An adapter is in {model.name}, beside which no whole checkpoint can be written. {MERGE} The edit alone "
+            "can be shared with to_peft."
+        )
     ledger = Ledger.of(model)
     present = ledger.holds(edit)
     for delta in edit.deltas:

@@ -28,6 +28,7 @@ from neuronwise.files import (
     make_folder,
     new_folders,
     ordinary,
+    shareable,
     versions,
     whole_file,
     write_json,
@@ -92,7 +93,7 @@ def gather_statistics(
         raise NeuronwiseError("tokens, length, batch and save_every must be 1 or more.")
     folder = Path(path)
     _require_room(model, settings["layers"], folder)
-    source = name or (str(texts) if isinstance(texts, (str, os.PathLike)) else type(texts).__name__)
+    source = name or (shareable(os.fspath(texts)) if isinstance(texts, (str, os.PathLike)) else type(texts).__name__)
     with new_folders(folder), held(make_folder(folder, EditError), EditError):
         return _gathered(model, read_texts(texts, field), folder, settings, tokens, save_every, source, progress)
 

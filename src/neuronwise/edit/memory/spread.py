@@ -15,6 +15,7 @@ from neuronwise.edit.memory.keys import fact_keys, look_at, writer_in
 from neuronwise.edit.memory.passages import fact_passage
 from neuronwise.edit.memory.statistics import Statistics
 from neuronwise.edit.memory.value import Ending, ValueSettings, search
+from neuronwise.errors import MethodError
 from neuronwise.model.model import Model
 
 Adjust = Callable[[int, Tensor], Tensor]  # layer, keys (f, n) → (f, n), both float64: ΔW = R · adjustedᵀ
@@ -71,15 +72,15 @@ def spread(
 
     ``share(k)`` divides what is missing where k layers are left.
     """
-    model, deltas, solved = targets.model, [], {}
+    model, deltas, keys_by_layer = targets.model, [], {}
     for number, layer in enumerate(layers):
         keys = fact_keys(model, targets.facts, layer, prefixes, deltas, halves=True).T.double()
         residual = targets.missing(deltas).T.double() / share(len(layers) - number)
         right = adjust(layer, keys).T
         path = writer_in(model, layer).path
         deltas.append(Delta(layer, path, residual.float().contiguous(), right=right.float().contiguous()))
-        solved[layer] = keys
-    return tuple(deltas), solved
+        keys_by_layer[layer] = keys
+    return tuple(deltas), keys_by_layer
 
 
 def least_squares(keys: Tensor, weight: float, statistics: Statistics | None, layer: int, ridge: float = 0.0) -> Tensor:
@@ -93,4 +94,15 @@ def least_squares(keys: Tensor, weight: float, statistics: Statistics | None, la
         inner = statistics.solve(layer, keys, ridge / weight if ridge else 0.0)
     system = keys.T @ inner
     system.diagonal().add_(weight)
-    return torch.linalg.solve(system, inner.T).T
+    return solve(system, inner.T).T
+
+
+def solve(system: Tensor, right: Tensor) -> Tensor:
+    """X of ``system`` · X = ``right``; raises ``MethodError`` where there is not one such X."""
+    found, failed = torch.linalg.solve_ex(system, right)
+    if bool(failed):
+        raise MethodError(
+            "The facts do not determine the change: some have the same keys, and nothing holds the change back; give "
+            "each fact once, or take a regularization (mom2_update_weight, L2) above 0."
+        )
+    return found

@@ -88,7 +88,11 @@ class Statistics:
             factor, failed = torch.linalg.cholesky_ex(moment)
             if int(failed):
                 moment.diagonal().add_(RIDGE * moment.diagonal().mean())
-                factor = torch.linalg.cholesky(moment)
+                factor, failed = torch.linalg.cholesky_ex(moment)
+            if int(failed):
+                raise EditError(
+                    f"The key statistics in '{self.folder}' are damaged: those of layer {layer} are no second moments."
+                )
             self._factors[layer, ridge] = factor
         return torch.cholesky_solve(keys.double(), self._factors[layer, ridge])
 
@@ -98,7 +102,8 @@ class Statistics:
         Raises ``MethodError`` when there are none, so that nothing could be written.
         """
         if layer not in self._spectra:
-            self._spectra[layer] = torch.linalg.eigh(self.second_moment(layer))
+            with told(EditError, "The key statistics are damaged"):
+                self._spectra[layer] = torch.linalg.eigh(self.second_moment(layer))
         eigenvalues, vectors = self._spectra[layer]
         if not bool((eigenvalues < threshold).any()):
             raise MethodError(

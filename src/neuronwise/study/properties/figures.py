@@ -12,6 +12,7 @@ from PIL import Image
 
 from neuronwise.drawing.style import CONTROLS, INK, Figure, band, legend_beside, plain_log, plotting, styles
 from neuronwise.errors import ImageError
+from neuronwise.files import below
 from neuronwise.images import open_image
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.read.photo_map import PhotoMap
@@ -172,10 +173,9 @@ def _photo(study: Study, file: str) -> Image.Image | None:
     folder = study.manifest.get("data", {}).get("folder")
     if not isinstance(folder, str):
         return None
-    root = Path(folder).resolve()
-    path = (root / file).resolve()
+    path = below(Path(folder), file)  # a damaged study opens no other files
     try:
-        return open_image(path) if path.is_relative_to(root) else None  # a damaged study opens no other files
+        return None if path is None else open_image(path)
     except ImageError:
         return None
 
