@@ -19,6 +19,7 @@ from PIL import Image
 
 import neuronwise as nw
 from edits import random_edit, same, weights
+from neuronwise.data.photos import load_photos
 from neuronwise.data.photos.sbu import fetch_sbu
 from neuronwise.edit.export.hub import card
 from neuronwise.edit.memory.gather import gather_statistics
@@ -33,6 +34,23 @@ TEXT = "the cat sits on the mat"
 
 
 # Read
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_has_is_refused(name: str, tiny_model: nw.Model, tmp_path: Path) -> None:
+    (tmp_path / "facts.json").write_text(
+        json.dumps([{"prompt": "the {} is", "subject": "cat", "target_new": "red", "image": f"{name}.png"}])
+    )
+    sources = (
+        nw.load_facts, load_photos, NeuronSet.load, nw.load_edit, nw.Index.load, open_image, nw.load, nw.Statistics,
+        lambda path: nw.Index.build(tiny_model, texts=path, out=tmp_path / "index"),
+        lambda path: nw.Index.build(tiny_model, photos=path, out=tmp_path / "index"),
+        lambda _: nw.load_facts(tmp_path / "facts.json", images=tmp_path),
+    )  # fmt: skip
+    for read in sources:
+        with pytest.raises(nw.NeuronwiseError):
+            read(name)
+    assert not (tmp_path / "index").exists()
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "set.json", "facts.json", "text.txt"])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from neuronwise.errors import DataError
-from neuronwise.files import from_json, ordinary
+from neuronwise.files import as_path, from_json, ordinary
 
 KINDS = (".txt", ".md", ".jsonl")
 
@@ -29,7 +29,7 @@ def read_texts(source: str | os.PathLike[str] | Iterable[object], field: str = "
 
 def text_files(source: str | os.PathLike[str]) -> list[Path]:
     """The file that a path names, or all of a folder in order; raises ``DataError`` for what is no text by its name."""
-    path = Path(source)
+    path = as_path(source, DataError)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in KINDS and file.is_file())
         if not files:

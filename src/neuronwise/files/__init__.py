@@ -7,6 +7,7 @@ from neuronwise.files.schemas import schemas
 from neuronwise.files.writing import (
     PathLike,
     Raises,
+    as_path,
     expanded,
     filling,
     held,
@@ -24,6 +25,7 @@ __all__ = [
     "Lines",
     "PathLike",
     "Raises",
+    "as_path",
     "below",
     "expanded",
     "filling",

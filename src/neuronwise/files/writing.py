@@ -17,14 +17,15 @@ from neuronwise.files.locks import Lock, Locked
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
 
+LONGEST_NAME = 255  # bytes of a file's name
 Raises: TypeAlias = "Callable[[str], NeuronwiseError]"  # the error class that takes the sentence
 
 
 def as_path(path: object, error: Raises) -> Path:
     """The path that was given; raises ``error`` for anything else, and for one that no file system takes."""
     try:
-        os.fsencode(path)  # type: ignore[arg-type]
-        if "\0" in os.fspath(path):  # type: ignore[arg-type, operator]
+        names = os.fsencode(path).split(os.fsencode(os.sep))  # type: ignore[arg-type]
+        if max(map(len, names)) > LONGEST_NAME or "\0" in os.fspath(path):  # type: ignore[arg-type, operator]
             raise ValueError
         return Path(path)  # type: ignore[arg-type]
     except (TypeError, ValueError) as problem:

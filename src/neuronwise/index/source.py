@@ -13,6 +13,7 @@ from neuronwise.data.photos import Captioned, Photos, load_photos
 from neuronwise.data.photos.load import FORMS
 from neuronwise.data.texts import read_texts
 from neuronwise.errors import DataError
+from neuronwise.files import as_path
 from neuronwise.images.open import FORMATS
 
 PhotosLike: TypeAlias = str | os.PathLike[str] | Photos | Iterable[str | os.PathLike[str] | Captioned]
@@ -76,12 +77,12 @@ def _photos(given: PhotosLike) -> Photos:
     if isinstance(given, Photos):
         return given
     if isinstance(given, (str, os.PathLike)):
-        folder = Path(given)
+        folder = as_path(given, DataError)
         if folder.is_dir() and not any(FORMS[name].recognizes(folder) for name in FORMS):
             return _plain(folder)
         return load_photos(folder)
     listed = [one if isinstance(one, Captioned) else Captioned(Path(one).name, Path(one)) for one in given]
-    there = [photo for photo in listed if photo.path.is_file()]
+    there = [photo for photo in listed if os.path.isfile(photo.path)]
     missing = tuple(f"There is no photo '{photo.path.name}'." for photo in listed if photo not in there)
     if not there:
         raise DataError(missing[0] if missing else "There is no photo to index.")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from neuronwise.errors import IndexingError, NeuronError, told
-from neuronwise.files import from_json, ordinary
+from neuronwise.files import as_path, from_json, ordinary
 from neuronwise.index.bins import BINS
 from neuronwise.index.compact import ABOUT, LAYERS, OFFSETS, read_about
 from neuronwise.index.items import ITEMS, Items
@@ -32,7 +32,7 @@ class Stored:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = as_path(folder, IndexingError)
         if not (self.folder / ABOUT).is_file():
             begun = (self.folder / RECIPE).is_file()
             raise IndexingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -89,9 +90,9 @@ class Record:
             if self.images is None:
                 raise RecordError(f"its {name} {str(path)!r} is a relative path; name the folder of photos by images=.")
             path = self.images / path
-        elif self.images is not None and not path.is_file():
+        elif self.images is not None and not os.path.isfile(path):
             path = self.images / path.name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise RecordError(f"there is no photo '{path}' of its {name}; images= names the folder of photos.")
         return path
 

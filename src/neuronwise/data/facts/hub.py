@@ -10,6 +10,7 @@ from pathlib import Path
 
 from neuronwise.data.facts.rows import Row, Rows
 from neuronwise.errors import DataError
+from neuronwise.files import as_path
 
 PREFIX = "hub:"
 _USAGE = "hub:OWNER/NAME[@REVISION][:CONFIGURATION[:SPLIT]] (hub:OWNER/NAME::test for a split alone)"
@@ -17,7 +18,7 @@ _USAGE = "hub:OWNER/NAME[@REVISION][:CONFIGURATION[:SPLIT]] (hub:OWNER/NAME::tes
 
 def is_hub(source: str | os.PathLike[str]) -> bool:
     """Whether a source names the hub, or is a folder that ``datasets`` saved with ``save_to_disk``."""
-    return str(source).startswith(PREFIX) or _is_saved(Path(source))
+    return str(source).startswith(PREFIX) or _is_saved(as_path(source, DataError))
 
 
 def _is_saved(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from neuronwise.data.photos.form import Form
 from neuronwise.data.photos.photo import Photos
 from neuronwise.errors import DataError
+from neuronwise.files import as_path
 from neuronwise.registry import Registry
 from neuronwise.registry.arguments import checked
 
@@ -30,7 +31,7 @@ def load_photos(source: str | os.PathLike[str], part: str | None = None, form: s
     the one that recognizes the folder. Listed photos that are missing are named in ``problems``. Raises ``DataError``
     for a folder of none of these forms, or without a photo.
     """
-    folder = Path(source)
+    folder = as_path(source, DataError)
     if not folder.exists():
         raise DataError(f"There is no folder '{folder}' of photos.")
     found = (FORMS[form] if form is not None else _form_of(folder)).read(folder, part)

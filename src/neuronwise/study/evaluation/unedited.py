@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuronwise.data.facts import FactCase
-from neuronwise.errors import NeuronwiseError
+from neuronwise.errors import NeuronwiseError, StudyError, told
 from neuronwise.measure import Answered, CaseAnswers, ask, ask_case, others_of
 from neuronwise.measure.figures import Figures
 from neuronwise.model.model import Model
@@ -16,6 +16,7 @@ from neuronwise.study.failures import FAILURES, reason
 from neuronwise.study.notes import Notes
 from neuronwise.study.progress import Progress, silent
 
+DAMAGED = "The answers before any edit (before.jsonl) are damaged"
 CHUNK = 64  # cases whose known answers are read together
 
 
@@ -92,9 +93,10 @@ def ask_unedited(
     asking: Mapping[str, Any],
 ) -> Unedited:
     """Everything that is compared with later (``asking``: see ``ask_case``); what ``notes`` hold is not asked again."""
-    found = {row["id"]: CaseAnswers.from_dict(row) for row in notes.rows if row["part"] == "case"}
-    failed: dict[str, str] = {row["id"]: row["reason"] for row in notes.rows if row["part"] == "failed"}
-    pairs = next((row["others"] for row in notes.rows if row["part"] == "others"), None)
+    with told(StudyError, DAMAGED):
+        found = {row["id"]: CaseAnswers.from_dict(row) for row in notes.rows if row["part"] == "case"}
+        failed: dict[str, str] = {row["id"]: row["reason"] for row in notes.rows if row["part"] == "failed"}
+        pairs = next((row["others"] for row in notes.rows if row["part"] == "others"), None)
     if pairs is None:
         asked = zip(others, _requests(model, others), strict=True)
         pairs = [[case.id, said.to_dict()] for case, said in asked if said is not None]
@@ -113,7 +115,8 @@ def ask_unedited(
 
     notes.ask("answers before", [name for name in chosen if name not in found and name not in failed], answer, tell)
     by_id = {case.id: case for case in others}
-    return Unedited(found, [(by_id[name], Answered.from_dict(answer)) for name, answer in pairs], failed)
+    with told(StudyError, DAMAGED):
+        return Unedited(found, [(by_id[name], Answered.from_dict(answer)) for name, answer in pairs], failed)
 
 
 def _requests(model: Model, cases: Sequence[FactCase]) -> list[Answered | None]:
