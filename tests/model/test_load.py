@@ -119,8 +119,9 @@ def test_a_folder_is_never_called_as_a_model_of_the_hub_is(
     for source, name in called.items():
         model = nw.load(source)
         assert (model.name, model.source) == (name, source)
+    by_path = nw.load(str(folder))
     monkeypatch.chdir(folder)
-    assert published_name(model) == "tiny"
+    assert published_name(by_path) == "tiny"
     assert nw.load(".").name == "tiny"
     monkeypatch.chdir(folder.parent)
     model = nw.load("tiny")
