@@ -36,6 +36,14 @@ TEXT = "the cat sits on the mat"
 # Read
 
 
+def test_numbers_that_json_lacks_are_refused_where_neurons_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "set.json"
+    path.write_text('{"schema": "neuronwise.neurons/1", "record": {"a": NaN}, "neurons": [{"layer": 1, "unit": 2}]}')
+    for read in (NeuronSet.load, NeuronSet.of, nw.import_neurons):
+        with pytest.raises(nw.NeuronwiseError, match="NaN"):
+            read(path)
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
 def test_a_name_that_no_file_has_is_refused(name: str, tiny_model: nw.Model, tmp_path: Path) -> None:
     (tmp_path / "facts.json").write_text(

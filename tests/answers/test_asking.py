@@ -9,7 +9,7 @@ import torch
 
 import neuronwise as nw
 from families import tiny
-from neuronwise.answers.answers import BEYOND, ask
+from neuronwise.answers.answers import BEYOND, Answered, ask
 from neuronwise.answers.forced import read_forced
 from neuronwise.answers.free import begins_with, continued, sampled
 from neuronwise.answers.questions import Question
@@ -160,6 +160,9 @@ def test_questions_without_answers_are_asked_for_the_models_own_words(tiny_folde
     before = ask(model, questions, free=False)
     assert before[0].readings[""].share == 1  # what it says greedily is argmax
     assert before[0].text is None
+    assert Answered.from_dict(before[0].to_dict()) == before[0]
+    with pytest.raises(TypeError, match="text"):
+        Answered.from_dict({**before[0].to_dict(), "text": 3})
     with torch.no_grad():
         model.blocks[1].value_vectors.mul_(-3)
     after = ask(model, questions, before, free=True)

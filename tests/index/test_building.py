@@ -17,6 +17,7 @@ from test_index import TEXTS, photos  # pyright: ignore[reportMissingImports]
 
 from neuronwise.errors import DataError, IndexingError, NeuronError, NonFiniteError
 from neuronwise.index import Index
+from neuronwise.index.items import Item
 from neuronwise.model import Model
 from speakers import speaker
 
@@ -67,6 +68,7 @@ from conftest import made_tokenizer
 from speakers import speaker
 from test_index import TEXTS
 from neuronwise.index import Index
+from neuronwise.index.items import Item
 def stop(done, total):
     if done == {done}:
         os.kill(os.getpid(), 9)
@@ -258,6 +260,9 @@ def test_reading_what_is_not_there_or_damaged(llava: Model, tmp_path: Path) -> N
         index["L0.U1"].at("image")
     with pytest.raises(IndexingError, match="There is no index in"):
         Index.load(tmp_path)
+    record = {"kind": "photo", "name": "a", "text": "", "tokens": [4], "grid": {"rows": 2, "columns": 2, "cells": 0}}
+    with pytest.raises(ValueError, match="left"):
+        Item.of(0, {**record, "grid": {**record["grid"], "box": ["left", 0, 8, 8]}})  # type: ignore[dict-item]
     layer = tmp_path / "index" / "layers" / "L1.safetensors"
     layer.write_bytes(layer.read_bytes()[:100])
     with pytest.raises(IndexingError, match="is damaged"):

@@ -132,6 +132,17 @@ def test_labels_stay_beside_the_index_and_are_not_written_twice(
     assert index.labels.search(" ") == []
 
 
+@pytest.mark.parametrize("figure", ["auc", "accuracy"])
+def test_a_label_whose_figures_are_no_numbers_is_damaged(index: Index, words: Model, figure: str) -> None:
+    nw.explain(index, "L0.U1", explainer=words)
+    file = index.folder / "labels.json"
+    content = json.loads(file.read_text())
+    content["labels"][0]["detection"][figure]["mean"] = "high"
+    file.write_text(json.dumps(content))
+    with pytest.raises(IndexingError, match="labels"):
+        Labels.read(index.folder, index.model)
+
+
 def test_an_interrupted_one_resumes(index: Index, words: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(done: int, total: int) -> None:
         if done == 2:

@@ -16,7 +16,7 @@ from edits import same, weights
 from neuronwise.answers.perplexity import perplexity
 from neuronwise.data.facts import Fact, FactCase
 from neuronwise.errors import DataError, MethodError
-from neuronwise.measure.tasks import Tasks, _why
+from neuronwise.measure.tasks import Tasks, _loading, _why
 from neuronwise.study import evaluate
 from neuronwise.study.evaluation.figure_names import described, ordered
 from shell import shell
@@ -32,6 +32,13 @@ def model(tiny_folder: Path) -> nw.Model:
 
 def cases(count: int = 2) -> list[FactCase]:
     return [FactCase(name, Fact("the capital of {} is", name, "red", "Paris")) for name in ("cat", "dog")[:count]]
+
+
+def test_what_a_task_prints_while_it_fails_stays_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(MethodError, match="'own' cannot be loaded: ValueError"), _loading("own", "1"):
+        sys.stdout.write("noise")
+        raise ValueError
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("window", [8, 9, 20, 1000])

@@ -35,7 +35,9 @@ class Answered:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Answered:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``; raises ``TypeError`` for a text that is none."""
+        if not isinstance(content["text"], str | None):
+            raise TypeError("the text of an answer is no text")
         asked = {**content["question"], "answers": tuple(content["question"]["answers"])}
         readings = {answer: Reading(tuple(ids), tuple(best), p) for answer, ids, best, p in content["readings"]}
         return cls(Question(**asked), readings, content["text"])

@@ -64,7 +64,7 @@ def import_neurons(path: str | os.PathLike[str], form: str | None = None, *, mod
     the first row. ``model`` is needed for module paths; with one, neurons that it does not have are refused. Raises
     ``NeuronError`` for rows that cannot be read, by their number.
     """
-    content = read_json(os.fspath(path), "set of neurons", NeuronError)
+    content = read_json(os.fspath(path), "set of neurons", NeuronError, finite=True)
     rows = list(_rows(content))
     if not rows:
         raise NeuronError(f"'{path}' holds no rows that name neurons.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ class Item:
         return cls(
             number, record["kind"], record["name"], record["text"], tuple(record.get("captions", ())), tuple(rows),
             tuple(record["size"]) if "size" in record else None,
-            (grid["rows"], grid["columns"]) if grid else None, tuple(grid["box"]) if grid else None, tuple(cells),
+            (grid["rows"], grid["columns"]) if grid else None, _box(grid["box"]) if grid else None, tuple(cells),
         )  # fmt: skip
 
     def cell(self, position: int) -> tuple[int, int] | None:
@@ -73,6 +73,11 @@ class Item:
         left, top, right, bottom = self.box
         across, down = (right - left) / self.grid[1], (bottom - top) / self.grid[0]
         return left + cell[1] * across, top + cell[0] * down, left + (cell[1] + 1) * across, top + (cell[0] + 1) * down
+
+
+def _box(sides: Iterable[float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = map(float, sides)
+    return left, top, right, bottom
 
 
 def record_of(run: Run, kind: str, name: str, captions: tuple[str, ...] = ()) -> Record:

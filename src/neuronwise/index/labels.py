@@ -80,7 +80,11 @@ class Label:
 
 
 def _detection(row: Mapping[str, Any]) -> Detection:
-    return Detection(Mean(**row["auc"]), Mean(**row["accuracy"]), row["firing"], row["others"])
+    return Detection(_mean(row["auc"]), _mean(row["accuracy"]), row["firing"], row["others"])
+
+
+def _mean(row: Mapping[str, Any]) -> Mean:
+    return Mean(float(row["mean"]), float(row["low"]), float(row["high"]), int(row["n"]))
 
 
 class File(TypedDict):

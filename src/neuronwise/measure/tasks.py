@@ -81,7 +81,7 @@ def _loading(name: str, version: str) -> Iterator[None]:
 
 def _why(name: str, version: str, error: Exception) -> str:
     """Why a task cannot be loaded, and what would help."""
-    text = one_line(str(error)).rstrip(".")
+    text = one_line(str(error) or type(error).__name__).rstrip(".")
     if isinstance(error, KeyError) and "is not a registered" in text:
         listed = "`lm-eval ls tasks` lists them, or name the YAML file of one"
         return f"lm-evaluation-harness {version} has no task {name!r}; {listed}."
@@ -102,7 +102,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logger.setLevel(level)

@@ -154,7 +154,7 @@ class NeuronSet:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
         """Read what ``save`` wrote; raises ``NeuronwiseError`` for a missing or damaged file."""
-        content = read_json(path, "set of neurons")
+        content = read_json(path, "set of neurons", finite=True)
         if isinstance(content, Mapping) and content.get("schema") == SCHEMA_COLUMNS:
             with told(NeuronwiseError, f"'{path}' is not a set of neurons saved by neuronwise, or it is damaged"):
                 try:
@@ -174,7 +174,7 @@ class NeuronSet:
         if isinstance(neurons, NeuronSet):
             return neurons
         named = isinstance(neurons, os.PathLike) or (isinstance(neurons, str) and neurons.endswith(".json"))
-        content = read_json(os.fspath(neurons), "set of neurons", NeuronError) if named else neurons  # type: ignore[arg-type]
+        content = read_json(os.fspath(neurons), "set of neurons", NeuronError, finite=True) if named else neurons  # type: ignore[arg-type]
         record: object = {}
         if isinstance(content, Mapping):
             record = content.get("record") or {key: content[key] for key in MADE if key in content}
@@ -208,7 +208,7 @@ def _members(given: object) -> Iterator[ScoredNeuron]:
     elif isinstance(given, str) and ADDRESS.fullmatch(given.strip()):
         yield ScoredNeuron.parse(given)
     elif isinstance(given, os.PathLike) or (isinstance(given, str) and given.endswith(".json")):
-        yield from _of_object(read_json(os.fspath(given), "set of neurons", NeuronError))
+        yield from _of_object(read_json(os.fspath(given), "set of neurons", NeuronError, finite=True))
     elif isinstance(given, str):
         yield ScoredNeuron.parse(given)  # which says how an address is written
     elif isinstance(given, ScoredNeuron):
