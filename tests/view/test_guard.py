@@ -96,6 +96,19 @@ def test_a_link_out_of_the_folder_is_not_followed(client: Any, shelf: Path, tmp_
     assert client.get("/finding/0/found/dog").status_code == 404
 
 
+def test_an_edit_whose_files_lead_out_of_the_folder_is_not_read(client: Any, shelf: Path, tmp_path: Path) -> None:
+    deltas = shelf / "edit" / "deltas.safetensors"
+    deltas.rename(tmp_path / "outside")
+    deltas.symlink_to(tmp_path / "outside")
+    answer = client.get("/edit/0/edit")
+    assert answer.status_code in (400, 404)
+    assert "deltas.safetensors" in client.get("/").text
+    deltas.unlink()
+    (tmp_path / "outside").rename(shelf / "elsewhere")
+    deltas.symlink_to(shelf / "elsewhere")
+    assert client.get("/edit/0/edit").status_code == 200
+
+
 def test_uploads_are_bounded_and_photos_alone(client: Any, running: Any, photo_file: Path) -> None:
     def sent(content: bytes, **headers: str) -> Any:
         return client.post("/api/photos", content=content, headers={"origin": running.base, **headers})

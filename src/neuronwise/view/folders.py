@@ -116,8 +116,22 @@ class Folders:
             if described is not None:
                 kind, title, about, model, photo = described
                 title = " ".join(title.split()) or folder.name
+                if kind not in ("finding", "circuit") and (link := _link_out(root, folder)):
+                    return Item(
+                        identity, kind, title, folder, broken=f"The link '{link}' leads out of the opened folder."
+                    )
                 return Item(identity, kind, title, folder, about, None, model, photo)
         return None
+
+
+def _link_out(root: Path, folder: Path) -> str | None:
+    """The first link in a folder that leads out of an opened one, so that no reader of its files follows it."""
+    for here, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(here, name)
+            if path.is_symlink() and below(root, str(path.relative_to(root))) is None:
+                return name
+    return None
 
 
 class Described(NamedTuple):
