@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -161,8 +162,15 @@ def test_questions_without_answers_are_asked_for_the_models_own_words(tiny_folde
     assert before[0].readings[""].share == 1  # what it says greedily is argmax
     assert before[0].text is None
     assert Answered.from_dict(before[0].to_dict()) == before[0]
-    with pytest.raises(TypeError, match="text"):
-        Answered.from_dict({**before[0].to_dict(), "text": 3})
+    saved = before[1].to_dict()
+    assert Answered.from_dict(json.loads(json.dumps(saved))) == before[1]
+    for wrong in (
+        {"text": 3}, {"question": {**saved["question"], "prompt": 3}}, {"readings": []},
+        {"readings": [["mat", [1, 2], [1], -1.0]]}, {"readings": [["mat", [], [], -1.0]]},
+        {"readings": [["mat", [1], [1], "high"]]}, {"readings": [["mat", 1, 1, -1.0]]},
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"answer|tokens"):
+            Answered.from_dict({**saved, **wrong})
     with torch.no_grad():
         model.blocks[1].value_vectors.mul_(-3)
     after = ask(model, questions, before, free=True)

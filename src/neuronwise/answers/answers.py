@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from neuronwise.answers.forced import Reading, read_forced
 from neuronwise.answers.free import continued, sampled
 from neuronwise.answers.protocols.table import Protocol
 from neuronwise.answers.questions import OWN, Question
 from neuronwise.answers.request import followed, joins, laid_out, target_ids
+from neuronwise.files.kinds import misfits
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Prompted
 
@@ -35,12 +36,37 @@ class Answered:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Answered:
-        """The inverse of ``to_dict``; raises ``TypeError`` for a text that is none."""
-        if not isinstance(content["text"], str | None):
-            raise TypeError("the text of an answer is no text")
-        asked = {**content["question"], "answers": tuple(content["question"]["answers"])}
+        """The inverse of ``to_dict``; raises ``TypeError`` for anything else."""
+        if wrong := misfits(content, _Saved):
+            raise TypeError(f"of an answer {wrong}")
+        question = Question(**{**content["question"], "answers": tuple(content["question"]["answers"])})
         readings = {answer: Reading(tuple(ids), tuple(best), p) for answer, ids, best, p in content["readings"]}
-        return cls(Question(**asked), readings, content["text"])
+        for answer in question.read:
+            if answer not in readings and answer != OWN:
+                raise TypeError(f"there is no reading of the answer {answer!r}")
+        if any(not one.ids or len(one.ids) != len(one.best) for one in readings.values()):
+            raise TypeError("a reading has no tokens, or not one beside each")
+        return cls(question, readings, content["text"])
+
+
+class _Asked(TypedDict):
+    part: str
+    prompt: str
+    answers: list[str]
+    new: str | None
+    old: str | None
+    image: str | None
+    join: NotRequired[str | None]
+    chat: NotRequired[bool]
+    system: NotRequired[str | None]
+
+
+class _Saved(TypedDict):
+    """What ``Answered.to_dict`` gives; a reading is its answer, ids, best, and log probability."""
+
+    question: _Asked
+    readings: list[tuple[str, list[int], list[int], float]]
+    text: str | None
 
 
 def ask(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from neuronwise.answers.answers import Answered, ask, long_texts, protocol_texts, sampled_texts
 from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.answers.questions import Question, beginnings_of, questions_of
 from neuronwise.data.facts import FactCase
 from neuronwise.edit.edit import Edit
+from neuronwise.files.kinds import misfits
 from neuronwise.measure.bootstrap import mean_interval
 from neuronwise.measure.figures import Figures, figures
 from neuronwise.measure.fluency import fluency, fluency_released
@@ -50,13 +51,22 @@ class CaseAnswers:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CaseAnswers:
-        """Read what ``to_dict`` gave."""
+        """Read what ``to_dict`` gave; raises ``TypeError`` for anything else."""
+        if wrong := misfits(content, _Saved):
+            raise TypeError(f"of a case's answers {wrong}")
         return cls(
             tuple(Answered.from_dict(row) for row in content["answers"]),
             tuple(content["long"]),
             tuple(content.get("drawn", ())),
             {name: tuple(texts) for name, texts in content.get("protocols", {}).items()},
         )
+
+
+class _Saved(TypedDict):
+    answers: list[dict[str, object]]
+    long: list[str]
+    drawn: NotRequired[list[str]]
+    protocols: NotRequired[dict[str, list[str]]]
 
 
 def ask_case(
