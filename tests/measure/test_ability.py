@@ -121,6 +121,16 @@ def task(tmp_path: Path) -> Path:
     return tmp_path / "own.yaml"
 
 
+def test_a_task_whose_examples_make_no_requests_is_one_sentence(
+    model: nw.Model, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    task.write_text(task.read_text().replace("doc_to_choice: '{{choices}}'", "doc_to_choice: 3"))
+    with pytest.raises(MethodError, match=r"^The task\w* .* cannot be "):
+        Tasks([str(task)], limit=1).measure(model)
+
+
 def accuracy(model: nw.Model, task: Path) -> float:
     """The share of questions whose right choice is the likeliest, by plain passes."""
     right = []

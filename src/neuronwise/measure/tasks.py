@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuronwise.errors import MethodError, one_line
+from neuronwise.errors import MethodError, one_line, told
 from neuronwise.measure.figures import Figures
 from neuronwise.model.model import Model
 
@@ -45,14 +45,17 @@ class Tasks:
             self._asked += [found["groups"][name]] if name in found.get("groups", {}) else found["tasks"].values()
 
     def measure(self, model: Model) -> Figures:
-        """The metrics of each task, as "task_NAME_METRIC"; the model's weights and its tokenizer stay as they are."""
+        """The metrics of each task, as "task_NAME_METRIC"; the model's weights and its tokenizer stay as they are.
+
+        Raises ``MethodError`` where a task's requests cannot be made of its examples.
+        """
         import lm_eval
         from lm_eval.models.huggingface import HFLM
 
         evaluate: Any = lm_eval.simple_evaluate  # its decorator hides what it takes
 
         tokenizer = copy.deepcopy(model.tokenizer)  # it would be given a padding token
-        with model.lock, _quiet():
+        with model.lock, told(MethodError, "The tasks cannot be measured"), _quiet():
             reader = HFLM(pretrained=model.module, tokenizer=tokenizer, batch_size=BATCH)  # type: ignore[arg-type]
             found: dict[str, Any] | None = evaluate(
                 reader, tasks=self._asked, task_manager=self._manager, limit=self.limit, bootstrap_iters=0,
