@@ -68,7 +68,9 @@ def test_one_position_is_that_of_all(name: str, run: Run) -> None:
         one = nw.locate(run.model, run, target=6, method=name, positions=position, top=None)
         expected = {member.place: member.score for member in everywhere if member.position == position}
         assert {member.place for member in one} == set(expected)
-        assert [member.score for member in one] == pytest.approx([expected[member.place] for member in one], rel=1e-4)
+        assert [member.score for member in one] == pytest.approx(
+            [expected[member.place] for member in one], rel=1e-4, abs=1e-9
+        )
     two = nw.locate(run.model, run, target=6, method=name, positions=[0, last(run)], top=None)
     assert {member.position for member in two} == {0, last(run)}
     # The predicting position alone is the default of one score for each neuron: no position is said.
