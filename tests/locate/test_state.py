@@ -149,3 +149,22 @@ def test_a_settled_state_is_taken_once_but_for_interventions(model: Any, monkeyp
     assert len(taken) == 2
     by_hand(model)
     assert state.state_of(model) != first
+
+
+def test_an_edit_within_a_settled_function_is_seen(model: Any) -> None:
+    edit = random_edit(model, seed=1)
+
+    @state.settled
+    def states(model: Any) -> list[state.State]:
+        before = state.state_of(model)
+        with edit.applied(model):
+            within = state.state_of(model)
+        with nw.suppress(model, ["L0.U1"]):
+            edit.apply(model)
+        changed = state.state_of(model)
+        edit.revert(model)
+        return [before, within, changed, state.state_of(model)]
+
+    before, within, changed, after = states(model)
+    assert before == after == state.state_of(model)
+    assert before != within == changed

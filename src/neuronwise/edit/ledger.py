@@ -17,7 +17,7 @@ from neuronwise.edit.storage import first_alike, stored
 from neuronwise.errors import EditError, NonFiniteError
 from neuronwise.model.hooks import Args, Kwargs, Removable, first_tensor
 from neuronwise.model.model import Model
-from neuronwise.model.state import uncounted
+from neuronwise.model.state import uncounted, unsettle
 from neuronwise.model.wrapper import EDITS
 from neuronwise.model.writers import Writer
 
@@ -98,6 +98,7 @@ class Ledger:
         When anything fails on the way, also by an interrupt, the weights are what they were before the call. Columns
         that somebody else has changed since are refused, unless ``force`` brings them back to what they were.
         """
+        unsettle(model)
         with uncounted(model.module):  # the model's state has the edits themselves
             if not force:
                 self._require_untouched(model)

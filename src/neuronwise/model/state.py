@@ -24,15 +24,13 @@ M = TypeVar("M", bound="HasWeights")
 LIKE = 0.03  # relative difference of embedding norms up to which two models count as the same
 
 
-SAMPLE = (
-    64  # numbers of each W_down, and of the head, that are looked at, for changes that torch does not count (.data)
-)
+# Numbers of each W_down, and of the head, that are looked at, for changes that torch does not count (.data).
+SAMPLE = 64
 LIBRARIES = ("neuronwise", "transformers", "accelerate", "peft", "torch")  # whose own hooks change nothing for good
 _ACTING = "_neuronwise_interventions"  # where ``home`` keeps what acts on it now
 _SETTLED = "_neuronwise_state"  # where ``home`` keeps the state while it is settled
-_RESTORED: MutableMapping[Tensor, int] = (
-    WeakIdKeyDictionary()
-)  # parameter → how many of its counted changes are the ledger's, or taken back
+# Parameter → how many of its counted changes are the ledger's, or taken back.
+_RESTORED: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
 
 
 class HasWeights(Protocol):
@@ -101,8 +99,8 @@ _DIFFERENCES = {
 
 
 def settled(function: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
-    """A function of a model that takes its state once: nothing but an intervention changes it, and other threads
-    wait."""
+    """A function of a model that takes its state once: nothing but an intervention or an edit changes it, after which
+    it is taken anew, and other threads wait."""
 
     @functools.wraps(function)
     def call(model: M, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -115,6 +113,11 @@ def settled(function: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M,
                 model.home.__dict__[_SETTLED] = before
 
     return call
+
+
+def unsettle(model: HasWeights) -> None:
+    """The state is about to change: from now on it is taken anew."""
+    model.home.__dict__[_SETTLED] = None
 
 
 def state_of(model: HasWeights) -> State:
@@ -144,7 +147,8 @@ def acting(model: HasWeights, *what: Hashable, places: Sequence[int] | None = No
             yield
         finally:
             del present[entry]
-            model.home.__dict__[_SETTLED] = known
+            if known is not None:
+                model.home.__dict__.setdefault(_SETTLED, known)  # unless it changed meanwhile
 
 
 def counts_rows(model: HasWeights) -> bool:
