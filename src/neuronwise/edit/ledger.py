@@ -259,7 +259,7 @@ def require_not_within(model: Model, edit: Recorded) -> None:
     shares = []
     for delta in edit.deltas:
         before, square = edit.norms.get(f"{WITHIN}{delta.fingerprint}"), delta.square
-        if before is None or not square:
+        if before is None or before.numel() != 1 or not square:
             return
         shares.append((delta.within(_unedited(model, writer_of(model, delta))) - float(before)) / square)
     if shares and all(abs(share - 1) < ROUNDED for share in shares):
