@@ -24,6 +24,7 @@ from neuronwise.architectures.efficientnet_lite import (
     convert_published_weights,
 )
 from neuronwise.errors import ModelError, ModelUnavailable
+from neuronwise.files import cache_folder
 
 DEFAULT_PROMPT = "Describe the image in few words."
 
@@ -127,11 +128,11 @@ def cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pa
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NEURONWISE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert parts.cache_folder() == pathlib.Path("/somewhere/neuronwise")
+    assert cache_folder() == pathlib.Path("/somewhere/neuronwise")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert parts.cache_folder() == pathlib.Path.home() / ".cache" / "neuronwise"
+    assert cache_folder() == pathlib.Path.home() / ".cache" / "neuronwise"
     monkeypatch.setenv("NEURONWISE_CACHE", "~/mine")
-    assert parts.cache_folder() == pathlib.Path.home() / "mine"
+    assert cache_folder() == pathlib.Path.home() / "mine"
 
 
 PART = parts.Part("some-wheel==1.0", "some/part.bin", hashlib.sha256(b"published").hexdigest())

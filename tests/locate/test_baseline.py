@@ -15,11 +15,11 @@ import neuronwise as nw
 from conformed import tiny
 from conftest import written_tiny
 from neuronwise import intervene
-from neuronwise.architectures.hashes import stored_hash
 from neuronwise.errors import MethodError
 from neuronwise.locate import Baseline, score_all
 from neuronwise.locate.baseline import predicting_rows
 from neuronwise.model import Model, Run, Target
+from neuronwise.model.hashes import stored_hash
 from neuronwise.model.prompt import Prompted
 from neuronwise.model.state import weights_hash
 

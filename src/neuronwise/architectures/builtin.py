@@ -17,9 +17,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from neuronwise.architectures.parts import Part, cache_folder, fetch, not_cached
+from neuronwise.architectures.parts import Part, fetch
 from neuronwise.errors import ModelError, ModelUnavailable
-from neuronwise.files import from_json, ordinary, read_bytes, sha256, write_folder, write_json
+from neuronwise.files import (
+    cache_folder,
+    from_json,
+    not_cached,
+    ordinary,
+    read_bytes,
+    sha256,
+    write_folder,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import zlib
 from typing import IO
 
 from neuronwise.errors import ModelUnavailable
-from neuronwise.files import expanded, make_folder, sha256, whole_file
+from neuronwise.files import cache_folder, make_folder, not_cached, sha256, whole_file
 
 LARGEST = 256 * 2**20  # bytes of an unpacked file; the largest that is used has 98 million
 
@@ -34,18 +33,6 @@ class Part:
     def file_name(self) -> str:
         """The name of the file inside its package."""
         return pathlib.PurePosixPath(self.member).name
-
-
-def cache_folder() -> pathlib.Path:
-    """Return the folder for everything cached: $NEURONWISE_CACHE, $XDG_CACHE_HOME/neuronwise or ~/.cache/neuronwise."""
-    if chosen := os.environ.get("NEURONWISE_CACHE"):
-        return expanded(chosen, not_cached)
-    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache", not_cached) / "neuronwise"
-
-
-def not_cached(sentence: str) -> ModelUnavailable:
-    """The error for a cache that cannot be written."""
-    return ModelUnavailable(f"{sentence} Set NEURONWISE_CACHE to a folder that the built-in model can be cached in.")
 
 
 def fetch(part: Part) -> pathlib.Path:

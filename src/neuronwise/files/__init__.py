@@ -1,5 +1,6 @@
 """What is on disk: files and folders written whole or not at all, JSON, lines that only grow, versions."""
 
+from neuronwise.files.cache import cache_folder, not_cached
 from neuronwise.files.lines import Lines, line_of, read_lines
 from neuronwise.files.reading import below, from_json, ordinary, read_bytes, read_form, read_json, read_object
 from neuronwise.files.records import sha256, shareable, versions
@@ -27,6 +28,7 @@ __all__ = [
     "Raises",
     "as_path",
     "below",
+    "cache_folder",
     "expanded",
     "filling",
     "from_json",
@@ -34,6 +36,7 @@ __all__ = [
     "line_of",
     "make_folder",
     "new_folders",
+    "not_cached",
     "ordinary",
     "read_bytes",
     "read_form",

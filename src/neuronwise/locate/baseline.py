@@ -12,14 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neuronwise.architectures.hashes import stored_hash
-from neuronwise.architectures.parts import cache_folder
 from neuronwise.data.texts import openings
 from neuronwise.errors import MethodError, NeuronwiseError, NonFiniteError, told
-from neuronwise.files import ordinary, read_form, versions, write_folder, write_json
+from neuronwise.files import cache_folder, ordinary, read_form, versions, write_folder, write_json
 from neuronwise.images import ImageLike
 from neuronwise.locate.method import require_own
 from neuronwise.model.activations import Activations
+from neuronwise.model.hashes import stored_hash
 from neuronwise.model.hooks import hooked
 from neuronwise.model.lock import alone
 from neuronwise.model.model import Model

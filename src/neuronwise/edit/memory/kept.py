@@ -9,10 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neuronwise.architectures.hashes import stored_hash
-from neuronwise.architectures.parts import cache_folder
 from neuronwise.errors import ModelUnavailable, NeuronwiseError
-from neuronwise.files import make_folder, ordinary, whole_file
+from neuronwise.files import cache_folder, make_folder, ordinary, whole_file
+from neuronwise.model.hashes import stored_hash
 from neuronwise.model.hooks import hooked
 from neuronwise.model.model import Model
 

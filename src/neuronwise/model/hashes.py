@@ -8,9 +8,8 @@ import json
 import re
 from pathlib import Path
 
-from neuronwise.architectures.parts import cache_folder
 from neuronwise.errors import ModelUnavailable, NeuronwiseError
-from neuronwise.files import make_folder, versions, write_text
+from neuronwise.files import cache_folder, make_folder, versions, write_text
 from neuronwise.model.model import Model
 from neuronwise.model.source import checkpoint_of
 from neuronwise.model.state import state_of, weights_hash
