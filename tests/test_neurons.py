@@ -80,6 +80,10 @@ def test_slices_are_sets_and_indices_are_members() -> None:
     assert Neuron(1, 4) in found
     assert "L1.U4" in found
     assert Neuron(1, 5) not in found
+    assert found.to_pandas().iloc[0] in found
+    assert {"layer": 1, "unit": 4} in found
+    assert {"layer": 1, "unit": 5} not in found
+    assert not any(other in found for other in (None, 3.5, (1, 4), [Neuron(1, 4)]))
 
 
 def test_pandas_has_one_row_per_neuron() -> None:

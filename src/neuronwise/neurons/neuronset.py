@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, overload
@@ -93,10 +93,16 @@ class NeuronSet:
         return iter(self.members)
 
     def __contains__(self, neuron: object) -> bool:
-        one = ScoredNeuron.parse(neuron) if isinstance(neuron, str) else neuron
+        if isinstance(neuron, str):
+            return self._has(ScoredNeuron.parse(neuron))
+        if isinstance(neuron, Mapping) or hasattr(neuron, "iloc"):  # rows
+            return all(map(self._has, as_members(neuron)))  # type: ignore[arg-type]
+        return self._has(neuron)
+
+    def _has(self, one: object) -> bool:
         if isinstance(one, ScoredNeuron):
             return one.neuron in self._distinct if one.position is None else one.place in self._places
-        return one in self._distinct
+        return isinstance(one, Hashable) and one in self._distinct
 
     @overload
     def __getitem__(self, index: int) -> ScoredNeuron: ...
