@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from schema_guard import guarded
-from vocabulary import WORDS
+from tiny_checkpoint import made_tokenizer, written_tiny
 
 DATA = Path(os.environ.get("NEURONWISE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -100,42 +100,10 @@ def tiny_tokenizer() -> Any:
     return made_tokenizer()
 
 
-def made_tokenizer() -> Any:
-    """It is made anew."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, ".": 3}
-    for word in WORDS:
-        vocabulary[f"▁{word}"] = len(vocabulary)
-    for piece in ("zi", "▁gra", "ffe"):
-        vocabulary[piece] = len(vocabulary)
-    tokenizer = Tokenizer(models.Unigram([(token, -1.0) for token in vocabulary], unk_id=0))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-
-
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
     """A tiny random LLaMA with its tokenizer, saved as an ordinary Hugging Face folder."""
     return written_tiny(tmp_path_factory.mktemp("tiny"), tiny_tokenizer)
-
-
-def written_tiny(folder: Path, tiny_tokenizer: Any) -> Path:
-    """Write it into a folder."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=len(tiny_tokenizer), initializer_range=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

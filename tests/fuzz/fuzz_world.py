@@ -22,6 +22,7 @@ import neuronwise as nw
 from fact_records import RECORDS
 from neuronwise.edit import EDITORS
 from shell import shell
+from tiny_checkpoint import made_tokenizer, written_tiny
 from wired_study import RECIPE, talking, write_photos
 from wired_words import texts, wired_words
 
@@ -196,10 +197,8 @@ def _write_results(photo: Any, text: Any, words: Any) -> None:
 
 def tiny_checkpoint(folder: Path) -> tuple[Path, Any]:
     """The folder of a tiny model and its tokenizer, as the tests' fixtures have them."""
-    import conftest
-
-    tokenizer = conftest.made_tokenizer()
-    return conftest.written_tiny(folder, tokenizer), tokenizer
+    tokenizer = made_tokenizer()
+    return written_tiny(folder, tokenizer), tokenizer
 
 
 @contextlib.contextmanager

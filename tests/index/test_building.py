@@ -64,9 +64,9 @@ import os, sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from conftest import made_tokenizer
 from speakers import speaker
 from test_index import TEXTS
+from tiny_checkpoint import made_tokenizer
 from neuronwise.index import Index
 from neuronwise.index.items import Item
 def stop(done, total):

@@ -13,7 +13,6 @@ import torch
 import families
 import neuronwise as nw
 from conformed import tiny
-from conftest import written_tiny
 from neuronwise import intervene
 from neuronwise.errors import MethodError
 from neuronwise.locate import Baseline, score_all
@@ -22,6 +21,7 @@ from neuronwise.model import Model, Run, Target
 from neuronwise.model.hashes import stored_hash
 from neuronwise.model.prompt import Prompted
 from neuronwise.model.state import weights_hash
+from tiny_checkpoint import written_tiny
 
 TEXTS = ["the cat sits on the mat", "a dog runs"]
 

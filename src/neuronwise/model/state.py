@@ -105,19 +105,26 @@ def settled(function: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M,
     @functools.wraps(function)
     def call(model: M, *args: P.args, **kwargs: P.kwargs) -> T:
         with model.lock:
-            before, now = model.home.__dict__.get(_SETTLED), state_of(model)
-            model.home.__dict__[_SETTLED] = now
+            before = _settle(model, state_of(model))
             try:
                 return function(model, *args, **kwargs)
             finally:
-                model.home.__dict__[_SETTLED] = before
+                _settle(model, before)
 
     return call
 
 
 def unsettle(model: HasWeights) -> None:
     """The state is about to change: from now on it is taken anew."""
-    model.home.__dict__[_SETTLED] = None
+    _settle(model, None)
+
+
+def _settle(model: HasWeights, state: State | None) -> State | None:
+    """What the state is taken for from now on (None: taken anew, and ``home`` is as it was); what it was until now."""
+    before: State | None = model.home.__dict__.pop(_SETTLED, None)
+    if state is not None:
+        model.home.__dict__[_SETTLED] = state
+    return before
 
 
 def state_of(model: HasWeights) -> State:
@@ -141,7 +148,7 @@ def acting(model: HasWeights, *what: Hashable, places: Sequence[int] | None = No
     at = None if places is None else tuple(places)
     with model.lock:
         present: dict[object, tuple[Hashable, bool]] = model.home.__dict__.setdefault(_ACTING, {})
-        entry, known = object(), model.home.__dict__.pop(_SETTLED, None)
+        entry, known = object(), _settle(model, None)
         present[entry] = (*what, at), at is not None
         try:
             yield
