@@ -4,7 +4,8 @@
 
 In a ```console block every line that starts with "$ " is run and what follows it is replaced by its output; a
 ```text block right after a ```python block is replaced by what that block prints (the blocks of a page share one
-session). `<!-- lines: N -->` before a block keeps the first N lines of its output. docs/presets.md ends in the editors' tables.
+session). `<!-- lines: N -->` before a block keeps the first N lines of its output. docs/presets.md ends in the tables
+of the editors.
 """
 
 from __future__ import annotations

@@ -4,21 +4,17 @@ const told = (name) => JSON.parse(document.getElementById(`${name}-json`).textCo
 
 class Refused extends Error {}
 
-async function send(path, body, headers = { "content-type": "application/json" }) {
-  const answer = await fetch(path, { method: "POST", headers, body });
-  if (!answer.ok) throw new Refused((await answer.json().catch(() => ({}))).message ?? (await said(answer)));
+async function send(path, body, headers = { "content-type": "application/json" }, signal = undefined) {
+  const answer = await fetch(path, { method: "POST", headers, body, signal });
+  if (!answer.ok) throw new Refused((await answer.json().catch(() => ({}))).message ?? `The viewer refused this (${answer.status}).`);
   return answer;
 }
-
-const said = async (answer) => `The viewer refused this (${answer.status}).`;
 
 /** Ask the model; `hear` gets every event on the way, the promise the result. A newer question ends the older one. */
 async function ask(name, question, { hear = () => {}, signal } = {}) {
   working(`asking the model …`);
   try {
-    const answer = await fetch(`/api/${name}`, { method: "POST", headers: { "content-type": "application/json" },
-      body: JSON.stringify(question), signal });
-    if (!answer.ok) throw new Refused((await answer.json().catch(() => ({}))).message ?? `The viewer refused this (${answer.status}).`);
+    const answer = await send(`/api/${name}`, JSON.stringify(question), undefined, signal);
     for await (const event of events(answer.body)) {
       if (event.event === "result") return event;
       if (event.event === "error") throw new Refused(event.message);

@@ -12,11 +12,13 @@ function hit({ neuron, score, raises, lowers }) {
 
 /** By what an index saw: neurons that tell the photos and texts which name the word. */
 async function firing() {
+  part("firing").hidden = false;
+  part("firing-note").textContent = "looking through the index …";
   const answer = await fetch(`/api/firing?word=${encodeURIComponent(token.trim())}`);
   const found = await answer.json();
+  part("firing").hidden = !found.neurons;
   if (!answer.ok) throw new Error(found.message);
   if (!found.neurons) return;
-  part("firing").hidden = false;
   part("firing-note").textContent = `Over the ${found.items} photos and texts of “${found.index}”, ${found.named} of which name it: by the area under the ROC curve, .5 is chance.${found.named < FEW ? " That few say little." : ""}`;
   part("fires").append(...found.neurons.flatMap(({ neuron, score }) => [
     make("a", { class: "chip", href: neuronUrl(neuron), title: `area ${digits(score)}` }, `${neuron} ${score.toFixed(2).replace(/^0/, "")}`), " "]));
