@@ -106,10 +106,13 @@ async function drawHeats() {
 
 async function drawAlike() {
   if (EXPORTED) return;
+  part("alike").hidden = false;
+  part("alike-list").textContent = "looking through the index …";
   const answer = await fetch(`/api/similar/${path(neuron.index.id)}?neuron=${neuron.address}`);
-  if (!answer.ok) return;
-  const { neurons } = await answer.json();
+  const found = await answer.json();
+  const { neurons = [] } = found;
   part("alike").hidden = !neurons.length;
+  if (!answer.ok) return indexNote(found.message);
   part("alike-list").replaceChildren(...neurons.flatMap(({ neuron: name, score }) => [
     make("a", { class: "chip", href: neuronUrl(name), title: `correlation of ranks ${digits(score)}` }, name), " "]));
 }
@@ -138,5 +141,5 @@ if (neuron.index) {
   for (const button of part("signs").children) button.addEventListener("click", () => { shownOf.end = button.dataset.end; drawPlace(); });
   part("all").addEventListener("click", () => { shownOf.everything = true; drawPlace(); });
   drawPlace();
-  drawAlike();
+  drawAlike().catch((error) => indexNote(error.message));
 }
