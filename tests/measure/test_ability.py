@@ -131,6 +131,16 @@ def test_a_task_whose_examples_make_no_requests_is_one_sentence(
         Tasks([str(task)], limit=1).measure(model)
 
 
+@pytest.mark.parametrize("row", ["null", " null", "\ufeffnull", 'null{"q": "the cat"}'])
+def test_a_row_that_is_null_does_not_end_the_process(row: str, task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_HOME", str(task.parent / "hub"))
+    data = task.with_suffix(".jsonl")
+    data.write_text(f"{row}\n{data.read_text()}", encoding="utf-8")
+    with pytest.raises(MethodError, match="a row of its data is null"):
+        Tasks([str(task)])
+
+
 def accuracy(model: nw.Model, task: Path) -> float:
     """The share of questions whose right choice is the likeliest, by plain passes."""
     right = []

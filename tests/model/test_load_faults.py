@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +82,12 @@ def test_a_setting_of_another_kind_is_named(tiny_folder: Path, tmp_path: Path) -
     (tmp_path / "config.json").write_text(written.replace('"hidden_size": 32', '"hidden_size": "wide"'))
     with pytest.raises(ModelError, match="hidden_size"):
         nw.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "intermediate_size"])
+def test_sizes_beyond_the_memory_are_one_sentence(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {name: 2**42}))
+    with pytest.raises(ModelError, match=r"^'.*model' cannot be opened as a model: out of memory"):
+        nw.load(tmp_path / "model")

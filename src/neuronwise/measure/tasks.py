@@ -18,6 +18,7 @@ from neuronwise.model.model import Model
 BATCH = 8  # requests of one pass
 _DATASET = re.compile(r"'([\w.-]+/[\w.-]+)'")
 _ENDINGS = (".yaml", ".yml")
+_NULL = re.compile(rb"^[\s\xef\xbb\xbf]*null", re.MULTILINE)
 
 
 class Tasks:
@@ -76,7 +77,7 @@ def _loading(name: str, version: str) -> Iterator[None]:
     if name.endswith(_ENDINGS) and not Path(name).is_file():
         raise MethodError(f"There is no file '{name}' that describes a task.")
     try:
-        with _quiet():
+        with _quiet(), _whole_rows():
             yield
     except Exception as error:  # whatever a task's own code or datasets raises
         raise MethodError(_why(name, version, error)) from error
@@ -109,3 +110,22 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _whole_rows() -> Iterator[None]:
+    """Rows of JSON that are null are an error: pyarrow, by which datasets reads JSON lines, ends the process there."""
+    from pyarrow import json
+
+    read: Any = json.read_json
+
+    def checked(rows: io.BytesIO, **options: Any) -> Any:
+        if _NULL.search(rows.getvalue()):
+            raise ValueError("a row of its data is null, where an object with the example's fields is due")
+        return read(rows, **options)
+
+    json.read_json = checked
+    try:
+        yield
+    finally:
+        json.read_json = read

@@ -93,14 +93,14 @@ def opening(failure: str, known: Callable[[], str | None] = lambda: None) -> Ite
     except NeuronwiseError:
         raise
     except Exception as error:  # whatever transformers, tokenizers and the hub raise
-        if is_out_of_memory(error):
-            raise
         raise ModelError(f"{failure}: {known() or _reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
     """An error's words in one line; in plain words where they would be about our call or the hub's address."""
     words = reason(error)
+    if is_out_of_memory(error):
+        return f"out of memory; dtype='bfloat16' or device_map='auto' may do, if its sizes are right ({words})."
     option = re.search(r"unexpected keyword argument '(\w+)'", words)
     if option is not None:
         return f"it has no option {option[1]!r}; options go to from_pretrained of transformers, such as device_map."
