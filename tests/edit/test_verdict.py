@@ -12,7 +12,7 @@ import neuronwise as nw
 from edits import same, weights
 from neuronwise.answers.naming import names
 from neuronwise.data.facts import Fact
-from neuronwise.edit import EDITORS, Delta, fine_tune, suppress, swap, without_verdict
+from neuronwise.edit import EDITORS, Delta, fine_tune, suppress, swap, verdict, without_verdict
 from neuronwise.edit.record import edited
 from neuronwise.edit.suppress import SuppressSettings
 from neuronwise.edit.verdict import GIVEN, OPENINGS, TEXT, complaints
@@ -108,8 +108,7 @@ def blown_up(model: nw.Model, size: float) -> nw.Edit:
 
 def test_a_model_that_is_broken_is_said_to_be(model: nw.Model) -> None:
     edit, said = sentences(lambda: blown_up(model, 100.0))
-    verdict = edit.record["verdict"]
-    assert verdict["hurts"]
+    assert edit.record["verdict"]["hurts"]
     assert any(sentence.startswith("The edit hurts the model: perplexity of a neutral text") for sentence in said)
     held = weights(model)
     edit, said = sentences(lambda: blown_up(model, 5e37))
@@ -117,6 +116,25 @@ def test_a_model_that_is_broken_is_said_to_be(model: nw.Model) -> None:
     assert (edit.record["verdict"]["holds"], edit.record["verdict"]["hurts"]) == (False, True)
     assert said[0].startswith("The edit could not be judged: ")
     assert same(held, weights(model))
+
+
+def test_the_model_before_edits_is_asked_what_is_neutral_once(model: nw.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    plainly = verdict.neutral_perplexity
+    asked: list[float] = []
+    monkeypatch.setattr(verdict, "neutral_perplexity", lambda model: asked.append(plainly(model)) or asked[-1])
+
+    def judged() -> tuple[float, float]:
+        record = blown_up(model, 0.1).record["verdict"]
+        return record["perplexity_before"], record["perplexity"]
+
+    first = judged()
+    assert asked == [*first]
+    assert judged()[0] == first[0]
+    assert len(asked) == 3
+    with blown_up(model, 100.0).applied(model):
+        assert judged()[0] == asked[-2] != first[0]
+    model.module.lm_head.weight.data.neg_()  # torch does not count it
+    assert judged()[0] == asked[-2] != first[0]
 
 
 def test_each_reason_alone_is_a_complaint() -> None:

@@ -25,6 +25,7 @@ from neuronwise.model.batches import text_inputs
 from neuronwise.model.lock import alone
 from neuronwise.model.model import Model
 from neuronwise.model.prompt import Inputs
+from neuronwise.model.state import state_of
 
 OPENINGS = openings()[::7]  # ten neutral prompts
 TEXT = (
@@ -126,21 +127,20 @@ def _told(row: Mapping[str, Any]) -> str:
     return f"{asked}{row['target']!r} (p {row['p']:.2g}, rank {row['rank']}{says})"
 
 
-@dataclass(frozen=True)
-class _State:
-    """What a model says in one state: of each aim p, rank and text; how the openings go on; the perplexity."""
-
-    targets: list[tuple[float, int]]
-    texts: list[str | None]
-    openings: list[str | None]
-    perplexity: float
+def _neutral(model: Model) -> tuple[list[str | None], float]:
+    """How the openings go on, and the perplexity of the neutral text."""
+    prompts = [text_inputs(model, opening) for opening in OPENINGS]
+    return _said(model, prompts, [OWN_TOKENS] * len(prompts)), neutral_perplexity(model)
 
 
 def _verdict(model: Model, edit: Edit, aims: Sequence[Aim]) -> dict[str, Any]:
     try:
-        before = _state(model, aims)
+        # Edits made one after another begin with the same model.
+        state = state_of(model), str(getattr(model.module, "generation_config", None))
+        openings_before, perplexity_before = model.latest("neutral", state, lambda: _neutral(model))
+        before = _answers(model, aims)
         with edit.applied(model):
-            after = _state(model, aims)
+            (openings_after, perplexity), after = _neutral(model), _answers(model, aims)
     except NeuronwiseError as error:
         return {"holds": False, "hurts": True, "error": str(error)}
     rows = [
@@ -149,25 +149,24 @@ def _verdict(model: Model, edit: Edit, aims: Sequence[Aim]) -> dict[str, Any]:
             "rank_before": first[1], "rank": then[1], "says_before": said, "says": says,
             "holds": aim.met(then[1], says),
         }
-        for aim, first, then, said, says in zip(
-            aims, before.targets, after.targets, before.texts, after.texts, strict=True
-        )
+        for aim, (first, said), (then, says) in zip(aims, before, after, strict=True)
     ]  # fmt: skip
-    pairs = list(zip(OPENINGS, before.openings, after.openings, strict=True))
-    same = None if None in before.openings else sum(said == says for _, said, says in pairs)
+    pairs = list(zip(OPENINGS, openings_before, openings_after, strict=True))
+    same = None if None in openings_before else sum(said == says for _, said, says in pairs)
     few = same is not None and same < LEAST_SAME
     return {
         "holds": all(row["holds"] for row in rows),
-        "hurts": few or after.perplexity > MOST_PERPLEXITY * before.perplexity,
+        "hurts": few or perplexity > MOST_PERPLEXITY * perplexity_before,
         "targets": rows,
         "openings": [{"prompt": prompt, "before": said, "after": says} for prompt, said, says in pairs],
         "same": same,
-        "perplexity_before": before.perplexity,
-        "perplexity": after.perplexity,
+        "perplexity_before": perplexity_before,
+        "perplexity": perplexity,
     }
 
 
-def _state(model: Model, aims: Sequence[Aim]) -> _State:
+def _answers(model: Model, aims: Sequence[Aim]) -> list[tuple[tuple[float, int], str | None]]:
+    """Of each aim the target's p and rank when it is forced, and the text that the model goes on with."""
     inputs = [aim.asked() for aim in aims]
     targets = forced_as(model, [(one, aim.ids) for one, aim in zip(inputs, aims, strict=True)], _probability)
     texts: list[str | None] = [None] * len(aims)
@@ -175,8 +174,7 @@ def _state(model: Model, aims: Sequence[Aim]) -> _State:
     lengths = [len(aims[number].ids) + BEYOND for number in asked]
     for number, text in zip(asked, _said(model, [inputs[n] for n in asked], lengths), strict=True):
         texts[number] = text
-    prompts = [text_inputs(model, opening) for opening in OPENINGS]
-    return _State(targets, texts, _said(model, prompts, [OWN_TOKENS] * len(prompts)), neutral_perplexity(model))
+    return list(zip(targets, texts, strict=True))
 
 
 def neutral_perplexity(model: Model) -> float:
