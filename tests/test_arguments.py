@@ -36,6 +36,10 @@ WRONG: dict[str, tuple[Call, str]] = {
     "top": (lambda m, r, f: nw.locate(m, r, target=" Paris", top="5"), "top='5' does not fit; it takes a whole number"),
     "top of a fraction": (lambda m, r, f: nw.locate(m, r, target=" Paris", top=2.5), "top=2.5 does not fit"),
     "top that is true": (lambda m, r, f: nw.locate(m, r, target=" Paris", top=True), "top=True does not fit"),
+    "an array for a choice": (
+        lambda m, r, f: nw.locate(m, r, target=" Paris", kind=np.zeros((3, 3))),
+        "kind, a ndarray, does not fit; it takes 'neurons' or 'heads'",
+    ),
     "position": (lambda m, r, f: nw.locate(m, r, target=" Paris", position="1"), "position='1' does not fit"),
     "target": (lambda m, r, f: nw.locate(m, r, target=2.5), "target=2.5 does not fit; it takes a text or a whole"),
     "concept": (lambda m, r, f: nw.locate(m, r, 3), "concept=3 does not fit"),

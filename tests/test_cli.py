@@ -147,6 +147,7 @@ BAD = {
     "a missing photo": (["find", "{tmp}/none.jpg"], "There is no file"),
     "a text as photo": (["find", "{tmp}/text.jpg"], "not an image"),
     "a truncated photo": (["find", "{tmp}/half.png"], "truncated"),
+    "an empty path": (["index", "locate", "", "dog"], "INDEX is empty; name a file or folder."),
     "an empty prompt": (["find", "--text", " ", "-m", "{model}"], "--text is empty"),
     "an unknown activation": (["find", "--text", "the", "-m", "{model}", "--activation", "foo"], "ffn, gate"),
     "shares of a gate": (["find", "--text", "the", "-m", "{model}", "--activation", "gate", "--normalize"], "only"),

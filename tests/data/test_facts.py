@@ -11,6 +11,7 @@ from PIL import Image
 import neuronwise as nw
 from fact_records import COUNTERFACT, FLAT, KNOWEDIT, KNOWN, ZSRE
 from neuronwise.data.facts import LOCALITY, PORTABILITY, Facts, Probe, load_facts
+from neuronwise.data.facts.fact import subject_place
 
 
 def read(folder: Path, *records: Any, name: str = "facts.json", **options: Any) -> Facts:
@@ -222,6 +223,13 @@ def test_real_known_facts(data: Path) -> None:
         assert case.fact.target_new in {other["attribute"] for other in same} | {
             other["attribute"] for other in raw if other["template"] == record["template"]
         }
+
+
+def test_a_subject_that_stands_once_needs_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tells words of their own takes long to compile: thousands of facts would take minutes."""
+    monkeypatch.setattr("neuronwise.data.facts.fact.apart", lambda _: pytest.fail("compiled"))
+    assert subject_place("The capital of France is", "France") == 15
+    assert subject_place("The capital of France is", "Rome") is None
 
 
 def test_facts_that_share_an_id_are_numbered_without_looking_back(tmp_path: Path) -> None:

@@ -149,6 +149,12 @@ def test_shards_that_do_not_belong_together_are_refused(llava: Model, make: Any,
         Index.build(llava, out=tmp_path / name, **options)
         with pytest.raises(IndexingError, match=said):
             Index.merge([one, two, tmp_path / name], out)
+    state = next(two.glob("state-*")) / "state.json"
+    whole = state.read_text()
+    state.write_text(whole.replace('"predicting"', '"nowhere"'))
+    with pytest.raises(IndexingError, match=r"is damaged; .* at other places than predicting, image, text"):
+        Index.merge([one, two, three], out)
+    state.write_text(whole)
     assert not out.exists()
     Index.merge([one, two, three], out)
     with pytest.raises(IndexingError, match="is there already"):
@@ -267,7 +273,12 @@ def test_reading_what_is_not_there_or_damaged(llava: Model, tmp_path: Path) -> N
     layer.write_bytes(layer.read_bytes()[:100])
     with pytest.raises(IndexingError, match="is damaged"):
         Index.load(tmp_path / "index")["L1.U1"]
-    (tmp_path / "index" / "index.json").write_text("{}")
+    about = tmp_path / "index" / "index.json"
+    for positions in ({}, {"nowhere": 3}):
+        about.write_text(json.dumps({**index.about, "positions": positions}))
+        with pytest.raises(IndexingError, match=r"index.json' is damaged: its positions"):
+            Index.load(tmp_path / "index")
+    about.write_text("{}")
     with pytest.raises(IndexingError, match="or it is damaged"):
         Index.load(tmp_path / "index")
     with pytest.raises(IndexingError, match="not of"):

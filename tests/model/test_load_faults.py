@@ -79,9 +79,15 @@ def test_a_setting_of_another_kind_is_named(tiny_folder: Path, tmp_path: Path) -
         (tmp_path / there.name).symlink_to(there)
     written = (tiny_folder / "config.json").read_text()
     (tmp_path / "config.json").unlink()
-    (tmp_path / "config.json").write_text(written.replace('"hidden_size": 32', '"hidden_size": "wide"'))
-    with pytest.raises(ModelError, match="hidden_size"):
-        nw.load(tmp_path)
+    for said, instead, named in (
+        ('"hidden_size": 32', '"hidden_size": "wide"', "hidden_size"),
+        ('"model_type": "llama"', '"model_type": ["llama"]', "cannot be opened"),
+        ('"model_type": "llama"', '"model_type": {}', "cannot be opened"),
+    ):
+        assert said in written
+        (tmp_path / "config.json").write_text(written.replace(said, instead))
+        with pytest.raises(ModelError, match=named):
+            nw.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "intermediate_size"])

@@ -79,6 +79,9 @@ def test_two_folders_are_compared_case_by_case(facts: Path, tiny_folder: Path, t
     lines = [{**row, "target_new": "blue"} for row in rows[1]]
     (tmp_path / "3" / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "Case '0' is another fact in each evaluation: its target_new" in refused(*asked)
+    lines = [{name: value for name, value in row.items() if name != "prompt"} for row in rows[1]]
+    (tmp_path / "3" / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "are damaged: 'prompt' is missing" in refused(*asked)
     lines = [{**row, "id": f"other {row['id']}"} for row in rows[1]]
     before = (tmp_path / "3" / "before.jsonl").read_text()
     (tmp_path / "3" / "before.jsonl").write_text(

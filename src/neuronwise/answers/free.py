@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def begins_with(text: str, answer: str) -> bool:
     """Whether ``text`` starts with ``answer`` as whole words; spaces before either do not count."""
-    return re.match(whole_word(re.escape(answer.strip())), text.lstrip()) is not None
+    answer, text = answer.strip(), text.lstrip()
+    return text.startswith(answer) and re.match(whole_word(re.escape(answer)), text) is not None
 
 
 @torch.no_grad()

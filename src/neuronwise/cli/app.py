@@ -130,7 +130,8 @@ def command(group: typer.Typer) -> Callable[[Callable[..., Output]], Callable[..
         def run(*, as_json: bool, **given: object) -> None:
             unnamed = [name for name in _EMPTY.get() if isinstance(given.get(name), Path)]
             if unnamed:  # it would be the folder one is in
-                raise NeuronwiseError(f"{(_TYPED.get() or {})[unnamed[0]]} is empty; name a file or folder.")
+                name = (_TYPED.get() or {}).get(unnamed[0], unnamed[0].upper())  # an argument has no option's name
+                raise NeuronwiseError(f"{name} is empty; name a file or folder.")
             with stdout_kept():
                 output = function(**_grouped(function, given))
             if as_json:

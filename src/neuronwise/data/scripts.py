@@ -26,5 +26,8 @@ def apart(pattern: str) -> str:
 
 @cache
 def _marks() -> str:
-    """Accents and vowel signs that are put on letters, which ``\\w`` lacks."""
-    return "".join(letter for letter in map(chr, range(0x300, 0x20000)) if unicodedata.category(letter)[0] == "M")
+    """Accents and vowel signs that are put on letters, which ``\\w`` lacks; as ranges, which compile quickly."""
+    marks = {code for code in range(0x300, 0x20000) if unicodedata.category(chr(code))[0] == "M"}
+    first = sorted(code for code in marks if code - 1 not in marks)
+    last = sorted(code for code in marks if code + 1 not in marks)
+    return "".join(f"{chr(low)}-{chr(high)}" for low, high in zip(first, last, strict=True))

@@ -76,7 +76,7 @@ def as_kind(value: object, hint: object) -> object:
     if origin in (Union, types.UnionType):
         return next((found for found in (as_kind(value, part) for part in parts) if found is not WRONG), WRONG)
     if origin is Literal:
-        return value if value in parts else WRONG
+        return value if isinstance(value, tuple(map(type, parts))) and value in parts else WRONG
     if origin in _PLAIN:
         return _as_plain(value, origin)
     if origin in _SEVERAL:

@@ -68,6 +68,8 @@ def read_about(folder: Path) -> About:
     about = read_form(folder / ABOUT, About, "neuron index", IndexingError)
     if about["schema"] != SCHEMA:
         raise IndexingError(f"'{folder}' has the form {about['schema']!r}; this version reads {SCHEMA!r}.")
+    if not about["positions"] or not about["positions"].keys() <= set(PLACES):
+        raise IndexingError(f"'{folder / ABOUT}' is damaged: its positions are not at {', '.join(PLACES)}.")
     return about
 
 

@@ -129,6 +129,8 @@ class Work:
         if states:
             with told(IndexingError, f"The index begun in '{folder}' is damaged; remove that folder"):
                 work.progress = read_form(states[-1] / STATE, Progress, "state of an index", IndexingError)
+                if work.progress["positions"].keys() != set(PLACES):
+                    raise ValueError(f"{STATE} counts positions at other places than {', '.join(PLACES)}")
                 for layer, tally in work.tallies.items():
                     tally.restore(load_file(ordinary(states[-1] / f"L{layer}.safetensors")))
                 if ordinary(work._items).stat().st_size < work.progress["size"]:

@@ -155,5 +155,5 @@ def _relative(path: str) -> str | None:
         kind = from_json(read_bytes(Path(path) / "config.json")).get("model_type")
     except (OSError, ValueError, AttributeError):
         return None
-    what = None if kind in CONFIG_MAPPING else relative_of_type(kind)
+    what = None if not isinstance(kind, str) or kind in CONFIG_MAPPING else relative_of_type(kind)
     return f"it looks like {what}, which neither transformers nor neuronwise knows." if what else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from neuronwise.errors import StudyError
+from neuronwise.errors import StudyError, told
 from neuronwise.measure.bootstrap import Mean, mean_interval
 from neuronwise.study.evaluation.results import Evaluation
+from neuronwise.study.store import Row
 
 ASKED = ("prompt", "subject", "target_new", "image")  # what makes two cases of one id the same
 
@@ -35,7 +36,16 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
 
     Raises ``StudyError`` where they share no case, or a case of one id is another fact in each.
     """
-    done = [{row["id"]: row for row in one.rows if row["status"] != "failed"} for one in (first, second)]
+    with told(StudyError, "The cases of one of the evaluations are damaged"):
+        cases, figures = _paired(first.rows, second.rows)
+    keys = dict.fromkeys((*first.recipe, *second.recipe))
+    differs = tuple(key for key in keys if first.recipe.get(key) != second.recipe.get(key))
+    return Comparison(cases, figures, differs)
+
+
+def _paired(first: Sequence[Row], second: Sequence[Row]) -> tuple[int, dict[str, Paired]]:
+    """How many cases both have measured, and the figures over them."""
+    done = [{row["id"]: row for row in rows if row["status"] != "failed"} for rows in (first, second)]
     shared = [key for key in done[0] if key in done[1]]
     if not shared:
         raise StudyError("The evaluations share no case that both measured; nothing can be compared.")
@@ -58,6 +68,4 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         ]
         if means[0] is not None and means[1] is not None and means[2] is not None:
             figures[name] = Paired(means[0], means[1], means[2])
-    keys = dict.fromkeys((*first.recipe, *second.recipe))
-    differs = tuple(key for key in keys if first.recipe.get(key) != second.recipe.get(key))
-    return Comparison(len(shared), figures, differs)
+    return len(shared), figures
