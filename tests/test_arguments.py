@@ -36,6 +36,10 @@ WRONG: dict[str, tuple[Call, str]] = {
     "top": (lambda m, r, f: nw.locate(m, r, target=" Paris", top="5"), "top='5' does not fit; it takes a whole number"),
     "top of a fraction": (lambda m, r, f: nw.locate(m, r, target=" Paris", top=2.5), "top=2.5 does not fit"),
     "top that is true": (lambda m, r, f: nw.locate(m, r, target=" Paris", top=True), "top=True does not fit"),
+    "more than any number": (
+        lambda m, r, f: entered(scale(m, f, 10**400)),
+        "factor=1000.* does not fit; it takes a num",
+    ),
     "an array for a choice": (
         lambda m, r, f: nw.locate(m, r, target=" Paris", kind=np.zeros((3, 3))),
         "kind, a ndarray, does not fit; it takes 'neurons' or 'heads'",

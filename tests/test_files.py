@@ -53,6 +53,12 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     assert sha256(path) == hashlib.sha256(before).hexdigest()
 
 
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_file_needs_a_name(path: str) -> None:
+    with pytest.raises(NeuronwiseError, match="is not the path of a file"):
+        write_text(path, "words")
+
+
 def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file

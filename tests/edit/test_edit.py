@@ -37,6 +37,9 @@ def test_a_sum_is_both(tmp_path: Path) -> None:
     assert model.edits == ()
     with (first + second).applied(model):
         assert torch.allclose(model.module(**inputs).logits, both, atol=1e-5)
+    twice = first + second + first  # whose parts are the same tensors
+    twice.save(tmp_path / "twice")
+    assert load_edit(tmp_path / "twice").fingerprint == twice.fingerprint
 
 
 @pytest.mark.parametrize("low_rank", [False, True])

@@ -351,6 +351,13 @@ def test_answers_before_are_taken_from_another_editors_run(
     found = evaluate(model, cases(3), "rome", others=2, out=tmp_path / "rome", like=tmp_path / "fine", changes=rome)
     assert not asked
     assert [untimed(row) for row in found.rows] == [untimed(row) for row in alone.rows]
+    notes = tmp_path / "fine" / "before.jsonl"
+    rows = [json.loads(line) for line in notes.read_text().splitlines()]
+    (able,) = [row for row in rows if row["part"] == "ability"]
+    for able["value"] in (None, 3, {"perplexity_text": "low"}):
+        notes.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(StudyError, match="are damaged: what else the model can do"):
+            evaluate(model, cases(3), "rome", others=2, like=tmp_path / "fine", changes=rome)
     with pytest.raises(StudyError, match="another seed"):
         evaluate(model, cases(3), "rome", others=2, seed=1, out=tmp_path / "more", like=tmp_path / "fine")
     with pytest.raises(StudyError, match="holds no study and no evaluation"):

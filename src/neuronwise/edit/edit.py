@@ -115,7 +115,7 @@ class Edit(Recorded):
         tensors |= {f"norms.{name}": value.contiguous() for name, value in self.norms.items()}
         for number, memory in enumerate(self.memories):
             tensors |= {f"memories.{number}.{name}": t.contiguous() for name, t in memory.tensors.items()}
-        save_file(tensors, folder / TENSORS)
+        save_file(_apart(tensors), folder / TENSORS)
         parts: dict[str, Any] = {"deltas": rows}
         if self.prefaces:
             parts["prefaces"] = [asdict(preface) for preface in self.prefaces]
@@ -309,3 +309,14 @@ def _digest(parts: Mapping[str, Any], folder: Path) -> str:
     """Of the tensors' file, of where each delta belongs and of what is beside them; the record may be annotated."""
     told = parts["deltas"] if len(parts) == 1 else parts
     return hashlib.sha256((folder / TENSORS).read_bytes() + json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors none of which shares its memory with another, as safetensors wants them: of two, one is copied."""
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if place in places else tensor
+        places.add(place)
+    return found

@@ -92,11 +92,21 @@ def as_kind(value: object, hint: object) -> object:
 def _as_plain(value: Any, kind: object) -> object:
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # a number of NumPy or torch
         value = value.item()
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
-        return value
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _as_float(value)
     if kind is int and isinstance(value, bool):
         return WRONG
     return value if kind is not float and isinstance(value, kind) else WRONG  # type: ignore[arg-type]
+
+
+def _as_float(value: float) -> object:
+    try:
+        number = float(value)
+    except OverflowError:
+        return WRONG
+    if math.isnan(number):
+        return WRONG
+    return value if abs(number) < 2**63 else number  # torch takes no larger whole numbers
 
 
 def _as_several(value: Any, origin: object, parts: tuple[Any, ...]) -> object:

@@ -60,12 +60,14 @@ def whole_file(path: PathLike, error: Raises = NeuronwiseError) -> Iterator[Path
 
     The folder has to exist (``make_folder``). Raises ``error`` with a sentence where the disk refuses.
     """
-    path = as_path(path, error)
-    temporary = _beside(path)
+    file = as_path(path, error)
+    if not file.name:
+        raise error(f"{os.fspath(path)!r} is not the path of a file.")
+    temporary = _beside(file)
     try:
-        with writing(path, error):
+        with writing(file, error):
             yield temporary
-            temporary.replace(path)
+            temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from neuronwise.answers.protocols.table import PROTOCOLS
 from neuronwise.data.facts import FactCase
 from neuronwise.errors import NothingToStudy, StudyError
+from neuronwise.files.kinds import WRONG, as_kind
 from neuronwise.model.model import Model
 from neuronwise.study.evaluation.edit_batch import Choices, EditBatch
 from neuronwise.study.evaluation.editors import Maker
 from neuronwise.study.evaluation.plan import ONE, SEVERAL, plan_of, take_over
 from neuronwise.study.evaluation.rows import failed_row, on_the_way
 from neuronwise.study.evaluation.sequence import Asked, asked_in_row, checked_every
-from neuronwise.study.evaluation.unedited import ask_unedited, draw, first_known
+from neuronwise.study.evaluation.unedited import DAMAGED, ask_unedited, draw, first_known
 from neuronwise.study.kind import Unit
 from neuronwise.study.notes import Notes, Row
 from neuronwise.study.progress import Progress
@@ -67,6 +68,8 @@ class EvaluationJob:
         others = draw(beyond if len(beyond) >= choices.others else cases, choices.others, choices.seed)
         self._unedited = ask_unedited(self._model, chosen, others, notes, tell, choices.asking())
         able = notes.kept("ability", "before", lambda: self._ability.figures(self._model))
+        if as_kind(able, dict[str, float]) is WRONG:
+            raise StudyError(f"{DAMAGED}: what else the model can do is not told in figures.")
         self._unedited = replace(self._unedited, ability=able)
         several = len(self._makers) > 1
         units, self._cases = [], dict[str, Asked]()

@@ -51,7 +51,10 @@ def first_known(
 ) -> list[FactCase]:
     """``known_cases``, the first ``enough`` of them; read back from ``notes`` where these have them."""
     starts = range(0, len(cases), CHUNK)
-    known: dict[int, set[str]] = {row["start"]: set(row["ids"]) for row in notes.rows if row["part"] == "known"}
+    with told(StudyError, DAMAGED):
+        known: dict[int, set[str]] = {
+            int(row["start"]): set(row["ids"]) for row in notes.rows if row["part"] == "known"
+        }
 
     def answer(names: Sequence[str]) -> None:
         for start in map(int, names):
