@@ -183,13 +183,13 @@ def test_a_failure_to_write_leaves_nothing(tiny_folder: Path, tmp_path: Path, mo
 @pytest.mark.builtin
 def test_words_of_captions(chelsea: Path, tmp_path: Path) -> None:
     done = shell("edit", "swap", chelsea, "--source", "cat", "--target", "dog", "--out", tmp_path / "out", "--json",
-                 "--max-new-tokens", 12)  # fmt: skip
+                 "--max-new-tokens", 6)  # fmt: skip
     content = json.loads(done.stdout)
     (row,) = content["texts"]
     assert "cat" in row["before"]
     assert row["after"] != row["before"]
     assert load_edit(tmp_path / "out").record["method"] == "swap"
-    again = shell("edit", "apply", tmp_path / "out", "--image", chelsea, "--json", "--max-new-tokens", 12)
+    again = shell("edit", "apply", tmp_path / "out", "--image", chelsea, "--json", "--max-new-tokens", 6)
     assert json.loads(again.stdout)["texts"][0]["after"] == row["after"]
-    done = shell("edit", "suppress", chelsea, "--concept", "cat", "--max-new-tokens", 12)
+    done = shell("edit", "suppress", chelsea, "--concept", "cat", "--max-new-tokens", 6)
     assert "before" in done.stdout

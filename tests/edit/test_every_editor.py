@@ -28,10 +28,10 @@ FACTS = (
     Fact("the capital of {} is", "France", "house"),
     Fact("{} sits on the", "cat", "red"),
 )
-FAMILIES = (
-    "gpt2", "gpt_neox", "opt", "bloom", "llama", "llama_shared", "qwen3", "gemma2", "phi", "falcon", "cohere",
-    "granite", "mixtral", "qwen2_moe", "llava", "qwen2_vl",
-)  # fmt: skip
+# Architectures of different structure, for all editors; relatives of these, for editors of each way to edit.
+FAMILIES = ("gpt2", "llama", "llama_shared", "gemma2", "mixtral", "qwen2_moe", "llava", "qwen2_vl")
+RELATIVES = ("gpt_neox", "opt", "bloom", "qwen3", "phi", "falcon", "cohere", "granite")
+WAYS = ("fine", "fine_tune", "rome", "memit", "lora", "wise")
 # What makes an editor quick, or fit three layers; for an editor that is not named, few steps.
 CHANGES: dict[str, dict[str, Any]] = {
     "fine": {"steps": 3, "freeze_last": 1},
@@ -50,9 +50,10 @@ REFUSED = {
 HALF = ("gpt2", "llama", "qwen2_moe", "llava")
 CASES = [
     pytest.param(editor, family, dtype, id=f"{editor}-{family}-{str(dtype).removeprefix('torch.')}")
-    for dtype, tried in ((torch.float32, FAMILIES), (torch.bfloat16, HALF))
+    for dtype, tried in ((torch.float32, (*FAMILIES, *RELATIVES)), (torch.bfloat16, HALF))
     for editor in EDITORS
     for family in tried
+    if family not in RELATIVES or editor in WAYS
 ]
 
 

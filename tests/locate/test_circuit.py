@@ -269,8 +269,8 @@ def test_a_circuit_too_large_is_refused_beforehand(monkeypatch: pytest.MonkeyPat
 @pytest.mark.long
 @pytest.mark.builtin
 def test_the_built_in_model_on_a_photo_and_its_page(builtin: Model, chelsea: Path, tmp_path: Path) -> None:
-    run = builtin.run(image=chelsea)
-    found = nw.circuit(builtin, run, "cat", nodes=30, contrast=10)
+    run = builtin.run(image=chelsea, max_new_tokens=8)
+    found = nw.circuit(builtin, run, "cat", nodes=30, contrast=2)
     assert found.record["target"] == "cat"
     kinds = {leaf.kind for leaf in found.leaves}
     assert kinds == {"image", "token"}
