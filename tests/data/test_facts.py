@@ -232,6 +232,11 @@ def test_a_subject_that_stands_once_needs_no_rule(monkeypatch: pytest.MonkeyPatc
     assert subject_place("The capital of France is", "Rome") is None
 
 
+def test_the_last_place_of_a_word_may_overlap_another() -> None:
+    assert subject_place("Anew new new", "new new") == 5
+    assert subject_place("The anew newt", "new new") == 5
+
+
 def test_facts_that_share_an_id_are_numbered_without_looking_back(tmp_path: Path) -> None:
     """Operations are counted: each record asks whether two names are taken, however many came before it."""
     from neuronwise.data.facts.load import _Reader

@@ -28,7 +28,7 @@ def subject_place(text: str, subject: str) -> int | None:
 
     The last one, since by then a model has read all that comes before. None where it does not occur.
     """
-    places = [found.start() for found in re.finditer(re.escape(subject), text)]
+    places = [found.start() for found in re.finditer(f"(?={re.escape(subject)})", text)]  # they may overlap
     if len(places) > 1:  # to compile what tells words takes longer than all else
         places = [found.start() for found in re.finditer(apart(re.escape(subject)), text)] or places
     return places[-1] if places else None
