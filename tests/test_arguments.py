@@ -31,6 +31,7 @@ def entered(context: Any) -> None:
         pass
 
 
+ARRAY: Any = np.zeros((3, 3))
 Call = Callable[[nw.Model, nw.Run, Any], object]  # (model, run, what locate found) → whatever is called
 WRONG: dict[str, tuple[Call, str]] = {
     "top": (lambda m, r, f: nw.locate(m, r, target=" Paris", top="5"), "top='5' does not fit; it takes a whole number"),
@@ -41,7 +42,7 @@ WRONG: dict[str, tuple[Call, str]] = {
         "factor=1000.* does not fit; it takes a num",
     ),
     "an array for a choice": (
-        lambda m, r, f: nw.locate(m, r, target=" Paris", kind=np.zeros((3, 3))),
+        lambda m, r, f: nw.locate(m, r, target=" Paris", kind=ARRAY),
         "kind, a ndarray, does not fit; it takes 'neurons' or 'heads'",
     ),
     "position": (lambda m, r, f: nw.locate(m, r, target=" Paris", position="1"), "position='1' does not fit"),
