@@ -188,6 +188,9 @@ def test_what_it_refuses(model: nw.Model, pairs: list[Pair]) -> None:
     text = model.run(prompt="the cat", max_new_tokens=1, chat=False)
     wrong = [
         (lambda: TwoStage(difference="best"), "not a threshold"),
+        (lambda: TwoStage(difference=[0.2]), "difference, a list, does not fit; it takes a number or a text"),  # type: ignore[arg-type]
+        (lambda: TwoStage(gradient=float("nan")), "gradient=nan does not fit"),
+        (lambda: TwoStage(positions=3), "positions=3 does not fit; it takes a text"),  # type: ignore[arg-type]
         (lambda: TwoStage(over="all"), "over='all' is unknown"),
         (lambda: TwoStage(vote=0), "vote=0"),
         (lambda: TwoStage(stages="third"), "stages="),

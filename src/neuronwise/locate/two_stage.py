@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_type_hints
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from neuronwise.locate.method import Method
 from neuronwise.locate.scores import Pair, Scores
 from neuronwise.model.writers import Writer
 from neuronwise.neurons import NeuronSet
+from neuronwise.registry.arguments import taken
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -56,6 +57,8 @@ class TwoStage:
             raise MethodError(f"over={self.over!r} is unknown; choose photo or concept.")
         if self.stages not in ("both", "difference", "gradient"):
             raise MethodError(f"stages={self.stages!r} is unknown; choose both, difference or gradient.")
+        for name, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, taken(name, getattr(self, name), kind, error=MethodError))
 
 
 def two_stage(
@@ -133,7 +136,7 @@ def _exceeded(stage: Sequence[Scores], vote: float) -> Scores:
 
 def _threshold(choice: float | str, scores: Scores, nothing: Sequence[Scores], settings: TwoStage) -> float:
     if not isinstance(choice, str):
-        return float(choice)
+        return choice
     automatic: dict[str, Callable[[], float]] = {
         "quantile": lambda: by.quantile(scores, settings.quantile),
         "knee": lambda: by.knee(scores),
