@@ -13,8 +13,6 @@ from neuronwise.edit import revert_all as revert_all
 from neuronwise.edit import rome as rome
 from neuronwise.edit import swap as swap
 from neuronwise.errors import NeuronwiseError as NeuronwiseError
-from neuronwise.exchange import export_neurons as export_neurons
-from neuronwise.exchange import import_neurons as import_neurons
 from neuronwise.files import schemas as schemas
 from neuronwise.index import Index as Index
 from neuronwise.index import explain as explain
@@ -30,6 +28,8 @@ from neuronwise.measure import probe as probe
 from neuronwise.model import Model as Model
 from neuronwise.model import Run as Run
 from neuronwise.model import load as load
+from neuronwise.model.exchange import export_neurons as export_neurons
+from neuronwise.model.exchange import import_neurons as import_neurons
 from neuronwise.neurons import Head as Head
 from neuronwise.neurons import HeadSet as HeadSet
 from neuronwise.neurons import Neuron as Neuron

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import neuronwise as nw
 from fact_records import RECORDS
 from neuronwise.edit import EDITORS, facts_in, without
-from neuronwise.exchange import FORMS
 from neuronwise.index import explain
 from neuronwise.locate import METHODS
+from neuronwise.model.exchange import FORMS
 from neuronwise.read import EVIDENCE
 
 FACTS: tuple[Any, ...] = (

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "neuronwise"
 # Rooms in the order in which one meets them; the sentence of a page is the first of the package's docstring.
 ROOMS = (
-    "model", "locate", "read", "intervene", "edit", "measure", "study", "index", "neurons", "exchange",
+    "model", "locate", "read", "intervene", "edit", "measure", "study", "index", "neurons", "model.exchange",
     "view.slider", "data.facts", "data.photos", "images", "report", "check", "registry", "errors", "files",
 )  # fmt: skip
 

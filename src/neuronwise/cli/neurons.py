@@ -11,7 +11,7 @@ from neuronwise.cli.app import Names, Output, app, argument, command, option
 from neuronwise.cli.options import MODEL, MODELS, require_file
 from neuronwise.cli.output import counted, print_table
 from neuronwise.cli.progress import status
-from neuronwise.exchange.forms import FORMS
+from neuronwise.model.exchange.forms import FORMS
 
 if TYPE_CHECKING:
     from neuronwise.model import Model
@@ -41,8 +41,8 @@ def export(
     """Name neurons as another tool does."""
     chosen = FORMS[form]
     require_file(out)
-    from neuronwise.exchange import exported
     from neuronwise.files import write_json
+    from neuronwise.model.exchange import exported
     from neuronwise.neurons import NeuronSet
 
     found = NeuronSet.of(neurons)  # before a model is opened
@@ -80,7 +80,7 @@ def import_(
     if form is not None:
         FORMS[form]  # refuses an unknown name before anything is opened
     require_file(out)
-    from neuronwise.exchange import import_neurons
+    from neuronwise.model.exchange import import_neurons
 
     found = import_neurons(file, form, model=_outline(model))
     if out is not None:

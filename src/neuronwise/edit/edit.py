@@ -115,7 +115,7 @@ class Edit(Recorded):
         tensors |= {f"norms.{name}": value.contiguous() for name, value in self.norms.items()}
         for number, memory in enumerate(self.memories):
             tensors |= {f"memories.{number}.{name}": t.contiguous() for name, t in memory.tensors.items()}
-        save_file(_apart(tensors), folder / TENSORS)
+        save_file(_unshared(tensors), folder / TENSORS)
         parts: dict[str, Any] = {"deltas": rows}
         if self.prefaces:
             parts["prefaces"] = [asdict(preface) for preface in self.prefaces]
@@ -311,7 +311,7 @@ def _digest(parts: Mapping[str, Any], folder: Path) -> str:
     return hashlib.sha256((folder / TENSORS).read_bytes() + json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors none of which shares its memory with another, as safetensors wants them: of two, one is copied."""
     found: dict[str, Tensor] = {}
     places: set[int] = set()

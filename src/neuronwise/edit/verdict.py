@@ -127,8 +127,8 @@ def _told(row: Mapping[str, Any]) -> str:
     return f"{asked}{row['target']!r} (p {row['p']:.2g}, rank {row['rank']}{says})"
 
 
-def _neutral(model: Model) -> tuple[list[str | None], float]:
-    """How the openings go on, and the perplexity of the neutral text."""
+def _written(model: Model) -> tuple[list[str | None], float]:
+    """What a model writes that has nothing to do with an edit: how the openings go on, and the text's perplexity."""
     prompts = [text_inputs(model, opening) for opening in OPENINGS]
     return _said(model, prompts, [OWN_TOKENS] * len(prompts)), neutral_perplexity(model)
 
@@ -137,10 +137,10 @@ def _verdict(model: Model, edit: Edit, aims: Sequence[Aim]) -> dict[str, Any]:
     try:
         # Edits made one after another begin with the same model.
         state = state_of(model), str(getattr(model.module, "generation_config", None))
-        openings_before, perplexity_before = model.latest("neutral", state, lambda: _neutral(model))
+        openings_before, perplexity_before = model.latest("neutral", state, lambda: _written(model))
         before = _answers(model, aims)
         with edit.applied(model):
-            (openings_after, perplexity), after = _neutral(model), _answers(model, aims)
+            (openings_after, perplexity), after = _written(model), _answers(model, aims)
     except NeuronwiseError as error:
         return {"holds": False, "hurts": True, "error": str(error)}
     rows = [

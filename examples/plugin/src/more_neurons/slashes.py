@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from neuronwise.exchange import Form
-from neuronwise.exchange.form import Place, Row
 from neuronwise.model import Model
+from neuronwise.model.exchange import Form
+from neuronwise.model.exchange.form import Place, Row
 from neuronwise.neurons import Neuron, ScoredNeuron
 
 NAME = re.compile(r"(\d+)/(\d+)")

@@ -16,7 +16,7 @@ import neuronwise as nw
 from conformed import words
 from families import tiny
 from neuronwise.errors import NeuronError
-from neuronwise.exchange import FORMS, exported
+from neuronwise.model.exchange import FORMS, exported
 from neuronwise.model.prompt import Prompted
 from neuronwise.neurons import Neuron, NeuronSet, ScoredNeuron
 from shell import refused, shell

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from neuronwise.errors import NeuronError
-from neuronwise.exchange.form import UNITS, Form, Place, Row, first_of, position, whole
+from neuronwise.model.exchange.form import UNITS, Form, Place, Row, first_of, position, whole
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neuron, ScoredNeuron
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from neuronwise.errors import NeuronError, NeuronwiseError
-from neuronwise.exchange.form import Form
-from neuronwise.exchange.forms import FORMS
 from neuronwise.files import read_json, write_json
+from neuronwise.model.exchange.form import Form
+from neuronwise.model.exchange.forms import FORMS
 from neuronwise.model.model import Model
 from neuronwise.neurons import Neurons, NeuronSet, ScoredNeuron
 from neuronwise.registry.arguments import checked

@@ -8,18 +8,18 @@ from neuronwise.errors import NeuronError
 from neuronwise.registry import Registry
 
 if TYPE_CHECKING:
-    from neuronwise.exchange.form import Form
+    from neuronwise.model.exchange.form import Form
 
 FORMS: Registry[Form] = Registry(
     "form of neurons",
     {
-        "transformer_lens": "neuronwise.exchange.transformer_lens:FORM",
-        "nnsight": "neuronwise.exchange.nnsight:NNSIGHT",
-        "nnterp": "neuronwise.exchange.nnsight:NNTERP",
-        "neuronpedia": "neuronwise.exchange.neuronpedia:FORM",
+        "transformer_lens": "neuronwise.model.exchange.transformer_lens:FORM",
+        "nnsight": "neuronwise.model.exchange.nnsight:NNSIGHT",
+        "nnterp": "neuronwise.model.exchange.nnsight:NNTERP",
+        "neuronpedia": "neuronwise.model.exchange.neuronpedia:FORM",
     },
     plural="forms of neurons",
-    kind="neuronwise.exchange.form:Form",
+    kind="neuronwise.model.exchange.form:Form",
     group="neuronwise.neurons",
     error=NeuronError,
 )
