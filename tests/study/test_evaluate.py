@@ -356,7 +356,7 @@ def test_answers_before_are_taken_from_another_editors_run(
     (able,) = [row for row in rows if row["part"] == "ability"]
     for able["value"] in (None, 3, {"perplexity_text": "low"}):
         notes.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        with pytest.raises(StudyError, match="are damaged: what else the model can do"):
+        with pytest.raises(StudyError, match="are damaged: the figures of general ability"):
             evaluate(model, cases(3), "rome", others=2, like=tmp_path / "fine", changes=rome)
     with pytest.raises(StudyError, match="another seed"):
         evaluate(model, cases(3), "rome", others=2, seed=1, out=tmp_path / "more", like=tmp_path / "fine")

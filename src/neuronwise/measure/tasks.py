@@ -121,7 +121,7 @@ def _whole_rows() -> Iterator[None]:
 
     def checked(rows: io.BytesIO, **options: Any) -> Any:
         if _NULL.search(rows.getvalue()):
-            raise ValueError("a row of its data is null, where an object with the example's fields is due")
+            raise ValueError("a row of its data is null; every row must be an object")
         return read(rows, **options)
 
     json.read_json = checked

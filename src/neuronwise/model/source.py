@@ -100,7 +100,7 @@ def _reason(error: Exception) -> str:
     """An error's words in one line; in plain words where they would be about our call or the hub's address."""
     words = reason(error)
     if is_out_of_memory(error):
-        return f"out of memory; dtype='bfloat16' or device_map='auto' may do, if its sizes are right ({words})."
+        return f"out of memory; try dtype='bfloat16' or device_map='auto', or check its configuration ({words})."
     option = re.search(r"unexpected keyword argument '(\w+)'", words)
     if option is not None:
         return f"it has no option {option[1]!r}; options go to from_pretrained of transformers, such as device_map."

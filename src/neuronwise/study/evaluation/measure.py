@@ -69,7 +69,7 @@ class EvaluationJob:
         self._unedited = ask_unedited(self._model, chosen, others, notes, tell, choices.asking())
         able = notes.kept("ability", "before", lambda: self._ability.figures(self._model))
         if as_kind(able, dict[str, float]) is WRONG:
-            raise StudyError(f"{DAMAGED}: what else the model can do is not told in figures.")
+            raise StudyError(f"{DAMAGED}: the figures of general ability are no numbers.")
         self._unedited = replace(self._unedited, ability=able)
         several = len(self._makers) > 1
         units, self._cases = [], dict[str, Asked]()
